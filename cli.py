@@ -1,0 +1,253 @@
+"""The ``ladder`` command: one thin function per verb. Heavy imports happen inside the verbs, so ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ladder.errors import LadderError
+
+app = typer.Typer(
+    name="ladder",
+    help="Evolve a language model, generation by generation: train from two frozen teachers, gate, promote, roll back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RUN, LOOK, STORE = "Run", "Look", "Store"
+
+Home = Annotated[
+    Path, typer.Option("--home", envvar="LADDER_HOME", help="Where store, runs, cache and locks live.", show_default=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Manifests = Annotated[list[Path], typer.Argument(metavar="M...", help="Manifests, or folders of them.")]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="Luna@HEAD, Luna-G010, Luna-G010.2 or the start of a digest.")]
+Family = Annotated[str, typer.Argument(metavar="FAMILY", help="Name of a family, such as Luna.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to connect to; local Ray when left out.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
+HOME = Path(".ladder")
+
+
+@app.command(rich_help_panel=RUN)
+def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")]) -> None:
+    """Create a ready project: manifests, data, laws, README."""
+    from ladder.starter import create
+
+    for path in create(directory):
+        print(path)
+
+
+@app.command(rich_help_panel=RUN)
+def plan(manifests: Manifests, home: Home = HOME, as_json: Json = False) -> None:
+    """Validate everything and print what a run would do and cost. Spends nothing."""
+    from ladder.plan import make_plans
+    from ladder.report.plans import plan_text
+
+    plans = make_plans(manifests, home)
+    _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
+
+
+@app.command(rich_help_panel=RUN)
+def evolve(
+    manifests: Manifests,
+    home: Home = HOME,
+    address: Address = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train, gate, and promote or archive. Resumes what was cut off, skips what is decided.
+
+    Exit codes: 0 promoted, 1 failed, 2 usage, 3 a gate rejected the child, 4 passed but not promoted.
+    """
+    from ladder.evolve import evolve as run
+    from ladder.evolve import worst
+    from ladder.report.console import Console
+    from ladder.report.outcomes import outcome_text
+
+    outcomes = run(manifests, home, Console(quiet=quiet), address)
+    _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
+    raise typer.Exit(worst(outcomes))
+
+
+@app.command(rich_help_panel=RUN)
+def submit(
+    manifests: Manifests,
+    address: Annotated[str, typer.Option("--address", help="Ray dashboard, such as http://127.0.0.1:8265.")],
+    home: Home = HOME,
+    working_dir: Annotated[Path, typer.Option("--working-dir", help="Folder that travels to the cluster.")] = Path(),
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+) -> None:
+    """Run the same evolve as a Ray Job on a cluster."""
+    from ladder.submit import submit as send
+
+    raise typer.Exit(send(manifests, address, home, working_dir, wait=wait))
+
+
+@app.command("import", rich_help_panel=STORE)
+def import_(
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder with safetensors, or a .gguf file.")],
+    name: Annotated[str, typer.Option("--as", help="Name of the new generation, such as Luna-G000.")],
+    probes: Annotated[Path | None, typer.Option(help="Probes that its descendants must still answer.")] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Take an existing model in as a generation and make it HEAD."""
+    from ladder.importing import import_generation
+    from ladder.manifest import Name
+    from ladder.registry import open_registry
+
+    registry, parsed = open_registry(home), Name.parse(name, where="--as")
+    generation = import_generation(registry, path, parsed, parent=registry.head(parsed.family), probes=probes)
+    _answer(generation.to_dict(), f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})", as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def lineage(
+    family: Family,
+    home: Home = HOME,
+    as_json: Json = False,
+    history: Annotated[bool, typer.Option("--history", help="Also every move of HEAD.")] = False,
+) -> None:
+    """The family tree with verdicts, gate figures and HEAD."""
+    from ladder.report.lineage import history_text, lineage_text
+
+    registry = _registry(home)
+    generations, events = registry.generations(family), registry.history(family)
+    text = lineage_text(generations) + ("\n\n" + history_text(events) if history else "")
+    _answer({"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}, text, as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def show(ref: Ref, home: Home = HOME, as_json: Json = False) -> None:
+    """One generation's card."""
+    from ladder.report.lineage import card_text
+
+    registry = _registry(home)
+    generation = registry.find(ref)
+    _answer(generation.to_dict(), card_text(generation, registry.materialize(generation) / "ladder"), as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def rollback(
+    family: Family,
+    to: Annotated[str | None, typer.Option("--to", help="A promoted generation; HEAD's promoted parent when left out.")] = None,
+    reason: Reason = "rolled back by hand",
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Move HEAD back to a generation that was promoted before."""
+    registry = _registry(home)
+    generation = registry.rollback(family, to=registry.find(to) if to else None, reason=reason)
+    _answer(generation.to_dict(), f"HEAD of {family} is {generation.ref}", as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def promote(ref: Ref, reason: Reason = "promoted by hand", home: Home = HOME, as_json: Json = False) -> None:
+    """Make a generation that passed its gates HEAD."""
+    registry = _registry(home)
+    chosen = registry.find(ref)
+    generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason)
+    _answer(generation.to_dict(), f"HEAD of {generation.name.family} is {generation.ref}", as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
+    """Check every generation's content against its digests. Exit code 1 if anything is wrong."""
+    registry = _registry(home)
+    findings = registry.verify(family)
+    count = len(registry.generations(family))
+    text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
+    _answer([vars(finding) for finding in findings], text, as_json)
+    raise typer.Exit(1 if findings else 0)
+
+
+@app.command(rich_help_panel=LOOK)
+def sample(
+    ref: Ref,
+    prompt: Annotated[list[str], typer.Argument(help="What to continue, or a user's turn with --chat.")],
+    chat: Annotated[bool, typer.Option("--chat", help="Put each prompt through the chat template.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
+    seed: int = 0,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Let a generation answer prompts."""
+    from ladder.sampling import answer
+
+    registry = _registry(home)
+    answers = answer(registry.materialize(registry.find(ref)), prompt, chat, max_new_tokens, temperature, seed)
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    _answer(pairs, "\n".join(answers), as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to create.")], home: Home = HOME) -> None:
+    """Write a plain ``from_pretrained`` folder with its model card."""
+    from ladder.exporting import export_generation
+
+    registry = _registry(home)
+    print(export_generation(registry, registry.find(ref), directory))
+
+
+@app.command(rich_help_panel=LOOK)
+def schema() -> None:
+    """The JSON Schema of manifests, for editors."""
+    from ladder.manifest import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command(rich_help_panel=LOOK)
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Open MLflow's UI on this home's store, on loopback."""
+    from ladder.ui import serve
+
+    raise typer.Exit(serve(home, port))
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(home: Home = HOME, as_json: Json = False) -> None:
+    """What is installed, what this machine can run, what is wrong and how to fix it."""
+    from ladder.doctor import examine
+
+    checks = examine(home)
+    text = "\n".join(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.found}" for check in checks)
+    _answer([vars(check) for check in checks], text, as_json)
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+def main() -> int:
+    """Entry point: errors that ladder raises on purpose become one message and an exit code."""
+    try:
+        app()
+    except LadderError as error:
+        print(f"ladder: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ladder: interrupted; run the same command again to go on", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _registry(home: Path) -> Any:
+    from ladder.registry import open_registry
+
+    return open_registry(home, create=False)
+
+
+def _answer(data: Any, text: str, as_json: bool) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=str) if as_json else text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Ray only: thin adapters over the rooms that know no Ray."""

@@ -1,0 +1,63 @@
+"""Where each actor lives: decided by what is there, pinned by ``runtime.devices``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ladder.errors import ManifestError
+from ladder.manifest.schema import Devices, Runtime
+
+ROLES = ("student", "teacher1", "teacher2", "evaluator")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one actor asks of Ray, and the device that torch sees inside it."""
+
+    cpus: float
+    gpus: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is: CPU cores and GPUs over all nodes."""
+
+    cpus: float
+    gpus: float
+
+
+def place(devices: Devices, machine: Machine) -> dict[str, Slot]:
+    """A slot for each role. CPU cores are shared out evenly; so are GPUs among those that want one.
+
+    Raises:
+        ManifestError: a role is pinned to a GPU and there is none.
+    """
+    wanted = {role: getattr(devices, role) for role in ROLES}
+    on_gpu = [role for role, device in wanted.items() if device.startswith("cuda") or (device == "auto" and machine.gpus)]
+    if on_gpu and not machine.gpus:
+        raise ManifestError(
+            f"{on_gpu[0]} is pinned to {wanted[on_gpu[0]]}, and Ray sees no GPU",
+            where=f"runtime.devices.{on_gpu[0]}",
+            remedy="use auto or cpu, or start Ray where the GPU is",
+        )
+    share = 1.0 if machine.gpus >= len(on_gpu) else round(machine.gpus / max(1, len(on_gpu)), 3)
+    cpus = min(1.0, machine.cpus / len(ROLES))
+    return {role: _slot(role in on_gpu, cpus, share) for role in ROLES}
+
+
+def threads(runtime: Runtime, machine: Machine, speakers: int) -> int:
+    """Torch threads of each actor: the manifest's, or the cores divided among the student and the teachers that run
+    beside it."""
+    return runtime.threads or max(1, int(machine.cpus) // (1 + speakers))
+
+
+def describe(slots: Mapping[str, Slot]) -> dict[str, str]:
+    """Placement in words, for ``plan``."""
+    return {role: f"{slot.device} ({slot.cpus:g} CPU, {slot.gpus:g} GPU)" for role, slot in slots.items()}
+
+
+def _slot(on_gpu: bool, cpus: float, share: float) -> Slot:
+    # Ray shows an actor only the GPUs that it was given, so the first of them is always cuda:0.
+    return Slot(cpus, share if on_gpu else 0.0, "cuda:0" if on_gpu else "cpu")

@@ -1,0 +1,115 @@
+"""One Ray session and one set of actors for all manifests of a call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# The memory monitor counts page cache against the limit in some containers and kills by mistake.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from ladder.actors.evaluator import EvaluatorActor
+from ladder.actors.placement import Machine, Slot, describe, place
+from ladder.actors.student import StudentActor, StudentGroup
+from ladder.actors.teacher import TeacherActor
+from ladder.errors import LadderError, RunError
+from ladder.manifest.schema import Devices
+
+START_TIMEOUT = 180.0
+"""Seconds that actors may take to start before the session says what it asked for."""
+
+
+class Session:
+    """Actors by role, started when first needed and reused after that.
+
+    Args:
+        address: of a running Ray cluster; None takes ``RAY_ADDRESS``, or starts Ray on this machine.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address or os.environ.get("RAY_ADDRESS")
+        self._owns = not ray.is_initialized()
+        self._actors: dict[tuple[str, Slot], Any] = {}
+
+    def __enter__(self) -> Session:
+        if self._owns and self.address:
+            ray.init(address=self.address, log_to_driver=False, logging_level="error")
+        elif self._owns:
+            ray.init(
+                include_dashboard=False, log_to_driver=False, logging_level="error", _node_ip_address="127.0.0.1"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        if self._owns:
+            ray.shutdown()
+
+    @cached_property
+    def machine(self) -> Machine:
+        """What Ray sees."""
+        resources = ray.cluster_resources()
+        return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+
+    def slots(self, devices: Devices) -> dict[str, Slot]:
+        """Where each role lives."""
+        return place(devices, self.machine)
+
+    def start(self, roles: Mapping[str, Slot]) -> dict[str, Any]:
+        """Actors for these roles, started side by side where they do not run yet.
+
+        Raises:
+            RunError: Ray could not place them in time; the message names what was asked and what is there.
+        """
+        for role, slot in roles.items():
+            if (role, slot) not in self._actors:
+                options = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, max_restarts=0, max_task_retries=0)
+                self._actors[role, slot] = options(_KINDS[role]).remote()
+        started = {role: self._actors[role, slot] for role, slot in roles.items()}
+        ready = [actor.__ray_ready__.remote() for actor in started.values()]
+        try:
+            fetch(ready, timeout=START_TIMEOUT)
+        except GetTimeoutError as error:
+            raise RunError(
+                f"actors did not start within {START_TIMEOUT:g} s: asked for {describe(roles)}, "
+                f"free are {ray.available_resources()}",
+                remedy="free the cluster, add nodes, or pin fewer devices in runtime.devices",
+            ) from error
+        return started
+
+    def group(self, actor: Any) -> StudentGroup:
+        """The student's ranks."""
+        return StudentGroup((actor,))
+
+
+def fetch(references: Any, timeout: float | None = None) -> Any:
+    """``ray.get`` that hands on the error that was raised inside the actor.
+
+    Raises:
+        LadderError: as raised there.
+        RunError: an actor died.
+    """
+    try:
+        return ray.get(references, timeout=timeout)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, LadderError):
+            raise cause from None
+        raise
+    except RayActorError as error:
+        raise RunError(
+            f"an actor died: {str(error).splitlines()[0]}",
+            remedy="the last checkpoint is kept; run the same command again to go on",
+        ) from error
+
+
+_KINDS = {"student": StudentActor, "teacher1": TeacherActor, "teacher2": TeacherActor, "evaluator": EvaluatorActor}

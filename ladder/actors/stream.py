@@ -1,0 +1,42 @@
+"""The driver's loop: object references go straight from teachers to student; a bounded number of steps is in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ray
+
+from ladder.actors.session import fetch
+from ladder.actors.student import StudentGroup
+from ladder.data.batches import Batches
+from ladder.train.spec import StepReport
+
+
+def stream(
+    group: StudentGroup,
+    teachers: Mapping[int, Any],
+    batches: Batches,
+    steps: range,
+    in_flight: int,
+    stop: Callable[[], bool],
+) -> Iterator[StepReport]:
+    """Train over ``steps``, yielding a report for each, in order.
+
+    Args:
+        teachers: actor handles of the teachers that speak, by number.
+        in_flight: steps that teachers may run ahead of the student.
+        stop: asked before each step is sent; steps already in flight are still done.
+    """
+    pending: deque[Any] = deque()
+    for step in steps:
+        if stop():
+            break
+        batch = ray.put(batches(step))
+        said = [teacher.signal.remote(batch) for teacher in teachers.values()]
+        pending.append(group.step(step, batch, tuple(teachers), said))
+        if len(pending) > in_flight:
+            yield fetch(pending.popleft())
+    while pending:
+        yield fetch(pending.popleft())

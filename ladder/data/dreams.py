@@ -1,0 +1,186 @@
+"""Dreams: rows that a teacher wrote itself, on which the student learns that teacher's full distribution.
+
+A dream keeps its ids, because decoding and encoding again need not give the same ones. A dream is never gold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ladder.data.examples import Example, begin_ids, chat_ids, text_ids
+from ladder.data.rows import Row
+from ladder.errors import DataError, ModelError
+
+BLOCK = 64
+"""Dreams written with one seed; a block is the unit that can be written again alone."""
+_OPENING_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Dream:
+    """One dream and its provenance.
+
+    Args:
+        ids: the whole sequence, prompt included.
+        prompt: how many of its first ids were given and not dreamt.
+        teacher: who dreamt it, 1 or 2.
+        text: what it reads like, for people.
+    """
+
+    ids: tuple[int, ...]
+    prompt: int
+    teacher: int
+    text: str
+
+    def example(self) -> Example:
+        trained = tuple(position >= self.prompt for position in range(1, len(self.ids)))
+        return Example(self.ids, trained, gold=False, dreamer=self.teacher)
+
+
+def openings(kind: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row], file: Path | None) -> list[list[int]]:
+    """What dreams begin with: ``start``, ``template``, ``replay``, or the lines of a file.
+
+    Raises:
+        DataError: there is nothing to begin with.
+    """
+    match kind:
+        case "start":
+            found = [begin_ids(tokenizer)]
+        case "template":
+            found = [tokenizer.encode(_around_user(tokenizer)[0], add_special_tokens=False)]
+        case "replay":
+            found = [_opening(row, tokenizer) for row in replay]
+        case _:
+            assert file is not None
+            lines = file.read_text(encoding="utf-8").splitlines()
+            found = [begin_ids(tokenizer) + text_ids(tokenizer, line) for line in lines if line.strip()]
+    if not any(found):
+        raise DataError(
+            f"{kind!r} gives a dream nothing to begin with",
+            where="stabilizers.dreams.prompts",
+            remedy="use start, template, replay, or a file with one prompt a line, whichever this model has",
+        )
+    return [ids for ids in found if ids]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How dreams are drawn. ``taboo_ids`` are never written."""
+
+    temperature: float
+    max_new_tokens: int
+    taboo_ids: tuple[int, ...] = ()
+
+
+def write_block(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    teacher: int,
+    seed: int,
+    answer_turn: Sequence[int] = (),
+) -> list[Dream]:
+    """Sample one block of dreams from one teacher.
+
+    Args:
+        prompts: openings to draw from, with replacement.
+        seed: of this block alone (``block_seed``), so that a resumed run dreams the same.
+        answer_turn: for chat models that end a user's turn with their end token: what comes between that token and
+            the assistant's words. The dream then goes on with the answer; unfinished turns are dropped.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [list(prompts[index]) for index in torch.randint(len(prompts), (BLOCK,), generator=generator).tolist()]
+    torch.manual_seed(seed)
+    written = _sample(model, tokenizer, chosen, sampling)
+    if answer_turn:
+        done = [index for index, ids in enumerate(written) if ids[-1] == tokenizer.eos_token_id]
+        chosen = [chosen[index] for index in done]
+        turns = [written[index] + list(answer_turn) for index in done]
+        written = _sample(model, tokenizer, turns, sampling) if turns else []
+    return [
+        Dream(tuple(ids), len(prompt), teacher, tokenizer.decode(ids, skip_special_tokens=True))
+        for prompt, ids in zip(chosen, written, strict=True)
+    ]
+
+
+def block_seed(run: str, seed: int, teacher: int, block: int) -> int:
+    """The seed of one block, from the run's digest and the manifest's ``seeds.dreams``."""
+    return int.from_bytes(hashlib.sha256(repr((run, seed, teacher, block)).encode()).digest()[:8]) >> 1
+
+
+def answer_turn(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What the chat template puts between a user's end token and the assistant's words; empty if no end token does."""
+    after = tokenizer.encode(_around_user(tokenizer)[1], add_special_tokens=False)
+    end = tokenizer.eos_token_id
+    return after[after.index(end) + 1 :] if end in after else []
+
+
+@torch.no_grad()
+def _sample(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[int]], sampling: Sampling
+) -> list[list[int]]:
+    """Continue each prompt up to and including its end token."""
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    width = max(len(ids) for ids in prompts)
+    left = [width - len(ids) for ids in prompts]
+    output_BT = model.generate(
+        input_ids=torch.tensor([[pad] * gap + ids for gap, ids in zip(left, prompts, strict=True)], device=model.device),
+        attention_mask=torch.tensor([[0] * gap + [1] * (width - gap) for gap in left], device=model.device),
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=pad,
+        suppress_tokens=list(sampling.taboo_ids) or None,
+    )
+    return [ids + _until_end(row[width:], tokenizer.eos_token_id) for ids, row in zip(prompts, output_BT.tolist(), strict=True)]
+
+
+def _until_end(ids: list[int], end: int | None) -> list[int]:
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+def to_jsonl(dreams: Sequence[Dream]) -> str:
+    """Dreams as JSONL text."""
+    return "".join(json.dumps(asdict(dream), ensure_ascii=False) + "\n" for dream in dreams)
+
+
+def read_dreams(path: Path) -> list[Dream]:
+    """Dreams that ``to_jsonl`` wrote."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records = [json.loads(line) for line in lines if line]
+    return [Dream(tuple(record["ids"]), record["prompt"], record["teacher"], record["text"]) for record in records]
+
+
+def _opening(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What was given in a row: its prompt, its turns before the last answer, or the first words of a text."""
+    match row.form:
+        case "messages":
+            return chat_ids(tokenizer, row.fields["messages"][:-1], opening=True)
+        case "completion" | "prompt":
+            return begin_ids(tokenizer) + text_ids(tokenizer, row.fields["prompt"])
+        case _:
+            return begin_ids(tokenizer) + text_ids(tokenizer, row.fields["text"])[:_OPENING_TOKENS]
+
+
+def _around_user(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
+    """What the chat template renders before a user's first words, and from their end to the assistant's."""
+    if tokenizer.chat_template is None:
+        raise DataError("the tokenizer has no chat template", where="stabilizers.dreams.prompts", remedy="use start")
+    mark = "\N{OBJECT REPLACEMENT CHARACTER}"
+    turn = [{"role": "user", "content": mark}]
+    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    before, found, after = rendered.partition(mark)
+    if not found:
+        raise ModelError("the chat template does not render the user's words", where="chat template")
+    return before, after

@@ -1,0 +1,127 @@
+"""Rows to token ids, with the positions that are trained and the labels that are gold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerFast
+
+from ladder.data.rows import Row
+from ladder.errors import DataError
+
+TEACHER1, TEACHER2 = 1, 2
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as ids. Position t predicts ``ids[t + 1]``; ``trained[t]`` says whether it takes part in the loss.
+
+    Args:
+        ids: T token ids.
+        trained: T - 1 flags.
+        gold: whether the labels are gold; on dreams and unlabelled rows they are not.
+        dreamer: 0, or which teacher dreamt this row (1 or 2).
+        truncated: whether the row was longer than the maximum length.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    gold: bool
+    dreamer: int = 0
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How rows become ids: the same for student, teachers and evaluator."""
+
+    max_length: int = 512
+    truncation_side: Literal["left", "right"] = "right"
+    completion_only: bool = True
+    """Train on completions and assistant turns only; a pretraining age trains on every token."""
+
+
+def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Example]:
+    """Encode rows in order.
+
+    Raises:
+        DataError: a row leaves nothing to train on after truncation, or needs a chat template that is not there.
+    """
+    return [_encode(row, tokenizer, encoding) for row in rows]
+
+
+def begin_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The start token, for tokenizers that have one."""
+    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Ids of a text without special tokens; control tokens written in the text are read as plain characters."""
+    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
+def _encode(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
+    ids, trained = _parts(row, tokenizer, encoding.completion_only)
+    excess = len(ids) - encoding.max_length
+    if excess > 0:
+        kept = slice(excess, None) if encoding.truncation_side == "left" else slice(0, encoding.max_length)
+        ids, trained = ids[kept], trained[kept]
+    if not any(trained[1:]):
+        raise DataError(
+            f"nothing to train on: none of its {len(ids) + max(excess, 0)} tokens is trained within {len(ids)}",
+            where=row.where,
+            remedy="raise data.max_length, or truncate the left side",
+        )
+    return Example(tuple(ids), tuple(trained[1:]), row.has_gold, truncated=excess > 0)
+
+
+def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
+    """Ids, and for each whether it is a label that is trained."""
+    if row.form == "messages":
+        return _conversation(row, tokenizer, completion_only)
+    begin, end = begin_ids(tokenizer), _end_ids(tokenizer)
+    if row.form == "completion":
+        prompt, completion = (text_ids(tokenizer, row.fields[key]) for key in ("prompt", "completion"))
+        ids = begin + prompt + completion + end
+        first = len(begin) + (len(prompt) if completion_only else 0)
+        return ids, [position >= first for position in range(len(ids))]
+    ids = begin + text_ids(tokenizer, row.fields[row.form]) + (end if row.has_gold else [])
+    return ids, [position >= len(begin) for position in range(len(ids))]
+
+
+def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
+    """Render each prefix of the conversation; what an assistant turn adds is its completion."""
+    messages = row.fields["messages"]
+    if tokenizer.chat_template is None:
+        raise DataError("the tokenizer has no chat template", where=row.where, remedy="name one in data.chat_template")
+    ids = chat_ids(tokenizer, messages, opening=False)
+    if not completion_only:
+        return ids, [True] * len(ids)
+    trained = [False] * len(ids)
+    for turn, message in enumerate(messages):
+        if message["role"] == "assistant":
+            opened = chat_ids(tokenizer, messages[:turn], opening=True)
+            closed = chat_ids(tokenizer, messages[: turn + 1], opening=False)
+            if closed[: len(opened)] != opened or ids[: len(closed)] != closed:
+                raise DataError(
+                    "the chat template does not render a conversation as a prefix of its continuation",
+                    where=row.where,
+                    remedy="use a template that only appends, so that completions can be told from prompts",
+                )
+            trained[len(opened) : len(closed)] = [True] * (len(closed) - len(opened))
+    return ids, trained
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool) -> list[int]:
+    """Ids of a rendered conversation; ``opening`` adds the start of the assistant's turn."""
+    rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opening)
+    return tokenizer.encode(rendered, add_special_tokens=False)
+
+
+def _end_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

@@ -1,0 +1,102 @@
+"""What routing knows about a token: statistics of the teachers at temperature 1, one number a token each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ladder.distill.choice import chosen
+from ladder.distill.confidence import CONFIDENCES, entropy
+from ladder.distill.divergence import jensen_shannon
+from ladder.distill.probabilities import log_probabilities
+from ladder.distill.vocabulary import IGNORE
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Statistics [N], float32 (float64 where the logits were). Without teacher 2: JS 0, its figures are teacher 1's."""
+
+    confidence1: Tensor
+    """Confidence of teacher 1, 0 to 1."""
+    confidence2: Tensor
+    js: Tensor
+    """Jensen-Shannon divergence of the two teachers in nats, 0 to ln 2."""
+    surprisal1: Tensor
+    """-ln p_1(y) of the gold label y in nats; 0 where there is no label."""
+    surprisal2: Tensor
+    entropy1: Tensor
+    """H(p_1) in nats, 0 to ln V."""
+    entropy2: Tensor
+    single_teacher: bool = False
+    """There is no teacher 2: a blend is teacher 1 alone."""
+
+    @property
+    def gold_probability1(self) -> Tensor:
+        """p_1(y) of the gold label, [N]; 1 where there is no label."""
+        return (-self.surprisal1).exp()
+
+    @property
+    def gold_probability2(self) -> Tensor:
+        """p_2(y) of the gold label, [N]; 1 where there is no label."""
+        return (-self.surprisal2).exp()
+
+
+@torch.no_grad()
+def gather_evidence(
+    teacher1_NV: Tensor, teacher2_NV: Tensor | None, labels_N: Tensor, confidence: str = "top1"
+) -> Evidence:
+    """Statistics of one or two teachers' logits [N, V] and the labels [N] (column of the gold token, or IGNORE).
+
+    A row of a teacher that did not run on it may hold anything; its statistics are then worthless, and the caller
+    routes it by its dreamer.
+
+    Raises:
+        LadderError: no confidence of that name.
+    """
+    measure = chosen(CONFIDENCES, confidence, "training_params.confidence")
+    log_p1_NV = log_probabilities(teacher1_NV)
+    log_p2_NV = log_p1_NV if teacher2_NV is None else log_probabilities(teacher2_NV)
+    confidence1, surprisal1, entropy1 = _figures(log_p1_NV, labels_N, measure)
+    confidence2, surprisal2, entropy2 = _figures(log_p2_NV, labels_N, measure)
+    return Evidence(
+        confidence1=confidence1,
+        confidence2=confidence2,
+        js=torch.zeros_like(confidence1) if teacher2_NV is None else jensen_shannon(log_p1_NV, log_p2_NV),
+        surprisal1=surprisal1,
+        surprisal2=surprisal2,
+        entropy1=entropy1,
+        entropy2=entropy2,
+        single_teacher=teacher2_NV is None,
+    )
+
+
+def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:
+    """Confidence and JS replaced by their means over the tokens of the same row; the rest stays per token.
+
+    ``row_N`` int64 [N] names each token's row (an example, also inside a packed sequence). All trained tokens of a row
+    must be here at once. Sums are float64, so neither the place nor the neighbours of a row matter.
+    """
+    _, index_N = torch.unique(row_N, return_inverse=True)
+    counts_R = torch.bincount(index_N)
+
+    def mean(value_N: Tensor) -> Tensor:
+        sums_R = torch.zeros(counts_R.shape, dtype=torch.float64, device=value_N.device)
+        sums_R.index_add_(0, index_N, value_N.double())
+        return (sums_R / counts_R)[index_N].to(value_N.dtype)
+
+    return replace(
+        evidence,
+        confidence1=mean(evidence.confidence1),
+        confidence2=mean(evidence.confidence2),
+        js=mean(evidence.js),
+    )
+
+
+def _figures(log_p_NV: Tensor, labels_N: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    gold_N = labels_N != IGNORE
+    columns_N1 = labels_N.long().where(gold_N, 0).unsqueeze(-1)
+    surprisal_N = -log_p_NV.gather(-1, columns_N1).squeeze(-1)
+    return measure(log_p_NV), surprisal_N.where(gold_N, 0.0), entropy(log_p_NV)

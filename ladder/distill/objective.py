@@ -1,0 +1,181 @@
+"""The loss of each token, dense and exact: L = alpha CE + beta g KD + gamma R.
+
+This is the reference that any faster implementation is compared with. It holds several [N, V] tensors at once. A row
+that a term does not concern is replaced by constants before the arithmetic and not only after it, so neither an
+infinite nor an undefined value in it can reach the gradient, and every rank does the same work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ladder.distill.blending import POOLS, log_target
+from ladder.distill.choice import chosen
+from ladder.distill.divergence import DIRECTIONS, LN2, kl
+from ladder.distill.probabilities import log_probabilities, upcast
+from ladder.distill.routing import Route, Routing
+from ladder.distill.vocabulary import IGNORE
+from ladder.errors import LadderError
+
+CE_ON: dict[str, Callable[[Routing], Tensor]] = {
+    "gold": lambda routing: routing.trained_N,
+    "fallback": lambda routing: routing.route_N == Route.GOLD,
+}
+"""The words of ``training_params.ce_on``: which tokens may cost cross-entropy, bool [N], if they have a label."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The part of ``training_params`` that defines the loss; the manifest explains each field.
+
+    Raises:
+        LadderError: a temperature that is not positive, a JSD weight outside 0..1, or an unknown word.
+    """
+
+    alpha: float = 0.1
+    beta: float = 0.9
+    gamma: float = 0.0
+    temperature: float = 2.0
+    pooling: Literal["probabilities", "logits"] = "probabilities"
+    direction: Literal["forward", "reverse", "jsd"] = "forward"
+    jsd_weight: float = 0.5
+    ce_on: Literal["gold", "fallback"] = "gold"
+
+    def __post_init__(self) -> None:
+        chosen(POOLS, self.pooling, "training_params.pooling")
+        chosen(DIRECTIONS, self.direction, "training_params.direction")
+        chosen(CE_ON, self.ce_on, "training_params.ce_on")
+        if not self.temperature > 0:
+            raise LadderError(f"found {self.temperature}, expected above 0", where="training_params.temperature")
+        if not 0 < self.jsd_weight < 1:
+            raise LadderError(f"found {self.jsd_weight}, expected 0 < w < 1", where="training_params.jsd_weight")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLosses:
+    """Per token, [N], in nats: loss = alpha ce + beta g kd + gamma regularizer."""
+
+    loss: Tensor
+    """Exactly 0 on SKIP."""
+    ce: Tensor
+    """Cross-entropy at temperature 1 where it is part of the loss, 0 elsewhere. Not yet times alpha."""
+    kd: Tensor
+    """T^2 div(target || student at T); on GOLD cross-entropy at temperature 1. Not yet times beta g."""
+    regularizer: Tensor
+    """R on BLENDED, 0 elsewhere. Not yet times gamma."""
+
+
+def token_losses(
+    student_NV: Tensor,
+    teacher1_NV: Tensor | None,
+    teacher2_NV: Tensor | None,
+    labels_N: Tensor,
+    routing: Routing,
+    objective: Objective,
+    is_dream_N: Tensor | None = None,
+) -> TokenLosses:
+    """Loss of each token from logits over the same V columns (see :class:`Columns`). Gradients reach the student only.
+
+    A dream costs beta g KD (g = 1) with its dreamer as target: neither CE nor R, whatever its labels say.
+    A teacher may be None where no route needs it. Half precision is computed in float32, float64 stays float64.
+
+    Args:
+        student_NV, teacher1_NV, teacher2_NV: logits [N, V]. A teacher's rows without a share in the target may hold
+            anything.
+        labels_N: column of the gold token, or IGNORE; int [N].
+        is_dream_N: bool [N]; no dreams when left out.
+
+    Raises:
+        LadderError: shapes that do not fit, a route that needs an absent teacher, or GOLD on a token without label.
+    """
+    _check(student_NV, teacher1_NV, teacher2_NV, labels_N, routing)
+    student_NV = upcast(student_NV)
+    gold_N = routing.route_N == Route.GOLD
+    examined_N = _examined(labels_N, routing, objective, is_dream_N)
+    surprisal_N = _surprisal(student_NV, labels_N, gold_N | examined_N)
+    ce_N = surprisal_N.where(examined_N, 0.0)
+    kd_N = surprisal_N.where(gold_N, _distillation(student_NV, teacher1_NV, teacher2_NV, routing, objective))
+    regularizer_N = _regularizer(student_NV, teacher1_NV, routing)
+    gain_N = routing.gain_N.to(kd_N.dtype)
+    loss_N = _times(objective.alpha, ce_N) + _times(objective.beta, gain_N * kd_N)
+    return TokenLosses(loss_N + _times(objective.gamma, regularizer_N), ce_N, kd_N, regularizer_N)
+
+
+def _examined(labels_N: Tensor, routing: Routing, objective: Objective, is_dream_N: Tensor | None) -> Tensor:
+    """Where CE is part of the loss, bool [N]."""
+    examined_N = CE_ON[objective.ce_on](routing) & (labels_N != IGNORE)
+    return examined_N if is_dream_N is None else examined_N & ~is_dream_N
+
+
+def _surprisal(student_NV: Tensor, labels_N: Tensor, rows_N: Tensor) -> Tensor:
+    """-ln p_s(y), [N]; 0 outside ``rows_N``."""
+    log_s_NV = log_probabilities(_only(student_NV, rows_N))
+    columns_N1 = labels_N.long().where(rows_N, 0).unsqueeze(-1)
+    return -log_s_NV.gather(-1, columns_N1).squeeze(-1).where(rows_N, 0.0)
+
+
+def _distillation(
+    student_NV: Tensor, teacher1_NV: Tensor | None, teacher2_NV: Tensor | None, routing: Routing, objective: Objective
+) -> Tensor:
+    """T^2 div(target || p_s^T), [N]; 0 where no teacher teaches."""
+    taught_N = _taught(routing)
+    first_NV, second_NV = (_frozen(z_NV, student_NV, taught_N) for z_NV in (teacher1_NV, teacher2_NV))
+    weight1_N = routing.weight1_N.to(student_NV.dtype)
+    log_t_NV = log_target(first_NV, second_NV, weight1_N, objective.temperature, objective.pooling)
+    log_s_NV = log_probabilities(_only(student_NV, taught_N), objective.temperature)
+    divergence_N = DIRECTIONS[objective.direction](log_t_NV, log_s_NV, objective.jsd_weight)
+    return objective.temperature**2 * divergence_N.where(taught_N, 0.0)
+
+
+def _regularizer(student_NV: Tensor, teacher1_NV: Tensor | None, routing: Routing) -> Tensor:
+    """R = (1 - JS / ln 2) KL(p_1 || p_s) at temperature 1, [N]; 0 outside BLENDED."""
+    blended_N = routing.route_N == Route.BLENDED
+    log_p_NV = log_probabilities(_frozen(teacher1_NV, student_NV, blended_N))
+    divergence_N = kl(log_p_NV, log_probabilities(_only(student_NV, blended_N)))
+    agreement_N = (1 - routing.js_N.to(student_NV.dtype) / LN2).where(blended_N, 0.0)
+    return agreement_N * divergence_N.where(blended_N, 0.0)
+
+
+def _taught(routing: Routing) -> Tensor:
+    """Where the target comes from a teacher, bool [N]."""
+    return routing.route_N >= Route.TEACHER1
+
+
+def _only(logits_NV: Tensor, rows_N: Tensor) -> Tensor:
+    """The logits in these rows, zeros in the others; no gradient reaches the others."""
+    return logits_NV.where(rows_N.unsqueeze(-1), 0.0)
+
+
+def _frozen(teacher_NV: Tensor | None, student_NV: Tensor, rows_N: Tensor) -> Tensor:
+    """A teacher's logits in these rows, zeros in the others or where there is no such teacher. Carries no gradient."""
+    if teacher_NV is None:
+        return torch.zeros_like(student_NV)
+    return _only(upcast(teacher_NV.detach()), rows_N)
+
+
+def _times(weight: float, value_N: Tensor) -> Tensor:
+    """A term without weight is left out of the graph: 0 times an infinite loss would be NaN."""
+    return weight * value_N if weight else torch.zeros_like(value_N)
+
+
+def _check(
+    student_NV: Tensor, teacher1_NV: Tensor | None, teacher2_NV: Tensor | None, labels_N: Tensor, routing: Routing
+) -> None:
+    for name, logits_NV in (("teacher 1", teacher1_NV), ("teacher 2", teacher2_NV)):
+        if logits_NV is not None and logits_NV.shape != student_NV.shape:
+            raise LadderError(f"{name} has {tuple(logits_NV.shape)} logits, expected {tuple(student_NV.shape)}")
+    for name, value_N in (("labels", labels_N), ("routes", routing.route_N)):
+        if value_N.shape != student_NV.shape[:1]:
+            raise LadderError(f"found {tuple(value_N.shape)} {name}, expected {tuple(student_NV.shape[:1])}")
+    if ((routing.route_N == Route.GOLD) & (labels_N == IGNORE)).any():
+        raise LadderError("a token without label is routed to gold", remedy="route with the same labels")
+    taught_N, blended_N = _taught(routing), routing.route_N == Route.BLENDED
+    if teacher1_NV is None and (blended_N | (taught_N & (routing.weight1_N > 0))).any():
+        raise LadderError("teacher 1 is absent, and a route needs it")
+    if teacher2_NV is None and (taught_N & (routing.weight1_N < 1)).any():
+        raise LadderError("teacher 2 is absent, and a route needs it", remedy="gather the evidence without it")

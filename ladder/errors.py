@@ -1,0 +1,93 @@
+"""The one exception tree.
+
+Every error says what was found, what was expected, where, and what to do. All of them survive pickling, because they
+cross process boundaries on their way from an actor to the person who typed the command.
+"""
+
+from __future__ import annotations
+
+
+class LadderError(Exception):
+    """Base of every error that ladder raises on purpose.
+
+    Args:
+        message: what was found and what was expected, in one sentence.
+        where: the place it concerns, such as ``data/train.jsonl:17`` or ``training_params.lr``.
+        remedy: what the reader can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return f"{place}{self.message}{remedy}"
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.message, self.where, self.remedy)
+
+
+def _rebuild(kind: type[LadderError], message: str, where: str | None, remedy: str | None) -> LadderError:
+    return kind(message, where=where, remedy=remedy)
+
+
+class UsageError(LadderError, ValueError):
+    """The command was called in a way that cannot mean anything."""
+
+    exit_code = 2
+
+
+class ManifestError(UsageError):
+    """A manifest does not say what a manifest must say."""
+
+
+class DataError(UsageError):
+    """A row, file or probe of the data is not what the manifest promises."""
+
+
+class ModelError(LadderError):
+    """A model folder, tokenizer or tensor is not what it should be."""
+
+
+class TokenizerMismatch(ModelError):
+    """Two models that must share a tokenizer do not."""
+
+    exit_code = 2
+
+
+class GateError(LadderError):
+    """A gate could not be examined; the child is not promoted."""
+
+
+class RegistryError(LadderError):
+    """The store of generations cannot do what it was asked."""
+
+
+class NotFound(RegistryError, LookupError):
+    """No family or generation answers to that reference."""
+
+    exit_code = 2
+
+
+class HeadMoved(RegistryError):
+    """HEAD was not where the caller expected it; nothing was changed."""
+
+    exit_code = 4
+
+
+class Busy(RegistryError):
+    """Another process holds the lock of this family."""
+
+
+class RunError(LadderError):
+    """A run could not go on; what it had is kept and the same command resumes it."""
+
+
+class Interrupted(RunError):
+    """The person at the keyboard stopped the run at a step boundary."""

@@ -1,0 +1,156 @@
+"""The spine: resolve, train, examine, record, promote. Read it top to bottom.
+
+Every phase ends with one durable file in the run's folder (``ladder/run.py``) or one idempotent step of the registry,
+so the same command finishes a run that was cut off anywhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladder.actors.session import Session
+from ladder.ancestry import Blocked, check_attempts, check_teachers, resolve
+from ladder.errors import HeadMoved, Interrupted, LadderError
+from ladder.examination import examine, read_report
+from ladder.gates import GateReport
+from ladder.importing import import_teachers
+from ladder.lesson import read_lesson
+from ladder.manifest import Request, discover, read_request
+from ladder.models.digest import folder_digest, tensors_file_digest
+from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
+from ladder.report.console import Console
+from ladder.run import Run, Workshop
+from ladder.training import train
+
+EXIT_CODES = {"PROMOTED": 0, "FAILED": 1, "BLOCKED": 1, "REJECTED": 3, "PASSED": 4}
+_SEVERITY = (0, 4, 3, 2, 1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one manifest.
+
+    Args:
+        child: its name.
+        verdict: PROMOTED, REJECTED, PASSED, FAILED or BLOCKED.
+        detail: one sentence.
+        ref: the generation, where one was recorded.
+        trained: False if it had been decided before this call.
+        exit_code: 0 promoted, 1 failed, 2 usage, 3 rejected, 4 passed but not promoted.
+    """
+
+    child: str
+    verdict: str
+    detail: str
+    exit_code: int
+    ref: str | None = None
+    trained: bool = True
+
+
+def evolve(paths: Sequence[Path], home: Path, console: Console, address: str | None = None) -> list[Outcome]:
+    """Run manifests, or folders of them, in ladder order.
+
+    All manifests are read before anything is written. An error ends its own manifest: children whose parent was not
+    promoted are BLOCKED, and the rest goes on.
+
+    Raises:
+        ManifestError: a manifest cannot be read.
+        Interrupted: the person at the keyboard stopped the run; the same command goes on.
+    """
+    requests = [read_request(path) for path in discover(paths)]
+    registry = open_registry(home)
+    with Session(address) as session:
+        work = Workshop(home, registry, session, console)
+        return [_outcome(request, work) for request in requests]
+
+
+def worst(outcomes: Sequence[Outcome]) -> int:
+    """Exit code over several manifests."""
+    return max((outcome.exit_code for outcome in outcomes), key=_SEVERITY.index, default=0)
+
+
+def climb(request: Request, work: Workshop) -> Generation:
+    """Take one manifest to its verdict."""
+    import_teachers(request, work.registry)
+    ancestry = resolve(request, work.registry)
+    check_attempts(request, work.registry)
+    run = Run.open(request, ancestry, work)
+    check_teachers(request, ancestry, run.teachers)
+    generation = work.registry.decided(request.child, request.digest)
+    if generation is None:
+        lesson = read_lesson(request, list(run.folders.values()))
+        if not run.candidate.is_dir():
+            train(run, lesson, work)
+        if not run.report.is_file():
+            examine(run, lesson, work)
+        generation = work.registry.record(_candidate(run))
+        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    if generation.verdict is Verdict.REJECTED or request.manifest.evolution_request.branch:
+        return generation
+    return work.registry.promote(generation, expected=ancestry.parent, reason=f"{generation.ref} passed its gates")
+
+
+def _outcome(request: Request, work: Workshop) -> Outcome:
+    child = str(request.child)
+    decided = work.registry.decided(request.child, request.digest)
+    if decided is not None and not _waits(decided, request):
+        return _verdict(decided, trained=False)
+    work.console.phase(f"{child}: {request.manifest.evolution_request.training_method}")
+    try:
+        with family_lock(work.home, request.child.family, "evolve"):
+            return _verdict(climb(request, work), trained=decided is None)
+    except Interrupted:
+        raise
+    except HeadMoved as error:
+        waiting = work.registry.decided(request.child, request.digest)
+        verdict = "PASSED" if waiting else "FAILED"
+        return Outcome(child, verdict, str(error), error.exit_code, waiting.ref if waiting else None)
+    except Blocked as error:
+        return Outcome(child, "BLOCKED", str(error), error.exit_code)
+    except LadderError as error:
+        return Outcome(child, "FAILED", str(error), error.exit_code)
+
+
+def _waits(decided: Generation, request: Request) -> bool:
+    """Cut off between passing and promotion. A branch is left to a person."""
+    return decided.verdict is Verdict.PASSED and not request.manifest.evolution_request.branch
+
+
+def _verdict(generation: Generation, *, trained: bool) -> Outcome:
+    detail = ", ".join(generation.failed_gates) if generation.failed_gates else ""
+    sentence = {
+        Verdict.PROMOTED: "passed all gates",
+        Verdict.PASSED: "passed all gates; promote it with `ladder promote`",
+        Verdict.REJECTED: f"failed {detail}; HEAD stays where it is",
+    }.get(generation.verdict, str(generation.verdict))
+    again = "" if trained else " (decided before; nothing was trained)"
+    verdict = str(generation.verdict)
+    return Outcome(
+        str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained
+    )
+
+
+def _candidate(run: Run) -> Candidate:
+    """What the registry is handed: the examined folder and everything it should say about it."""
+    report: GateReport = read_report(run)
+    adapter = run.candidate / "adapter" / "adapter_model.safetensors"
+    parent = run.ancestry.parent
+    return Candidate(
+        name=run.request.child,
+        folder=run.candidate,
+        digest=folder_digest(run.candidate),
+        method=run.request.manifest.evolution_request.training_method,
+        manifest_digest=run.request.digest,
+        passed=report.passed,
+        failed_gates=report.failed,
+        metrics=report.metrics(),
+        parent=parent,
+        grandparent=run.ancestry.grandparent,
+        run_id=run.notes()["mlflow_run"],
+        base_digest=parent.digest if parent and adapter.is_file() else None,
+        adapter_digest=tensors_file_digest(adapter) if adapter.is_file() else None,
+        note=run.request.manifest.evolution_request.note,
+    )

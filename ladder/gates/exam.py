@@ -1,0 +1,72 @@
+"""The exam that parent and child sit, and what they answered. Both are plain data and cross process boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ladder.gates.probes import Probe, Prompt
+from ladder.manifest.schema import Decoding
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Texts sampled at temperature 1 for the laws: how many, how long at most (tokens), and their seed."""
+
+    count: int = 64
+    tokens: int = 48
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Everything one model is asked.
+
+    Args:
+        recall: the probes that each ancestor left, by its name.
+        generalize: the child's own held-out probes.
+        tone_prompts: what is answered for the tone gate; none where the tone is not gated.
+        decoding: greedy decoding of all answers.
+        sampled: texts for the laws, half of them from the model's start token, half answering the exam's prompts.
+        taboo_ids: token ids that are never generated.
+    """
+
+    recall: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
+    generalize: tuple[Probe, ...] = ()
+    tone_prompts: tuple[Prompt, ...] = ()
+    decoding: Decoding = field(default_factory=Decoding)
+    sampled: Sampling = Sampling()
+    taboo_ids: tuple[int, ...] = ()
+
+    def questions(self) -> list[Prompt]:
+        """Every prompt of the exam once, in order: recall, generalize, tone."""
+        probes = [probe for part in self.recall.values() for probe in part]
+        asked = [probe.question() for probe in (*probes, *self.generalize)]
+        return list(dict.fromkeys([*asked, *self.tone_prompts]))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model answered, in the order of the exam.
+
+    Args:
+        recall: answers to each ancestor's probes.
+        generalize: answers to the child's probes.
+        tone: answers to the tone prompts.
+        sampled: texts sampled for the laws.
+        digest: of the folder that was examined.
+        settings: decoding, sampling, arithmetic and library versions that were used.
+    """
+
+    recall: Mapping[str, tuple[str, ...]]
+    generalize: tuple[str, ...]
+    tone: tuple[str, ...]
+    sampled: tuple[str, ...]
+    digest: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """Every text the model produced, by the part of the exam; what the laws read."""
+        recall = {f"recall {ancestor}": texts for ancestor, texts in self.recall.items()}
+        return recall | {"generalize": self.generalize, "tone": self.tone, "sampled": self.sampled}

@@ -1,0 +1,303 @@
+"""Sitting the exam: a folder is loaded, asked everything, and its answers come back as plain text.
+
+Answers are greedy and do not depend on the batch they were decoded in: rows are padded on the left, masked by
+attention (the pad id may be the end id), and a sampled text depends on its own random numbers only. The sampling
+settings that a folder carries for its users (``generation_config.json``) play no part, only its end tokens do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
+
+from ladder.data.examples import begin_ids, chat_ids, text_ids
+from ladder.errors import GateError
+from ladder.gates.exam import Answers, Exam, Sampling
+from ladder.gates.probes import Prompt
+from ladder.manifest.schema import Decoding
+from ladder.models.digest import folder_digest
+from ladder.models.load import load_model, load_tokenizer
+
+
+def examine(
+    folder: Path, exam: Exam, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> Answers:
+    """Load a model folder and let it answer the whole exam.
+
+    Args:
+        tokenizer_folder: whose chat template asks; a parent is asked in its child's words. The folder's own when left
+            out.
+
+    Raises:
+        ModelError: the folder cannot be loaded.
+        GateError: the weights or logits are not finite, or a prompt cannot be asked of this model.
+    """
+    digest = folder_digest(folder)
+    model, tokenizer = load_model(folder, dtype, device), load_tokenizer(tokenizer_folder or folder)
+    check_finite(model, str(folder))
+    questions = exam.questions()
+    said = dict(zip(questions, answer_prompts(model, tokenizer, questions, exam.decoding, exam.taboo_ids), strict=True))
+    openings = sample_openings(tokenizer, questions, exam.sampled.count)
+    return Answers(
+        recall={
+            ancestor: tuple(said[probe.question()] for probe in probes) for ancestor, probes in exam.recall.items()
+        },
+        generalize=tuple(said[probe.question()] for probe in exam.generalize),
+        tone=tuple(said[prompt] for prompt in exam.tone_prompts),
+        sampled=tuple(sample_texts(model, tokenizer, openings, exam.sampled, exam.decoding.batch_size, exam.taboo_ids)),
+        digest=digest,
+        settings=_settings(exam, device, dtype),
+    )
+
+
+def answer_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    taboo_ids: Sequence[int] = (),
+) -> list[str]:
+    """Greedy answers in the order of the prompts, cut before the first stop string or end token.
+
+    Raises:
+        GateError: logits are not finite, a prompt is too long or empty, or nothing may be generated.
+    """
+    ids = [encode_question(tokenizer, prompt) for prompt in prompts]
+    writer = _Writer(model, tokenizer, decoding.max_new_tokens, decoding.batch_size, taboo_ids, decoding.stop)
+    return writer.write(ids, None)
+
+
+def sample_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    openings: Sequence[Sequence[int]],
+    sampling: Sampling,
+    batch_size: int = 64,
+    taboo_ids: Sequence[int] = (),
+) -> list[str]:
+    """One continuation of each opening (token ids), sampled at temperature 1 and cut at the end token.
+
+    Row i uses row i of the random numbers of ``sampling.seed``, whatever the batch size; torch's global generator is
+    left alone.
+
+    Raises:
+        GateError: as ``answer_prompts``.
+    """
+    generator = torch.Generator().manual_seed(sampling.seed)
+    uniform_BT = torch.rand(len(openings), sampling.tokens, generator=generator)
+    return _Writer(model, tokenizer, sampling.tokens, batch_size, taboo_ids, ()).write(openings, uniform_BT)
+
+
+def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], count: int) -> list[list[int]]:
+    """What ``count`` sampled texts begin with: half the start token, half prompts spread evenly over the exam.
+
+    Without prompts, or without a start token, all of them are of the other kind.
+
+    Raises:
+        GateError: there is neither.
+    """
+    start = begin_ids(tokenizer)
+    if count and not start and not prompts:
+        raise GateError(
+            "the tokenizer has no start token and the exam no prompts, so there is nothing to sample from",
+            where="laws.sampled_answers",
+            remedy="give probes, or set laws.sampled_answers to 0",
+        )
+    prompted = 0 if not prompts else count // 2 if start else count
+    spread = [prompts[index * len(prompts) // prompted] for index in range(prompted)]
+    return [start] * (count - prompted) + [encode_question(tokenizer, prompt) for prompt in spread]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Ids of a raw prompt as training rows begin: the start token where there is one, the text, never an end token."""
+    return begin_ids(tokenizer) + text_ids(tokenizer, text)
+
+
+def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
+    """Ids of a raw prompt, or of a user's turn with the opening of the assistant's.
+
+    Raises:
+        GateError: a chat prompt, and the tokenizer has no chat template; or nothing to encode.
+    """
+    if prompt.chat and tokenizer.chat_template is None:
+        raise GateError(
+            "the tokenizer has no chat template",
+            where=f"prompt {prompt.text[:40]!r}",
+            remedy="name one in data.chat_template, or leave chat out of the probe",
+        )
+    messages = [{"role": "user", "content": prompt.text}]
+    ids = chat_ids(tokenizer, messages, opening=True) if prompt.chat else encode_prompt(tokenizer, prompt.text)
+    if not ids:
+        raise GateError("the prompt has no tokens", where=f"prompt {prompt.text[:40]!r}")
+    return ids
+
+
+def check_finite(model: PreTrainedModel, where: str) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        GateError: names the first such tensor.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise GateError(f"{name} holds numbers that are not finite", where=where, remedy="train this child again")
+
+
+class _Writer:
+    """One way of continuing token ids: how long, in which batches, without which tokens, up to which strings."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        max_new_tokens: int,
+        batch_size: int,
+        taboo_ids: Sequence[int],
+        stop: Sequence[str],
+    ) -> None:
+        self.model, self.tokenizer, self.stop = model, tokenizer, stop
+        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.ends = _end_ids(model, tokenizer)
+        self.pad = next((id_ for id_ in (tokenizer.pad_token_id, *sorted(self.ends)) if id_ is not None), 0)
+        self.banned = _banned(model, tokenizer, taboo_ids)
+
+    def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[str]:
+        """Continuations in the order of the prompts: greedy, or drawn with ``uniform_BT`` (one row a prompt)."""
+        _check_lengths(self.model, prompts, self.max_new_tokens)
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        texts = [""] * len(prompts)
+        for first in range(0, len(order), self.batch_size):
+            rows = order[first : first + self.batch_size]
+            drawn = None if uniform_BT is None else uniform_BT[rows].to(self.model.device)
+            for row, text in zip(rows, self._batch([prompts[row] for row in rows], drawn), strict=True):
+                texts[row] = text
+        return texts
+
+    @torch.inference_mode()
+    def _batch(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[str]:
+        width = max(map(len, prompts))
+        padded = [[self.pad] * (width - len(ids)) + list(ids) for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        with _plain_generation(self.model, self.max_new_tokens, self.pad, self.ends):
+            output = self.model.generate(
+                input_ids=torch.tensor(padded, device=self.model.device),
+                attention_mask=torch.tensor(mask, device=self.model.device),
+                logits_processor=[_Choice(self.banned, width, uniform_BT)],
+                stopping_criteria=[_SaidStop(self, width)] if self.stop else [],
+            )
+        return [self.text(ids) for ids in output[:, width:].tolist()]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What was said before the first end token and the first stop string."""
+        length = next((position for position, id_ in enumerate(ids) if id_ in self.ends), len(ids))
+        text = self.decode(ids[:length])
+        return text[: min((text.index(stop) for stop in self.stop if stop in text), default=len(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+class _Choice(LogitsProcessor):
+    """Bans tokens and, where random numbers are given, replaces the logits by the certainty of a drawn token."""
+
+    def __init__(self, banned: Tensor, width: int, uniform_BT: Tensor | None) -> None:
+        self.banned, self.width, self.uniform_BT = banned, width, uniform_BT
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Logits [B, V] to logits [B, V], of which generation takes the largest."""
+        # The maximum of a row is NaN if any of the row is.
+        if not torch.isfinite(scores.max(-1).values).all():
+            raise GateError("the model's logits are not finite", where="decoding", remedy="examine it in float32")
+        allowed_BV = scores.index_fill(1, self.banned, -torch.inf)
+        if self.uniform_BT is None:
+            return allowed_BV
+        step = input_ids.shape[1] - self.width
+        cumulative_BV = allowed_BV.double().softmax(-1).cumsum(-1)
+        # Inverse transform sampling. The largest uniform number is 1 - 2^-24, so a token of probability 0 is never hit.
+        threshold_B1 = self.uniform_BT[:, step : step + 1].double() * cumulative_BV[:, -1:]
+        chosen_B1 = torch.searchsorted(cumulative_BV, threshold_B1, right=True)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen_B1, 0.0)
+
+
+class _SaidStop(StoppingCriteria):
+    """Ends a row once its text holds a stop string. Text, not ids: a stop string may begin inside a token."""
+
+    def __init__(self, writer: _Writer, width: int) -> None:
+        self.writer, self.width = writer, width
+        self.done: set[int] = set()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+        """One flag for each row of ``input_ids`` [B, T]."""
+        written = input_ids[:, self.width :].tolist()
+        for row, ids in enumerate(written):
+            if row not in self.done:
+                text = self.writer.decode(ids)
+                if any(stop in text for stop in self.writer.stop):
+                    self.done.add(row)
+        return torch.tensor([row in self.done for row in range(len(written))], device=input_ids.device)
+
+
+@contextmanager
+def _plain_generation(model: PreTrainedModel, max_new_tokens: int, pad: int, ends: set[int]) -> Iterator[None]:
+    """Put plain greedy decoding in place of the model's own settings, which generation would fall back to."""
+    original = model.generation_config
+    model.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=sorted(ends) or None
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = original
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """Every id that ends a text by the word of tokenizer, model or generation settings; a chat model has several."""
+    found: set[int] = set()
+    for declared in (tokenizer, model.config, model.generation_config):
+        ids = getattr(declared, "eos_token_id", None)
+        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return found
+
+
+def _banned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, taboo_ids: Sequence[int]) -> Tensor:
+    """Taboo ids, and rows of the head beyond the tokenizer: they are padding and stand for nothing."""
+    size, real = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    strange = sorted(id_ for id_ in taboo_ids if not 0 <= id_ < real)
+    if strange:
+        raise GateError(
+            f"taboo ids {strange[:5]} are outside the vocabulary of {real}", where="stabilizers.taboo_token_ids"
+        )
+    banned = sorted({*taboo_ids, *range(real, size)})
+    if len(banned) == size:
+        raise GateError("every token is taboo, nothing can be answered", where="stabilizers.taboo_token_ids")
+    return torch.tensor(banned, dtype=torch.long, device=model.device)
+
+
+def _check_lengths(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if positions is not None and longest + max_new_tokens > positions:
+        raise GateError(
+            f"a prompt of {longest} tokens and {max_new_tokens} more exceed the model's {positions} positions",
+            where="gates.decoding.max_new_tokens",
+            remedy="shorten the prompt or the answers",
+        )
+
+
+def _settings(exam: Exam, device: str, dtype: str) -> dict[str, object]:
+    """What the answers depend on, for the report."""
+    return {
+        "decoding": exam.decoding.model_dump(mode="json"),
+        "sampled": {"count": exam.sampled.count, "tokens": exam.sampled.tokens, "seed": exam.sampled.seed},
+        "taboo_ids": list(exam.taboo_ids),
+        "device": device,
+        "dtype": dtype,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

@@ -1,0 +1,111 @@
+"""The gate report: what each gate measured, against what, and whether all of them passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ladder.errors import GateError
+from ladder.gates.laws import Violation
+
+GATES = ("recall", "generalize", "tone", "laws")
+
+_METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate.
+
+    Args:
+        name: one of ``GATES``.
+        passed: whether the child may be promoted as far as this gate goes.
+        applicable: False where there was nothing to examine; ``detail`` says why.
+        value: the child's figure; None where there is none.
+        threshold: what it was held against.
+        parent_value: the parent's figure on the same exam.
+        n: probes, answers or violations behind the figure.
+        detail: one sentence for people.
+    """
+
+    name: str
+    passed: bool
+    applicable: bool
+    value: float | None
+    threshold: float | None
+    parent_value: float | None
+    n: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The verdict of the gates.
+
+    Args:
+        results: one for each of ``GATES``, in that order.
+        violations: every broken law.
+        settings: the thresholds that were used.
+        per_ancestor: the child's recall (0 to 1) on each ancestor's probes.
+    """
+
+    results: tuple[GateResult, ...]
+    violations: tuple[Violation, ...]
+    settings: Mapping[str, Any]
+    per_ancestor: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """All four gates were held and passed; a report without one of them has not passed."""
+        return tuple(result.name for result in self.results) == GATES and not self.failed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the gates that did not pass."""
+        return tuple(result.name for result in self.results if result.passed is not True)
+
+    def metrics(self) -> dict[str, float]:
+        """Figures by metric name, such as ``gate.recall`` and ``gate.recall.parent``; a missing one is left out."""
+        found = {f"gate.recall.{name}": value for name, value in self.per_ancestor.items()}
+        for result in self.results:
+            metric = f"gate.{_METRICS[result.name]}"
+            figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
+            found |= {metric + suffix: value for suffix, value in figures.items() if value is not None}
+        return found | {"gate.passed": float(self.passed)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for strict JSON, with the verdict spelt out for people and other tools."""
+        return {
+            "passed": self.passed,
+            "failed": list(self.failed),
+            "results": [asdict(result) for result in self.results],
+            "violations": [asdict(violation) for violation in self.violations],
+            "settings": dict(self.settings),
+            "per_ancestor": dict(self.per_ancestor),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> GateReport:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            GateError: it is no gate report, or its verdict is not the one its results give.
+        """
+        try:
+            report = cls(
+                tuple(GateResult(**result) for result in stored["results"]),
+                tuple(Violation(**violation) for violation in stored["violations"]),
+                dict(stored["settings"]),
+                dict(stored["per_ancestor"]),
+            )
+            said = stored["passed"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise GateError(f"no gate report: {error!r}", where="gate report") from error
+        if said is not report.passed:
+            raise GateError(
+                f"the report says passed={said}, its results give {report.passed}",
+                where="gate report",
+                remedy="run the gates again",
+            )
+        return report

@@ -1,0 +1,76 @@
+"""Taking an existing model in as a generation: a Hugging Face folder, or a GGUF file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ladder.ancestry import unregistered_teachers
+from ladder.errors import ManifestError, ModelError
+from ladder.gates import read_probes
+from ladder.manifest import Name, Request
+from ladder.models.digest import folder_digest
+from ladder.models.gguf import load_gguf
+from ladder.models.load import load_model, load_tokenizer
+from ladder.models.save import save_folder, save_model
+from ladder.registry import Candidate, Generation, Registry
+
+
+def import_generation(
+    registry: Registry, path: Path, name: Name, *, parent: Generation | None = None, probes: Path | None = None
+) -> Generation:
+    """Register a model as a promoted generation and make it HEAD.
+
+    Args:
+        path: a Hugging Face folder with safetensors, or a ``.gguf`` file.
+        parent: HEAD, which it is registered as a child of; None for a genesis.
+        probes: JSONL file of probes that its descendants will be examined on.
+
+    Raises:
+        ManifestError: the name is taken, or its index is not above HEAD's.
+        ModelError: the model cannot be loaded.
+    """
+    _check_name(registry, name, parent)
+    if probes:
+        read_probes(probes)
+    with tempfile.TemporaryDirectory(prefix="ladder-import-") as scratch:
+        folder = save_folder(Path(scratch) / "candidate", _writer(path, probes))
+        note = f"imported from {path.name}"
+        candidate = Candidate(name, folder, folder_digest(folder), "import", parent=parent, note=note)
+        generation = registry.record(candidate)
+        return registry.promote(generation, expected=parent, reason=note)
+
+
+def import_teachers(request: Request, registry: Registry) -> None:
+    """Import the teachers whose ``path`` is given and whose names are new, older ones first."""
+    for name, folder in unregistered_teachers(request, registry).items():
+        import_generation(registry, folder, name, parent=registry.head(name.family))
+
+
+def _writer(path: Path, probes: Path | None) -> Callable[[Path], None]:
+    def write(target: Path) -> None:
+        if path.suffix == ".gguf":
+            model, tokenizer = load_gguf(path)
+        elif path.is_dir():
+            model, tokenizer = load_model(path), load_tokenizer(path)
+        else:
+            raise ModelError(
+                "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"
+            )
+        save_model(target, model, tokenizer)
+        if probes:
+            (target / "ladder").mkdir()
+            (target / "ladder" / "probes.jsonl").write_bytes(probes.read_bytes())
+
+    return write
+
+
+def _check_name(registry: Registry, name: Name, parent: Generation | None) -> None:
+    taken = [known.ref for known in registry.generations(name.family) if known.name == name]
+    if taken:
+        raise ManifestError(f"{name} is taken by {taken[0]}", where="--as", remedy="choose a free index")
+    if parent is not None and parent.name.index >= name.index:
+        raise ManifestError(
+            f"{name} is not above HEAD, {parent.ref}", where="--as", remedy="choose an index above HEAD's"
+        )

@@ -1,0 +1,145 @@
+"""What a child will learn from and be examined on: rows, replay and dreams as batches, probes as an exam."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladder.data.batches import Batches
+from ladder.data.collate import Collation
+from ladder.data.dreams import Dream
+from ladder.data.examples import Encoding, Example, encode_rows
+from ladder.data.replay import read_left_behind
+from ladder.data.rows import Row, read_rows
+from ladder.errors import DataError
+from ladder.manifest import Request
+from ladder.manifest.schema import Data
+from ladder.methods import method_of
+from ladder.models.load import load_model, load_tokenizer
+from ladder.models.save import save_folder, save_model
+from ladder.models.scratch import fresh_model, train_tokenizer
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The rows of one run.
+
+    Args:
+        new: this generation's own rows.
+        replay: what its ancestors left, with places for messages.
+    """
+
+    new: tuple[Row, ...]
+    replay: tuple[Row, ...]
+
+
+def read_lesson(request: Request, ancestors: Sequence[Path]) -> Lesson:
+    """Read this generation's rows and the samples in its ancestors' folders.
+
+    Raises:
+        DataError: a row cannot be read, or has no gold label where the method needs one. Names file and line.
+    """
+    new = [row for file in data_of(request).train for row in read_rows(request.file(file))]
+    if method_of(request.manifest).needs_gold:
+        _check_gold(new, request.manifest.evolution_request.training_method)
+    wanted = request.manifest.stabilizers.replay_buffer
+    replay = [row for folder in ancestors for row in read_left_behind(folder)] if wanted else []
+    return Lesson(tuple(new), tuple(replay))
+
+
+def data_of(request: Request) -> Data:
+    """The data section, which ``read_request`` made sure of."""
+    assert request.manifest.data is not None
+    return request.manifest.data
+
+
+def write_start(folder: Path, request: Request, lesson: Lesson, parent: Path | None) -> None:
+    """Write the folder that the student starts as: random weights, an existing model, or the parent under a new chat
+    template."""
+    data, student = data_of(request), request.manifest.student
+    template = request.file(data.chat_template).read_text(encoding="utf-8") if data.chat_template else None
+    origin = parent or (request.folder(student.model) if student.model else None)
+
+    def write(target: Path) -> None:
+        if origin is None:
+            assert student.architecture is not None
+            tokenizer = train_tokenizer(_texts(lesson.new), student.architecture.vocab_size)
+            model = fresh_model(student.architecture, tokenizer, request.manifest.seeds.init)
+        else:
+            tokenizer, model = load_tokenizer(origin), load_model(origin, student.dtype)
+        tokenizer.chat_template = template or tokenizer.chat_template
+        save_model(target, model, tokenizer)
+
+    save_folder(folder, write)
+
+
+def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream]) -> Batches:
+    """Every batch of the run, as a function of the step.
+
+    Raises:
+        DataError: a row leaves nothing to train on.
+    """
+    params, seeds = request.manifest.training_params, request.manifest.seeds
+    pools = build_pools(request, start, lesson, dreams)
+    tokenizer = load_tokenizer(start)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    data = data_of(request)
+    return Batches(
+        pools,
+        params.shares.model_dump(),
+        params.batch_size,
+        params.accumulation,
+        seeds.data,
+        Collation(pad, data.max_length, data.packing),
+    )
+
+
+def build_pools(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream]) -> dict[str, list[Example]]:
+    """Examples by source, for the sources that have any and a share above zero."""
+    data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
+    tokenizer = load_tokenizer(start)
+    new = Encoding(data.max_length, data.truncation_side, method_of(request.manifest).completion_only)
+    old = Encoding(data.max_length, data.truncation_side)
+    pools = {
+        "new": encode_rows(lesson.new, tokenizer, new),
+        "replay": encode_rows(lesson.replay, tokenizer, old),
+        "dreams": [dream.example() for dream in dreams],
+    }
+    return {source: examples for source, examples in pools.items() if examples and shares[source] > 0}
+
+
+def describe_pools(pools: Mapping[str, Sequence[Example]]) -> str:
+    """Rows and tokens by source, and how many rows were cut."""
+    parts = [f"{source} {len(rows)} rows, {sum(map(len, rows))} tokens" for source, rows in pools.items()]
+    cut = sum(example.truncated for rows in pools.values() for example in rows)
+    return "; ".join(parts) + (f"; {cut} rows cut to data.max_length" if cut else "")
+
+
+def copy_sidecar(source: Path | None, target: Path) -> None:
+    """Copy a file that the child leaves behind, where there is one."""
+    if source is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _check_gold(rows: Sequence[Row], method: str) -> None:
+    for row in rows:
+        if not row.has_gold:
+            raise DataError(
+                f"a row with only a prompt has no gold label, and {method} needs one",
+                where=row.where,
+                remedy="add a completion, or write it as text",
+            )
+
+
+def _texts(rows: Sequence[Row]) -> list[str]:
+    """Everything a tokenizer should be able to say well."""
+    return [text for row in rows for text in _strings(row)]
+
+
+def _strings(row: Row) -> list[str]:
+    if row.form == "messages":
+        return [message["content"] for message in row.fields["messages"]]
+    return ["".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)]

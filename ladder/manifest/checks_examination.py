@@ -1,0 +1,84 @@
+"""Whether data, gates, laws and budget are written so that they can be applied."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from ladder.manifest.paths import named_files, named_folders
+from ladder.manifest.problems import Problem, found
+from ladder.manifest.schema import Manifest
+
+
+def paths_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
+    sources = ((f"laws.allowed_sources.{index}", path) for index, path in enumerate(manifest.laws.allowed_sources))
+    for field, path in (*named_files(manifest), *named_folders(manifest), *sources):
+        if not path.strip():
+            yield Problem(field, "found an empty path", "write a path relative to the manifest's folder")
+
+
+def train_files_are_named_once(manifest: Manifest) -> Iterator[Problem]:
+    train = manifest.data.train if manifest.data else []
+    for path, count in Counter(train).items():
+        if count > 1:
+            yield Problem("data.train", f"found {found(path)} {count} times", "name each file once")
+
+
+def tone_has_a_reference(manifest: Manifest) -> Iterator[Problem]:
+    tone = manifest.gates.tone
+    if tone.reference != "none" and tone.reference.strip().lower() in {"none", "null", "false", "off"}:
+        yield Problem("gates.tone.reference", f"found {tone.reference!r}", "write none where there is no reference")
+    if tone.reference == "none" and tone.prompts is not None:
+        yield Problem(
+            "gates.tone.prompts",
+            "found prompts, but gates.tone.reference is none, so nothing is compared",
+            "name a reference file, or leave the prompts out",
+        )
+
+
+def stops_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
+    lists = {
+        "gates.decoding.stop": (manifest.gates.decoding.stop, "every answer would be empty"),
+        "stabilizers.taboo_words": (manifest.stabilizers.taboo_words, "it is no word"),
+    }
+    for field, (texts, reason) in lists.items():
+        for index, text in enumerate(texts):
+            if not text or (field.endswith("words") and not text.strip()):
+                yield Problem(f"{field}.{index}", f"found an empty text: {reason}", "take it out")
+
+
+def forbidden_text_compiles(manifest: Manifest) -> Iterator[Problem]:
+    for index, pattern in enumerate(manifest.laws.forbidden_text):
+        field = f"laws.forbidden_text.{index}"
+        try:
+            law = re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            yield Problem(field, f"{found(pattern)} is no regular expression: {error}", "escape what is plain text")
+            continue
+        if all(law.search(text) for text in ("", "a", "7 ")):
+            yield Problem(
+                field,
+                f"{found(pattern)} matches every text, so every answer would break this law",
+                "write an expression that needs at least one character",
+            )
+
+
+def budget_covers_the_steps(manifest: Manifest) -> Iterator[Problem]:
+    most, steps = manifest.budget.max_steps, manifest.training_params.steps
+    if most is not None and most < steps:
+        yield Problem(
+            "budget.max_steps",
+            f"found {most}, but training_params.steps asks for {steps}",
+            "lower the steps or raise the budget",
+        )
+
+
+CHECKS = (
+    paths_are_not_empty,
+    train_files_are_named_once,
+    tone_has_a_reference,
+    stops_are_not_empty,
+    forbidden_text_compiles,
+    budget_covers_the_steps,
+)

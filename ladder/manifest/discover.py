@@ -1,0 +1,60 @@
+"""Find the manifests among files and folders, in the order in which the ladder is climbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ladder.errors import ManifestError
+from ladder.manifest.load import load_manifest
+from ladder.manifest.names import Name
+from ladder.manifest.syntax import SUFFIXES, read_tree
+
+_MARK = "evolution_request"
+
+
+def discover(paths: Iterable[str | Path]) -> list[Path]:
+    """Manifest files, sorted by family and child index. The same file given twice counts once.
+
+    A folder means the JSON, YAML and TOML files directly in it that hold a top-level ``evolution_request``.
+
+    Raises:
+        ManifestError: a path that does not exist, a folder without manifests, a broken manifest, or two files that
+            describe the same child.
+    """
+    by_file = {file.resolve(): file for path in paths for file in _files(Path(path))}
+    by_child: dict[Name, Path] = {}
+    for file in by_file.values():
+        child = Name.parse(load_manifest(file).evolution_request.child_gen)
+        if child in by_child:
+            raise ManifestError(
+                f"found {child} again, which {by_child[child]} already describes",
+                where=f"{file}: evolution_request.child_gen",
+                remedy="keep one of the two, or run them one after the other",
+            )
+        by_child[child] = file
+    return [by_child[child] for child in sorted(by_child)]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    manifests = [file for file in sorted(path.iterdir()) if _is_manifest(file)]
+    if not manifests:
+        raise ManifestError(
+            "the folder holds no manifest",
+            where=str(path),
+            remedy=f"put a {', '.join(SUFFIXES)} file with a top-level {_MARK} into it",
+        )
+    yield from manifests
+
+
+def _is_manifest(file: Path) -> bool:
+    """Whether a file in a folder is meant as a manifest. One without the word is somebody else's, even if broken."""
+    if file.suffix.lower() not in SUFFIXES or file.name.startswith(".") or not file.is_file():
+        return False
+    if _MARK.encode() not in file.read_bytes():
+        return False
+    tree = read_tree(file)
+    return isinstance(tree, dict) and _MARK in tree

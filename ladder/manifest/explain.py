@@ -1,0 +1,120 @@
+"""Pydantic's errors in the words of the manifest: field path, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ladder.manifest.problems import FieldPath, Problem, dotted, found
+from ladder.manifest.sections import homes, nearest, section_at
+
+_TYPES = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "list_type": "a list",
+    "model_type": "a section of keys and values",
+    "string_type": "text",
+}
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def explain(error: ValidationError, tree: dict[str, Any]) -> list[Problem]:
+    """One problem per field, in the schema's order; a union's branches are told as one expectation."""
+    by_path: dict[FieldPath, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        by_path.setdefault(_path_in_file(detail, tree), []).append(detail)
+    # Only a union reports a value and what lies inside it: then the inside tells more.
+    told_inside = {path[:length] for path in by_path for length in range(len(path))}
+    return [_problem(path, details) for path, details in by_path.items() if path not in told_inside]
+
+
+def _path_in_file(detail: ErrorDetails, tree: Any) -> FieldPath:
+    """Pydantic's location without the names of union branches, which the file does not contain."""
+    path: FieldPath = ()
+    here = tree
+    for step in detail["loc"]:
+        if _holds(here, step):
+            path, here = (*path, step), here[step]
+    return (*path, detail["loc"][-1]) if detail["type"] == "missing" else path
+
+
+def _holds(here: object, step: str | int) -> bool:
+    return (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int))
+
+
+def _problem(path: FieldPath, details: list[ErrorDetails]) -> Problem:
+    detail = details[0]
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(path)
+    if detail["type"] == "missing":
+        return Problem(dotted(path), "is missing", f"write it: {_about(path) or 'it has no default'}")
+    expected = " or ".join(dict.fromkeys(_expected(each) for each in details))
+    value = detail["input"]
+    return Problem(dotted(path), f"found {found(value)}, expected {expected}", _remedy(path, detail, expected))
+
+
+def _expected(detail: ErrorDetails) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _TYPES:
+        return _TYPES[kind]
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"{words} {context[name]:g}" if isinstance(context[name], float) else f"{words} {context[name]}"
+    if kind == "literal_error":
+        return str(context["expected"])
+    if kind == "too_short":
+        return "at least one entry"
+    if kind == "string_pattern_mismatch":
+        return f"text of the form {context['pattern']}"
+    return detail["msg"]
+
+
+def _remedy(path: FieldPath, detail: ErrorDetails, expected: str) -> str:
+    value, kind = detail["input"], detail["type"]
+    if kind == "literal_error" and isinstance(value, str):
+        close = nearest(value, re.findall(r"'([^']*)'", expected))
+        return f"did you mean {close!r}?" if close else "write one of these"
+    if isinstance(value, str) and kind in {"bool_type", "float_type", "int_type"}:
+        return "write it without quotes" if _looks_right(value, kind) else f"write {expected}"
+    if kind == "list_type" and isinstance(value, str):
+        return f"write [{found(value)}]"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return "put it in quotes"
+    return _about(path) or f"write {expected}"
+
+
+def _looks_right(value: str, kind: str) -> bool:
+    pattern = "true|false" if kind == "bool_type" else r"[-+]?[0-9]*\.?[0-9]*([eE][-+]?[0-9]+)?"
+    return bool(value) and re.fullmatch(pattern, value) is not None
+
+
+def _about(path: FieldPath) -> str:
+    """The first sentence of the docstring of the field, or of the section that it holds, or nothing."""
+    section = section_at(path[:-1])
+    field = section.model_fields.get(str(path[-1])) if section else None
+    held = section_at(path)
+    text = (field.description if field else None) or (held.__doc__ if held else None) or ""
+    return " ".join(text.split()).split(". ")[0].rstrip(".")
+
+
+def _unknown_key(path: FieldPath) -> Problem:
+    key, section = str(path[-1]), section_at(path[:-1])
+    known = list(section.model_fields) if section else []
+    close, elsewhere = nearest(key, known), homes(key)
+    if elsewhere and close not in {home.rpartition(".")[2] for home in elsewhere}:
+        remedy = f"it belongs elsewhere: write {' or '.join(elsewhere)}"
+    elif close:
+        remedy = f"did you mean {close!r}?"
+    else:
+        remedy = f"known here: {', '.join(known)}"
+    return Problem(dotted(path), "unknown key", remedy)

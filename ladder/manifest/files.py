@@ -1,0 +1,94 @@
+"""Read the files that a manifest names: inside the allowed folders, existing, and by content digest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ladder.manifest.paths import named_files, named_folders
+from ladder.manifest.problems import Problem
+from ladder.manifest.schema import Manifest
+
+
+class _Unusable(Exception):
+    """Why a path cannot be used, and what to do about it."""
+
+
+def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list[Problem]]:
+    """SHA-256 of every named file by its path as written, and what is wrong with the others.
+
+    Args:
+        folder: the manifest's folder; relative paths start there.
+    """
+    allowed, problems = _allowed_folders(manifest, folder)
+    digests: dict[str, str] = {}
+    for field, path in named_files(manifest):
+        try:
+            digests[path] = _sha256(_confined(folder, path, allowed))
+        except _Unusable as error:
+            problems.append(Problem(field, *error.args))
+    return digests, problems
+
+
+def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
+    """Model folders that are named but do not exist."""
+    problems = []
+    for field, path in named_folders(manifest):
+        if not _resolved(folder, path).is_dir():
+            remedy = "write the folder of an existing model"
+            if field.startswith("teachers"):
+                remedy += ", or leave path out when the generation is already registered"
+            problems.append(Problem(field, f"{path!r} is no existing folder", remedy))
+    return problems
+
+
+def leaked_probes(manifest: Manifest, digests: dict[str, str]) -> list[Problem]:
+    """Held-out probes that are also training rows, whatever the files are called."""
+    data = manifest.data
+    if data is None or data.probes not in digests:
+        return []
+    if all(digests.get(path) != digests[data.probes] for path in data.train):
+        return []
+    remedy = "hold other questions out: an exam that was trained on says nothing"
+    return [Problem("data.probes", f"{data.probes!r} has the same content as a training file", remedy)]
+
+
+def _allowed_folders(manifest: Manifest, folder: Path) -> tuple[list[Path], list[Problem]]:
+    allowed, problems = [], []
+    for index, source in enumerate(manifest.laws.allowed_sources):
+        path = _resolved(folder, source)
+        allowed.append(path)
+        if not path.is_dir():
+            problems.append(
+                Problem(f"laws.allowed_sources.{index}", f"{source!r} is no existing folder", "name an existing folder")
+            )
+    return allowed, problems
+
+
+def _confined(folder: Path, path: str, allowed: list[Path]) -> Path:
+    resolved = _resolved(folder, path)
+    if not any(resolved.is_relative_to(source) for source in allowed):
+        raise _Unusable(
+            f"{path!r} leads to {resolved}, outside the allowed sources {', '.join(map(str, allowed))}",
+            "move the file there, or add its folder to laws.allowed_sources",
+        )
+    return resolved
+
+
+def _resolved(folder: Path, path: str) -> Path:
+    """The path behind all symbolic links; itself where links run in a circle (which is then no file)."""
+    try:
+        return (folder / path).resolve()
+    except (OSError, RuntimeError):
+        return folder / path
+
+
+def _sha256(path: Path) -> str:
+    try:
+        if not path.is_file():
+            what = "is no regular file" if path.exists() else "does not exist"
+            raise _Unusable(f"{path} {what}", "write the path of a file, relative to the manifest's folder")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _Unusable(f"{path} cannot be read: {error.strerror}", "make it readable") from None

@@ -1,0 +1,34 @@
+"""The files and folders that a manifest names, with the field that names each."""
+
+from __future__ import annotations
+
+from ladder.manifest.schema import Dreams, Manifest
+
+DREAM_STARTS = ("start", "template", "replay")
+
+
+def named_files(manifest: Manifest) -> list[tuple[str, str]]:
+    """``(field, path)`` of every file, in a fixed order: training rows, probes, template, tone, dreams' prompts."""
+    data, tone = manifest.data, manifest.gates.tone
+    files: list[tuple[str, str | None]] = []
+    if data is not None:
+        files += [(f"data.train.{index}", path) for index, path in enumerate(data.train)]
+        files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
+    files.append(("gates.tone.reference", None if tone.reference == "none" else tone.reference))
+    files.append(("gates.tone.prompts", tone.prompts))
+    files.append(("stabilizers.dreams.prompts", _dream_prompts(manifest)))
+    return [(field, path) for field, path in files if path is not None]
+
+
+def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
+    """``(field, path)`` of every model folder: the student's start and the teachers'."""
+    teachers = manifest.teachers
+    folders = [("student.model", manifest.student.model), ("teachers.teacher1.path", teachers.teacher1.path)]
+    if teachers.teacher2 is not None:
+        folders.append(("teachers.teacher2.path", teachers.teacher2.path))
+    return [(field, path) for field, path in folders if path is not None]
+
+
+def _dream_prompts(manifest: Manifest) -> str | None:
+    dreams = manifest.stabilizers.dreams
+    return dreams.prompts if isinstance(dreams, Dreams) and dreams.prompts not in DREAM_STARTS else None

@@ -1,0 +1,101 @@
+"""A manifest that is ready to be carried out: defaults filled in, names read, every file found and digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladder.errors import ManifestError
+from ladder.manifest.effective import effective
+from ladder.manifest.files import file_digests, folder_problems, leaked_probes
+from ladder.manifest.load import load_manifest
+from ladder.manifest.names import Name
+from ladder.manifest.paths import named_files
+from ladder.manifest.problems import Problem, refuse
+from ladder.manifest.schema import Manifest
+
+# Left out of the digest, because they never change what is learned: why the child exists, what it may cost (so that a
+# run stopped by its budget resumes under a larger one), and how the machine is used.
+_NOT_DIGESTED: Any = {"evolution_request": {"note"}, "budget": True, "runtime": True}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One step of the ladder, read from a manifest file and the files it names."""
+
+    path: Path
+    """The manifest's absolute path."""
+    manifest: Manifest
+    """The effective manifest: no field is left to its recipe."""
+    child: Name
+    parent: Name | None
+    grandparent: Name | None
+    files: dict[str, str]
+    """Every named file: its path as written, and the SHA-256 of its content in hexadecimal."""
+    digest: str
+    """SHA-256 in hexadecimal of the effective manifest (without note, budget and runtime) and the files' contents.
+
+    The same wherever the folder lies, whatever the order of keys, and in JSON, YAML and TOML alike.
+    """
+
+    def file(self, relative: str) -> Path:
+        """The absolute path of a named file.
+
+        Raises:
+            ManifestError: the manifest names no such file.
+        """
+        if relative not in self.files:
+            names = ", ".join(self.files) or "none"
+            message = f"{relative!r} is no file of this manifest"
+            raise ManifestError(message, where=str(self.path), remedy=f"its files: {names}")
+        return self.folder(relative)
+
+    def folder(self, relative: str) -> Path:
+        """The absolute path of a model folder that is written in the manifest, such as ``teachers.teacher1.path``."""
+        return (self.path.parent / relative).resolve()
+
+    def document(self) -> dict[str, Any]:
+        """A JSON-able copy to store with the generation. What is under ``manifest`` can itself be loaded again."""
+        return {"manifest": self.manifest.model_dump(mode="json"), "files": dict(self.files), "digest": self.digest}
+
+
+def read_request(path: str | Path) -> Request:
+    """Read a manifest and every file it names.
+
+    Raises:
+        ManifestError: as `load_manifest`; or ``data`` is missing, a file or model folder does not exist, or a file lies
+            outside ``laws.allowed_sources`` once symbolic links are followed.
+    """
+    file = Path(path).absolute()
+    manifest = effective(load_manifest(path))
+    digests, problems = file_digests(manifest, file.parent)
+    problems = [*_missing_data(manifest), *problems, *folder_problems(manifest, file.parent)]
+    problems += leaked_probes(manifest, digests)
+    if problems:
+        raise refuse(path, problems)
+    request = manifest.evolution_request
+    return Request(
+        path=file,
+        manifest=manifest,
+        child=Name.parse(request.child_gen),
+        parent=Name.parse(request.parent_gen) if request.parent_gen else None,
+        grandparent=Name.parse(request.grandparent_gen) if request.grandparent_gen else None,
+        files=digests,
+        digest=_digest(manifest, [digests[named] for _, named in named_files(manifest)]),
+    )
+
+
+def _missing_data(manifest: Manifest) -> list[Problem]:
+    if manifest.data is not None:
+        return []
+    remedy = 'add "data": {"train": ["data/train.jsonl"], "probes": "data/probes.jsonl"}'
+    return [Problem("data", "is missing: there is nothing to learn from", remedy)]
+
+
+def _digest(manifest: Manifest, contents: list[str]) -> str:
+    body = {"manifest": manifest.model_dump(mode="json", exclude=_NOT_DIGESTED), "files": contents}
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()

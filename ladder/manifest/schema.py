@@ -1,0 +1,336 @@
+"""What an evolution manifest may say. Pydantic only: nothing here imports torch, Ray or MLflow.
+
+The field names are the file's own. Sections with a default can be left out; an unknown key is an error.
+Paths are relative to the manifest's folder.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["pretraining", "continual_pretraining", "supervised_fine_tuning", "teacher_student_distillation"]
+Recipe = Literal["surprise_kd", "logit_blending_kd"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1, lt=2**53)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A part of a manifest: strict types, no unknown keys, no NaN, immutable once read."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class EvolutionRequest(Section):
+    """Who comes from whom, and by which method."""
+
+    child_gen: str
+    """Name of the generation to train: ``{family}-G{NNN}``."""
+    training_method: Method
+    """The age of the ladder that this step belongs to."""
+    parent_gen: str | None = None
+    """Generation N: the student starts from it and it is teacher 1. Absent only for a genesis."""
+    grandparent_gen: str | None = None
+    """Generation N-1, teacher 2: an ancestor of the parent. Optional; without it one teacher teaches."""
+    branch: bool = False
+    """Start from a promoted parent that is not HEAD. A branch never becomes HEAD by itself."""
+    note: str = ""
+    """Why this child exists, in a sentence; it is stored with the generation."""
+
+
+class Teacher(Section):
+    """One frozen teacher."""
+
+    gen: Annotated[int, Field(ge=0)] | None = None
+    """Index of the generation; must agree with ``evolution_request``."""
+    role: Literal["primary", "stabilizing_critic"] | None = None
+    """``primary`` for teacher 1, ``stabilizing_critic`` for teacher 2."""
+    path: str | None = None
+    """Folder that holds this generation. It must equal the registered one, or is imported first if the name is new."""
+
+
+class Teachers(Section):
+    """The two frozen teachers. Their names come from ``evolution_request``."""
+
+    teacher1: Teacher = Teacher()
+    teacher2: Teacher | None = None
+
+
+class Architecture(Section):
+    """A small Llama to be initialised at random (pretraining only). Sizes are counts, not bytes."""
+
+    layers: Count = 4
+    hidden: Count = 128
+    heads: Count = 4
+    kv_heads: Count | None = None
+    """Key and value heads; ``heads`` when left out."""
+    intermediate: Count | None = None
+    """Width of the feed-forward layer; 4 x hidden x 2/3, rounded up to 32, when left out."""
+    vocab_size: Annotated[int, Field(ge=260)] = 1024
+    """Size of the byte-level BPE vocabulary that is trained on ``data.train``."""
+    max_positions: Count = 512
+    tie_embeddings: bool = True
+
+
+class Lora(Section):
+    """Train low-rank adapters (peft) instead of all weights. The merged weights are what is gated and registered."""
+
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class Student(Section):
+    """What the child starts as. With a parent it always starts as a copy of the parent."""
+
+    model: str | None = None
+    """A Hugging Face folder to start from, where there is no parent."""
+    architecture: Architecture | None = None
+    """A model from scratch, where there is neither parent nor ``model``. Pretraining only."""
+    adapter: Lora | None = None
+    """LoRA through peft; all weights are trained when left out."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of student and teachers. bfloat16 is very slow on a CPU without bf16 units."""
+
+
+class Data(Section):
+    """The rows to learn from and the probes to be examined on."""
+
+    train: Annotated[list[str], Field(min_length=1)]
+    """JSONL files of ``{"text"}``, ``{"prompt"}``, ``{"prompt", "completion"}`` or ``{"messages"}`` rows."""
+    probes: str | None = None
+    """JSONL file of held-out ``{"prompt", "answer"}`` probes; the child leaves them behind for its descendants."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Longest row in tokens; longer ones are cut and counted."""
+    truncation_side: Literal["left", "right"] = "right"
+    """Which end of a row that is too long is dropped."""
+    packing: bool = False
+    """Put several rows into one sequence, with attention and positions kept apart."""
+    chat_template: str | None = None
+    """Jinja file that replaces the tokenizer's chat template from this generation on."""
+
+
+class Shares(Section):
+    """How each batch and the loss are divided among the sources; normalised over those that exist."""
+
+    new: Positive = 0.5
+    replay: NonNegative = 0.1
+    dreams: NonNegative = 0.4
+
+
+class TrainingParams(Section):
+    """The objective L = alpha CE + beta KL + gamma R, and the optimiser."""
+
+    method: Recipe | None = None
+    """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams) or ``logit_blending_kd``
+    (the seed's routing, no dreams). A field that is written out wins over its recipe."""
+    alpha: NonNegative = 0.1
+    """Weight of cross-entropy on gold labels."""
+    beta: NonNegative = 0.9
+    """Weight of the divergence from the teachers' target."""
+    gamma: NonNegative = 0.0
+    """Weight of the agreement regulariser R."""
+    temperature: Positive = 2.0
+    """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1."""
+    routing: Literal["seed", "surprise"] | None = None
+    """Which table decides, per token, who teaches; the recipe's when left out."""
+    confidence: Literal["top1", "entropy"] = "top1"
+    js_threshold: NonNegative = 0.1
+    """Teachers agree below this Jensen-Shannon divergence, in nats (0 to ln 2)."""
+    confidence_threshold: Probability = 0.8
+    """Teacher 1 is confident above this confidence."""
+    agreement_confidence: Probability | None = None
+    """Where set, agreement counts only if one teacher is at least this confident."""
+    gold_weight: NonNegative = 0.5
+    """Weight g of a token on the gold route of ``routing: seed``; surprise routing uses 1."""
+    surprise: Literal["probability", "entropy"] = "probability"
+    """When a teacher is surprised by the gold label y: p(y) < tau, or -ln p(y) > H(p) + margin."""
+    surprise_tau: Probability = 0.5
+    surprise_margin: float = 1.0
+    """In nats."""
+    pooling: Literal["probabilities", "logits"] = "probabilities"
+    """Blend of two teachers: mixture of probabilities, or normalised log-linear pool."""
+    direction: Literal["forward", "reverse", "jsd"] = "forward"
+    """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``."""
+    jsd_weight: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    ce_on: Literal["gold", "fallback"] = "gold"
+    """Cross-entropy on every gold-labelled token, or only on the gold route."""
+    granularity: Literal["token", "sequence"] = "token"
+    """Route each token, or each row by its mean statistics (not with surprise routing)."""
+    shares: Shares = Shares()
+    steps: Count = 1200
+    lr: Positive = 1.5e-5
+    batch_size: Count = 16
+    """Rows in a step, over all sources and accumulation steps."""
+    accumulation: Count = 1
+    """Micro-batches a step is split into; changes memory, not the gradient."""
+    warmup: Probability = 0.05
+    """Share of the steps over which the learning rate rises."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: NonNegative = 0.01
+    max_grad_norm: Positive = 1.0
+
+
+class Dreams(Section):
+    """Text that a teacher writes itself and the student learns its full distribution on (generative replay)."""
+
+    count: Count = 600
+    """Rows written before training."""
+    temperature: Positive = 1.0
+    max_new_tokens: Count = 48
+    prompts: str = "start"
+    """``start`` (the model's own start token), ``template`` (the opening of a user turn), ``replay`` (openings of the
+    ancestors' rows), or a text file with one prompt a line."""
+    teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
+    min_new_tokens: Annotated[int, Field(ge=1)] = 2
+    """Shorter dreams are dropped."""
+
+
+class Stabilizers(Section):
+    """What keeps the child close to its ancestors."""
+
+    ema: bool = True
+    """Evaluate and save an exponential moving average of the trajectory of this one run."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    replay_buffer: bool = True
+    """Mix in the samples that all ancestors left."""
+    replay_size: Annotated[int, Field(ge=0)] = 100
+    """Rows that this generation leaves behind for its descendants."""
+    token_masking: bool = False
+    """Remove taboo tokens from teachers' and student's distributions, and never generate them."""
+    taboo_words: list[str] = []
+    taboo_token_ids: list[Annotated[int, Field(ge=0)]] = []
+    dreams: Dreams | bool | None = None
+    """On for every child with a parent unless the recipe is ``logit_blending_kd``."""
+
+
+class RecallGate(Section):
+    """No forgetting: accuracy on the ancestors' probes."""
+
+    max_drop: Probability = 0.05
+    """The child may lie this far below its parent."""
+    minimum: Probability = 0.0
+
+
+class GeneralizeGate(Section):
+    """Really better: accuracy on this child's held-out probes."""
+
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.02
+    """The child must beat its parent by this much, or reach ``ceiling``."""
+    ceiling: Probability = 0.98
+    minimum: Probability = 0.0
+    """And never lie below this."""
+
+
+class ToneGate(Section):
+    """Same voice: stylometric drift of the child's answers from a reference text."""
+
+    reference: str = "none"
+    """``none`` before the voice age, or a text file in the family's voice, one utterance a line."""
+    prompts: str | None = None
+    """Text file with one prompt a line, answered for this gate; the held-out probes' prompts when left out."""
+    max_drift: Probability = 0.05
+    """Jensen-Shannon divergence in bits (0 to 1) between the style profiles of answers and reference, less what two
+    halves of the reference differ by."""
+
+
+class Decoding(Section):
+    """Greedy decoding of answers in the exam."""
+
+    max_new_tokens: Count = 32
+    batch_size: Count = 64
+    stop: list[str] = ["\n"]
+    """An answer ends before the first of these strings, or at the end-of-text token."""
+
+
+class Gates(Section):
+    """Thresholds of the four gates. All four must pass; a gate that cannot be examined fails."""
+
+    recall: RecallGate = RecallGate()
+    generalize: GeneralizeGate = GeneralizeGate()
+    tone: ToneGate = ToneGate()
+    decoding: Decoding = Decoding()
+
+
+class Laws(Section):
+    """What must never happen. One violation rejects the child."""
+
+    allowed_sources: Annotated[list[str], Field(min_length=1)] = ["."]
+    """Folders that data may come from, resolved through symbolic links."""
+    forbidden_text: list[str] = []
+    """Regular expressions that no sampled answer may contain."""
+    sampled_answers: Annotated[int, Field(ge=0)] = 64
+    """Texts sampled at temperature 1 and checked besides the greedy answers of the exam."""
+    sampled_tokens: Count = 48
+    """Length of those texts."""
+
+
+class Budget(Section):
+    """What the step may cost. Known costs are refused before training, wall time is checked while it runs."""
+
+    max_steps: Count | None = None
+    max_tokens: Count | None = None
+    """Tokens through the student's backbone, over all steps (upper bound: steps x batch_size x max_length)."""
+    max_minutes: Positive | None = None
+
+
+class Seeds(Section):
+    """Where randomness comes from."""
+
+    init: Seed = 0
+    """Fresh weights and dropout."""
+    data: Seed = 0
+    """Order of the rows and the replay sample."""
+    dreams: Seed = 0
+
+
+class Devices(Section):
+    """Where each actor lives."""
+
+    student: Device = "auto"
+    teacher1: Device = "auto"
+    teacher2: Device = "auto"
+    evaluator: Device = "auto"
+
+
+class Runtime(Section):
+    """How the run uses the machine; never changes what is learned, except that threads pin bitwise results."""
+
+    devices: Devices = Devices()
+    threads: Count | None = None
+    """Torch threads of each actor; the cores divided among student and teachers when left out."""
+    in_flight: Count = 3
+    """Steps that teachers may run ahead of the student."""
+    wire: Literal["hidden", "logits"] = "hidden"
+    """What a teacher sends for a token: its final hidden state, or all its logits."""
+    checkpoint_every: Count = 100
+    """Steps between checkpoints."""
+
+
+class Manifest(Section):
+    """One step of the ladder."""
+
+    evolution_request: EvolutionRequest
+    teachers: Teachers = Teachers()
+    student: Student = Student()
+    data: Data | None = None
+    training_params: TrainingParams = TrainingParams()
+    stabilizers: Stabilizers = Stabilizers()
+    gates: Gates = Gates()
+    laws: Laws = Laws()
+    budget: Budget = Budget()
+    seeds: Seeds = Seeds()
+    runtime: Runtime = Runtime()

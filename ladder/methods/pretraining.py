@@ -1,0 +1,17 @@
+"""Pretraining from scratch, and continual pretraining: every token of a row is a label."""
+
+from __future__ import annotations
+
+from ladder.methods.base import GoldMethod
+
+
+class Pretraining(GoldMethod):
+    """A genesis: random weights and a tokenizer of the family's own."""
+
+    completion_only = False
+
+
+class ContinualPretraining(GoldMethod):
+    """More text for a generation that exists."""
+
+    completion_only = False

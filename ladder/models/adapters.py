@@ -1,0 +1,42 @@
+"""LoRA through peft: train an adapter, ship the merged weights and keep the adapter beside them."""
+
+from __future__ import annotations
+
+import copy
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from ladder.errors import ManifestError
+from ladder.manifest.schema import Lora
+
+
+def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
+    """Freeze the model and add a trainable adapter, B = 0, so that the first forward equals the base's.
+
+    Raises:
+        ManifestError: ``target_modules`` names nothing in this model.
+    """
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ManifestError(
+            str(error), where="student.adapter.target_modules", remedy="name linear layers of this model, or all-linear"
+        ) from error
+
+
+def merged(model: PeftModel) -> PreTrainedModel:
+    """A plain copy of the model with the adapter merged into its weights; the original stays as it is."""
+    return copy.deepcopy(model).merge_and_unload()
+
+
+def plain(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model inside, with the adapter's layers in place where there are any."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model

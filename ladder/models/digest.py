@@ -1,0 +1,116 @@
+"""Content digests: what a model *is*, independent of file layout, library version and path.
+
+Safetensors headers with several metadata keys hash differently from process to process, so tensors are hashed by
+content, sorted by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from ladder.errors import ModelError
+
+_CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config"}
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over weights, architecture, tokenizer and chat template of a Hugging Face folder.
+
+    Raises:
+        ModelError: the folder has no ``model.safetensors`` or ``config.json``, or a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    _add_tensors(digest, folder)
+    digest.update(json.dumps(_architecture(folder), sort_keys=True).encode())
+    digest.update(tokenizer_digest(folder).encode() + template_digest(folder).encode())
+    return digest.hexdigest()
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 over vocabulary, merges and normalisation: equal digests give equal ids for the same rendered text.
+
+    Raises:
+        ModelError: the folder has no ``tokenizer.json``.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError("no tokenizer.json", where=str(folder), remedy="save the model with a fast tokenizer")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"unreadable: {error}", where=str(path), remedy="restore this file") from error
+    # A tokenizer writes truncation and padding as it was last used; they are no part of what it is.
+    unused = {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps(content | unused, sort_keys=True).encode()).hexdigest()
+
+
+def template_digest(folder: Path) -> str:
+    """SHA-256 of the chat template alone; of nothing where the model has none."""
+    path = folder / "chat_template.jinja"
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over tensors in memory, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        _add_tensor(digest, name, tensors[name])
+    return digest.hexdigest()
+
+
+def tensors_file_digest(path: Path) -> str:
+    """SHA-256 over the tensors of one safetensors file, sorted by name."""
+    return tensors_digest(load_file(path))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights, one or several shards, sorted by name.
+
+    Raises:
+        ModelError: there are none. Pickled weights are never opened.
+    """
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"no model.safetensors, found {_listing(folder)}",
+            where=str(folder),
+            remedy="save the model with save_pretrained (safetensors only; pickled weights are never opened)",
+        )
+    return files
+
+
+def _add_tensors(digest: hashlib._Hash, folder: Path) -> None:
+    owners = {}
+    try:
+        for path in weight_files(folder):
+            with safe_open(path, framework="pt") as tensors:
+                owners.update(dict.fromkeys(tensors.keys(), path))
+        for name in sorted(owners):
+            with safe_open(owners[name], framework="pt") as tensors:
+                _add_tensor(digest, name, tensors.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"unreadable weights: {error}", where=str(folder), remedy="restore this folder") from error
+
+
+def _add_tensor(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
+    digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+    digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+
+
+def _architecture(folder: Path) -> dict:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"unreadable config.json: {error}", where=str(folder), remedy="restore this folder") from error
+    return {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(sorted(path.name for path in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"

@@ -1,0 +1,85 @@
+"""Loading models and tokenizers from local folders: safetensors only, no remote code, no hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from ladder.errors import ModelError, TokenizerMismatch
+from ladder.models.digest import tokenizer_digest, weight_files
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """Load a causal language model for evaluation (dropout off).
+
+    Args:
+        folder: a Hugging Face folder with safetensors.
+        dtype: name of a torch dtype, such as ``float32``.
+        device: a torch device, such as ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ModelError: the folder cannot be loaded, or weights are missing or do not fit.
+    """
+    weight_files(folder)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot be loaded: {error}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
+    misfits = [key for kind in ("missing_keys", "mismatched_keys", "unexpected_keys") for key in report.get(kind, ())]
+    if misfits:
+        raise ModelError(f"weights do not fit the architecture: {misfits[:5]}", where=str(folder), remedy=_WHOLE_REMEDY)
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load the folder's fast tokenizer.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    tokenizer_digest(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"tokenizer cannot be loaded: {error}", where=str(folder)) from error
+
+
+def check_same_tokenizer(parent: Path, other: Path) -> None:
+    """Teachers and student must see the same ids.
+
+    Raises:
+        TokenizerMismatch: the folders' tokenizers differ; the message names both digests.
+    """
+    ours, theirs = tokenizer_digest(parent), tokenizer_digest(other)
+    if ours != theirs:
+        raise TokenizerMismatch(
+            f"its tokenizer is {theirs[:12]}, the parent's is {ours[:12]}",
+            where=str(other),
+            remedy="teachers are blended token by token, so all generations of a family share one tokenizer",
+        )
+
+
+def config_of(folder: Path):
+    """The folder's transformers config, without loading weights."""
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+_ARCHITECTURE_REMEDY = "transformers must know the architecture without remote code"
+_WHOLE_REMEDY = "save the whole model again; an adapter belongs in a folder of its own"

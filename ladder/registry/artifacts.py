@@ -1,0 +1,183 @@
+"""A candidate's folder as an MLflow model, and back to a folder on this machine.
+
+The artifact of a generation holds MLflow's own files at its top, ``model/`` (the candidate's Hugging Face files, byte
+for byte), ``components/tokenizer/`` (which MLflow's loader reads), ``ladder/``, ``adapter/`` and the inventory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from ladder.errors import ModelError, RegistryError
+from ladder.registry.generation import Candidate, Generation
+from ladder.registry.inventory import write_inventory
+from ladder.registry.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+MODEL = "model"
+TOKENIZER = "components/tokenizer"
+PARTS = ("ladder", "adapter")
+"""Folders of a candidate that are stored beside its model."""
+CARD = "README.md"
+
+_KEPT_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
+_KEPT_STEMS = ("LICENSE", "NOTICE")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The top-level files that belong to a Hugging Face model. Pickled weights and code are never among them."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and (path.suffix in _KEPT_SUFFIXES or path.name.startswith(_KEPT_STEMS))
+    )
+
+
+def card_of(folder: Path) -> str:
+    """The candidate's model card, empty where it has none."""
+    path = folder / "ladder" / CARD
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def stage(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> str:
+    """Write the MLflow model of a candidate to ``target`` and return the digest of its inventory.
+
+    Raises:
+        ModelError: the folder does not load, or MLflow's copy of the tokenizer differs from the folder's.
+    """
+    _save_with_mlflow(candidate, target, run_id=run_id, model_id=model_id)
+    # What was examined is what ships: the candidate's own files, not what saving it once more would make of them.
+    shutil.rmtree(target / MODEL)
+    (target / MODEL).mkdir()
+    for path in model_files(candidate.folder):
+        shutil.copy2(path, target / MODEL / path.name)
+    for part in PARTS:
+        if (candidate.folder / part).is_dir():
+            shutil.copytree(candidate.folder / part, target / part)
+    _check_tokenizer(candidate.folder, target / TOKENIZER)
+    return write_inventory(target)
+
+
+def _save_with_mlflow(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> None:
+    import mlflow.transformers
+    from huggingface_hub import ModelCard
+    from mlflow.models import Model
+
+    from ladder.models.load import load_model, load_tokenizer
+
+    model = load_model(candidate.folder, stored_dtype(candidate.folder))
+    # MLflow writes this into its files and asks the hub about it. A name with this shape is no hub address.
+    model.name_or_path = f"./{candidate.name}"
+    mlflow.transformers.save_model(
+        {"model": model, "tokenizer": load_tokenizer(candidate.folder)},
+        path=str(target),
+        task="text-generation",
+        mlflow_model=Model(run_id=run_id, model_id=model_id),
+        model_card=ModelCard(card_of(candidate.folder) or f"# {candidate.name}\n", ignore_metadata_errors=True),
+        pip_requirements=_requirements(),
+    )
+    # It says that no licence was found on the hub, where nobody looked.
+    (target / "LICENSE.txt").unlink(missing_ok=True)
+
+
+def stored_dtype(folder: Path) -> str:
+    """Name of the dtype that the folder's config declares, float32 where it declares none."""
+    from ladder.models.load import config_of
+
+    return str(config_of(folder).dtype or "float32").removeprefix("torch.")
+
+
+def _requirements() -> list[str]:
+    """What loading needs. Without the list MLflow would start the model to find out, and fail."""
+    names = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2")
+    return [f"{name}=={installed(name).partition('+')[0]}" for name in names]
+
+
+def _check_tokenizer(ours: Path, theirs: Path) -> None:
+    from ladder.models.digest import template_digest, tokenizer_digest
+
+    for what, digest in (("tokenizer", tokenizer_digest), ("chat template", template_digest)):
+        if digest(ours) != digest(theirs):
+            raise ModelError(
+                f"the {what} changes when it is loaded and saved: {digest(ours)[:12]} becomes {digest(theirs)[:12]}",
+                where=str(ours),
+                remedy="save the tokenizer again with the installed transformers",
+            )
+
+
+def find_or_create_model(store: Store, candidate: Candidate, run_id: str) -> LoggedModel:
+    """The run's logged model for this candidate; a repeated recording goes on with the one it began."""
+    experiment = store.client.get_run(run_id).info.experiment_id
+    mine = f"source_run_id = '{run_id}' AND tags.`ladder.digest` = '{candidate.digest}'"
+    if found := list(store.client.search_logged_models([experiment], mine)):
+        return found[0]
+    own = {"ladder.name": str(candidate.name), "ladder.digest": candidate.digest}
+    return store.client.create_logged_model(experiment, str(candidate.name), source_run_id=run_id, tags=own)
+
+
+def upload(store: Store, model_id: str, folder: Path) -> None:
+    """Store a staged folder as the logged model's artifact; files of a broken-off upload are overwritten."""
+    store.client.log_model_artifacts(model_id, str(folder))
+
+
+def link_version(store: Store, generation: Generation) -> None:
+    """Make MLflow's page of the logged model name its registered version."""
+    entry = [{"name": generation.name.family, "version": str(generation.version)}]
+    store.client.set_logged_model_tags(generation.model_id, {"mlflow.modelVersions": json.dumps(entry)})
+
+
+@contextmanager
+def stored_folder(store: Store, model_id: str) -> Iterator[Path]:
+    """The artifact's files: where they lie if that is this machine, else a download that ends with the block.
+
+    Raises:
+        RegistryError: the logged model or its folder is gone.
+    """
+    location = _location(store, model_id)
+    local = _local_path(location)
+    if local is None:
+        with tempfile.TemporaryDirectory(prefix="ladder-") as folder:
+            yield _download(store, location, Path(folder))
+        return
+    if not local.is_dir():
+        raise RegistryError(
+            "the stored files are gone",
+            where=str(local),
+            remedy="restore this folder from a backup",
+        )
+    yield local
+
+
+def _location(store: Store, model_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(store.client.get_logged_model(model_id).artifact_location)
+    except MlflowException as error:
+        raise RegistryError(
+            f"the logged model is gone: {error}", where=model_id, remedy="restore the database from a backup"
+        ) from error
+
+
+def _local_path(location: str) -> Path | None:
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(location)
+
+
+def _download(store: Store, location: str, folder: Path) -> Path:
+    from mlflow.artifacts import download_artifacts
+
+    arguments: dict[str, Any] = {"dst_path": str(folder), "tracking_uri": store.uri}
+    return Path(download_artifacts(artifact_uri=location, **arguments))

@@ -1,0 +1,103 @@
+"""What the registry holds (a generation) and what it is handed to record (a candidate)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ladder.manifest.names import Name
+
+
+class Verdict(StrEnum):
+    """What became of a child."""
+
+    PROMOTED = "PROMOTED"
+    """It is HEAD or was HEAD."""
+    REJECTED = "REJECTED"
+    """At least one gate refused it; it is kept and never becomes HEAD."""
+    PASSED = "PASSED"
+    """It passed every gate and waits for promotion."""
+    FAILED = "FAILED"
+    """Its run did not finish."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One recorded attempt: immutable but for ``verdict`` (PASSED may become PROMOTED) and ``is_head``.
+
+    ``digest``, ``parent`` and ``grandparent`` are content digests of model folders, SHA-256 in hex.
+    """
+
+    name: Name
+    attempt: int
+    """1 for the first child recorded under this name."""
+    digest: str
+    verdict: Verdict
+    version: int
+    """Version number of the family's registered model."""
+    run_id: str
+    model_id: str
+    """MLflow's id of the logged model that holds the weights."""
+    manifest_digest: str | None
+    method: str
+    parent: str | None
+    parent_name: str | None
+    grandparent: str | None
+    grandparent_name: str | None
+    failed_gates: tuple[str, ...]
+    metrics: Mapping[str, float]
+    created: datetime
+    """UTC."""
+    is_head: bool
+    inventory: str = ""
+    """SHA-256 of the list that holds the SHA-256 of every stored file."""
+    base_digest: str | None = None
+    """Of an adapter generation: the model that the adapter belongs on."""
+    adapter_digest: str | None = None
+    note: str = ""
+
+    @property
+    def ref(self) -> str:
+        """``Luna-G010``, or ``Luna-G010.2`` for a later attempt."""
+        return str(self.name) if self.attempt == 1 else f"{self.name}.{self.attempt}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values. A metric that is no finite number becomes null, because JSON has no NaN."""
+        metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
+        plain = {"name": str(self.name), "created": self.created.isoformat(), "failed_gates": list(self.failed_gates)}
+        return {"ref": self.ref} | asdict(self) | plain | {"verdict": str(self.verdict), "metrics": metrics}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A decided child, as it lies in its run's folder.
+
+    ``folder`` holds the Hugging Face files at its top level, sidecars in ``ladder/`` and an optional ``adapter/``.
+    """
+
+    name: Name
+    folder: Path
+    digest: str
+    """``folder_digest(folder)``; recording refuses a folder that has another."""
+    method: str
+    manifest_digest: str | None = None
+    passed: bool = True
+    failed_gates: Sequence[str] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parent: Generation | None = None
+    grandparent: Generation | None = None
+    run_id: str | None = None
+    """The run that trained it; without one, recording opens a run of its own (an import)."""
+    base_digest: str | None = None
+    adapter_digest: str | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASSED or REJECTED; only a promotion makes it PROMOTED."""
+        return Verdict.PASSED if self.passed else Verdict.REJECTED

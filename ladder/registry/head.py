@@ -1,0 +1,122 @@
+"""Moving HEAD: under the family's lock, compared with what the caller saw, written down, and settled after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ladder.errors import HeadMoved, NotFound, RegistryError
+from ladder.registry import history, versions
+from ladder.registry.check import require_sound
+from ladder.registry.generation import Generation, Verdict
+from ladder.registry.locks import family_lock
+from ladder.registry.store import Store
+
+LOCK_SECONDS = 60.0
+
+
+@contextmanager
+def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
+    """Hold the family's head lock and settle what a crash left; gives the moves that turned out to have happened."""
+    with family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
+        yield history.settle(store, family)
+
+
+def promote(store: Store, generation: Generation, *, expected: Generation | None, reason: str) -> Generation:
+    """Make a generation HEAD if HEAD is still ``expected`` (None: no HEAD yet). Repeating it changes nothing.
+
+    Raises:
+        HeadMoved: HEAD is another generation.
+        RegistryError: the generation was rejected, did not finish, or is damaged.
+    """
+    generation = versions.reread(store, generation)
+    if generation.verdict not in (Verdict.PASSED, Verdict.PROMOTED):
+        gates = ", ".join(generation.failed_gates)
+        raise RegistryError(
+            f"{generation.ref} is {generation.verdict}" + (f" by {gates}" if gates else ""),
+            remedy="only a generation that passed every gate becomes HEAD",
+        )
+    require_sound(store, generation)
+    return _move(store, "promote", generation, expected, reason)
+
+
+def rollback(store: Store, family: str, *, to: Generation | None, reason: str) -> Generation:
+    """Move HEAD back to ``to``, or to the nearest promoted ancestor.
+
+    A rollback without ``to`` that a crash cut off after HEAD had moved counts as done: repeating it goes no further.
+
+    Raises:
+        NotFound: there is no HEAD, or no promoted ancestor.
+        RegistryError: ``to`` was never promoted, belongs to another family, or is damaged.
+        HeadMoved: HEAD was moved by somebody else meanwhile.
+    """
+    with head_lock(store, family) as settled:
+        head = versions.head(store, family)
+    if head is None:
+        raise NotFound(f"{family} has no HEAD to roll back", remedy="promote a generation first")
+    if to is None and any(event.kind == "rollback" for event in settled):
+        return head
+    target = _checked(family, versions.reread(store, to)) if to else _promoted_ancestor(store, head)
+    require_sound(store, target)
+    return _move(store, "rollback", target, head, reason)
+
+
+def _checked(family: str, target: Generation) -> Generation:
+    if target.name.family != family:
+        raise RegistryError(f"{target.ref} is no generation of {family}", remedy="HEAD stays within its family")
+    if target.verdict is not Verdict.PROMOTED:
+        raise RegistryError(
+            f"{target.ref} is {target.verdict}, not PROMOTED",
+            remedy="roll back to a generation that was HEAD before, or promote this one",
+        )
+    return target
+
+
+def _promoted_ancestor(store: Store, head: Generation) -> Generation:
+    family = versions.generations(store, head.name.family)
+    # The name as well: two generations that learned nothing from each other have one digest.
+    promoted_last = sorted(family, key=lambda each: each.verdict is Verdict.PROMOTED)
+    known: dict[tuple[str | None, str | None], Generation] = {
+        (each.digest, str(each.name)): each for each in promoted_last
+    }
+    ancestor = known.pop((head.parent, head.parent_name), None)
+    while ancestor:
+        if ancestor.verdict is Verdict.PROMOTED and ancestor.version != head.version:
+            return ancestor
+        ancestor = known.pop((ancestor.parent, ancestor.parent_name), None)
+    raise NotFound(
+        f"{head.ref} has no promoted ancestor in {head.name.family}", remedy="name the generation to go to: --to REF"
+    )
+
+
+def _move(store: Store, kind: history.Kind, target: Generation, expected: Generation | None, reason: str) -> Generation:
+    family = target.name.family
+    with head_lock(store, family):
+        current = versions.head(store, family)
+        if current is None or current.version != target.version:
+            _compare(family, current, expected)
+            _set_head(store, kind, current, target, reason)
+    return versions.reread(store, target)
+
+
+def _compare(family: str, found: Generation | None, expected: Generation | None) -> None:
+    # Versions, not digests: two generations can hold equal weights.
+    if (found and found.version) != (expected and expected.version):
+        raise HeadMoved(
+            f"HEAD of {family} is {_describe(found)}, expected was {_describe(expected)}",
+            where=f"{family}@HEAD",
+            remedy="nothing was changed; look at the lineage and decide again",
+        )
+
+
+def _set_head(store: Store, kind: history.Kind, origin: Generation | None, target: Generation, reason: str) -> None:
+    family = target.name.family
+    event = history.open_event(store, kind, origin, target, reason)
+    store.client.set_registered_model_alias(family, versions.HEAD, str(target.version))
+    if kind == "promote":
+        history.mark_promoted(store, family, target.version)
+    history.close_event(store, event)
+
+
+def _describe(generation: Generation | None) -> str:
+    return f"{generation.ref} ({generation.digest[:12]})" if generation else "not set"

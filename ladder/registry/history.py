@@ -1,0 +1,150 @@
+"""The append-only history of a family: one MLflow run per event, in the experiment ``<family> history``.
+
+A move of HEAD is an event that is opened (RUNNING), then the alias is written, then the event is closed (FINISHED).
+The alias is the commit point: an event that a crash left open is closed if HEAD is where it wanted to go, else it is
+marked KILLED and counts as never happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, cast
+
+from ladder.registry import tags, versions
+from ladder.registry.experiments import ensure_experiment, find_experiment
+from ladder.registry.generation import Generation, Verdict
+from ladder.registry.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+Kind = Literal["promote", "rollback", "reject"]
+_EVENT = tags.PREFIX + "event"
+_SEQUENCE = tags.PREFIX + "seq"
+_FROM = tags.PREFIX + "from"
+_TO = tags.PREFIX + "to"
+_TO_VERSION = tags.PREFIX + "to_version"
+_NEWEST_FIRST = [f"tags.`{_SEQUENCE}` DESC"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a family's HEAD, or a child that was refused it."""
+
+    seq: int
+    """Grows with time; numbers of moves that a crash undid are missing."""
+    time: datetime
+    """UTC."""
+    kind: Kind
+    from_ref: str | None
+    """HEAD before; None where there was none, and of a rejection."""
+    to_ref: str
+    """HEAD after, or the rejected child."""
+    reason: str
+
+
+def read(store: Store, family: str) -> list[Event]:
+    """All events that happened, oldest first."""
+    runs = _runs(store, family, "attributes.status = 'FINISHED'")
+    return sorted((_to_event(run) for run in runs), key=lambda event: event.seq)
+
+
+def last_move(store: Store, family: str) -> Run | None:
+    """The event of the newest completed move of HEAD."""
+    runs = _runs(store, family, f"attributes.status = 'FINISHED' AND tags.`{_EVENT}` != 'reject'", limit=1)
+    return runs[0] if runs else None
+
+
+def target_version(event: Run) -> int:
+    """The version that an event moved HEAD to."""
+    return int(event.data.tags[_TO_VERSION])
+
+
+def open_event(store: Store, kind: Kind, origin: Generation | None, target: Generation, reason: str) -> str:
+    """Write down what is about to happen and return the event's id. Call it under the family's head lock."""
+    family = target.name.family
+    sequence = _next_sequence(store, family)
+    fields = {
+        _EVENT: kind,
+        _SEQUENCE: f"{sequence:08d}",
+        _FROM: origin.ref if origin else "",
+        _TO: target.ref,
+        _TO_VERSION: str(target.version),
+        tags.REASON: reason,
+    }
+    experiment = ensure_experiment(store, _experiment(family))
+    run = store.client.create_run(experiment, run_name=f"{sequence} {kind} {target.ref}", tags=fields)
+    return str(run.info.run_id)
+
+
+def close_event(store: Store, event_id: str) -> None:
+    """Say that the event happened."""
+    store.client.set_terminated(event_id, status="FINISHED")
+
+
+def record_rejection(store: Store, generation: Generation) -> None:
+    """Write the rejection down once. Call it under the family's head lock."""
+    known = _runs(store, generation.name.family, f"tags.`{_EVENT}` = 'reject' AND tags.`{_TO}` = '{generation.ref}'")
+    if not known:
+        reason = ", ".join(generation.failed_gates)
+        close_event(store, open_event(store, "reject", None, generation, reason))
+
+
+def open_events(store: Store, family: str) -> list[Run]:
+    """Events that were begun and not closed."""
+    return _runs(store, family, "attributes.status = 'RUNNING'")
+
+
+def settle(store: Store, family: str) -> list[Event]:
+    """Close or cancel what a crash left open, and return what turned out to have happened. Under the head lock."""
+    left = open_events(store, family)
+    head = versions.head_version(store, family) if left else None
+    finished = []
+    for run in left:
+        happened = run.data.tags[_EVENT] == "reject" or (head is not None and int(head.version) == target_version(run))
+        if happened:
+            if run.data.tags[_EVENT] == "promote":
+                mark_promoted(store, family, target_version(run))
+            finished.append(_to_event(run))
+        store.client.set_terminated(run.info.run_id, status="FINISHED" if happened else "KILLED")
+    return finished
+
+
+def mark_promoted(store: Store, family: str, version: int) -> None:
+    """Give a version, and the run that trained it, the verdict PROMOTED."""
+    store.client.set_model_version_tag(family, str(version), tags.VERDICT, str(Verdict.PROMOTED))
+    run_id = store.client.get_model_version(family, str(version)).run_id
+    if run_id:
+        store.client.set_tag(run_id, tags.VERDICT, str(Verdict.PROMOTED))
+
+
+def _experiment(family: str) -> str:
+    return f"{family} history"
+
+
+def _runs(store: Store, family: str, clauses: str, limit: int | None = None) -> list[Run]:
+    experiment = find_experiment(store, _experiment(family))
+    if experiment is None:
+        return []
+    query = {"experiment_ids": [experiment], "filter_string": clauses, "order_by": _NEWEST_FIRST}
+    if limit:
+        return list(store.client.search_runs(**query, max_results=limit))
+    return list(versions.pages(store.client.search_runs, **query))
+
+
+def _next_sequence(store: Store, family: str) -> int:
+    newest = _runs(store, family, f"tags.`{_SEQUENCE}` != ''", limit=1)
+    return int(newest[0].data.tags[_SEQUENCE]) + 1 if newest else 1
+
+
+def _to_event(run: Run) -> Event:
+    fields = run.data.tags
+    return Event(
+        seq=int(fields[_SEQUENCE]),
+        time=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        kind=cast(Kind, fields[_EVENT]),
+        from_ref=fields[_FROM] or None,
+        to_ref=fields[_TO],
+        reason=fields.get(tags.REASON, ""),
+    )

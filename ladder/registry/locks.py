@@ -1,0 +1,94 @@
+"""One lock file a family and purpose, held by the kernel: a process that dies lets go of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+
+from ladder.errors import Busy
+
+_PAUSE = 0.05
+
+
+@contextmanager
+def family_lock(home: Path, family: str, purpose: str, *, timeout: float = 0.0) -> Iterator[Path]:
+    """Hold ``home/locks/<family>.<purpose>.lock``.
+
+    The lock binds processes that share this home. It is advisory, not re-entrant, and released by process death.
+
+    Args:
+        purpose: ``evolve`` (one evolve at a time) or ``head`` (one change of HEAD at a time), say.
+        timeout: seconds to wait; 0 gives up at once.
+
+    Raises:
+        Busy: another process holds it; the message names its process id, host and since when.
+    """
+    with file_lock(home / "locks" / f"{family}.{purpose}.lock", f"{family} ({purpose})", timeout=timeout) as path:
+        yield path
+
+
+@contextmanager
+def file_lock(path: Path, what: str, *, timeout: float) -> Iterator[Path]:
+    """Hold one lock file; see ``family_lock``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as stream:
+        _acquire(stream, what, time.monotonic() + timeout)
+        try:
+            _sign(stream)
+            yield path
+        finally:
+            stream.truncate(0)
+            fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def is_held(home: Path, family: str, purpose: str) -> bool:
+    """Whether some process holds this lock now. Creates nothing."""
+    path = home / "locks" / f"{family}.{purpose}.lock"
+    if not path.exists():
+        return False
+    with path.open("r", encoding="utf-8") as stream:
+        return not _try(stream)
+
+
+def _acquire(stream: TextIOWrapper, what: str, deadline: float) -> None:
+    while not _try(stream):
+        if time.monotonic() >= deadline:
+            raise Busy(
+                f"{what} is held by {_holder(stream)}",
+                where=stream.name,
+                remedy="wait for that process to end; a process that dies lets go by itself",
+            )
+        time.sleep(_PAUSE)
+
+
+def _try(stream: TextIOWrapper) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(stream: TextIOWrapper) -> None:
+    stream.truncate(0)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, stream)
+    stream.flush()
+
+
+def _holder(stream: TextIOWrapper) -> str:
+    """Who signed the file. Between taking and signing, a lock has a holder but no signature."""
+    stream.seek(0)
+    try:
+        entry = json.loads(stream.read())
+        return f"process {entry['pid']} on {entry['host']} since {entry['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

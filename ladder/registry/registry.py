@@ -1,0 +1,135 @@
+"""The registry as the rest of ladder sees it. Each method says what it does in a room of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ladder.manifest.names import Name, Reference
+from ladder.registry import history, refs, runs, versions
+from ladder.registry import verify as verification
+from ladder.registry.cache import GenerationCache
+from ladder.registry.environment import translated
+from ladder.registry.generation import Candidate, Generation
+from ladder.registry.store import Store, open_store
+
+
+def open_registry(home: Path, tracking_uri: str | None = None, *, create: bool = True) -> Registry:
+    """Open the registry of a home.
+
+    Args:
+        home: folder with store, cache and locks; see ``tracking_uri_of`` for where the store is.
+        create: whether to create a sqlite store where there is none. Verbs that only read say False.
+
+    Raises:
+        NotFound: there is no store and ``create`` is false.
+        RegistryError: the tracking URI cannot be used, or nothing usable answers there.
+    """
+    return Registry(open_store(home, tracking_uri, create=create))
+
+
+class Registry:
+    """Generations, HEAD and history of the families in one store.
+
+    Promotion and rollback are compare-and-set under a lock file in the home. Processes on several machines that share
+    a tracking server must therefore share a home as well, or leave promotion to one of them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._cache = GenerationCache(store)
+        self._steps = runs.StepLog(store)
+
+    @property
+    def home(self) -> Path:
+        """The home, as an absolute path."""
+        return self.store.home
+
+    @property
+    def tracking_uri(self) -> str:
+        """What to give ``mlflow.set_tracking_uri`` to read the same store."""
+        return self.store.uri
+
+    @translated
+    def families(self) -> list[str]:
+        """Names of the families in this store, sorted."""
+        return versions.families(self.store)
+
+    @translated
+    def generations(self, family: str) -> list[Generation]:
+        """All recorded attempts of a family by index and attempt; empty for an unknown family."""
+        return versions.generations(self.store, family)
+
+    @translated
+    def head(self, family: str) -> Generation | None:
+        """The live generation, None before the first promotion."""
+        return versions.head(self.store, family)
+
+    @translated
+    def find(self, ref: str | Reference) -> Generation:
+        """One generation by HEAD, name, attempt or digest prefix; see ``refs.find``."""
+        return refs.find(self.store, ref)
+
+    @translated
+    def decided(self, child: Name, manifest_digest: str) -> Generation | None:
+        """The latest recorded attempt of this child with this manifest."""
+        return versions.decided(self.store, child, manifest_digest)
+
+    @translated
+    def start_run(
+        self,
+        child: Name,
+        *,
+        params: Mapping[str, Any] | None = None,
+        parents: Sequence[Generation] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Open a child's run, or the one that was cut off under the same ``manifest_digest`` tag; returns its id."""
+        return runs.start_run(self.store, child, params=params or {}, parents=parents, run_tags=tags or {})
+
+    @translated
+    def log_steps(self, run_id: str, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log metrics of training steps; what was logged before a resume is not logged again."""
+        self._steps.write(run_id, rows)
+
+    @translated
+    def fail_run(self, run_id: str, reason: str) -> None:
+        """Mark a run as failed, with the reason."""
+        runs.fail_run(self.store, run_id, reason)
+
+    @translated
+    def record(self, candidate: Candidate) -> Generation:
+        """Register a decided child; see ``record.record``."""
+        from ladder.registry.record import record
+
+        return record(self.store, candidate)
+
+    @translated
+    def promote(self, generation: Generation, *, expected: Generation | None, reason: str) -> Generation:
+        """Make it HEAD if HEAD is still ``expected``; see ``head.promote``."""
+        from ladder.registry.head import promote
+
+        return promote(self.store, generation, expected=expected, reason=reason)
+
+    @translated
+    def rollback(self, family: str, *, to: Generation | None = None, reason: str) -> Generation:
+        """Move HEAD back; see ``head.rollback``."""
+        from ladder.registry.head import rollback
+
+        return rollback(self.store, family, to=to, reason=reason)
+
+    @translated
+    def history(self, family: str) -> list[history.Event]:
+        """Promotions, rollbacks and rejections, oldest first."""
+        return history.read(self.store, family)
+
+    @translated
+    def materialize(self, generation: Generation) -> Path:
+        """A folder that ``from_pretrained`` loads, with ``ladder/`` and ``adapter/``; verified before use."""
+        return self._cache.materialize(generation)
+
+    @translated
+    def verify(self, family: str) -> list[verification.Finding]:
+        """What is wrong with a family; empty where nothing is."""
+        return verification.verify(self.store, family)

@@ -1,0 +1,162 @@
+"""Training runs as MLflow runs: one experiment a family, teachers as inputs, losses as metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ladder.manifest.names import Name
+from ladder.registry import tags
+from ladder.registry.experiments import ensure_experiment, find_experiment
+from ladder.registry.generation import Generation, Verdict
+from ladder.registry.store import Store
+from ladder.registry.versions import pages
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+
+# MLflow's own limits.
+_TAG_LENGTH = 8000
+_PARAM_LENGTH = 6000
+_PARAMS_PER_BATCH = 100
+_METRICS_PER_BATCH = 1000
+
+
+def start_run(
+    store: Store,
+    child: Name,
+    *,
+    params: Mapping[str, Any],
+    parents: Sequence[Generation],
+    run_tags: Mapping[str, str],
+) -> str:
+    """Open the run of a child, or open the one again that a crash or failure left.
+
+    A run is opened again when it has the same name and the same ``manifest_digest`` or ``digest`` tag and has led to
+    no verdict yet.
+
+    Args:
+        params: nested mappings are flattened with dots; values are written as JSON.
+        parents: the teachers; they become the run's model inputs.
+        run_tags: stored under ``ladder.<key>``.
+
+    Returns:
+        The run's id.
+    """
+    experiment = ensure_experiment(store, child.family)
+    identity = {key: run_tags[key] for key in ("manifest_digest", "digest") if key in run_tags}
+    left = _unfinished(store, experiment, child, identity) if identity else None
+    if left is None:
+        own = {tags.NAME: str(child)} | {tags.PREFIX + key: str(value) for key, value in run_tags.items()}
+        left = store.client.create_run(experiment, run_name=str(child), tags=own)
+    run_id = str(left.info.run_id)
+    _reopen(store, left)
+    _log_params(store, left, params)
+    _log_inputs(store, left, parents)
+    return run_id
+
+
+def fail_run(store: Store, run_id: str, reason: str) -> None:
+    """Mark a run as failed, with the reason; starting it again with the same manifest opens it again."""
+    store.client.set_tag(run_id, tags.REASON, reason[:_TAG_LENGTH])
+    store.client.set_tag(run_id, tags.VERDICT, str(Verdict.FAILED))
+    store.client.set_terminated(run_id, status="FAILED")
+
+
+def finish_run(store: Store, run_id: str, verdict: Verdict, card: str) -> None:
+    """Mark a run as finished with its verdict; the card becomes the note on its page. Safe to repeat."""
+    store.client.set_tag(run_id, tags.VERDICT, str(verdict))
+    if card:
+        store.client.set_tag(run_id, "mlflow.note.content", card[:_TAG_LENGTH])
+    if store.client.get_run(run_id).info.status != "FINISHED":
+        store.client.set_terminated(run_id, status="FINISHED")
+
+
+def runs_with_status(store: Store, family: str, status: str) -> list[Run]:
+    """The family's training runs with one of MLflow's statuses, such as RUNNING, FINISHED or FAILED."""
+    experiment = find_experiment(store, family)
+    if experiment is None:
+        return []
+    clause = f"attributes.status = '{status}'"
+    return list(pages(store.client.search_runs, experiment_ids=[experiment], filter_string=clause))
+
+
+class StepLog:
+    """Writes metrics of training steps once each, also when a resumed run hands them in again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._written: dict[tuple[str, str], set[int]] = {}
+
+    def write(self, run_id: str, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Log rows of (step, metrics); a metric that has a value at that step already is left as it is."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        fresh = {
+            (step, key): Metric(key, float(value), now, step)
+            for step, row in rows
+            for key, value in row.items()
+            if step not in self._steps(run_id, key)
+        }
+        self._log(run_id, list(fresh.values()))
+        for step, key in fresh:
+            self._written[run_id, key].add(step)
+
+    def _steps(self, run_id: str, key: str) -> set[int]:
+        if (run_id, key) not in self._written:
+            history = self._store.client.get_metric_history(run_id, key)
+            self._written[run_id, key] = {metric.step for metric in history}
+        return self._written[run_id, key]
+
+    def _log(self, run_id: str, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), _METRICS_PER_BATCH):
+            self._store.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+
+
+def _unfinished(store: Store, experiment: str, child: Name, identity: Mapping[str, str]) -> Run | None:
+    wanted = {tags.NAME: str(child)} | {tags.PREFIX + key: value for key, value in identity.items()}
+    clauses = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+    found = store.client.search_runs([experiment], clauses, order_by=["attributes.start_time DESC"])
+    return next((run for run in found if run.data.tags.get(tags.VERDICT, "FAILED") == "FAILED"), None)
+
+
+def _reopen(store: Store, run: Run) -> None:
+    if run.info.status != "RUNNING":
+        store.client.update_run(run.info.run_id, status="RUNNING")
+    for key in (tags.REASON, tags.VERDICT):
+        if key in run.data.tags:
+            store.client.delete_tag(run.info.run_id, key)
+
+
+def _log_params(store: Store, run: Run, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    flat = {key: value for key, value in _flatten(params) if key not in run.data.params}
+    entries = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flat.items()]
+    for start in range(0, len(entries), _PARAMS_PER_BATCH):
+        store.client.log_batch(run.info.run_id, params=entries[start : start + _PARAMS_PER_BATCH])
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _log_inputs(store: Store, run: Run, parents: Sequence[Generation]) -> None:
+    from mlflow.entities import LoggedModelInput
+
+    known = {each.model_id for each in (run.inputs.model_inputs if run.inputs else None) or []}
+    wanted = dict.fromkeys(parent.model_id for parent in parents)
+    inputs = [LoggedModelInput(model_id=model_id) for model_id in wanted if model_id not in known]
+    if inputs:
+        store.client.log_inputs(run.info.run_id, models=inputs)

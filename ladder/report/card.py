@@ -1,0 +1,62 @@
+"""The model card that travels with a generation."""
+
+from __future__ import annotations
+
+import yaml
+
+from ladder.ancestry import Ancestry
+from ladder.gates import GateReport
+from ladder.manifest import Request
+from ladder.registry import Generation
+
+
+def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
+    """Markdown with the YAML header that model hubs read, the lineage and the gate table."""
+    parent, grandparent = ancestry.parent, ancestry.grandparent
+    evolution = request.manifest.evolution_request
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["generation-ladder", evolution.training_method],
+        "datasets": [file for file in request.files],
+        **({"base_model": parent.ref} if parent else {}),
+    }
+    lines = [
+        "---",
+        yaml.safe_dump(header, sort_keys=True, allow_unicode=True).strip(),
+        "---",
+        f"# {request.child}",
+        "",
+        evolution.note or "A generation of a ladder.",
+        "",
+        f"- method: {evolution.training_method}",
+        f"- parent (teacher 1): {_named(parent)}",
+        f"- grandparent (teacher 2): {_named(grandparent)}",
+        f"- manifest: {request.digest}",
+        "",
+        *gate_table(report),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def gate_table(report: GateReport) -> list[str]:
+    """The four gates as a Markdown table."""
+    rows = [
+        f"| {result.name} | {_verdict(result.passed, result.applicable)} | {_figure(result.value)} "
+        f"| {_figure(result.threshold)} | {_figure(result.parent_value)} | {result.n} |"
+        for result in report.results
+    ]
+    return ["| gate | verdict | child | threshold | parent | n |", "|---|---|---|---|---|---|", *rows]
+
+
+def _named(generation: Generation | None) -> str:
+    return "none" if generation is None else f"{generation.ref} ({generation.digest[:12]})"
+
+
+def _verdict(passed: bool, applicable: bool) -> str:
+    return ("passed" if passed else "failed") if applicable else "not applicable"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

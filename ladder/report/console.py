@@ -1,0 +1,122 @@
+"""What a run prints: plain lines in a pipe, a live line on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console as Rich
+from rich.live import Live
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ladder.gates import GateReport
+    from ladder.train.spec import StepReport
+
+PLAIN_LINES = 5
+"""Progress lines of one training in a pipe."""
+
+
+class Progress(Protocol):
+    """Where a training reports its steps."""
+
+    def step(self, report: StepReport) -> None: ...
+
+
+class Console:
+    """Prints to standard error, so that standard output stays a verb's own answer."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.rich = Rich(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+        self.began = time.monotonic()
+
+    def phase(self, text: str) -> None:
+        """A new part of the work begins."""
+        self._print(f"== {text}")
+
+    def say(self, text: str) -> None:
+        """Something worth knowing inside a part."""
+        self._print(f"   {text}")
+
+    def gates(self, report: GateReport) -> None:
+        """The verdict, gate by gate."""
+        for result in report.results:
+            self.say(f"{_mark(result.passed, result.applicable)} {result.name}: {result.detail}")
+
+    @contextmanager
+    def progress(self, child: str, steps: int) -> Iterator[Progress]:
+        """Follow one training of ``steps`` steps."""
+        meter = Meter(child, steps)
+        if self.quiet:
+            yield _Plain(meter, print_line=lambda line: None)
+        elif self.rich.is_terminal:
+            with Live(console=self.rich, refresh_per_second=4, transient=True) as live:
+                yield _Shown(meter, live)
+            self.say(meter.line())
+        else:
+            yield _Plain(meter, print_line=self.say)
+
+    def _print(self, text: str) -> None:
+        if not self.quiet:
+            self.rich.print(Text(f"{time.monotonic() - self.began:6.1f}s {text}"))
+            sys.stderr.flush()
+
+
+class Meter:
+    """Running figures of one training."""
+
+    def __init__(self, child: str, steps: int) -> None:
+        self.child, self.steps = child, steps
+        self.began: float | None = None
+        self.done = self.first = self.tokens = 0
+        self.loss = float("nan")
+        self.routes: dict[str, int] = {}
+
+    def take(self, report: StepReport) -> None:
+        """Count one step in."""
+        if self.began is None:
+            self.began, self.first = time.monotonic(), report.step
+        else:
+            self.tokens += report.tokens
+        self.done, self.loss = report.step + 1, report.loss
+        for name, count in report.routes.items():
+            self.routes[name] = self.routes.get(name, 0) + count
+
+    def line(self) -> str:
+        """Step, loss, tokens a second, share of tokens by route, time left."""
+        passed = time.monotonic() - (self.began or time.monotonic())
+        rate = self.tokens / passed if passed > 0 else 0.0
+        left = (self.steps - self.done) * passed / max(1, self.done - self.first - 1)
+        total = max(1, sum(self.routes.values()))
+        shares = ", ".join(f"{name} {count / total:.0%}" for name, count in self.routes.items() if count)
+        return f"{self.child} step {self.done}/{self.steps}  loss {self.loss:.4f}  {rate:,.0f} tok/s  {shares}  {left:.0f}s left"
+
+
+class _Plain:
+    def __init__(self, meter: Meter, print_line: Callable[[str], None]) -> None:
+        self.meter, self.print_line = meter, print_line
+
+    def step(self, report: StepReport) -> None:
+        self.meter.take(report)
+        every = max(1, self.meter.steps // PLAIN_LINES)
+        if self.meter.done % every == 0 or self.meter.done == self.meter.steps:
+            self.print_line(self.meter.line())
+
+
+class _Shown:
+    def __init__(self, meter: Meter, live: Live) -> None:
+        self.meter, self.live = meter, live
+
+    def step(self, report: StepReport) -> None:
+        self.meter.take(report)
+        self.live.update(Text(self.meter.line()))
+
+
+def _mark(passed: bool, applicable: bool) -> str:
+    if not applicable:
+        return "-"
+    return "passed" if passed else "FAILED"

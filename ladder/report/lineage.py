@@ -1,0 +1,88 @@
+"""The family tree, HEAD's history and one generation's card, as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ladder.registry import Event, Generation
+
+COLUMNS = {
+    "recall": "gate.recall",
+    "generalize": "gate.generalize",
+    "tone drift": "gate.tone_drift",
+    "laws": "gate.law_violations",
+}
+"""Gate figures of the tree, and the metrics they come from."""
+
+
+def lineage_text(generations: Sequence[Generation]) -> str:
+    """A tree: each generation under its parent, with verdict, gate figures and the mark of HEAD."""
+    if not generations:
+        return "no generations"
+    rows = [(prefix + generation.ref, generation) for prefix, generation in _tree(generations)]
+    width = max(len(label) for label, _ in rows)
+    header = f"{'generation':<{width}}  {'verdict':<8}" + "".join(f"  {name:>10}" for name in COLUMNS) + "  method"
+    lines = [
+        f"{label:<{width}}  {generation.verdict!s:<8}"
+        + "".join(f"  {_figure(generation.metrics, metric):>10}" for metric in COLUMNS.values())
+        + f"  {generation.method}"
+        + _remark(generation)
+        for label, generation in rows
+    ]
+    return "\n".join([header, *lines])
+
+
+def history_text(events: Sequence[Event]) -> str:
+    """Every event of a family, oldest first."""
+    lines = [
+        f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {event.from_ref or '-'} -> {event.to_ref}  {event.reason}"
+        for event in events
+    ]
+    return "\n".join(["history", *lines])
+
+
+def card_text(generation: Generation, sidecars: Path) -> str:
+    """Names, digests and, where the generation has one, its model card."""
+    facts = {
+        "generation": generation.ref + ("  <- HEAD" if generation.is_head else ""),
+        "verdict": str(generation.verdict),
+        "method": generation.method,
+        "digest": generation.digest,
+        "parent": generation.parent_name or "none",
+        "grandparent": generation.grandparent_name or "none",
+        "manifest": generation.manifest_digest or "none",
+        "recorded": f"{generation.created:%Y-%m-%d %H:%M:%S} UTC",
+        "version": str(generation.version),
+    }
+    lines = [f"{name:<12} {value}" for name, value in facts.items()]
+    metrics = [f"{name:<28} {value:.4g}" for name, value in sorted(generation.metrics.items())]
+    card = sidecars / "README.md"
+    body = card.read_text(encoding="utf-8").split("---\n", 2)[-1].strip() if card.is_file() else ""
+    return "\n\n".join(part for part in ("\n".join(lines), body, "\n".join(metrics)) if part)
+
+
+def _tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:
+    digests = {generation.digest for generation in generations}
+    roots = [generation for generation in generations if generation.parent not in digests]
+    return [entry for root in roots for entry in _branch(root, generations, 0)]
+
+
+def _branch(root: Generation, generations: Sequence[Generation], depth: int) -> list[tuple[str, Generation]]:
+    """A line of only children stays at one depth; siblings are indented."""
+    children = [generation for generation in generations if generation.parent == root.digest]
+    below = [
+        entry for child in children for entry in _branch(child, generations, depth + (len(children) > 1))
+    ]
+    return [("  " * depth + ("- " if depth else ""), root), *below]
+
+
+def _figure(metrics: Mapping[str, float], name: str) -> str:
+    return f"{metrics[name]:.3g}" if name in metrics else "-"
+
+
+def _remark(generation: Generation) -> str:
+    failed = f"  failed: {', '.join(generation.failed_gates)}" if generation.failed_gates else ""
+    return failed + ("  <- HEAD" if generation.is_head else "")

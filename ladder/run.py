@@ -1,0 +1,83 @@
+"""One manifest on its way: who it comes from, and the folder that says how far it came.
+
+The folder is the journal: each phase ends by putting one durable file in place, so what is there says where to go on,
+and the same command does.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladder.actors.session import Session
+from ladder.ancestry import Ancestry
+from ladder.manifest import Request
+from ladder.models.save import save_text
+from ladder.registry import Registry
+from ladder.report.console import Console
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all manifests of one call share."""
+
+    home: Path
+    registry: Registry
+    session: Session
+    console: Console
+
+
+@dataclass(frozen=True)
+class Run:
+    """One manifest, its ancestors, and its folder ``home/runs/<child>/<manifest digest>/``.
+
+    Args:
+        folders: the Hugging Face folder of each ancestor, by digest.
+    """
+
+    request: Request
+    ancestry: Ancestry
+    folders: dict[str, Path]
+    folder: Path
+
+    @classmethod
+    def open(cls, request: Request, ancestry: Ancestry, work: Workshop) -> Run:
+        """Find or begin the run of this manifest."""
+        folders = {known.digest: work.registry.materialize(known) for known in ancestry.ancestors}
+        return cls(request, ancestry, folders, work.home / "runs" / str(request.child) / request.digest[:16])
+
+    @property
+    def teachers(self) -> dict[int, Path]:
+        """Folders of the teachers there are, by number."""
+        return {number: self.folders[teacher.digest] for number, teacher in self.ancestry.teachers.items()}
+
+    @property
+    def start(self) -> Path:
+        """The folder that the student starts as, where it is not the parent's own."""
+        return self.folder / "start"
+
+    @property
+    def dreams(self) -> Path:
+        """All dreams, written before the first step."""
+        return self.folder / "dreams.jsonl"
+
+    @property
+    def candidate(self) -> Path:
+        """The trained child, whole or absent."""
+        return self.folder / "candidate"
+
+    @property
+    def report(self) -> Path:
+        """The gate report, the last thing to be written beside the candidate."""
+        return self.candidate / "ladder" / "report.json"
+
+    def notes(self) -> dict[str, Any]:
+        """What the run noted about itself, such as its MLflow run and the seconds it has trained."""
+        path = self.folder / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def note(self, **values: Any) -> None:
+        """Add to the notes, durably."""
+        save_text(self.folder / "run.json", json.dumps(self.notes() | values))

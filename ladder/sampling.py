@@ -1,0 +1,41 @@
+"""Answers of one generation, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ladder.data.examples import begin_ids, chat_ids, text_ids
+from ladder.errors import ModelError
+from ladder.models.load import load_model, load_tokenizer
+
+
+@torch.no_grad()
+def answer(
+    folder: Path, prompts: Sequence[str], chat: bool, max_new_tokens: int, temperature: float, seed: int
+) -> list[str]:
+    """Continue each prompt, or answer it as a user's turn. Greedy at temperature 0.
+
+    Raises:
+        ModelError: ``chat`` was asked for and the model has no chat template.
+    """
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    if chat and tokenizer.chat_template is None:
+        raise ModelError("this generation has no chat template", where="--chat", remedy="leave --chat out")
+    torch.manual_seed(seed)
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    answers = []
+    for prompt in prompts:
+        turn = [{"role": "user", "content": prompt}]
+        ids = chat_ids(tokenizer, turn, opening=True) if chat else begin_ids(tokenizer) + text_ids(tokenizer, prompt)
+        output = model.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            **drawn,
+        )
+        answers.append(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True).strip())
+    return answers

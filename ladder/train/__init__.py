@@ -1,0 +1,1 @@
+"""The trainer: step, optimiser, schedule, EMA, accumulation, checkpoint and resume. Knows neither Ray nor MLflow."""

@@ -1,0 +1,56 @@
+"""What a trainer is told, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ladder.manifest.schema import Manifest
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Everything one rank needs to train one child; picklable.
+
+    Args:
+        manifest: the effective manifest.
+        start: Hugging Face folder that the student starts as, with the tokenizer and template of the child.
+        teachers: folders of the teachers that will speak, by number (1, 2).
+        folder: where this run keeps its checkpoints.
+        base_name: what an adapter names as its base.
+        device: a torch device.
+        threads: torch threads.
+    """
+
+    manifest: Manifest
+    start: Path
+    teachers: dict[int, Path]
+    folder: Path
+    base_name: str
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimiser step did.
+
+    Args:
+        step: its number, from 0.
+        loss: the reduced loss.
+        terms: means over trained tokens of ``ce``, ``kd`` and ``regularizer``.
+        routes: tokens by route, dreams apart.
+        tokens: tokens through the student's backbone.
+        lr: learning rate.
+        grad_norm: gradient norm before clipping.
+        ticked: False if every token was skipped, so that nothing moved.
+    """
+
+    step: int
+    loss: float
+    terms: dict[str, float] = field(default_factory=dict)
+    routes: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    lr: float = 0.0
+    grad_norm: float = 0.0
+    ticked: bool = True

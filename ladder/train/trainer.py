@@ -1,0 +1,186 @@
+"""The one training loop's body: a step from batches and signals to a moved student. Knows neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ladder.data.collate import Batch
+from ladder.errors import RunError
+from ladder.methods import method_of
+from ladder.models.adapters import add_adapter, merged, plain
+from ladder.models.forward import trained_hidden_states, trained_logits
+from ladder.models.head import trusted_head
+from ladder.models.load import load_model, load_tokenizer
+from ladder.models.save import save_folder, save_model
+from ladder.signals.source import TeacherHead
+from ladder.signals.wire import Signal
+from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from ladder.train.ema import Ema
+from ladder.train.loss import Loss, routed
+from ladder.train.optimizer import adamw, dump_state, load_state
+from ladder.train.schedule import lr_factor
+from ladder.train.spec import StepReport, TrainingSpec
+
+
+class Trainer:
+    """One student in training. Continues from the newest checkpoint in its folder."""
+
+    def __init__(self, spec: TrainingSpec) -> None:
+        self.spec = spec
+        self.params = spec.manifest.training_params
+        torch.set_num_threads(spec.threads)
+        torch.manual_seed(spec.manifest.seeds.init)
+        self.tokenizer = load_tokenizer(spec.start)
+        self.model = self._start()
+        self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.optimizer = adamw(self.parameters, self.params)
+        stabilizers = spec.manifest.stabilizers
+        self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
+        self.head = trusted_head(plain(self.model)) if spec.manifest.runtime.wire == "hidden" else None
+        self.teachers = {number: self._teacher_head(folder) for number, folder in spec.teachers.items()}
+        self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer)
+        self.done = 0
+        self.ticks = 0
+        self.last: StepReport | None = None
+        self._restore()
+
+    def step(self, step: int, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> StepReport:
+        """Take one optimiser step.
+
+        Args:
+            step: its number; repeating the last one changes nothing and gives the same report.
+            batches: the micro-batches.
+            signals: for each speaking teacher, one signal a micro-batch.
+
+        Raises:
+            RunError: the step is out of order, or loss or gradient is not finite.
+        """
+        if self.last is not None and step == self.last.step:
+            return self.last
+        if step != self.done:
+            raise RunError(f"step {step} was sent, step {self.done} is next")
+        report = self._optimise(step, self._backward(batches, signals))
+        self.done, self.last = step + 1, report
+        return report
+
+    def checkpoint(self) -> int:
+        """Save the state after the last step; returns the number of steps done."""
+        groups = {
+            "model": self.parameters,
+            "ema": self.ema.shadow if self.ema else {},
+            "optimizer": dump_state(self.optimizer, self.parameters),
+            "random": _random_state(self.model.device),
+        }
+        tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
+        state = {"ticks": self.ticks, "threads": self.spec.threads}
+        save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state))
+        return self.done
+
+    def finish(self, folder: Path) -> None:
+        """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter)."""
+        if self.ema:
+            self.ema.copy_to(self.parameters)
+        with_adapter = self.model is not plain(self.model)
+
+        def write(target: Path) -> None:
+            save_model(target, merged(self.model) if with_adapter else self.model, self.tokenizer)
+            if with_adapter:
+                self.model.peft_config["default"].base_model_name_or_path = self.spec.base_name
+                self.model.save_pretrained(target / "adapter")
+
+        save_folder(folder, write)
+
+    def _start(self) -> PreTrainedModel:
+        manifest = self.spec.manifest
+        model = load_model(self.spec.start, manifest.student.dtype, self.spec.device)
+        if manifest.student.adapter:
+            model = add_adapter(model, manifest.student.adapter)
+        return model.train()
+
+    def _teacher_head(self, folder: Path) -> TeacherHead:
+        manifest = self.spec.manifest
+        return TeacherHead.load(folder, manifest.runtime.wire, manifest.student.dtype, self.spec.device)
+
+    def _backward(self, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> list[dict[str, Tensor]]:
+        """Route every micro-batch, count over all of them, then accumulate the gradient of the one reduced loss."""
+        work = []
+        for place, batch in enumerate(batches):
+            sources = {
+                number: self.teachers[number].source(said[place], len(batch.rows_N)) for number, said in signals.items()
+            }
+            work.append(routed(batch, sources, self.loss, self.model.device))
+        counts_S = torch.stack([self.loss.counts(item) for item in work]).sum(0)
+        sums = []
+        for item in work:
+            total, parts = self.loss(self._student_logits(item.batch), item, counts_S)
+            total.backward()
+            sums.append(parts)
+        return sums
+
+    def _student_logits(self, batch: Batch) -> Tensor:
+        model = plain(self.model)
+        if self.head is None:
+            return trained_logits(model, batch)
+        return self.head.logits(trained_hidden_states(model, batch))
+
+    def _optimise(self, step: int, sums: list[dict[str, Tensor]]) -> StepReport:
+        totals = {name: sum(part[name] for part in sums).item() for name in sums[0]}
+        lr = self.params.lr * lr_factor(step, self.params.steps, self.params.warmup, self.params.schedule)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.params.max_grad_norm).item()
+        if not math.isfinite(totals["loss"]) or not math.isfinite(norm):
+            raise RunError(
+                f"loss {totals['loss']:g} with gradient norm {norm:g} at step {step}",
+                where="training_params.lr",
+                remedy="lower the learning rate or max_grad_norm; the last checkpoint is kept",
+            )
+        ticked = totals["taught"] > 0
+        if ticked:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            if self.ema:
+                self.ema.update(self.parameters)
+            self.ticks += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        return _report(step, totals, lr, norm, ticked)
+
+    def _restore(self) -> None:
+        found = latest_checkpoint(self.spec.folder / "checkpoints")
+        if found is None:
+            return
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "random": {}}
+        for key, value in found.tensors.items():
+            group, _, name = key.partition(":")
+            groups[group][name] = value
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(groups["model"][name])
+        load_state(self.optimizer, self.parameters, groups["optimizer"])
+        self.done, self.ticks = found.step, found.state["ticks"]
+        if self.ema:
+            self.ema.load(groups["ema"], self.ticks)
+        _set_random_state(groups["random"], self.model.device)
+
+
+def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked: bool) -> StepReport:
+    trained = max(totals["trained"], 1.0)
+    terms = {name: totals[name] / trained for name in ("ce", "kd", "regularizer")}
+    routes = {name.removeprefix("route."): int(value) for name, value in totals.items() if name.startswith("route.")}
+    return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

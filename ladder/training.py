@@ -1,0 +1,163 @@
+"""The training phase: teachers and student as actors, dreams, then the stream of steps, until a candidate stands."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ladder.actors.dreaming import write_dreams
+from ladder.actors.placement import Slot, threads
+from ladder.actors.session import fetch
+from ladder.actors.stream import stream
+from ladder.actors.student import StudentGroup
+from ladder.data.batches import Batches
+from ladder.errors import Interrupted, RunError
+from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
+from ladder.methods import method_of
+from ladder.run import Run, Workshop
+from ladder.signals.teacher import TeacherSpec
+from ladder.train.spec import StepReport, TrainingSpec
+
+LOG_EVERY = 20
+"""Steps between two writes of metrics to the registry."""
+
+
+def train(run: Run, lesson: Lesson, work: Workshop) -> None:
+    """Train the child of a run up to its candidate folder; goes on from the newest checkpoint.
+
+    Raises:
+        Interrupted: stopped at a step boundary, checkpoint kept.
+        RunError: the budget of minutes is spent, or numbers are not finite.
+    """
+    manifest = run.request.manifest
+    method = method_of(manifest)
+    speakers = sorted(method.teachers() & run.teachers.keys())
+    numbers = sorted((method.teachers() | method.dreamers()) & run.teachers.keys())
+    start = _start(run, lesson)
+    slots = work.session.slots(manifest.runtime.devices)
+    count = threads(manifest.runtime, work.session.machine, len(numbers))
+    actors = work.session.start({role: slots[role] for role in ("student", *(f"teacher{n}" for n in numbers))})
+    teachers = {number: actors[f"teacher{number}"] for number in numbers}
+    specs = {number: _teacher(run, number, number not in speakers, slots, count) for number in numbers}
+    before = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
+    _begin(run, work)
+    dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
+    batches = build_batches(run.request, start, lesson, dreams)
+    work.console.say(describe_pools(batches.pools))
+    group = work.session.group(actors["student"])
+    spec = TrainingSpec(
+        manifest,
+        start,
+        {number: run.teachers[number] for number in numbers},
+        run.folder,
+        run.ancestry.parent.ref if run.ancestry.parent else str(run.request.child),
+        slots["student"].device,
+        count,
+    )
+    _steps(run, work, group, teachers, batches, fetch(group.prepare(spec)))
+    after = _each(numbers, lambda number: teachers[number].digest.remote())
+    run.note(frozen={number: [before[number], after[number]] for number in numbers})
+    fetch(group.finish(run.candidate))
+
+
+def _steps(
+    run: Run, work: Workshop, group: StudentGroup, teachers: Mapping[int, Any], batches: Batches, done: int
+) -> None:
+    """Stream the steps that are left, with checkpoints, metrics and the budget of minutes."""
+    manifest, total = run.request.manifest, run.request.manifest.training_params.steps
+    notes, began, budget = run.notes(), time.monotonic(), manifest.budget.max_minutes
+    spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
+    rows: list[StepReport] = []
+    with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
+        for first in range(done, total, manifest.runtime.checkpoint_every):
+            leg = range(first, min(first + manifest.runtime.checkpoint_every, total))
+            for report in stream(group, teachers, batches, leg, manifest.runtime.in_flight, stopped):
+                rows.append(report)
+                tokens += report.tokens
+                progress.step(report)
+                if len(rows) >= LOG_EVERY:
+                    rows = _log(run, work, rows)
+            done = fetch(group.checkpoint())
+            seconds = spent + time.monotonic() - began
+            run.note(seconds=seconds, tokens=tokens)
+            rows = _log(run, work, rows)
+            if stopped():
+                raise Interrupted("stopped at a step boundary", remedy="run the same command again to go on")
+            if budget is not None and seconds > 60 * budget and done < total:
+                raise RunError(
+                    f"trained {seconds / 60:.1f} minutes, {done} of {total} steps",
+                    where="budget.max_minutes",
+                    remedy="allow more minutes or plan fewer steps",
+                )
+
+
+def _log(run: Run, work: Workshop, rows: list[StepReport]) -> list[StepReport]:
+    """Hand the metrics of some steps to the registry; returns an empty list to go on with."""
+    work.registry.log_steps(run.notes()["mlflow_run"], [(report.step, _metrics(report)) for report in rows])
+    return []
+
+
+def _metrics(report: StepReport) -> dict[str, float]:
+    tokens = max(1, sum(report.routes.values()))
+    routes = {f"route/{name}": count / tokens for name, count in report.routes.items()}
+    terms = {f"loss/{name}": value for name, value in report.terms.items()}
+    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes}
+
+
+def _begin(run: Run, work: Workshop) -> None:
+    """Open the MLflow run, once."""
+    if "mlflow_run" not in run.notes():
+        params = run.request.manifest.training_params.model_dump(exclude={"shares"}, exclude_none=True)
+        run_id = work.registry.start_run(
+            run.request.child,
+            params=params,
+            parents=list(run.ancestry.teachers.values()),
+            tags={"ladder.manifest_digest": run.request.digest},
+        )
+        run.note(mlflow_run=run_id)
+
+
+def _start(run: Run, lesson: Lesson) -> Path:
+    """The parent's own folder, unless the child starts as something else."""
+    if run.ancestry.parent is not None and data_of(run.request).chat_template is None:
+        return run.teachers[1]
+    if not run.start.is_dir():
+        write_start(run.start, run.request, lesson, run.teachers.get(1))
+    return run.start
+
+
+def _teacher(run: Run, number: int, dreams_only: bool, slots: Mapping[str, Slot], count: int) -> TeacherSpec:
+    manifest = run.request.manifest
+    return TeacherSpec(
+        run.teachers[number],
+        number,
+        manifest.runtime.wire,
+        manifest.student.dtype,
+        dreams_only,
+        slots[f"teacher{number}"].device,
+        count,
+    )
+
+
+def _each(numbers: list[int], call: Callable[[int], Any]) -> dict[int, Any]:
+    return dict(zip(numbers, fetch([call(number) for number in numbers]), strict=True))
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a question that the loop asks between steps; the second one stops at once."""
+    caught: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGINT, previous)

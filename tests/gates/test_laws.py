@@ -1,0 +1,129 @@
+"""Laws: each one broken and kept."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from ladder.errors import GateError
+from ladder.gates.laws import Violation, budget, forbidden_text, parent_unchanged, sources
+from ladder.manifest.schema import Budget
+
+
+def test_forbidden_text_names_text_and_pattern():
+    found = forbidden_text(["fine", "call 555-1234 or 555-9999", "fine"], [r"\d{3}-\d{4}", "call"], where="sampled")
+    assert found == [
+        Violation("forbidden_text", r"'555-1234' matches '\\d{3}-\\d{4}'", "sampled 2"),
+        Violation("forbidden_text", "'call' matches 'call'", "sampled 2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "patterns", "count"),
+    [
+        ([], ["x"], 0),
+        (["x"], [], 0),
+        (["x", "y x"], ["x"], 2),
+        (["X"], ["x"], 0),
+        (["X"], ["(?i)x"], 1),
+        (["a\nb"], ["^b"], 0),
+        (["a\nb"], ["(?m)^b"], 1),
+    ],
+)
+def test_forbidden_text_counts(texts, patterns, count):
+    assert len(forbidden_text(texts, patterns)) == count
+
+
+def test_a_long_match_is_quoted_in_part():
+    assert len(forbidden_text(["x" * 5000], ["x+"])[0].found) < 120
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(" * 5000])
+def test_a_bad_pattern_is_an_error_even_without_texts(pattern):
+    with pytest.raises(GateError, match="no regular expression"):
+        forbidden_text([], [pattern])
+
+
+LIMITS = Budget(max_steps=100, max_tokens=1000, max_minutes=1.5)
+
+
+@pytest.mark.parametrize(
+    ("limits", "spent", "broken"),
+    [
+        (LIMITS, (100, 1000, 1.5), []),
+        (LIMITS, (0, 0, 0.0), []),
+        (LIMITS, (101, 1000, 1.5), ["budget.max_steps"]),
+        (LIMITS, (100, 1001, 1.5), ["budget.max_tokens"]),
+        (LIMITS, (100, 1000, 1.51), ["budget.max_minutes"]),
+        (LIMITS, (100, 1000, math.nan), ["budget.max_minutes"]),
+        (LIMITS, (None, None, None), ["budget.max_steps", "budget.max_tokens", "budget.max_minutes"]),
+        (LIMITS, (-1, 1000, 1.5), ["budget.max_steps"]),
+        (Budget(), (10**9, None, math.nan), []),
+    ],
+)
+def test_budget(limits, spent, broken):
+    assert [violation.where for violation in budget(limits, *spent)] == broken
+
+
+def test_budget_says_what_was_found():
+    [violation] = budget(Budget(max_tokens=1000), 1, 2500, 1.0)
+    assert violation.found == "spent 2,500, allowed 1,000"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for folder in ("allowed", "allowed-too", "secret"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text("{}")
+    (tmp_path / "allowed" / "inside.jsonl").symlink_to(tmp_path / "allowed" / "rows.jsonl")
+    (tmp_path / "allowed" / "outside.jsonl").symlink_to(tmp_path / "secret" / "rows.jsonl")
+    (tmp_path / "allowed" / "loop.jsonl").symlink_to(tmp_path / "allowed" / "loop.jsonl")
+    (tmp_path / "link").symlink_to(tmp_path / "allowed")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "fine"),
+    [
+        ("allowed/rows.jsonl", True),
+        ("allowed/inside.jsonl", True),
+        ("link/rows.jsonl", True),
+        ("allowed/outside.jsonl", False),
+        ("allowed/../secret/rows.jsonl", False),
+        ("allowed-too/rows.jsonl", False),
+        ("secret/rows.jsonl", False),
+        ("allowed/loop.jsonl", False),
+        ("allowed/none.jsonl", False),
+    ],
+)
+@pytest.mark.parametrize("folder", ["allowed", "link"])
+def test_sources(tree, file, fine, folder):
+    found = sources([tree / file], [tree / folder])
+    assert [violation.where for violation in found] == ([] if fine else [str(tree / file)])
+
+
+def test_sources_are_judged_one_by_one(tree):
+    files = [tree / "allowed/rows.jsonl", tree / "secret/rows.jsonl"]
+    [violation] = sources(files, [tree / "allowed-too", tree / "allowed"])
+    assert str(tree / "secret") in violation.found
+
+
+def test_nothing_is_allowed(tree):
+    assert len(sources([tree / "allowed/rows.jsonl"], [])) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ({}, {}, []),
+        ({"t1": "aa"}, {"t1": "aa"}, []),
+        ({"t1": "aa", "t2": "bb"}, {"t1": "aa", "t2": "cc"}, ["t2"]),
+        ({"t1": "aa"}, {}, ["t1"]),
+        ({}, {"t1": "aa"}, ["t1"]),
+        ({"t1": ""}, {"t1": ""}, ["t1"]),
+    ],
+)
+def test_parent_unchanged(before, after, changed):
+    assert [violation.where for violation in parent_unchanged(before, after)] == changed

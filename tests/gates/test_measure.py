@@ -1,0 +1,118 @@
+"""Figures from answers: pooled, per ancestor, and refused where answers are missing."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+
+from ladder.errors import GateError
+from ladder.gates.exam import Answers, Exam
+from ladder.gates.measure import accuracy, measure
+from ladder.gates.probes import Probe, Prompt
+
+A, B, C = Probe("a?", "yes"), Probe("b?", "yes"), Probe("c?", "yes")
+EXAM = Exam(recall={"Luna-G000": (A, B, C), "Luna-G001": (A,), "Luna-G002": ()}, generalize=(B, C))
+VOICE = [f"Well now, friend, that be number {number} for ye." for number in range(30)]
+
+
+def answers(**changed) -> Answers:
+    given = {
+        "recall": {"Luna-G000": ("yes", "no", "yes"), "Luna-G001": ("no",), "Luna-G002": ()},
+        "generalize": ("yes", "no"),
+        "tone": (),
+        "sampled": (),
+        "digest": "d",
+    }
+    return Answers(**{**given, **changed})
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [(("yes", "yes", "yes"), 1.0), (("no", "yes", ""), 1 / 3), (("", "", ""), 0.0)]
+)
+def test_accuracy(given, share):
+    assert accuracy((A, B, C), given) == share
+
+
+@pytest.mark.parametrize(("probes", "given"), [((), ()), ((A,), ()), ((A, B), ("yes",)), ((A,), ("yes", "yes"))])
+def test_accuracy_needs_one_answer_a_probe(probes, given):
+    with pytest.raises(GateError):
+        accuracy(probes, given)
+
+
+def test_recall_is_pooled_over_probes_not_over_ancestors():
+    found = measure(EXAM, answers(), None)
+    assert (found.recall, found.recall_n) == (0.5, 4)
+    assert found.recall_by == {"Luna-G000": 2 / 3, "Luna-G001": 0.0}
+    assert (found.generalize, found.generalize_n) == (0.5, 2)
+    assert (found.tone_drift, found.tone_n, found.remarks) == (None, 0, ())
+
+
+def test_nothing_asked_is_none_and_not_zero():
+    found = measure(Exam(), answers(recall={}, generalize=()), None)
+    assert (found.recall, found.recall_n, found.generalize, found.generalize_n) == (None, 0, None, 0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"recall": {}},
+        {"recall": {"Luna-G000": ("yes", "no", "yes"), "Luna-G001": ("no",), "Luna-G003": ()}},
+        {"recall": {"Luna-G000": ("yes", "no"), "Luna-G001": ("no",), "Luna-G002": ()}},
+        {"generalize": ("yes",)},
+        {"generalize": ()},
+    ],
+)
+def test_missing_answers_are_an_error(changed):
+    with pytest.raises(GateError):
+        measure(EXAM, answers(**changed), None)
+
+
+def exam_with_tone(count: int) -> Exam:
+    return Exam(tone_prompts=tuple(Prompt(f"{number}?") for number in range(count)))
+
+
+def test_tone_of_the_voice_itself():
+    found = measure(exam_with_tone(30), answers(recall={}, generalize=(), tone=tuple(VOICE)), VOICE)
+    assert found.tone_drift is not None and found.tone_drift < 0.02
+    assert found.tone_n == 30
+
+
+@pytest.mark.parametrize("said", [(), ("Well now, friend.",) * 3])
+def test_tone_that_cannot_be_measured_is_nan_with_a_reason(said):
+    found = measure(exam_with_tone(len(said)), answers(recall={}, generalize=(), tone=said), VOICE)
+    assert found.tone_drift is not None and math.isnan(found.tone_drift)
+    assert "gates.tone.prompts" in found.remarks[0]
+
+
+def test_an_empty_reference_is_not_no_reference():
+    found = measure(exam_with_tone(30), answers(recall={}, generalize=(), tone=tuple(VOICE)), [])
+    assert found.tone_drift is not None and math.isnan(found.tone_drift)
+
+
+def test_missing_tone_answers_are_an_error():
+    with pytest.raises(GateError, match="tone prompts"):
+        measure(exam_with_tone(31), answers(recall={}, generalize=(), tone=tuple(VOICE)), VOICE)
+
+
+def test_exam_and_answers_cross_process_boundaries():
+    given = answers(settings={"dtype": "float32"})
+    assert pickle.loads(pickle.dumps((EXAM, given))) == (EXAM, given)
+
+
+def test_every_question_is_asked_once():
+    exam = Exam(recall={"G0": (A, B)}, generalize=(B, C), tone_prompts=(Prompt("c?"), Prompt("c?", chat=True)))
+    assert exam.questions() == [Prompt("a?"), Prompt("b?"), Prompt("c?"), Prompt("c?", chat=True)]
+
+
+def test_all_texts_are_for_the_laws():
+    given = answers(tone=("t",), sampled=("s", "u"))
+    assert given.texts() == {
+        "recall Luna-G000": ("yes", "no", "yes"),
+        "recall Luna-G001": ("no",),
+        "recall Luna-G002": (),
+        "generalize": ("yes", "no"),
+        "tone": ("t",),
+        "sampled": ("s", "u"),
+    }

@@ -1,0 +1,142 @@
+"""Broken manifests: each names the field that is wrong and says what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ladder.errors import ManifestError
+from ladder.manifest import load_manifest, read_request
+
+GONE = "<take this key out>"
+REQUEST = "evolution_request."
+GENESIS = {REQUEST + "parent_gen": GONE, REQUEST + "grandparent_gen": GONE}
+PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
+FINE_TUNING = {REQUEST + "training_method": "supervised_fine_tuning"}
+LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
+
+# What is changed in a valid manifest, the field that the error names, and a piece of its text.
+BROKEN: list[tuple[dict[str, Any], str, str]] = [
+    # keys
+    ({"training_params.alfa": 1.0}, "training_params.alfa", "did you mean 'alpha'?"),
+    ({"training_params.batch-size": 4}, "training_params.batch-size", "did you mean 'batch_size'?"),
+    ({"lr": 1e-4}, "lr", "write training_params.lr"),
+    ({"stabilizers.temperature": 1.0}, "stabilizers.temperature", "training_params.temperature or stabilizers.dreams."),
+    ({DREAMS: {"cuont": 3}}, "stabilizers.dreams.cuont", "did you mean 'count'?"),
+    ({"training_params.qqq": 1}, "training_params.qqq", "known here: method, alpha"),
+    ({REQUEST + "child_gen": GONE}, REQUEST + "child_gen", "is missing (write it: Name of the generation"),
+    ({"evolution_request": GONE}, "evolution_request", "is missing (write it: Who comes from whom"),
+    # types and ranges
+    ({"training_params.lr": "1e-5"}, "training_params.lr", "found '1e-5', expected a number (write it without quotes"),
+    ({"training_params.steps": 1.5}, "training_params.steps", "found 1.5, expected a whole number"),
+    ({"training_params.steps": True}, "training_params.steps", "found true, expected a whole number"),
+    ({"training_params.steps": 10**400}, "training_params.steps", "expected less than 9007199254740992"),
+    ({"training_params.alpha": -0.1}, "training_params.alpha", "found -0.1, expected at least 0 (Weight of cross"),
+    ({"training_params.temperature": 0}, "training_params.temperature", "expected more than 0"),
+    ({"training_params.routing": "suprise"}, "training_params.routing", "did you mean 'surprise'?"),
+    ({"stabilizers.ema": "yes"}, "stabilizers.ema", "found 'yes', expected true or false"),
+    ({"stabilizers.ema_decay": 1.0}, "stabilizers.ema_decay", "expected less than 1"),
+    ({DREAMS: "on"}, "stabilizers.dreams", "expected a section of keys and values or true or false"),
+    ({"student.adapter": {"target_modules": 5}}, "student.adapter.target_modules", "a list or 'all-linear'"),
+    ({"data.train": "data/train.jsonl"}, "data.train", "write ['data/train.jsonl']"),
+    ({"data.train": []}, "data.train", "expected at least one entry"),
+    ({"data.train": [7]}, "data.train.0", "found 7, expected text"),
+    ({"gates": 3}, "gates", "expected a section of keys and values"),
+    ({"runtime.devices": {"student": "gpu"}}, "runtime.devices.student", "expected text of the form"),
+    ({"training_params.lr": float("nan")}, "training_params.lr", "found nan, expected a finite number"),
+    ({"training_params.lr": float("inf")}, "training_params.lr", "expected a finite number"),
+    # what no manifest may hold
+    ({"data.train": ["${HOME}/x.jsonl"]}, "data.train.0", "never interpolates"),
+    ({"evolution_request.${USER}": 1}, "evolution_request.'${USER}'", "never interpolates"),
+    ({"evolution_request.note": "a\0b"}, "evolution_request.note", "no text"),
+    ({"evolution_request.note": "\ud800"}, "evolution_request.note", "no text"),
+    # lineage
+    ({REQUEST + "child_gen": "Luna-11"}, REQUEST + "child_gen", "Luna-G010"),
+    ({REQUEST + "child_gen": "../x-G011"}, REQUEST + "child_gen", "is no generation name"),
+    ({REQUEST + "child_gen": "L" + "-l" * 32 + "-G011"}, REQUEST + "child_gen", "at most 64"),
+    ({REQUEST + "parent_gen": "Sol-G010"}, REQUEST + "parent_gen", "write Luna-G010"),
+    ({REQUEST + "parent_gen": "Luna-G011"}, REQUEST + "child_gen", "expected an index above Luna-G011"),
+    ({REQUEST + "grandparent_gen": "Luna-G010"}, REQUEST + "parent_gen", "gaps in the numbers are allowed"),
+    ({**FINE_TUNING, REQUEST + "parent_gen": GONE}, REQUEST + "grandparent_gen", "name the parent as well"),
+    ({**PRETRAINING, REQUEST + "branch": True}, REQUEST + "branch", "leave branch out"),
+    ({REQUEST + "training_method": "pretraining"}, REQUEST + "parent_gen", "use continual_pretraining"),
+    ({**PRETRAINING, "student.model": "m"}, "student.model", "initialises the student at random"),
+    ({**PRETRAINING, "student.adapter": {}}, "student.adapter", "train all weights"),
+    (GENESIS, REQUEST + "parent_gen", "is missing: teacher_student_distillation needs a parent"),
+    ({**GENESIS, **FINE_TUNING}, REQUEST + "parent_gen", "an existing folder in student.model"),
+    ({"student.model": "m"}, "student.model", "write teachers.teacher1.path"),
+    ({"student.architecture": {}}, "student.architecture", "use training_method pretraining"),
+    ({"teachers.teacher1": {"gen": 9}}, "teachers.teacher1.gen", "found 9, expected 10"),
+    ({"teachers.teacher2": {"gen": 10}}, "teachers.teacher2.gen", "write 9, or leave it out"),
+    ({"teachers.teacher1": {"role": "stabilizing_critic"}}, "teachers.teacher1.role", "expected 'primary'"),
+    ({"teachers.teacher2": {"role": "primary"}}, "teachers.teacher2.role", "expected 'stabilizing_critic'"),
+    ({"teachers.teacher2": {}, REQUEST + "grandparent_gen": GONE}, "teachers.teacher2", "write grandparent_gen"),
+    ({**PRETRAINING, "teachers.teacher1": {"gen": 0}}, "teachers.teacher1", "write parent_gen"),
+    # objective, batches, stabilizers
+    ({**FINE_TUNING, "training_params.method": "surprise_kd"}, "training_params.method", "leave it out"),
+    ({**FINE_TUNING, "training_params.routing": "seed"}, "training_params.routing", "leave it out"),
+    ({**FINE_TUNING, "training_params.granularity": "sequence"}, "training_params.granularity", "leave it out"),
+    ({"training_params.alpha": 0, "training_params.beta": 0}, "training_params.alpha", "alpha and beta are both 0"),
+    ({"training_params.granularity": "sequence"}, "training_params.granularity", "write routing: seed"),
+    ({"training_params.accumulation": 3}, "training_params.batch_size", "write batch_size 18"),
+    ({"training_params.accumulation": 32}, "training_params.batch_size", "write batch_size 32"),
+    ({"stabilizers.token_masking": True}, "stabilizers.token_masking", "list stabilizers.taboo_words"),
+    ({"stabilizers.taboo_words": ["synergy"]}, "stabilizers.taboo_words", "token_masking: true"),
+    ({"stabilizers.taboo_token_ids": [3]}, "stabilizers.taboo_token_ids", "token_masking: true"),
+    ({"stabilizers.token_masking": True, "stabilizers.taboo_words": [" "]}, "stabilizers.taboo_words.0", "no word"),
+    ({**PRETRAINING, DREAMS: True}, "stabilizers.dreams", "leave dreams out"),
+    ({REQUEST + "grandparent_gen": GONE, DREAMS: {"teacher": "both"}}, DREAMS + ".teacher", "write teacher1"),
+    ({DREAMS: {"min_new_tokens": 49}}, DREAMS + ".min_new_tokens", "at most max_new_tokens 48"),
+    ({DREAMS: True, "training_params.shares": {"dreams": 0}}, "training_params.shares.dreams", "share above 0"),
+    (
+        {"stabilizers.replay_buffer": True, "training_params.shares": {"replay": 0}},
+        "training_params.shares.replay",
+        "stabilizers.replay_buffer: false",
+    ),
+    ({**PRETRAINING, "student.architecture": {"hidden": 100}}, "student.architecture.hidden", "a multiple of 8"),
+    ({**PRETRAINING, "student.architecture": {"kv_heads": 3}}, "student.architecture.kv_heads", "divisor of heads 4"),
+    ({**PRETRAINING, "data.max_length": 1024}, "data.max_length", "max_positions 512"),
+    ({"student.adapter": {"target_modules": []}}, "student.adapter.target_modules", "all-linear"),
+    # data, gates, laws, budget
+    ({"data.probes": " "}, "data.probes", "found an empty path"),
+    ({"laws.allowed_sources": [""]}, "laws.allowed_sources.0", "found an empty path"),
+    ({"data.train": ["data/train.jsonl"] * 2}, "data.train", "name each file once"),
+    ({TONE + "reference": "None"}, TONE + "reference", "write none"),
+    ({TONE + "prompts": "data/prompts.txt"}, TONE + "prompts", "name a reference file"),
+    ({"gates.decoding": {"stop": [""]}}, "gates.decoding.stop.0", "every answer would be empty"),
+    ({LAW: ["a", "(b"]}, LAW + ".1", "is no regular expression"),
+    ({LAW: ["a*"]}, LAW + ".0", "matches every text"),
+    ({"budget.max_steps": 1199}, "budget.max_steps", "training_params.steps asks for 1200"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "fragment"), BROKEN, ids=[row[1] + ": " + row[2][:20] for row in BROKEN])
+def test_a_broken_manifest_names_field_and_remedy(write, change, changes, field, fragment):
+    path = write(change(changes))
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    assert caught.value.where == f"{path}: {field}"
+    assert fragment in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_the_manifest_that_all_of_them_spoil_is_valid(write, change):
+    assert read_request(write(change({}))).child.index == 11
+
+
+def test_several_problems_are_listed_in_one_error(write, change):
+    path = write(change({"training_params": {"alfa": 1, "steps": "many"}, "gates.tone.max_drift": 2.0}))
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    first, second, third = str(caught.value).splitlines()
+    assert first.startswith(f"{path}: training_params.steps: found 'many'")
+    assert second.startswith("  also training_params.alfa: unknown key")
+    assert third.startswith("  also gates.tone.max_drift: found 2.0, expected at most 1")
+    assert "3 problems in all" in third
+
+
+def test_a_flood_of_problems_is_cut(write, change):
+    with pytest.raises(ManifestError, match="and 80 more") as caught:
+        load_manifest(write(change({f"training_params.x{number}": 1 for number in range(100)})))
+    assert len(str(caught.value).splitlines()) == 21

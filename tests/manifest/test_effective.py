@@ -1,0 +1,62 @@
+"""Defaults that depend on other fields: recipe, routing, dreams, replay, architecture."""
+
+from __future__ import annotations
+
+import pytest
+
+from ladder.manifest import load_manifest
+from ladder.manifest.effective import effective
+from ladder.manifest.load import validated
+from ladder.manifest.schema import Architecture, Dreams
+
+REQUEST = "evolution_request."
+GENESIS = {REQUEST + "parent_gen": "<take this key out>", REQUEST + "grandparent_gen": "<take this key out>"}
+PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
+CONTINUAL = {REQUEST + "training_method": "continual_pretraining"}
+FROM_FOLDER = {**GENESIS, REQUEST + "training_method": "supervised_fine_tuning", "student.model": "models/base"}
+BLENDING = {"training_params.method": "logit_blending_kd"}
+
+MEANT = [
+    ({}, "surprise_kd", "surprise", Dreams(), True),
+    ({"training_params.method": "surprise_kd"}, "surprise_kd", "surprise", Dreams(), True),
+    (BLENDING, "logit_blending_kd", "seed", False, True),
+    ({**BLENDING, "training_params.routing": "surprise"}, "logit_blending_kd", "surprise", False, True),
+    ({"training_params.routing": "seed"}, "surprise_kd", "seed", Dreams(), True),
+    ({**BLENDING, "stabilizers.dreams": True}, "logit_blending_kd", "seed", Dreams(), True),
+    ({**BLENDING, "stabilizers.dreams": {"count": 9}}, "logit_blending_kd", "seed", Dreams(count=9), True),
+    ({"stabilizers.dreams": False}, "surprise_kd", "surprise", False, True),
+    ({"training_params.shares": {"dreams": 0}}, "surprise_kd", "surprise", False, True),
+    ({"training_params.shares": {"replay": 0}}, "surprise_kd", "surprise", Dreams(), False),
+    (CONTINUAL, None, None, Dreams(), True),
+    (PRETRAINING, None, None, False, True),
+    (FROM_FOLDER, None, None, False, True),
+]
+
+
+@pytest.mark.parametrize(("changes", "recipe", "routing", "dreams", "replay"), MEANT)
+def test_what_a_manifest_means(write, change, changes, recipe, routing, dreams, replay):
+    manifest = effective(load_manifest(write(change(changes))))
+    assert (manifest.training_params.method, manifest.training_params.routing) == (recipe, routing)
+    assert manifest.stabilizers.dreams == dreams
+    assert manifest.stabilizers.replay_buffer is replay
+
+
+@pytest.mark.parametrize("changes", [row[0] for row in MEANT])
+def test_the_effective_manifest_is_a_manifest_that_means_itself(write, change, changes):
+    manifest = effective(load_manifest(write(change(changes))))
+    document = manifest.model_dump(mode="json")
+    again = validated(document, "again")
+    assert effective(again).model_dump() == again.model_dump() == manifest.model_dump()
+
+
+def test_pretraining_without_an_architecture_gets_the_default_one(write, change):
+    assert effective(load_manifest(write(change(PRETRAINING)))).student.architecture == Architecture()
+    small = {**PRETRAINING, "student.architecture": {"layers": 2}}
+    assert effective(load_manifest(write(change(small)))).student.architecture == Architecture(layers=2)
+    assert effective(load_manifest(write(change(FROM_FOLDER)))).student.architecture is None
+
+
+def test_sections_are_immutable_once_read(write, change):
+    manifest = load_manifest(write(change({})))
+    with pytest.raises(ValueError, match="frozen"):
+        manifest.training_params.lr = 1.0

@@ -1,0 +1,129 @@
+"""Reading the files that a manifest names: they exist, they lie where data may come from, and they are digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+
+import pytest
+
+from ladder.errors import ManifestError
+from ladder.manifest import Name, read_request
+
+EVERY_FILE = {
+    "data.train": ["data/train.jsonl", "./data/more.jsonl"],
+    "data.chat_template": "data/chat.jinja",
+    "gates.tone": {"reference": "data/voice.txt", "prompts": "data/prompts.txt"},
+    "stabilizers.dreams": {"prompts": "data/prompts.txt"},
+}
+
+
+def test_a_request_knows_names_and_every_file(write, change):
+    path = write(change(EVERY_FILE))
+    request = read_request(path)
+    assert (request.child, request.parent, request.grandparent) == (Name("Luna", 11), Name("Luna", 10), Name("Luna", 9))
+    train = ["data/train.jsonl", "./data/more.jsonl"]
+    assert list(request.files) == [*train, "data/probes.jsonl", "data/chat.jinja", "data/voice.txt", "data/prompts.txt"]
+    for relative, digest in request.files.items():
+        assert request.file(relative) == (path.parent / relative).resolve()
+        assert digest == hashlib.sha256((path.parent / relative).read_bytes()).hexdigest()
+    with pytest.raises(ManifestError, match="is no file of this manifest"):
+        request.file("data/other.jsonl")
+
+
+def test_a_genesis_has_no_parents(write, change):
+    gone = "<take this key out>"
+    names = {"evolution_request.parent_gen": gone, "evolution_request.grandparent_gen": gone}
+    request = read_request(write(change({**names, "evolution_request.training_method": "pretraining"})))
+    assert (request.parent, request.grandparent) == (None, None)
+
+
+def test_the_document_is_json_and_can_be_read_again(write, change):
+    request = read_request(write(change(EVERY_FILE)))
+    document = json.loads(json.dumps(request.document()))
+    assert document["digest"] == request.digest
+    assert document["files"] == request.files
+    assert read_request(write(document["manifest"], "again.json")).digest == request.digest
+    assert pickle.loads(pickle.dumps(request)) == request
+
+
+def test_reading_works_from_any_folder(write, change, monkeypatch):
+    path = write(change({}))
+    digest = read_request(path).digest
+    monkeypatch.chdir(path.parent / "data")
+    request = read_request("../manifest.json")
+    assert request.digest == digest
+    assert request.file("data/train.jsonl").is_file()
+
+
+MISSING = [
+    ({"data": "<take this key out>"}, "data", 'add "data"'),
+    ({"data.train": ["data/train.jsonl", "data/none.jsonl"]}, "data.train.1", "does not exist"),
+    ({"data.probes": "data"}, "data.probes", "is no regular file"),
+    ({"data.chat_template": "x.jinja"}, "data.chat_template", "does not exist"),
+    ({"gates.tone.reference": "NOPE.txt"}, "gates.tone.reference", "does not exist"),
+    ({"gates.tone": {"reference": "data/voice.txt", "prompts": "p"}}, "gates.tone.prompts", "does not exist"),
+    ({"stabilizers.dreams": {"prompts": "starts"}}, "stabilizers.dreams.prompts", "does not exist"),
+    ({"data.train": ["data/" + "x" * 300]}, "data.train.0", "cannot be read"),
+    ({"teachers.teacher1": {"path": "models/x"}}, "teachers.teacher1.path", "or leave path out"),
+    ({"teachers.teacher2": {"path": "data/train.jsonl"}}, "teachers.teacher2.path", "is no existing folder"),
+    ({"laws.allowed_sources": [".", "elsewhere"]}, "laws.allowed_sources.1", "name an existing folder"),
+    ({"data.train": ["/etc/hostname"]}, "data.train.0", "outside the allowed sources"),
+    ({"data.train": ["../x.jsonl"]}, "data.train.0", "add its folder to laws.allowed_sources"),
+    ({"laws.allowed_sources": ["models"]}, "laws.allowed_sources.0", "also data.train.0: 'data/train.jsonl' leads to"),
+    ({"data.train": ["data/probes.jsonl"]}, "data.probes", "hold other questions out"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "fragment"), MISSING)
+def test_what_cannot_be_read_is_named(write, change, changes, field, fragment):
+    path = write(change(changes))
+    with pytest.raises(ManifestError) as caught:
+        read_request(path)
+    assert caught.value.where == f"{path}: {field}"
+    assert fragment in str(caught.value)
+
+
+def test_student_model_must_exist(write, change):
+    gone = "<take this key out>"
+    changes = {
+        "evolution_request.parent_gen": gone,
+        "evolution_request.grandparent_gen": gone,
+        "evolution_request.training_method": "supervised_fine_tuning",
+        "student.model": "base",
+    }
+    path = write(change(changes))
+    with pytest.raises(ManifestError, match=r"student\.model: 'base' is no existing folder"):
+        read_request(path)
+    (path.parent / "base").mkdir()
+    assert read_request(path).folder("base").is_dir()
+
+
+def test_a_link_that_leads_outside_is_refused_with_both_paths(write, change, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "secret.jsonl").write_text("{}\n")
+    path = write(change({"data.train": ["data/link.jsonl"]}))
+    os.symlink(outside / "secret.jsonl", path.parent / "data" / "link.jsonl")
+    with pytest.raises(ManifestError) as caught:
+        read_request(path)
+    assert f"leads to {outside / 'secret.jsonl'}, outside the allowed sources {path.parent}" in str(caught.value)
+    allowed = change({"data.train": ["data/link.jsonl"], "laws.allowed_sources": [".", str(outside)]})
+    assert "data/link.jsonl" in read_request(write(allowed)).files
+
+
+def test_a_neighbour_with_the_same_beginning_is_outside(write, change, tmp_path):
+    (tmp_path / "database").mkdir()
+    (tmp_path / "database" / "x.jsonl").write_text("{}\n")
+    path = write(change({"data": {"train": ["database/x.jsonl"]}, "laws.allowed_sources": ["data"]}))
+    with pytest.raises(ManifestError, match="outside the allowed sources"):
+        read_request(path)
+
+
+def test_links_that_run_in_a_circle_and_pipes_are_no_files(write, change, tmp_path):
+    os.symlink(tmp_path / "data" / "loop", tmp_path / "data" / "loop")
+    os.mkfifo(tmp_path / "data" / "pipe")
+    for name in ("loop", "pipe"):
+        with pytest.raises(ManifestError, match=r"data\.train\.0"):
+            read_request(write(change({"data.train": [f"data/{name}"]})))

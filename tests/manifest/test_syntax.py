@@ -1,0 +1,121 @@
+"""Files that are no manifests at all: bad syntax says where, hostile files are refused fast and without effect."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ladder.errors import ManifestError
+from ladder.manifest import load_manifest
+
+YAML = """
+evolution_request: {child_gen: Luna-G000, training_method: pretraining}
+stabilizers: {token_masking: true, taboo_words: [no, on, 12:30, 2025-01-01, 010]}
+training_params: {lr: 1e-5, weight_decay: 0}
+"""
+PLACED = [
+    ("m.json", '{"a": 1,\n "b" 2}', "line 2, column 6"),
+    ("m.json", "", "line 1, column 1"),
+    ("m.json", '{"a": 1}\n{"b": 1}', "line 2, column 1"),
+    ("m.yaml", "a: 1\nb: [1, 2\n", "line 3, column 1"),
+    ("m.yaml", "a: 1\nb: 2\na: 3\n", "line 3, column 1"),
+    ("m.yaml", "a: !!python/object/apply:os.system [id]\n", "line 1, column 4"),
+    ("m.yaml", "a: !!binary aGk=\n", "line 1, column 4"),
+    ("m.yaml", "a: &x 1\nb: *x\n", "line 2, column 4"),
+    ("m.yaml", "a: &x {b: 1}\nc:\n  <<: *x\n", "line 3, column 7"),
+    ("m.yaml", "7: x\n", "line 1, column 1"),
+    ("m.yaml", "a: 1\n---\nb: 1\n", "line 2, column 1"),
+    ("m.yaml", "a: b\x07\n", "line 1, column 5"),
+    ("m.yaml", "a: " + "[" * 30 + "]" * 30, "line 1, column 24"),
+    ("m.toml", "a = 1\nb = \n", "line 2, column 5"),
+    ("m.toml", "a = 1\na = 2\n", "line 2, column 6"),
+    ("m.toml", 'a = "open', "line 1, column 10"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "place"), PLACED)
+def test_bad_syntax_says_line_and_column(write, name, text, place):
+    path = write(text, name)
+    with pytest.raises(ManifestError, match="cannot be read as") as caught:
+        load_manifest(path)
+    assert caught.value.where == f"{path}: {place}"
+
+
+WHOLE_FILES = [
+    ("m.json", '{"a": 1, "a": 2}', "the key 'a' is written twice, see line 1"),
+    ("m.json", '{"s": {"a": 1,\n"b": 1,\n"a": 2}}', "see line 1, 3"),
+    ("m.json", "[1]", "found a list, expected sections at the top level"),
+    ("m.yaml", "", "found null, expected sections"),
+    ("m.yaml", "- a\n", "found a list"),
+    ("m.json", b'{"a": "\xff"}', "not UTF-8"),
+    ("m.yaml", b"a: 1\nb: \xe9\n", "not UTF-8"),
+    ("m.xml", "<a/>", "unknown kind of manifest '.xml'"),
+    ("manifest", "{}", "unknown kind of manifest 'manifest'"),
+    ("m.json", '{"a": ' + "9" * 5000 + "}", "cannot be read"),
+    ("m.yaml", "a: " + "9" * 5000, "cannot be read"),
+    ("m.toml", "a = " + "9" * 5000, "cannot be read"),
+    ("m.toml", "a = 2025-99-01", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "fragment"), WHOLE_FILES)
+def test_what_is_no_manifest(write, name, text, fragment):
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write(text, name))
+    assert fragment in str(caught.value)
+
+
+HOSTILE = [
+    ("m.json", "[" * 990_000, "nested deeper than 20"),
+    ("m.json", '{"a":' * 160_000, "nested deeper than 20"),
+    ("m.json", '{"a":' * 21 + "1" + "}" * 21, "nested deeper than 20"),
+    ("m.yaml", "a: " + "[" * 900_000, "nesting that is too deep"),
+    ("m.yaml", "- " * 400_000, "nesting that is too deep"),
+    ("m.toml", "a = " + "[" * 900_000, "nested deeper than 20"),
+    ("m.toml", ".".join("a" * 490_000) + " = 1", "nested deeper than 20"),
+    ("m.toml", "b = {x" + ' . "a"' * 160_000 + "= 1}", "nested deeper than 20"),
+    ("m.json", '{"evolution_request": "' + "x" * 2_000_000 + '"}', "larger than 1,000,000 bytes"),
+    ("m.json", "{" + ",".join(f'"k{n}":1' for n in range(60_000)) + ',"k0":1}', "the key 'k0' is written twice"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "fragment"), HOSTILE, ids=[f"{row[0]}-{row[1][:9]}" for row in HOSTILE])
+def test_hostile_files_are_refused_fast(write, name, text, fragment):
+    path = write(text, name)
+    began = time.monotonic()
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    assert fragment in str(caught.value)
+    assert len(str(caught.value)) < 2_000
+    assert time.monotonic() - began < 5
+
+
+def test_exactly_twenty_levels_are_read(write):
+    with pytest.raises(ManifestError, match="unknown key"):
+        load_manifest(write('{"a":' * 20 + "1" + "}" * 20))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.json", "No such file"),
+        ("folder.json", "no regular file"),
+        ("a\0b.json", "null byte"),
+        ("x" * 300 + ".json", "too long"),
+    ],
+)
+def test_a_path_that_is_no_file(tmp_path, name, reason):
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ManifestError, match=f"the manifest cannot be read: .*{reason}"):
+        load_manifest(f"{tmp_path}/{name}")
+
+
+def test_yaml_words_stay_words_and_numbers_are_numbers(write):
+    manifest = load_manifest(write(YAML, "m.yaml"))
+    assert manifest.stabilizers.taboo_words == ["no", "on", "12:30", "2025-01-01", "010"]
+    assert (manifest.training_params.lr, manifest.training_params.weight_decay) == (1e-5, 0.0)
+
+
+def test_a_byte_order_mark_and_a_capital_suffix_are_accepted(write, change):
+    assert load_manifest(write(b"\xef\xbb\xbf" + YAML.encode(), "m.YAML")).evolution_request.child_gen == "Luna-G000"

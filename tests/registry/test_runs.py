@@ -1,0 +1,85 @@
+"""Runs: opened once for a manifest, steps logged once."""
+
+from __future__ import annotations
+
+import pytest
+
+from ladder.errors import RegistryError
+from ladder.manifest.names import Name
+from ladder.registry import open_registry
+
+CHILD = Name("Luna", 1)
+
+
+def start(registry, digest="d" * 64, **more):
+    return registry.start_run(CHILD, params={}, parents=[], tags={"manifest_digest": digest}, **more)
+
+
+def test_params_tags_and_teachers(registry, make):
+    teachers = [registry.record(make(f"Luna-G00{index}", index / 10)) for index in (0, 2)]
+    params = {"training_params": {"lr": 1e-5, "shares": {"new": 0.5}}, "data": {"train": ["a.jsonl"]}, "seeds": {}}
+    run_id = registry.start_run(CHILD, params=params, parents=teachers, tags={"manifest_digest": "d" * 64})
+    run = registry.store.client.get_run(run_id)
+    assert run.data.params == {
+        "training_params.lr": "1e-05",
+        "training_params.shares.new": "0.5",
+        "data.train": '["a.jsonl"]',
+        "seeds": "{}",
+    }
+    assert run.data.tags["ladder.manifest_digest"] == "d" * 64
+    assert run.data.tags["mlflow.runName"] == "Luna-G001"
+    assert {each.model_id for each in run.inputs.model_inputs} == {each.model_id for each in teachers}
+
+
+def test_a_run_that_was_cut_off_is_opened_again(registry, make):
+    parent = registry.record(make("Luna-G000"))
+    first = registry.start_run(CHILD, params={"a": 1}, parents=[parent], tags={"manifest_digest": "d" * 64})
+    again = registry.start_run(CHILD, params={"a": 1}, parents=[parent], tags={"manifest_digest": "d" * 64})
+    assert first == again
+    assert start(registry, "e" * 64) != first
+    assert registry.start_run(CHILD) != first
+
+
+def test_a_failed_run_says_why_and_is_opened_again(registry):
+    run_id = start(registry)
+    registry.fail_run(run_id, "the disk is full")
+    run = registry.store.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["ladder.verdict"]) == ("FAILED", "FAILED")
+    assert run.data.tags["ladder.reason"] == "the disk is full"
+    assert start(registry) == run_id
+    run = registry.store.client.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert "ladder.verdict" not in run.data.tags
+
+
+def test_a_run_that_led_to_a_verdict_is_not_opened_again(registry, make):
+    candidate = make("Luna-G001")
+    run_id = registry.start_run(CHILD, tags={"manifest_digest": candidate.manifest_digest})
+    registry.record(type(candidate)(**{**vars(candidate), "run_id": run_id}))
+    assert registry.start_run(CHILD, tags={"manifest_digest": candidate.manifest_digest}) != run_id
+
+
+def test_steps_are_logged_once(registry, home):
+    run_id = start(registry)
+    rows = [(step, {"loss": 1.0 / (step + 1), "tokens": 16.0 * step}) for step in range(700)]
+    registry.log_steps(run_id, rows[:400])
+    registry.log_steps(run_id, rows[390:500])
+    open_registry(home).log_steps(run_id, [(step, {"loss": -1.0, "tokens": -1.0}) for step in range(490)] + rows[490:])
+    for key in ("loss", "tokens"):
+        history = registry.store.client.get_metric_history(run_id, key)
+        assert [metric.step for metric in sorted(history, key=lambda each: each.step)] == list(range(700))
+        assert min(metric.value for metric in history) >= 0
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(registry):
+    run_id = start(registry)
+    experiment = registry.store.client.get_run(run_id).info.experiment_id
+    registry.store.client.delete_experiment(experiment)
+    with pytest.raises(RegistryError, match="mlflow experiments restore --experiment-id"):
+        start(registry)
+
+
+def test_a_model_of_somebody_else_is_left_alone(registry, make):
+    registry.store.client.create_registered_model("Luna")
+    with pytest.raises(RegistryError, match="did not create"):
+        registry.record(make("Luna-G000"))
