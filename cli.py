@@ -46,10 +46,14 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")]) -
 @app.command(rich_help_panel=RUN)
 def plan(manifests: Manifests, home: Home = HOME, as_json: Json = False) -> None:
     """Validate everything and print what a run would do and cost. Spends nothing."""
+    from ladder.manifest import read_requests
+
+    requests = read_requests(manifests)
+
     from ladder.plan import make_plans
     from ladder.report.plans import plan_text
 
-    plans = make_plans(manifests, home)
+    plans = make_plans(requests, home)
     _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
 
 
@@ -65,12 +69,16 @@ def evolve(
 
     Exit codes: 0 promoted, 1 failed, 2 usage, 3 a gate rejected the child, 4 passed but not promoted.
     """
+    from ladder.manifest import read_requests
+
+    requests = read_requests(manifests)
+
     from ladder.evolve import evolve as run
     from ladder.evolve import worst
     from ladder.report.console import Console
     from ladder.report.outcomes import outcome_text
 
-    outcomes = run(manifests, home, Console(quiet=quiet), address)
+    outcomes = run(requests, home, Console(quiet=quiet), address)
     _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
     raise typer.Exit(worst(outcomes))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ladder.errors import LadderError
 from ladder.evolve import evolve, worst
+from ladder.manifest import read_requests
 from ladder.report.console import Console
 
 VERDICTS = (0, 3, 4)
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     given = parser.parse_args(arguments)
     try:
-        outcomes = evolve(given.manifests, given.home, Console())
+        outcomes = evolve(read_requests(given.manifests), given.home, Console())
     except LadderError as error:
         print(f"ladder: {error}", file=sys.stderr)
         return error.exit_code

@@ -18,7 +18,7 @@ from ladder.examination import examine, read_report
 from ladder.gates import GateReport
 from ladder.importing import import_teachers
 from ladder.lesson import read_lesson
-from ladder.manifest import Request, discover, read_request
+from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
@@ -50,17 +50,16 @@ class Outcome:
     trained: bool = True
 
 
-def evolve(paths: Sequence[Path], home: Path, console: Console, address: str | None = None) -> list[Outcome]:
-    """Run manifests, or folders of them, in ladder order.
+def evolve(
+    requests: Sequence[Request], home: Path, console: Console, address: str | None = None
+) -> list[Outcome]:
+    """Carry out manifests in order (``ladder.manifest.read_requests`` puts them in the ladder's).
 
-    All manifests are read before anything is written. An error ends its own manifest: children whose parent was not
-    promoted are BLOCKED, and the rest goes on.
+    An error ends its own manifest: children whose parent was not promoted are BLOCKED, and the rest goes on.
 
     Raises:
-        ManifestError: a manifest cannot be read.
         Interrupted: the person at the keyboard stopped the run; the same command goes on.
     """
-    requests = [read_request(path) for path in discover(paths)]
     registry = open_registry(home)
     with Session(address) as session:
         work = Workshop(home, registry, session, console)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ladder.errors import DataError
 from ladder.manifest import Request
 from ladder.manifest.schema import Data
 from ladder.methods import method_of
+from ladder.models.generation import pad_id
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
@@ -83,9 +83,7 @@ def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequenc
     """
     params, seeds = request.manifest.training_params, request.manifest.seeds
     pools = build_pools(request, start, lesson, dreams)
-    tokenizer = load_tokenizer(start)
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    data = data_of(request)
+    pad, data = pad_id(load_tokenizer(start)), data_of(request)
     return Batches(
         pools,
         params.shares.model_dump(),
@@ -115,13 +113,6 @@ def describe_pools(pools: Mapping[str, Sequence[Example]]) -> str:
     parts = [f"{source} {len(rows)} rows, {sum(map(len, rows))} tokens" for source, rows in pools.items()]
     cut = sum(example.truncated for rows in pools.values() for example in rows)
     return "; ".join(parts) + (f"; {cut} rows cut to data.max_length" if cut else "")
-
-
-def copy_sidecar(source: Path | None, target: Path) -> None:
-    """Copy a file that the child leaves behind, where there is one."""
-    if source is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
 
 
 def _check_gold(rows: Sequence[Row], method: str) -> None:

@@ -19,7 +19,7 @@ from ladder.data.rows import read_rows
 from ladder.errors import HeadMoved, NotFound
 from ladder.gates import read_probes
 from ladder.lesson import data_of
-from ladder.manifest import Request, discover, read_request
+from ladder.manifest import Request
 from ladder.manifest.schema import Architecture, Dreams
 from ladder.methods import method_of
 from ladder.models.digest import weight_files
@@ -68,13 +68,12 @@ class Plan:
         return asdict(self)
 
 
-def make_plans(paths: Sequence[Path], home: Path) -> list[Plan]:
-    """Validate manifests and everything they name, and price them in ladder order.
+def make_plans(requests: Sequence[Request], home: Path) -> list[Plan]:
+    """Validate everything that manifests name, and price them in order.
 
     Raises:
         ManifestError, DataError: as the run would.
     """
-    requests = [read_request(path) for path in discover(paths)]
     registry = _existing(home)
     planned = {str(request.child) for request in requests}
     return [_plan(request, registry, planned) for request in requests]

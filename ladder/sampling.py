@@ -9,6 +9,7 @@ import torch
 
 from ladder.data.examples import begin_ids, chat_ids, text_ids
 from ladder.errors import ModelError
+from ladder.models.generation import end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
 
 
@@ -26,16 +27,13 @@ def answer(
         raise ModelError("this generation has no chat template", where="--chat", remedy="leave --chat out")
     torch.manual_seed(seed)
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    ends = sorted(end_ids(model, tokenizer)) or None
+    settings = {"max_new_tokens": max_new_tokens, "pad_token_id": pad_id(tokenizer), "eos_token_id": ends, **drawn}
     answers = []
     for prompt in prompts:
         turn = [{"role": "user", "content": prompt}]
         ids = chat_ids(tokenizer, turn, opening=True) if chat else begin_ids(tokenizer) + text_ids(tokenizer, prompt)
-        output = model.generate(
-            input_ids=torch.tensor([ids]),
-            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            **drawn,
-        )
+        with generation_settings(model, **settings):
+            output = model.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long())
         answers.append(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True).strip())
     return answers

@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import ladder
 from ladder.errors import UsageError
-from ladder.manifest import discover, read_request
+from ladder.manifest import read_requests
 
 EXCLUDED = [".venv", ".git", ".ladder", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"]
 """Folders that never travel: environments, caches and homes."""
@@ -33,10 +33,7 @@ def submit(manifests: Sequence[Path], address: str, home: Path, working_dir: Pat
         UsageError: a manifest lies outside ``working_dir``, or a sqlite home would be used from afar.
     """
     root = working_dir.resolve()
-    relative = [_inside(path, root) for path in discover(manifests)]
-    for path in manifests:
-        for manifest in discover([path]):
-            read_request(manifest)
+    relative = [_inside(request.path, root) for request in read_requests(manifests)]
     remote_home = _check_home(home, address)
     return _run(address, _entrypoint(relative, remote_home), _runtime_env(root), wait=wait)
 

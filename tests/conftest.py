@@ -7,6 +7,11 @@ inherit it. Nothing heavy is imported here.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 SWITCHES = {
     "HF_HUB_OFFLINE": "1",
@@ -28,3 +33,52 @@ PERSONAL = ("LADDER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_AD
 os.environ.update(SWITCHES)
 for name in PERSONAL:
     os.environ.pop(name, None)
+
+
+TEMPLATE = (
+    "{% for message in messages %}<|begin|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|begin|>assistant\n{% endif %}"
+)
+"""A chat template that only appends, for the three control tokens of a tokenizer from scratch."""
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Byte-level BPE of 300 ids with a chat template. Shared: copy it before changing it."""
+    from ladder.models.scratch import train_tokenizer
+
+    texts = ["the moon is a quiet friend of the sea", "who is luna? luna is the moon", "the tide follows the moon"]
+    made = train_tokenizer(texts * 3, 300)
+    made.chat_template = TEMPLATE
+    return made
+
+
+@pytest.fixture(scope="session")
+def make_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``make_folder(seed, **architecture)``: the folder of a random Llama with 1 layer and 32 hidden numbers."""
+    from ladder.manifest.schema import Architecture
+    from ladder.models.save import save_folder, save_model
+    from ladder.models.scratch import fresh_model
+
+    def make(seed: int, **shape: Any) -> Path:
+        sizes = {"layers": 1, "hidden": 32, "heads": 2, "intermediate": 32, "max_positions": 64, **shape}
+        model = fresh_model(Architecture(**sizes), tokenizer, seed)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(6)  # Otherwise every distribution is nearly uniform, and models hardly differ.
+        folder = tmp_path_factory.mktemp("llama") / "model"
+        return save_folder(folder, lambda target: save_model(target, model, tokenizer))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def parent(make_folder: Callable[..., Path]) -> Path:
+    """The folder of a tiny random Llama. Read only."""
+    return make_folder(1)
+
+
+@pytest.fixture(scope="session")
+def grandparent(make_folder: Callable[..., Path]) -> Path:
+    """Another one, with the same tokenizer. Read only."""
+    return make_folder(2)

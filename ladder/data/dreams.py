@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ladder.data.examples import Example, begin_ids, chat_ids, text_ids
 from ladder.data.rows import Row
 from ladder.errors import DataError, ModelError
+from ladder.models.generation import end_ids, generation_settings, pad_id
 
 BLOCK = 64
 """Dreams written with one seed; a block is the unit that can be written again alone."""
@@ -129,25 +130,29 @@ def _sample(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[int]], sampling: Sampling
 ) -> list[list[int]]:
     """Continue each prompt up to and including its end token."""
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad, ends = pad_id(tokenizer), end_ids(model, tokenizer)
     width = max(len(ids) for ids in prompts)
     left = [width - len(ids) for ids in prompts]
-    output_BT = model.generate(
-        input_ids=torch.tensor([[pad] * gap + ids for gap, ids in zip(left, prompts, strict=True)], device=model.device),
-        attention_mask=torch.tensor([[0] * gap + [1] * (width - gap) for gap in left], device=model.device),
+    padded_BT = torch.tensor([[pad] * gap + ids for gap, ids in zip(left, prompts, strict=True)], device=model.device)
+    mask_BT = torch.tensor([[0] * gap + [1] * (width - gap) for gap in left], device=model.device)
+    with generation_settings(
+        model,
         do_sample=True,
         temperature=sampling.temperature,
         top_k=0,
         top_p=1.0,
         max_new_tokens=sampling.max_new_tokens,
         pad_token_id=pad,
+        eos_token_id=sorted(ends) or None,
         suppress_tokens=list(sampling.taboo_ids) or None,
-    )
-    return [ids + _until_end(row[width:], tokenizer.eos_token_id) for ids, row in zip(prompts, output_BT.tolist(), strict=True)]
+    ):
+        output_BT = model.generate(input_ids=padded_BT, attention_mask=mask_BT).tolist()
+    return [ids + _until_end(row[width:], ends) for ids, row in zip(prompts, output_BT, strict=True)]
 
 
-def _until_end(ids: list[int], end: int | None) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    length = next((position for position, token in enumerate(ids, 1) if token in ends), len(ids))
+    return ids[:length]
 
 
 def to_jsonl(dreams: Sequence[Dream]) -> str:

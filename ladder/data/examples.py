@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from ladder.data.rows import Row
 from ladder.errors import DataError
 
-TEACHER1, TEACHER2 = 1, 2
+_BREAK = "\ufdd0"  # A noncharacter, which Unicode keeps out of texts that are exchanged.
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, encodin
     """Encode rows in order.
 
     Raises:
-        DataError: a row leaves nothing to train on after truncation, or needs a chat template that is not there.
+        DataError: a row leaves nothing to train on after truncation, needs a chat template that is not there, or is
+            refused by the chat template.
     """
     return [_encode(row, tokenizer, encoding) for row in rows]
 
@@ -95,10 +97,21 @@ def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) 
 
 
 def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
-    """Render each prefix of the conversation; what an assistant turn adds is its completion."""
-    messages = row.fields["messages"]
     if tokenizer.chat_template is None:
         raise DataError("the tokenizer has no chat template", where=row.where, remedy="name one in data.chat_template")
+    try:
+        return _rendered(row, tokenizer, completion_only)
+    except TemplateError as error:
+        raise DataError(
+            f"the chat template refuses this conversation: {error}",
+            where=row.where,
+            remedy="write the roles in an order that it knows, or name another one in data.chat_template",
+        ) from error
+
+
+def _rendered(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
+    """Render each prefix of the conversation; what an assistant turn adds is its completion."""
+    messages = row.fields["messages"]
     ids = chat_ids(tokenizer, messages, opening=False)
     if not completion_only:
         return ids, [True] * len(ids)
@@ -118,9 +131,22 @@ def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only:
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool) -> list[int]:
-    """Ids of a rendered conversation; ``opening`` adds the start of the assistant's turn."""
-    rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opening)
-    return tokenizer.encode(rendered, add_special_tokens=False)
+    """Ids of a rendered conversation; ``opening`` adds the start of the assistant's turn.
+
+    Control tokens are the template's alone: one that is written in a message is read as plain characters.
+    """
+    broken = [message | {"content": _break_controls(tokenizer, message["content"])} for message in messages]
+    rendered = tokenizer.apply_chat_template(broken, tokenize=False, add_generation_prompt=opening)
+    return [token for part in rendered.split(_BREAK) for token in tokenizer.encode(part, add_special_tokens=False)]
+
+
+def _break_controls(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """The text with a mark after the first character of each control token. The rendered conversation is cut at the
+    marks before it is encoded, so that no token matches there."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, token.content[0] + _BREAK + token.content[1:])
+    return text
 
 
 def _end_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:

@@ -99,6 +99,12 @@ def _check_messages(messages: Any, where: str) -> None:
                 f"found message {_short(message)}, expected role (one of {', '.join(_ROLES)}) and content", where=where
             )
         _check_text("content", message["content"], where)
+    if messages[0]["role"] == "assistant":
+        raise DataError(
+            "the first message is the assistant's",
+            where=where,
+            remedy='begin with what it answers, or write the row as {"text"}',
+        )
     if messages[-1]["role"] != "assistant":
         raise DataError(
             f"the last message is the {messages[-1]['role']}'s", where=where, remedy="end with the assistant's answer"

@@ -116,7 +116,8 @@ def _surprisal(student_NV: Tensor, labels_N: Tensor, rows_N: Tensor) -> Tensor:
     """-ln p_s(y), [N]; 0 outside ``rows_N``."""
     log_s_NV = log_probabilities(_only(student_NV, rows_N))
     columns_N1 = labels_N.long().where(rows_N, 0).unsqueeze(-1)
-    return -log_s_NV.gather(-1, columns_N1).squeeze(-1).where(rows_N, 0.0)
+    surprisal_N = -log_s_NV.gather(-1, columns_N1).squeeze(-1)
+    return surprisal_N.where(rows_N, 0.0)
 
 
 def _distillation(

@@ -7,14 +7,13 @@ settings that a folder carries for its users (``generation_config.json``) play n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
+from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
 from ladder.data.examples import begin_ids, chat_ids, text_ids
 from ladder.errors import GateError
@@ -22,6 +21,7 @@ from ladder.gates.exam import Answers, Exam, Sampling
 from ladder.gates.probes import Prompt
 from ladder.manifest.schema import Decoding
 from ladder.models.digest import folder_digest
+from ladder.models.generation import end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
 
 
@@ -163,8 +163,8 @@ class _Writer:
     ) -> None:
         self.model, self.tokenizer, self.stop = model, tokenizer, stop
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
-        self.ends = _end_ids(model, tokenizer)
-        self.pad = next((id_ for id_ in (tokenizer.pad_token_id, *sorted(self.ends)) if id_ is not None), 0)
+        self.ends = end_ids(model, tokenizer)
+        self.pad = pad_id(tokenizer)
         self.banned = _banned(model, tokenizer, taboo_ids)
 
     def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[str]:
@@ -184,7 +184,8 @@ class _Writer:
         width = max(map(len, prompts))
         padded = [[self.pad] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        with _plain_generation(self.model, self.max_new_tokens, self.pad, self.ends):
+        settings = {"max_new_tokens": self.max_new_tokens, "do_sample": False, "pad_token_id": self.pad}
+        with generation_settings(self.model, eos_token_id=sorted(self.ends) or None, **settings):
             output = self.model.generate(
                 input_ids=torch.tensor(padded, device=self.model.device),
                 attention_mask=torch.tensor(mask, device=self.model.device),
@@ -241,28 +242,6 @@ class _SaidStop(StoppingCriteria):
                 if any(stop in text for stop in self.writer.stop):
                     self.done.add(row)
         return torch.tensor([row in self.done for row in range(len(written))], device=input_ids.device)
-
-
-@contextmanager
-def _plain_generation(model: PreTrainedModel, max_new_tokens: int, pad: int, ends: set[int]) -> Iterator[None]:
-    """Put plain greedy decoding in place of the model's own settings, which generation would fall back to."""
-    original = model.generation_config
-    model.generation_config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=sorted(ends) or None
-    )
-    try:
-        yield
-    finally:
-        model.generation_config = original
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """Every id that ends a text by the word of tokenizer, model or generation settings; a chat model has several."""
-    found: set[int] = set()
-    for declared in (tokenizer, model.config, model.generation_config):
-        ids = getattr(declared, "eos_token_id", None)
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    return found
 
 
 def _banned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, taboo_ids: Sequence[int]) -> Tensor:

@@ -1,6 +1,6 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
-from ladder.manifest.discover import discover
+from ladder.manifest.discover import discover, read_requests
 from ladder.manifest.json_schema import json_schema
 from ladder.manifest.load import load_manifest
 from ladder.manifest.names import Name, Reference
@@ -16,4 +16,5 @@ __all__ = [
     "json_schema",
     "load_manifest",
     "read_request",
+    "read_requests",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from ladder.errors import ManifestError
 from ladder.manifest.load import load_manifest
 from ladder.manifest.names import Name
+from ladder.manifest.request import Request, read_request
 from ladder.manifest.syntax import SUFFIXES, read_tree
 
 _MARK = "evolution_request"
@@ -34,6 +35,15 @@ def discover(paths: Iterable[str | Path]) -> list[Path]:
             )
         by_child[child] = file
     return [by_child[child] for child in sorted(by_child)]
+
+
+def read_requests(paths: Iterable[str | Path]) -> list[Request]:
+    """Every manifest among files and folders, in ladder order, each with the files it names.
+
+    Raises:
+        ManifestError: as ``discover`` and ``read_request``.
+    """
+    return [read_request(path) for path in discover(paths)]
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -42,19 +42,26 @@ def tokenizer_digest(folder: Path) -> str:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError("no tokenizer.json", where=str(folder), remedy="save the model with a fast tokenizer")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"unreadable: {error}", where=str(path), remedy="restore this file") from error
+    content = _read_json(path)
     # A tokenizer writes truncation and padding as it was last used; they are no part of what it is.
     unused = {"truncation": None, "padding": None}
     return hashlib.sha256(json.dumps(content | unused, sort_keys=True).encode()).hexdigest()
 
 
 def template_digest(folder: Path) -> str:
-    """SHA-256 of the chat template alone; of nothing where the model has none."""
+    """SHA-256 of the chat template alone, from its own file or, as older folders have it, from
+    ``tokenizer_config.json``; of nothing where the model has none.
+
+    Raises:
+        ModelError: ``tokenizer_config.json`` cannot be read.
+    """
     path = folder / "chat_template.jinja"
-    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    config = folder / "tokenizer_config.json"
+    template = _read_json(config).get("chat_template") if config.is_file() else None
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True) if template else ""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -71,19 +78,24 @@ def tensors_file_digest(path: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a model's weights, one or several shards, sorted by name.
+    """The files that ``from_pretrained`` opens: ``model.safetensors``, else the shards its index names, sorted by name.
+
+    Others that lie beside them are no part of the model, so they must not be part of its digest either.
 
     Raises:
-        ModelError: there are none. Pickled weights are never opened.
+        ModelError: there are none, or the index cannot be read. Pickled weights are never opened.
     """
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    shards = _read_json(index).get("weight_map") if index.is_file() else None
+    if not isinstance(shards, dict) or not shards:
         raise ModelError(
             f"no model.safetensors, found {_listing(folder)}",
             where=str(folder),
             remedy="save the model with save_pretrained (safetensors only; pickled weights are never opened)",
         )
-    return files
+    return sorted({folder / name for name in shards.values()})
 
 
 def _add_tensors(digest: hashlib._Hash, folder: Path) -> None:
@@ -105,11 +117,18 @@ def _add_tensor(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
 
 
 def _architecture(folder: Path) -> dict:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"unreadable config.json: {error}", where=str(folder), remedy="restore this folder") from error
+    config = _read_json(folder / "config.json")
     return {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"unreadable: {error}", where=str(path), remedy="restore this file") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"found {type(content).__name__}, expected an object", where=str(path), remedy="restore it")
+    return content
 
 
 def _listing(folder: Path) -> str:

@@ -60,7 +60,7 @@ def find_head(model: PreTrainedModel) -> Head:
 def hidden_states(model: PreTrainedModel, input_ids_BT: Tensor, attention: Tensor, position_ids_BT: Tensor) -> Tensor:
     """Final hidden states [B, T, D], after the backbone's last norm.
 
-    ``attention`` is a [B, T] padding mask or a [B, 1, T, T] boolean mask of a packed batch.
+    ``attention`` is a [B, T] padding mask or a [B, 1, T, T] additive mask of a packed batch.
     """
     backbone = model.get_decoder()
     output = backbone(input_ids=input_ids_BT, attention_mask=attention, position_ids=position_ids_BT, use_cache=False)

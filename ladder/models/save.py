@@ -13,18 +13,31 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 def save_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a temporary sibling of ``folder``, make it durable, and rename it into place.
 
-    An existing ``folder`` is replaced only after the new one is on disk.
+    An existing ``folder`` is replaced only after the new one is on disk. Nothing is left of a ``write`` that fails.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write(temporary)
-    for path in [*temporary.rglob("*"), temporary]:
-        _sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    _sync(folder.parent)
+    try:
+        write(temporary)
+        for path in [*temporary.rglob("*"), temporary]:
+            _sync(path)
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Rename ``new`` to ``folder``. What was there is renamed away first: deleting takes time, and a crash in the
+    middle would leave half of it under the name that readers look at."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_text(path: Path, text: str) -> None:

@@ -112,7 +112,9 @@ def routed(batch: Batch, sources: Mapping[int, Source], loss: Loss, device: torc
     )
     speaks = loss.settings.routing != "gold"
     evidence = gather_evidence(teachers_NV[0], teachers_NV[1], labels_N, loss.settings.confidence) if speaks else None
-    routing = route(evidence, labels_N, loss.settings, dreamer_N, example_N)
+    # A dropped token is a row of its own here, so that it has no part in the mean of its row.
+    row_N = example_N.where(trained_N, -1)
+    routing = route(evidence, labels_N, loss.settings, dreamer_N, row_N)
     return Routed(batch, teachers_NV, labels_N, source_N, dreamer_N > 0, trained_N, routing)
 
 

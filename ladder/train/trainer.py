@@ -43,6 +43,8 @@ class Trainer:
         stabilizers = spec.manifest.stabilizers
         self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
         self.head = trusted_head(plain(self.model)) if spec.manifest.runtime.wire == "hidden" else None
+        # Only now, because a head is proved without dropout.
+        self.model.train()
         self.teachers = {number: self._teacher_head(folder) for number, folder in spec.teachers.items()}
         self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer)
         self.done = 0
@@ -101,7 +103,7 @@ class Trainer:
         model = load_model(self.spec.start, manifest.student.dtype, self.spec.device)
         if manifest.student.adapter:
             model = add_adapter(model, manifest.student.adapter)
-        return model.train()
+        return model
 
     def _teacher_head(self, folder: Path) -> TeacherHead:
         manifest = self.spec.manifest
@@ -131,7 +133,7 @@ class Trainer:
 
     def _optimise(self, step: int, sums: list[dict[str, Tensor]]) -> StepReport:
         totals = {name: sum(part[name] for part in sums).item() for name in sums[0]}
-        lr = self.params.lr * lr_factor(step, self.params.steps, self.params.warmup, self.params.schedule)
+        lr = self.params.lr * lr_factor(self.ticks, self.params.steps, self.params.warmup, self.params.schedule)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.params.max_grad_norm).item()
         if not math.isfinite(totals["loss"]) or not math.isfinite(norm):
             raise RunError(

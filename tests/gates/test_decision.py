@@ -218,7 +218,7 @@ def test_generalize_without_probes(gate, parent, passed):
 
 def test_the_report_survives_strict_json():
     child = replace(GOOD_CHILD, recall_by={"Luna-G000": 0.75, "Luna-G001": NAN})
-    report = decide(VOICED, child, GOOD_PARENT, [BROKEN])
+    report = decide(VOICED, child, replace(GOOD_PARENT, tone_drift=NAN), [BROKEN])
     stored = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (stored["passed"], stored["failed"]) == (False, ["laws"])
     assert stored["settings"]["recall"]["max_drop"] == 0.05

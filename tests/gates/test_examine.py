@@ -105,7 +105,7 @@ def test_no_prompts_no_answers(model, tokenizer):
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_answers_end_before_the_first_stop_string(model, tokenizer, batch_size):
     free = answer_prompts(model, tokenizer, PROMPTS, FREE)
-    stops = [free[0][3:5], free[1][4:6], free[2][:2]]
+    stops = [free[0][3:5], free[0][7:9], free[1][4:6], free[2][:2]]
     decoding = Decoding(max_new_tokens=12, batch_size=batch_size, stop=stops)
     expected = [text[: min([text.find(stop) for stop in stops if stop in text] or [len(text)])] for text in free]
     assert expected != free

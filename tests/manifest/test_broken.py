@@ -136,6 +136,13 @@ def test_several_problems_are_listed_in_one_error(write, change):
     assert "3 problems in all" in third
 
 
+def test_what_stands_in_a_union_is_told_once(write, change):
+    path = write(change({DREAMS: {"cuont": 3}, "student.adapter": {"target_modules": [3]}}))
+    with pytest.raises(ManifestError, match="2 problems in all") as caught:
+        load_manifest(path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
 def test_a_flood_of_problems_is_cut(write, change):
     with pytest.raises(ManifestError, match="and 80 more") as caught:
         load_manifest(write(change({f"training_params.x{number}": 1 for number in range(100)})))

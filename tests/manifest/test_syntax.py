@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -118,4 +119,5 @@ def test_yaml_words_stay_words_and_numbers_are_numbers(write):
 
 
 def test_a_byte_order_mark_and_a_capital_suffix_are_accepted(write, change):
-    assert load_manifest(write(b"\xef\xbb\xbf" + YAML.encode(), "m.YAML")).evolution_request.child_gen == "Luna-G000"
+    text = json.dumps(change({})).encode()
+    assert load_manifest(write(b"\xef\xbb\xbf" + text, "m.JSON")).evolution_request.child_gen == "Luna-G011"

@@ -60,6 +60,14 @@ def test_a_choice_that_asks_for_it(write, change, field, word):
         load_manifest(write(change({field: word})))
 
 
+@pytest.mark.parametrize("word", ["averaging", "merge", "Interpolation"])
+def test_a_training_method_that_asks_for_it_in_short(write, change, word):
+    with pytest.raises(ManifestError, match="different basins"):
+        load_manifest(write(change({"evolution_request.training_method": word})))
+    with pytest.raises(ManifestError, match="expected 'probabilities' or 'logits'"):
+        load_manifest(write(change({"training_params.pooling": word})))
+
+
 @pytest.mark.parametrize(
     "key", ["ema_weights", "weighted_average", "average_gradients", "merge_adapter", "mode", "parties"]
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +20,7 @@ from ladder.manifest.schema import Architecture
 from ladder.models.digest import folder_digest
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.registry import Candidate, Generation, Registry, open_registry
+from ladder.registry import Candidate, Generation, Registry, artifacts, open_registry, reload
 
 
 class MakeCandidate(Protocol):
@@ -31,6 +34,7 @@ class MakeCandidate(Protocol):
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     torch.set_num_threads(1)
 
 
@@ -112,3 +116,50 @@ def _write_sidecars(folder: Path, name: str) -> None:
         (folder / f"{stem}.json").write_text(json.dumps({"child": name, "kind": stem}))
     for stem in ("replay", "probes", "dreams"):
         (folder / f"{stem}.jsonl").write_text(json.dumps({"text": f"{stem} of {name}"}) + "\n")
+
+
+@pytest.fixture
+def fast_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record without loading models, for tests of what happens around the model. Everything else is real."""
+
+    def save(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> None:
+        (target / artifacts.TOKENIZER).mkdir(parents=True)
+        (target / artifacts.MODEL).mkdir()
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy2(candidate.folder / name, target / artifacts.TOKENIZER / name)
+        (target / "MLmodel").write_text(f"model_id: {model_id}\n")
+
+    monkeypatch.setattr(artifacts, "_save_with_mlflow", save)
+    monkeypatch.setattr(reload, "check_reload", lambda candidate, artifact: None)
+
+
+class Processes(Protocol):
+    """``fork(task, ...)`` runs each task in a forked process and returns their exit codes (negative: the signal)."""
+
+    def __call__(self, *tasks: Callable[[], object]) -> list[int]: ...
+
+
+@pytest.fixture
+def fork() -> Processes:
+    import mlflow  # noqa: F401  (once here instead of in each child)
+
+    def run(*tasks: Callable[[], object]) -> list[int]:
+        return [_exit_code(child) for child in [_start(task) for task in tasks]]
+
+    return run
+
+
+def _start(task: Callable[[], object]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        task()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

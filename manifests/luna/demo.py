@@ -1,0 +1,52 @@
+"""The embedded ladder, whole: five ages climbed, one child refused, HEAD back and forward again. ``make demo`` runs it.
+
+Run it twice: the second time nothing is trained and nothing is added to the history.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from ladder.evolve import evolve, worst
+from ladder.manifest import read_requests
+from ladder.registry import Registry, open_registry
+from ladder.report.console import Console
+from ladder.report.lineage import history_text, lineage_text
+from ladder.report.outcomes import outcome_text
+
+HERE = Path(__file__).parent
+HOME = Path(".ladder")
+FAMILY, FIRST, SECOND = "Luna", "Luna-G003", "Luna-G004"
+EXPECTED = 3
+"""Exit code of the climb: the worst verdict is that a gate rejected the forgetful child."""
+
+
+def main() -> int:
+    """Climb, show, and try the way back; returns 0 if the ladder ended as it should."""
+    began = time.monotonic()
+    outcomes = evolve(read_requests([HERE]), HOME, Console())
+    print(outcome_text(outcomes))
+    print(f"climbed in {time.monotonic() - began:.0f} s\n")
+    registry = open_registry(HOME)
+    if any(outcome.trained for outcome in outcomes) and worst(outcomes) == EXPECTED:
+        go_back_and_forth(registry)
+    print(lineage_text(registry.generations(FAMILY)) + "\n")
+    print(history_text(registry.history(FAMILY)) + "\n")
+    print(f"`ladder ui` shows all this in the MLflow UI; `ladder sample {FAMILY}@HEAD 'Q: ...'` talks to HEAD.")
+    print(f"whole demo: {time.monotonic() - began:.0f} s")
+    head = registry.head(FAMILY)
+    return 0 if worst(outcomes) == EXPECTED and head is not None and head.ref == SECOND else 1
+
+
+def go_back_and_forth(registry: Registry) -> None:
+    """Roll back to the first distillation's child, and promote the second one's again."""
+    back = registry.rollback(FAMILY, to=registry.find(FIRST), reason="demo: the way back")
+    print(f"rolled back: HEAD is {back.ref}")
+    again = registry.promote(registry.find(SECOND), expected=back, reason="demo: the way forward again")
+    print(f"promoted again: HEAD is {again.ref}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

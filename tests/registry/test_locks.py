@@ -1,0 +1,70 @@
+"""One holder at a time, named to the second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from ladder.errors import Busy
+from ladder.registry import family_lock
+from ladder.registry.locks import is_held
+
+
+def test_the_second_is_told_who_holds_it(tmp_path):
+    with family_lock(tmp_path, "Luna", "evolve") as path:
+        assert path == tmp_path / "locks" / "Luna.evolve.lock"
+        with pytest.raises(Busy) as caught, family_lock(tmp_path, "Luna", "evolve"):
+            pass
+        assert f"held by process {os.getpid()} on {socket.gethostname()} since 20" in str(caught.value)
+        with family_lock(tmp_path, "Luna", "head"), family_lock(tmp_path, "Terra", "evolve"):
+            pass
+        assert is_held(tmp_path, "Luna", "evolve")
+    assert not is_held(tmp_path, "Luna", "evolve")
+    with family_lock(tmp_path, "Luna", "evolve"):
+        pass
+
+
+def test_waiting_has_an_end(tmp_path):
+    with family_lock(tmp_path, "Luna", "head"):
+        begun = time.monotonic()
+        with pytest.raises(Busy), family_lock(tmp_path, "Luna", "head", timeout=0.3):
+            pass
+        assert time.monotonic() - begun >= 0.3
+
+
+def test_an_error_inside_lets_go(tmp_path):
+    with pytest.raises(ZeroDivisionError), family_lock(tmp_path, "Luna", "head"):
+        raise ZeroDivisionError
+    assert not is_held(tmp_path, "Luna", "head")
+
+
+def test_death_lets_go(tmp_path, fork):
+    def die() -> None:
+        with family_lock(tmp_path, "Luna", "evolve"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert fork(die) == [-signal.SIGKILL]
+    with family_lock(tmp_path, "Luna", "evolve"):
+        pass
+
+
+def test_waiters_take_turns(tmp_path, fork):
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+
+    def count() -> None:
+        for _ in range(20):
+            with family_lock(tmp_path, "Luna", "head", timeout=60):
+                counter.write_text(str(int(counter.read_text()) + 1))
+
+    assert fork(count, count, count) == [0, 0, 0]
+    assert counter.read_text() == "60"
+
+
+def test_asking_creates_nothing(tmp_path):
+    assert not is_held(tmp_path, "Luna", "evolve")
+    assert list(tmp_path.iterdir()) == []
