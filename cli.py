@@ -23,7 +23,8 @@ app = typer.Typer(
 RUN, LOOK, STORE = "Run", "Look", "Store"
 
 Home = Annotated[
-    Path, typer.Option("--home", envvar="LADDER_HOME", help="Where store, runs, cache and locks live.", show_default=True)
+    Path,
+    typer.Option("--home", envvar="LADDER_HOME", help="Where store, runs, cache and locks live.", show_default=True),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Manifests = Annotated[list[Path], typer.Argument(metavar="M...", help="Manifests, or folders of them.")]
@@ -128,7 +129,9 @@ def lineage(
     registry = _registry(home)
     generations, events = registry.generations(family), registry.history(family)
     text = lineage_text(generations) + ("\n\n" + history_text(events) if history else "")
-    _answer({"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}, text, as_json)
+    _answer(
+        {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}, text, as_json
+    )
 
 
 @app.command(rich_help_panel=LOOK)
@@ -144,7 +147,9 @@ def show(ref: Ref, home: Home = HOME, as_json: Json = False) -> None:
 @app.command(rich_help_panel=STORE)
 def rollback(
     family: Family,
-    to: Annotated[str | None, typer.Option("--to", help="A promoted generation; HEAD's promoted parent when left out.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="A promoted generation; HEAD's promoted parent when left out.")
+    ] = None,
     reason: Reason = "rolled back by hand",
     home: Home = HOME,
     as_json: Json = False,

@@ -29,7 +29,15 @@ class Check:
 
 def examine(home: Path) -> list[Check]:
     """Look at the installation, the machine and the home. Writes nothing."""
-    return [_python(), *map(_package, REQUIRED), *map(_optional, OPTIONAL), _torch(), _disk(home), _shared_memory(), _store(home)]
+    return [
+        _python(),
+        *map(_package, REQUIRED),
+        *map(_optional, OPTIONAL),
+        _torch(),
+        _disk(home),
+        _shared_memory(),
+        _store(home),
+    ]
 
 
 def _python() -> Check:
@@ -79,7 +87,9 @@ def _disk(home: Path) -> Check:
     place = next(folder for folder in (home.absolute(), *home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     ok = free > LITTLE_DISK and os.access(place, os.W_OK)
-    return Check("disk", ok, f"{free / 2**30:.1f} GiB free at {place}" + ("" if ok else "; free some or choose another --home"))
+    return Check(
+        "disk", ok, f"{free / 2**30:.1f} GiB free at {place}" + ("" if ok else "; free some or choose another --home")
+    )
 
 
 def _shared_memory() -> Check:
@@ -88,7 +98,9 @@ def _shared_memory() -> Check:
         return Check("shared memory", True, "no /dev/shm on this system")
     free = shutil.disk_usage(place).free
     ok = free > LITTLE_SHARED_MEMORY
-    return Check("shared memory", ok, f"{free / 2**20:.0f} MiB free" + ("" if ok else "; Ray needs 75 MiB (docker: --shm-size)"))
+    return Check(
+        "shared memory", ok, f"{free / 2**20:.0f} MiB free" + ("" if ok else "; Ray needs 75 MiB (docker: --shm-size)")
+    )
 
 
 def _store(home: Path) -> Check:

@@ -6,6 +6,8 @@ cross process boundaries on their way from an actor to the person who typed the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class LadderError(Exception):
     """Base of every error that ladder raises on purpose.
@@ -29,7 +31,7 @@ class LadderError(Exception):
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{place}{self.message}{remedy}"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., LadderError], tuple[object, ...]]:
         return _rebuild, (type(self), self.message, self.where, self.remedy)
 
 

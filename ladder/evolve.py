@@ -50,9 +50,7 @@ class Outcome:
     trained: bool = True
 
 
-def evolve(
-    requests: Sequence[Request], home: Path, console: Console, address: str | None = None
-) -> list[Outcome]:
+def evolve(requests: Sequence[Request], home: Path, console: Console, address: str | None = None) -> list[Outcome]:
     """Carry out manifests in order (``ladder.manifest.read_requests`` puts them in the ladder's).
 
     An error ends its own manifest: children whose parent was not promoted are BLOCKED, and the rest goes on.
@@ -127,9 +125,7 @@ def _verdict(generation: Generation, *, trained: bool) -> Outcome:
     }.get(generation.verdict, str(generation.verdict))
     again = "" if trained else " (decided before; nothing was trained)"
     verdict = str(generation.verdict)
-    return Outcome(
-        str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained
-    )
+    return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)
 
 
 def _candidate(run: Run) -> Candidate:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def build_exam(run: Run) -> Exam:
     manifest, request = run.request.manifest, run.request
     data, tone = data_of(request), manifest.gates.tone
     own = tuple(read_probes(request.file(data.probes))) if data.probes else ()
-    prompts: Sequence[Prompt] = tuple(probe.question() for probe in own)
+    prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
         prompts = tuple(Prompt(line) for line in _lines(request.file(tone.prompts)))
     return Exam(

@@ -42,11 +42,12 @@ A family of model generations, grown with `ladder`.
 
 - `000-genesis.json` trains a tiny model from scratch on `data/000.jsonl`.
 - `001-child.json` teaches it `data/001.jsonl`, with the genesis as its teacher.
-- `data/*.probes.jsonl` are held-out questions. Every generation leaves its own behind, and recall is measured on all.
-- `laws` in a manifest says what must never happen: where data may come from, what may never be said, what a run may cost.
+- `data/*.probes.jsonl` are held-out questions. Every generation leaves its own behind, and all of them count.
+- `laws` in a manifest says what must never happen: where data may come from, and what may never be said.
 
 To begin with your own model: `ladder import FOLDER --as {family}-G000`, delete `000-genesis.json`, and put your rows
-into `data/001.jsonl` (`{{"text"}}`, `{{"prompt", "completion"}}` or `{{"messages"}}`). `ladder schema` describes every field.
+into `data/001.jsonl` (`{{"text"}}`, `{{"prompt", "completion"}}` or `{{"messages"}}`).
+`ladder schema` describes every field.
 """
 
 

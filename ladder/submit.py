@@ -43,7 +43,9 @@ def _inside(path: Path, root: Path) -> Path:
         return path.resolve().relative_to(root)
     except ValueError as error:
         raise UsageError(
-            f"{path} lies outside the folder that travels, {root}", where="--working-dir", remedy="name a folder above it"
+            f"{path} lies outside the folder that travels, {root}",
+            where="--working-dir",
+            remedy="name a folder above it",
         ) from error
 
 

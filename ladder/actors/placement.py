@@ -35,7 +35,9 @@ def place(devices: Devices, machine: Machine) -> dict[str, Slot]:
         ManifestError: a role is pinned to a GPU and there is none.
     """
     wanted = {role: getattr(devices, role) for role in ROLES}
-    on_gpu = [role for role, device in wanted.items() if device.startswith("cuda") or (device == "auto" and machine.gpus)]
+    on_gpu = [
+        role for role, device in wanted.items() if device.startswith("cuda") or (device == "auto" and machine.gpus)
+    ]
     if on_gpu and not machine.gpus:
         raise ManifestError(
             f"{on_gpu[0]} is pinned to {wanted[on_gpu[0]]}, and Ray sees no GPU",

@@ -45,9 +45,7 @@ class Session:
         if self._owns and self.address:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
         elif self._owns:
-            ray.init(
-                include_dashboard=False, log_to_driver=False, logging_level="error", _node_ip_address="127.0.0.1"
-            )
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", _node_ip_address="127.0.0.1")
         return self
 
     def __exit__(self, *_: object) -> None:

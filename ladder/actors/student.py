@@ -63,4 +63,6 @@ class StudentGroup:
         return self.ranks[0].finish.remote(folder)
 
     def _all(self, method: str, *arguments: Any) -> Any:
-        return [getattr(rank, method).remote(*arguments) for rank in self.ranks][0]
+        """Send to every rank, listen to the first."""
+        heard = [getattr(rank, method).remote(*arguments) for rank in self.ranks]
+        return heard[0]

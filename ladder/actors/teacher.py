@@ -29,7 +29,12 @@ class TeacherActor:
         return [self._hosted().signal(batch) for batch in batches]
 
     def dream(
-        self, tokenizer: Path, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, answer_turn: Sequence[int]
+        self,
+        tokenizer: Path,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seed: int,
+        answer_turn: Sequence[int],
     ) -> list[Dream]:
         """One block of dreams."""
         return self._hosted().dream(load_tokenizer(tokenizer), prompts, sampling, seed, answer_turn)

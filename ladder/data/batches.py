@@ -1,4 +1,4 @@
-"""Which examples make up step s: a pure function of the pools, the shares, the seed and s, so that resume is trivial."""
+"""Which examples make up a step: a pure function of pools, shares, seed and step, so that resume is trivial."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ class Batches:
 
 def _indices(size: int, rows: int, step: int, seed: int) -> list[int]:
     """Positions ``step * rows ...`` of an endless sequence of shuffled passes over a pool of ``size``."""
-    return [int(_shuffled(size, position // size, seed)[position % size]) for position in range(step * rows, (step + 1) * rows)]
+    return [
+        int(_shuffled(size, position // size, seed)[position % size])
+        for position in range(step * rows, (step + 1) * rows)
+    ]
 
 
 @lru_cache(maxsize=16)

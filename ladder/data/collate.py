@@ -79,19 +79,30 @@ class Batch:
         shift_B = np.cumsum(keep_B) - 1
         rows_N = self.rows_N[places]
         view = Batch(
-            *(array[keep_B] for array in (self.input_ids_BT, self.position_ids_BT, self.segment_BT)),
+            input_ids_BT=self.input_ids_BT[keep_B],
+            position_ids_BT=self.position_ids_BT[keep_B],
+            segment_BT=self.segment_BT[keep_B],
             rows_N=shift_B[rows_N // width] * width + rows_N % width,
-            **{name: getattr(self, name)[places] for name in ("labels_N", "source_N", "dreamer_N", "example_N")},
+            labels_N=self.labels_N[places],
+            source_N=self.source_N[places],
+            dreamer_N=self.dreamer_N[places],
+            example_N=self.example_N[places],
         )
         return view, places
 
 
 def collate(examples: Sequence[Example], sources: Sequence[int], collation: Collation) -> Batch:
     """Lay examples out in sequences, one each or packed first-fit in order, padded on the right."""
-    layout = _pack(examples, collation.max_length) if collation.packing else [[number] for number in range(len(examples))]
+    layout = (
+        _pack(examples, collation.max_length) if collation.packing else [[number] for number in range(len(examples))]
+    )
     width = max(sum(len(examples[number]) for number in sequence) for sequence in layout)
     grid = (len(layout), width)
-    ids, positions, segments = np.full(grid, collation.pad_id, np.int64), np.zeros(grid, np.int64), np.zeros(grid, np.int32)
+    ids, positions, segments = (
+        np.full(grid, collation.pad_id, np.int64),
+        np.zeros(grid, np.int64),
+        np.zeros(grid, np.int32),
+    )
     columns: list[tuple[int, int, int, int, int]] = []
     for place, sequence in enumerate(layout):
         start = 0
@@ -100,10 +111,9 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
             ids[place, start:stop] = example.ids
             positions[place, start:stop] = np.arange(len(example))
             segments[place, start:stop] = segment
-            columns += [
-                (place * width + start + t, example.ids[t + 1] if example.gold else IGNORE, sources[number], example.dreamer, number)
-                for t in np.flatnonzero(example.trained)
-            ]
+            for t in np.flatnonzero(example.trained).tolist():
+                label = example.ids[t + 1] if example.gold else IGNORE
+                columns.append((place * width + start + t, label, sources[number], example.dreamer, number))
             start = stop
     return Batch(ids, positions, segments, *np.asarray(columns, dtype=np.int64).reshape(-1, 5).T.copy())
 

@@ -45,7 +45,9 @@ class Dream:
         return Example(self.ids, trained, gold=False, dreamer=self.teacher)
 
 
-def openings(kind: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row], file: Path | None) -> list[list[int]]:
+def openings(
+    kind: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row], file: Path | None
+) -> list[list[int]]:
     """What dreams begin with: ``start``, ``template``, ``replay``, or the lines of a file.
 
     Raises:

@@ -113,7 +113,8 @@ def _add_tensors(digest: hashlib._Hash, folder: Path) -> None:
 
 def _add_tensor(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
     digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-    digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    digest.update(flat.numpy().data)
 
 
 def _architecture(folder: Path) -> dict:

@@ -33,8 +33,8 @@ class Head:
     @property
     def shape(self) -> tuple[int, int]:
         """Vocabulary size V (padding included) and hidden size D."""
-        vocabulary, hidden = self.projection.weight.shape
-        return vocabulary, hidden
+        weight_VD = self.projection.get_parameter("weight")
+        return weight_VD.shape[0], weight_VD.shape[1]
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Logits [N, V] of final hidden states [N, D]."""

@@ -10,7 +10,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from ladder.errors import ModelError, TokenizerMismatch
@@ -77,7 +84,7 @@ def check_same_tokenizer(parent: Path, other: Path) -> None:
         )
 
 
-def config_of(folder: Path):
+def config_of(folder: Path) -> PretrainedConfig:
     """The folder's transformers config, without loading weights."""
     return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 

@@ -93,7 +93,8 @@ class Meter:
         left = (self.steps - self.done) * passed / max(1, self.done - self.first - 1)
         total = max(1, sum(self.routes.values()))
         shares = ", ".join(f"{name} {count / total:.0%}" for name, count in self.routes.items() if count)
-        return f"{self.child} step {self.done}/{self.steps}  loss {self.loss:.4f}  {rate:,.0f} tok/s  {shares}  {left:.0f}s left"
+        step = f"{self.child} step {self.done}/{self.steps}  loss {self.loss:.4f}"
+        return f"{step}  {rate:,.0f} tok/s  {shares}  {left:.0f}s left"
 
 
 class _Plain:

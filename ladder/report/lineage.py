@@ -37,11 +37,7 @@ def lineage_text(generations: Sequence[Generation]) -> str:
 
 def history_text(events: Sequence[Event]) -> str:
     """Every event of a family, oldest first."""
-    lines = [
-        f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {event.from_ref or '-'} -> {event.to_ref}  {event.reason}"
-        for event in events
-    ]
-    return "\n".join(["history", *lines])
+    return "\n".join(["history", *map(_event_line, events)])
 
 
 def card_text(generation: Generation, sidecars: Path) -> str:
@@ -73,10 +69,13 @@ def _tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:
 def _branch(root: Generation, generations: Sequence[Generation], depth: int) -> list[tuple[str, Generation]]:
     """A line of only children stays at one depth; siblings are indented."""
     children = [generation for generation in generations if generation.parent == root.digest]
-    below = [
-        entry for child in children for entry in _branch(child, generations, depth + (len(children) > 1))
-    ]
+    below = [entry for child in children for entry in _branch(child, generations, depth + (len(children) > 1))]
     return [("  " * depth + ("- " if depth else ""), root), *below]
+
+
+def _event_line(event: Event) -> str:
+    move = event.to_ref if event.kind == "reject" else f"{event.from_ref or '-'} -> {event.to_ref}"
+    return f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {move}  {event.reason}"
 
 
 def _figure(metrics: Mapping[str, float], name: str) -> str:

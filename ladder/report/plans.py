@@ -21,9 +21,12 @@ def plan_text(plan: Plan) -> str:
         "teachers": str(plan.teachers),
         "memory": _size(plan.memory),
         "disk": _size(plan.disk),
-        "wire": "unknown" if plan.wire_bytes_per_token is None else f"{plan.wire_bytes_per_token:,} bytes a token and teacher",
+        "wire": "unknown"
+        if plan.wire_bytes_per_token is None
+        else f"{plan.wire_bytes_per_token:,} bytes a token and teacher",
         "time": "unknown" if plan.seconds is None else f"about {_duration(plan.seconds)} (rough)",
-        "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items()) + f", {plan.threads} threads each",
+        "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
+        + f", {plan.threads} threads each",
         "manifest": plan.digest,
     }
     lines = [f"{plan.child}", *(f"  {name:<12} {value}" for name, value in facts.items())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -106,16 +106,18 @@ def routed(batch: Batch, sources: Mapping[int, Source], loss: Loss, device: torc
     keep = loss.columns(loss.vocabulary)
     trained_N = ~keep.is_dropped(labels_N)
     labels_N = keep.relabel(labels_N)
-    teachers_NV = tuple(
-        loss.columns(sources[number].logits_NV.shape[-1]).select(sources[number].logits_NV) if number in sources else None
-        for number in (1, 2)
-    )
-    speaks = loss.settings.routing != "gold"
-    evidence = gather_evidence(teachers_NV[0], teachers_NV[1], labels_N, loss.settings.confidence) if speaks else None
-    # A dropped token is a row of its own here, so that it has no part in the mean of its row.
-    row_N = example_N.where(trained_N, -1)
-    routing = route(evidence, labels_N, loss.settings, dreamer_N, row_N)
-    return Routed(batch, teachers_NV, labels_N, source_N, dreamer_N > 0, trained_N, routing)
+    teacher1_NV, teacher2_NV = (_permitted(sources.get(number), loss) for number in (1, 2))
+    evidence = None
+    if loss.settings.routing != "gold":
+        assert teacher1_NV is not None, "a method that blends has a teacher"
+        evidence = gather_evidence(teacher1_NV, teacher2_NV, labels_N, loss.settings.confidence)
+    routing = route(evidence, labels_N, loss.settings, dreamer_N, example_N)
+    return Routed(batch, (teacher1_NV, teacher2_NV), labels_N, source_N, dreamer_N > 0, trained_N, routing)
+
+
+def _permitted(source: Source | None, loss: Loss) -> Tensor | None:
+    """A teacher's logits over the columns that take part."""
+    return None if source is None else loss.columns(source.logits_NV.shape[-1]).select(source.logits_NV)
 
 
 def taboo_ids(manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
@@ -126,16 +128,15 @@ def taboo_ids(manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> tuple[i
     stabilizers = manifest.stabilizers
     if not stabilizers.token_masking:
         return ()
-    spellings = {
-        space + form for word in stabilizers.taboo_words for form in (word, word.lower(), word.capitalize()) for space in ("", " ")
-    }
+    cased = {form for word in stabilizers.taboo_words for form in (word, word.lower(), word.capitalize())}
+    spellings = cased | {f" {form}" for form in cased}
     encoded = (tokenizer.encode(spelling, add_special_tokens=False) for spelling in spellings)
     found = {ids[0] for ids in encoded if ids} | set(stabilizers.taboo_token_ids)
     _check_range(found, len(tokenizer))
     return tuple(sorted(found))
 
 
-def _check_range(ids: Sequence[int] | set[int], size: int) -> None:
+def _check_range(ids: Iterable[int], size: int) -> None:
     outside = sorted(token for token in ids if token >= size)
     if outside:
         raise ManifestError(

@@ -132,7 +132,7 @@ class Trainer:
         return self.head.logits(trained_hidden_states(model, batch))
 
     def _optimise(self, step: int, sums: list[dict[str, Tensor]]) -> StepReport:
-        totals = {name: sum(part[name] for part in sums).item() for name in sums[0]}
+        totals = {name: torch.stack([part[name] for part in sums]).sum().item() for name in sums[0]}
         lr = self.params.lr * lr_factor(self.ticks, self.params.steps, self.params.warmup, self.params.schedule)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.params.max_grad_norm).item()
         if not math.isfinite(totals["loss"]) or not math.isfinite(norm):

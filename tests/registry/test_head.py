@@ -10,6 +10,8 @@ import pytest
 from ladder.errors import HeadMoved, NotFound, RegistryError
 from ladder.registry import Registry, Verdict
 
+pytestmark = pytest.mark.usefixtures("fast_models")
+
 
 def test_promotion_moves_head_once(registry: Registry, make):
     recorded = registry.record(make("Luna-G000"))

@@ -7,6 +7,8 @@ import pytest
 from ladder.errors import NotFound, UsageError
 from ladder.registry import Verdict
 
+pytestmark = pytest.mark.usefixtures("fast_models")
+
 
 def test_every_kind_of_reference(luna, make):
     again = luna.record(make("Luna-G002", 0.7, passed=False, failed_gates=["tone"]))

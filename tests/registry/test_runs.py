@@ -8,6 +8,7 @@ from ladder.errors import RegistryError
 from ladder.manifest.names import Name
 from ladder.registry import open_registry
 
+pytestmark = pytest.mark.usefixtures("fast_models")
 CHILD = Name("Luna", 1)
 
 

@@ -13,6 +13,8 @@ import pytest
 from ladder.errors import NotFound, RegistryError
 from ladder.registry import open_registry
 
+pytestmark = pytest.mark.usefixtures("fast_models")
+
 
 def test_reading_creates_nothing(tmp_path):
     with pytest.raises(NotFound, match="no store yet") as caught:

@@ -11,6 +11,8 @@ from ladder.errors import NotFound, RegistryError
 from ladder.registry import Registry, family_lock
 from ladder.registry.artifacts import stored_folder
 
+pytestmark = pytest.mark.usefixtures("fast_models")
+
 
 def stored_files(registry: Registry, ref: str) -> dict[str, bytes]:
     with stored_folder(registry.store, registry.find(ref).model_id) as folder:
