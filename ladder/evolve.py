@@ -6,7 +6,6 @@ so the same command finishes a run that was cut off anywhere.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def climb(request: Request, work: Workshop) -> Generation:
         if not run.report.is_file():
             examine(run, lesson, work)
         generation = work.registry.record(_candidate(run))
-        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        run.clear()
     if generation.verdict is Verdict.REJECTED or request.manifest.evolution_request.branch:
         return generation
     return work.registry.promote(generation, expected=ancestry.parent, reason=f"{generation.ref} passed its gates")

@@ -12,7 +12,7 @@ from ladder.gates import read_probes
 from ladder.manifest import Name, Request
 from ladder.models.digest import folder_digest
 from ladder.models.gguf import load_gguf
-from ladder.models.load import load_model, load_tokenizer
+from ladder.models.load import check_same_tokenizer, load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.registry import Candidate, Generation, Registry
 
@@ -30,12 +30,15 @@ def import_generation(
     Raises:
         ManifestError: the name is taken, or its index is not above HEAD's.
         ModelError: the model cannot be loaded.
+        TokenizerMismatch: its tokenizer is not the family's.
     """
     _check_name(registry, name, parent)
     if probes:
         read_probes(probes)
     with tempfile.TemporaryDirectory(prefix="ladder-import-") as scratch:
         folder = save_folder(Path(scratch) / "candidate", _writer(path, probes))
+        if parent is not None:
+            check_same_tokenizer(registry.materialize(parent), folder)
         note = f"imported from {path.name}"
         candidate = Candidate(name, folder, folder_digest(folder), "import", parent=parent, note=note)
         generation = registry.record(candidate)
@@ -43,8 +46,15 @@ def import_generation(
 
 
 def import_teachers(request: Request, registry: Registry) -> None:
-    """Import the teachers whose ``path`` is given and whose names are new, older ones first."""
-    for name, folder in unregistered_teachers(request, registry).items():
+    """Import the teachers whose ``path`` is given and whose names are new, older ones first.
+
+    Raises:
+        TokenizerMismatch: their tokenizers differ; none is imported then.
+    """
+    teachers = unregistered_teachers(request, registry)
+    for folder in teachers.values():
+        check_same_tokenizer(next(reversed(teachers.values())), folder)
+    for name, folder in teachers.items():
         import_generation(registry, folder, name, parent=registry.head(name.family))
 
 

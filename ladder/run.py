@@ -7,6 +7,7 @@ and the same command does.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Run:
     def report(self) -> Path:
         """The gate report, the last thing to be written beside the candidate."""
         return self.candidate / "ladder" / "report.json"
+
+    def clear(self) -> None:
+        """Drop what the registry holds now; the notes stay."""
+        for folder in (self.folder / "checkpoints", self.start, self.candidate):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def notes(self) -> dict[str, Any]:
         """What the run noted about itself, such as its MLflow run and the seconds it has trained."""

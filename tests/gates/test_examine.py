@@ -304,6 +304,18 @@ def test_a_folder_sits_the_whole_exam(tiny_folder):
     assert pickle.loads(pickle.dumps(answers)) == answers
 
 
+def test_a_parent_is_asked_with_its_childs_template(tiny_folder, model, tokenizer, tmp_path):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = CHAT
+    child = save_folder(tmp_path / "child", lambda folder: save_model(folder, model, other))
+    exam = Exam(generalize=(Probe("hello", "x", chat=True),), decoding=FREE, sampled=Sampling(0))
+    with pytest.raises(GateError, match="no chat template"):
+        examine(tiny_folder, exam)
+    asked = examine(tiny_folder, exam, tokenizer_folder=child)
+    assert asked.generalize == examine(child, exam).generalize
+    assert asked.digest == folder_digest(tiny_folder) != folder_digest(child)
+
+
 def test_the_exams_taboo_holds_for_answers_and_samples(tiny_folder, tokenizer):
     """Only one token is left to say, so every text repeats it."""
     word = tokenizer.encode("a", add_special_tokens=False)[0]

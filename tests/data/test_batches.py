@@ -1,0 +1,146 @@
+"""The batch of a step is a function of the step, every row comes once a pass, and the sources keep their shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ladder.data.batches import SOURCES, Batches
+from ladder.data.collate import Batch, Collation
+from ladder.data.examples import Example
+from ladder.errors import ManifestError
+
+SHARES = {"new": 0.5, "replay": 0.1, "dreams": 0.4}
+EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+def pool(source: str, size: int) -> list[Example]:
+    """Examples whose first id says which source and which row they are."""
+    first = 1000 * (1 + SOURCES.index(source))
+    dreamer = int(source == "dreams")
+    return [Example((first + n, 5, 6), (True, True), gold=not dreamer, dreamer=dreamer) for n in range(size)]
+
+
+def build(sizes: dict[str, int], batch_size: int = 10, accumulation: int = 1, **changes: Any) -> Batches:
+    pools = {source: pool(source, size) for source, size in sizes.items()}
+    settings = {"shares": SHARES, "seed": 0, "collation": Collation(0, 8), **changes}
+    return Batches(pools, batch_size=batch_size, accumulation=accumulation, **settings)
+
+
+def rows(parts: tuple[Batch, ...]) -> list[int]:
+    return [int(first) for part in parts for first in part.input_ids_BT[:, 0]]
+
+
+def same(one: tuple[Batch, ...], other: tuple[Batch, ...]) -> bool:
+    return all(
+        (getattr(a, name) == getattr(b, name)).all()
+        for a, b in zip(one, other, strict=True)
+        for name in a.__dataclass_fields__
+    )
+
+
+def test_a_step_is_the_same_whenever_it_is_asked_for() -> None:
+    sizes = {"new": 7, "replay": 3, "dreams": 5}
+    asked = build(sizes)
+    forwards = [asked(step) for step in range(20)]
+    assert all(same(build(sizes)(step), forwards[step]) for step in reversed(range(20)))
+    assert len({tuple(rows(parts)) for parts in forwards}) > 15
+
+
+def test_another_seed_gives_another_order() -> None:
+    one, other = (build({"new": 40}, seed=seed) for seed in (0, 1))
+    assert rows(one(0)) != rows(other(0))
+
+
+def test_each_pass_over_a_pool_holds_each_row_once_in_an_order_of_its_own() -> None:
+    batches = build({"new": 7, "dreams": 12}, batch_size=5)
+    taken = batches.rows_by_source()
+    for source, size in (("new", 7), ("dreams", 12)):
+        first = 1000 * (1 + SOURCES.index(source))
+        seen = [row for step in range(30) for row in rows(batches(step)) if first <= row < first + 1000]
+        assert len(seen) == 30 * taken[source]
+        passes = [seen[start : start + size] for start in range(0, len(seen) - size + 1, size)]
+        assert all(sorted(one) == list(range(first, first + size)) for one in passes)
+        assert len(set(map(tuple, passes))) > 1
+
+
+def test_a_pool_smaller_than_its_part_of_a_batch_repeats_evenly() -> None:
+    assert sorted(Counter(rows(build({"new": 3}, batch_size=9)(0))).values()) == [3, 3, 3]
+
+
+def test_every_token_knows_its_source() -> None:
+    (batch,) = build({"new": 7, "replay": 3, "dreams": 5})(3)
+    firsts = batch.input_ids_BT[batch.rows_N // batch.input_ids_BT.shape[1], 0]
+    assert (batch.source_N == firsts // 1000 - 1).all()
+    assert (batch.dreamer_N == (batch.source_N == SOURCES.index("dreams"))).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "shares", "expected"),
+    [
+        ({"new": 9, "replay": 9, "dreams": 9}, 10, SHARES, {"new": 5, "replay": 1, "dreams": 4}),
+        ({"new": 9, "replay": 9, "dreams": 9}, 48, SHARES, {"new": 24, "replay": 5, "dreams": 19}),
+        ({"new": 9, "dreams": 9}, 9, SHARES, {"new": 5, "dreams": 4}),
+        ({"new": 9}, 4, SHARES, {"new": 4}),
+        ({"new": 9, "replay": 9, "dreams": 9}, 3, SHARES, {"new": 1, "replay": 1, "dreams": 1}),
+        ({"new": 9, "replay": 9}, 8, {"new": 50.0, "replay": 0.001, "dreams": 9.0}, {"new": 7, "replay": 1}),
+    ],
+)
+def test_rows_by_source(sizes: dict, batch_size: int, shares: dict, expected: dict) -> None:
+    batches = build(sizes, batch_size, shares=shares)
+    assert batches.rows_by_source() == expected
+    found = Counter(SOURCES[row // 1000 - 1] for row in rows(batches(2)))
+    assert found == expected
+
+
+positive = st.floats(1e-6, 1e6)
+
+
+@EXAMPLES
+@given(st.integers(3, 60), st.sets(st.sampled_from(SOURCES), min_size=1), positive, positive, positive)
+def test_rows_sum_to_the_batch_each_source_has_one_and_none_is_far_from_its_share(
+    size: int, present: set[str], new: float, replay: float, dreams: float
+) -> None:
+    shares = {"new": new, "replay": replay, "dreams": dreams}
+    found = build(dict.fromkeys(sorted(present), 2), size, shares=shares).rows_by_source()
+    assert found.keys() == present and sum(found.values()) == size and min(found.values()) >= 1
+    total = sum(shares[source] for source in present)
+    if all(size * shares[source] / total >= 1 for source in present):
+        assert all(abs(found[source] - size * shares[source] / total) < 1 for source in present)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("accumulation", [2, 3, 5])
+def test_micro_batches_hold_the_rows_of_the_whole_batch(accumulation: int, packing: bool) -> None:
+    sizes, collation = {"new": 7, "replay": 3, "dreams": 5}, Collation(0, 8, packing)
+    whole = build(sizes, 15, 1, collation=collation)
+    split = build(sizes, 15, accumulation, collation=collation)
+    for step in range(4):
+        parts = split(step)
+        assert len(parts) == accumulation
+        sizes_of_parts = [len(set(part.example_N.tolist())) for part in parts]
+        assert max(sizes_of_parts) - min(sizes_of_parts) <= 1
+        assert Counter(tokens(parts)) == Counter(tokens(whole(step)))
+
+
+def tokens(parts: tuple[Batch, ...]) -> list[tuple[int, ...]]:
+    found = []
+    for part in parts:
+        ids, positions = part.input_ids_BT.reshape(-1), part.position_ids_BT.reshape(-1)
+        starts = part.rows_N - positions[part.rows_N]
+        found += list(
+            zip(ids[starts].tolist(), ids[part.rows_N].tolist(), part.labels_N.tolist(), part.source_N.tolist(), strict=True)
+        )
+    return found
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 1), (3, 4)])
+def test_a_batch_with_too_few_rows_is_refused(batch_size: int, accumulation: int) -> None:
+    with pytest.raises(ManifestError, match=f"{batch_size} rows cannot be divided") as caught:
+        build({"new": 2, "replay": 2, "dreams": 2}, batch_size, accumulation)
+    assert caught.value.where == "training_params.batch_size"
+    assert caught.value.remedy == f"at least {max(3, accumulation)}"

@@ -1,0 +1,41 @@
+"""SIGKILL of the whole process group in the middle of training; the same command finishes with the same weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+STEPS = {"steps": 60, "lr": 0.003, "batch_size": 9}
+
+
+def test_kill_and_run_again_gives_the_same_generation(ray_session: None, toy: Any, tmp_path: Path) -> None:
+    path = toy.manifest(0, "pretraining", training_params=STEPS, runtime={"checkpoint_every": 5, "threads": 1})
+    (whole,) = toy.evolve(path)
+    assert whole.verdict == "PROMOTED"
+    home = tmp_path / "killed"
+    command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
+    environment = os.environ | {"RAY_ADDRESS": ""}
+    _kill_after_first_checkpoint(command, environment, home)
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=240).returncode == 0
+
+    from ladder.registry import open_registry
+
+    generations = open_registry(home).generations("Toy")
+    assert [(known.ref, known.is_head) for known in generations] == [("Toy-G000", True)]
+    assert generations[0].digest == toy.registry.head("Toy").digest
+
+
+def _kill_after_first_checkpoint(command: list[str], environment: dict[str, str], home: Path) -> None:
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(home.glob("runs/Toy-G000/*/checkpoints/step-*")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

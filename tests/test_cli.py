@@ -1,0 +1,62 @@
+"""The command as people call it: exit codes, messages, and no trace of what was refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VERBS = (
+    "init plan evolve submit import lineage show rollback promote verify sample export schema ui doctor"
+).split()
+
+
+def ladder(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ladder", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_help_names_every_verb(tmp_path: Path) -> None:
+    shown = ladder("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert [verb for verb in VERBS if verb not in shown.stdout] == []
+
+
+def test_schema_is_json_with_every_section(tmp_path: Path) -> None:
+    schema = json.loads(ladder("schema", cwd=tmp_path).stdout)
+    assert {"evolution_request", "data", "student", "gates", "laws", "runtime"} <= schema["properties"].keys()
+
+
+def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
+    from ladder.manifest import read_requests
+
+    assert ladder("init", "mine", cwd=tmp_path).returncode == 0
+    assert [str(request.child) for request in read_requests([tmp_path / "mine"])] == ["Mine-G000", "Mine-G001"]
+    again = ladder("init", "mine", cwd=tmp_path)
+    assert again.returncode == 2 and "not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("lineage", "Luna"), "no store"),
+        (("evolve", "missing.json"), "missing.json"),
+        (("import", "nowhere", "--as", "Luna"), "no generation name"),
+    ],
+)
+def test_usage_errors_are_one_line_with_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    refused = ladder(*arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("ladder: ") and refused.stderr.count("\n") == 1
+    assert said in refused.stderr
+
+
+def test_a_broken_manifest_leaves_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"evolution_request": {"child_gen": "Luna-G001", "trainig_method": "x"}}')
+    refused = ladder("evolve", "m.json", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "training_method" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.json"]
