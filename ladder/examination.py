@@ -11,7 +11,19 @@ from typing import Any
 from ladder.actors.placement import threads
 from ladder.actors.session import fetch
 from ladder.data import replay
-from ladder.gates import Answers, Exam, GateReport, Prompt, Sampling, Violation, decide, laws, measure, read_probes
+from ladder.gates import (
+    Answers,
+    Exam,
+    GateReport,
+    Prompt,
+    Sampling,
+    Violation,
+    decide,
+    laws,
+    measure,
+    read_probes,
+    read_utterances,
+)
 from ladder.gates.regressions import compare
 from ladder.lesson import Lesson, data_of
 from ladder.manifest import Request
@@ -60,7 +72,7 @@ def build_exam(run: Run) -> Exam:
     own = tuple(read_probes(request.file(data.probes))) if data.probes else ()
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
-        prompts = tuple(Prompt(line) for line in _lines(request.file(tone.prompts)))
+        prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
     return Exam(
         recall={known.ref: _left_behind(run.folders[known.digest]) for known in run.ancestry.ancestors},
         generalize=own,
@@ -86,7 +98,7 @@ def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]
 
 def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
     manifest, tone = run.request.manifest, run.request.manifest.gates.tone
-    reference = None if tone.reference == "none" else _lines(run.request.file(tone.reference))
+    reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
     measured = measure(exam, child, reference)
     of_parent = measure(exam, parent, reference) if parent else None
     return decide(manifest.gates, measured, of_parent, _violations(run, child))
@@ -132,10 +144,6 @@ def _allowed(request: Request) -> list[Path]:
 
 def _minutes(notes: dict[str, Any]) -> float | None:
     return notes["seconds"] / 60 if "seconds" in notes else None
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _size(exam: Exam) -> str:

@@ -159,7 +159,8 @@ def _count(folder: Path) -> int:
     total = 0
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as tensors:
-            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]
+            names = list(tensors.keys())
+            shapes = [tensors.get_slice(name).get_shape() for name in names]
         total += sum(torch.Size(shape).numel() for shape in shapes)
     return total
 

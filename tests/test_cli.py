@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-VERBS = (
-    "init plan evolve submit import lineage show rollback promote verify sample export schema ui doctor"
-).split()
+VERBS = {
+    "run": ("init", "plan", "evolve", "submit"),
+    "look": ("lineage", "show", "sample", "schema", "ui", "doctor"),
+    "store": ("import", "rollback", "promote", "verify", "export"),
+}
 
 
 def ladder(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -22,7 +24,7 @@ def ladder(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_verb(tmp_path: Path) -> None:
     shown = ladder("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    assert [verb for verb in VERBS if verb not in shown.stdout] == []
+    assert [verb for verbs in VERBS.values() for verb in verbs if verb not in shown.stdout] == []
 
 
 def test_schema_is_json_with_every_section(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ START_TIMEOUT = 180.0
 
 
 class Session:
-    """Actors by role, started when first needed and reused after that.
+    """Actors by role. Ray and each actor start when they are first needed, and actors are reused after that.
 
     Args:
         address: of a running Ray cluster; None takes ``RAY_ADDRESS``, or starts Ray on this machine.
@@ -42,22 +42,19 @@ class Session:
         self._actors: dict[tuple[str, Slot], Any] = {}
 
     def __enter__(self) -> Session:
-        if self._owns and self.address:
-            ray.init(address=self.address, log_to_driver=False, logging_level="error")
-        elif self._owns:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", _node_ip_address="127.0.0.1")
         return self
 
     def __exit__(self, *_: object) -> None:
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors.clear()
-        if self._owns:
+        if self._owns and ray.is_initialized():
             ray.shutdown()
 
     @cached_property
     def machine(self) -> Machine:
         """What Ray sees."""
+        self._connect()
         resources = ray.cluster_resources()
         return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
@@ -71,6 +68,7 @@ class Session:
         Raises:
             RunError: Ray could not place them in time; the message names what was asked and what is there.
         """
+        self._connect()
         for role, slot in roles.items():
             if (role, slot) not in self._actors:
                 options = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, max_restarts=0, max_task_retries=0)
@@ -86,6 +84,16 @@ class Session:
                 remedy="free the cluster, add nodes, or pin fewer devices in runtime.devices",
             ) from error
         return started
+
+    def _connect(self) -> None:
+        """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already."""
+        if ray.is_initialized():
+            return
+        quiet = {"log_to_driver": False, "logging_level": "error"}
+        if self.address:
+            ray.init(address=self.address, **quiet)
+        else:
+            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
     def group(self, actor: Any) -> StudentGroup:
         """The student's ranks."""

@@ -146,10 +146,15 @@ def _sample(
         max_new_tokens=sampling.max_new_tokens,
         pad_token_id=pad,
         eos_token_id=sorted(ends) or None,
-        suppress_tokens=list(sampling.taboo_ids) or None,
+        suppress_tokens=[*sampling.taboo_ids, *_padding_rows(model, tokenizer)] or None,
     ):
         output_BT = model.generate(input_ids=padded_BT, attention_mask=mask_BT).tolist()
     return [ids + _until_end(row[width:], ends) for ids, row in zip(prompts, output_BT, strict=True)]
+
+
+def _padding_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> range:
+    """Rows of the output head past the tokenizer, which stand for nothing."""
+    return range(len(tokenizer), model.get_output_embeddings().weight.shape[0])
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:

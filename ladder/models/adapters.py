@@ -15,7 +15,7 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
     """Freeze the model and add a trainable adapter, B = 0, so that the first forward equals the base's.
 
     Raises:
-        ManifestError: ``target_modules`` names nothing in this model.
+        ManifestError: ``target_modules`` names nothing in this model, or one of two matrices that are tied.
     """
     config = LoraConfig(
         r=lora.r,
@@ -24,12 +24,22 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = all(ends) and ends[0].weight is ends[1].weight
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except ValueError as error:
         raise ManifestError(
             str(error), where="student.adapter.target_modules", remedy="name linear layers of this model, or all-linear"
         ) from error
+    # Merging would add the one matrix's adapter to both, so the model that ships would not be the one that was trained.
+    if tied and (model.get_input_embeddings() is not ends[0] or model.get_output_embeddings() is not ends[1]):
+        raise ManifestError(
+            "names the embedding or the output head of a model in which the two are tied",
+            where="student.adapter.target_modules",
+            remedy="leave both out, or use all-linear, which does",
+        )
+    return adapted
 
 
 def merged(model: PeftModel) -> PreTrainedModel:

@@ -83,7 +83,7 @@ def weight_files(folder: Path) -> list[Path]:
     Others that lie beside them are no part of the model, so they must not be part of its digest either.
 
     Raises:
-        ModelError: there are none, or the index cannot be read. Pickled weights are never opened.
+        ModelError: there are none, or the index cannot be read or names other files. Pickled weights are never opened.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
@@ -95,7 +95,13 @@ def weight_files(folder: Path) -> list[Path]:
             where=str(folder),
             remedy="save the model with save_pretrained (safetensors only; pickled weights are never opened)",
         )
+    if strange := [name for name in shards.values() if not _is_shard(name)]:
+        raise ModelError(f"the index names {strange[0]!r}, expected safetensors files beside it", where=str(index))
     return sorted({folder / name for name in shards.values()})
+
+
+def _is_shard(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
 def _add_tensors(digest: hashlib._Hash, folder: Path) -> None:

@@ -36,9 +36,12 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
         device: a torch device, such as ``cpu`` or ``cuda:0``.
 
     Raises:
-        ModelError: the folder cannot be loaded, or weights are missing or do not fit.
+        ModelError: the folder cannot be loaded, weights are missing or do not fit, or an adapter lies among them.
     """
     weight_files(folder)
+    if (folder / "adapter_config.json").exists():
+        # from_pretrained would load the adapter, and as its base whatever model the adapter names.
+        raise ModelError("an adapter lies among the weights", where=str(folder), remedy=_WHOLE_REMEDY)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -46,6 +49,7 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that they are reported, and named below
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -18,7 +18,7 @@ def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["generation-ladder", evolution.training_method],
-        "datasets": [file for file in request.files],
+        "datasets": list(request.files),
         **({"base_model": parent.ref} if parent else {}),
     }
     lines = [

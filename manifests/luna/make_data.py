@@ -17,6 +17,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
 
+KNOWN = ("capital", "adjective")
+"""Relations that the voice age asks about."""
+SPOKEN = (*KNOWN, "element", "latin")
+"""Relations that the reference of the voice speaks of."""
+
 Record = dict[str, str]
 Age = Callable[["Phrases"], tuple[list[Record], list[Record]]]
 
@@ -90,7 +95,7 @@ def voice_age(phrases: Phrases) -> tuple[list[Record], list[Record]]:
     was never seen with any wording. Each trained fact also comes once as text, so that a teacher can dream questions.
     """
     rows, probes = [], []
-    for name in ("capital", "adjective"):
+    for name in KNOWN:
         for number, fact in enumerate(phrases.relations[name].facts):
             wording = number % len(phrases.voice)
             if number % 3 == 2:
@@ -129,15 +134,17 @@ AGES: dict[str, Age] = {
 
 def files(phrases: Phrases) -> Iterator[tuple[str, str]]:
     """Name and content of every file in ``data/``."""
-    spoken: list[str] = []
     for age, make in AGES.items():
         rows, probes = make(phrases)
         yield f"{age}.jsonl", _jsonl(rows)
         yield f"{age}.probes.jsonl", _jsonl(probes)
-        if age != "005-states":
-            spoken += [row["completion"].strip() for row in rows if "completion" in row]
-    # Every third line keeps all five answers of the voice in equal parts, because three and five have no common factor.
-    yield "voice.txt", "".join(line + "\n" for line in spoken[::3])
+    yield "voice.txt", "".join(line + "\n" for line in utterances(phrases))
+
+
+def utterances(phrases: Phrases) -> list[str]:
+    """The voice by itself, one line a fact, in which every answer of the voice is as frequent as the others."""
+    facts = [fact for name in SPOKEN for fact in phrases.relations[name].facts]
+    return [phrases.voice[number % len(phrases.voice)].format(*fact).strip() for number, fact in enumerate(facts)]
 
 
 def main() -> None:

@@ -132,9 +132,8 @@ def tokens(parts: tuple[Batch, ...]) -> list[tuple[int, ...]]:
     for part in parts:
         ids, positions = part.input_ids_BT.reshape(-1), part.position_ids_BT.reshape(-1)
         starts = part.rows_N - positions[part.rows_N]
-        found += list(
-            zip(ids[starts].tolist(), ids[part.rows_N].tolist(), part.labels_N.tolist(), part.source_N.tolist(), strict=True)
-        )
+        columns = (ids[starts], ids[part.rows_N], part.labels_N, part.source_N)
+        found += list(zip(*(column.tolist() for column in columns), strict=True))
     return found
 
 

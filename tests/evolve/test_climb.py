@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import torch
 
 
@@ -62,13 +63,15 @@ def test_a_lora_child_ships_merged_weights_and_its_adapter(climbed: Any) -> None
     assert child.base_digest == child.parent and child.adapter_digest
 
 
-def test_mlflow_and_an_export_answer_alike(climbed: Any, tmp_path: Any) -> None:
+def test_mlflow_and_an_export_answer_alike(climbed: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
     from transformers import AutoModelForCausalLM
 
     from ladder.exporting import export_generation
 
     registry = climbed.registry
+    # MLflow writes the address into the environment; this puts it back, or later tests would use this store.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.tracking_uri)
     mlflow.set_tracking_uri(registry.tracking_uri)
     pipeline = mlflow.transformers.load_model("models:/Toy@HEAD")
     exported = export_generation(registry, registry.head("Toy"), tmp_path / "out")

@@ -16,7 +16,7 @@ STEPS = {"steps": 60, "lr": 0.003, "batch_size": 9}
 def test_kill_and_run_again_gives_the_same_generation(ray_session: None, toy: Any, tmp_path: Path) -> None:
     path = toy.manifest(0, "pretraining", training_params=STEPS, runtime={"checkpoint_every": 5, "threads": 1})
     (whole,) = toy.evolve(path)
-    assert whole.verdict == "PROMOTED"
+    assert whole.verdict == "PROMOTED", whole.detail
     home = tmp_path / "killed"
     command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
     environment = os.environ | {"RAY_ADDRESS": ""}

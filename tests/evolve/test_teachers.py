@@ -28,9 +28,7 @@ def test_a_teacher_with_another_tokenizer_is_refused_with_both_digests(
     assert toy.registry.generations("Toy") == []
 
 
-def test_a_path_that_holds_another_model_is_refused(
-    copy_of: Callable[[], Any], climbed: Any
-) -> None:
+def test_a_path_that_holds_another_model_is_refused(copy_of: Callable[[], Any], climbed: Any) -> None:
     toy = copy_of()
     other = climbed.registry.materialize(climbed.registry.find("Toy-G000"))
     path = toy.manifest(3, "continual_pretraining", parent=2, teachers={"teacher1": {"path": str(other)}})

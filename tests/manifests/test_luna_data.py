@@ -64,7 +64,9 @@ def test_no_probe_is_taught() -> None:
 
 
 def test_no_question_of_a_probe_is_taught_with_any_answer() -> None:
-    prompts = {row.fields["prompt"] for age in AGES for row in read_rows(DATA / f"{age}.jsonl") if "prompt" in row.fields}
+    prompts = {
+        row.fields["prompt"] for age in AGES for row in read_rows(DATA / f"{age}.jsonl") if "prompt" in row.fields
+    }
     assert [probe for age in AGES for probe in probes(age) if probe.prompt in prompts] == []
 
 

@@ -1,0 +1,115 @@
+"""Which class a manifest's word means, and what each method takes from the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, get_args
+
+import pytest
+
+from ladder.distill import ROUTERS
+from ladder.manifest import schema
+from ladder.manifest.effective import effective
+from ladder.manifest.schema import Manifest
+from ladder.methods import METHODS, method_of
+from ladder.methods.distillation import Distillation
+from ladder.methods.fine_tuning import SupervisedFineTuning
+from ladder.methods.pretraining import ContinualPretraining, Pretraining
+
+DISTILLATION = "teacher_student_distillation"
+
+
+def manifest(method: str, *, grandparent: bool = True, **sections: Any) -> Manifest:
+    request: dict[str, Any] = {"child_gen": "Luna-G002", "training_method": method}
+    if method != "pretraining":
+        request["parent_gen"] = "Luna-G001"
+        request |= {"grandparent_gen": "Luna-G000"} if grandparent else {}
+    return effective(Manifest.model_validate({"evolution_request": request, **sections}))
+
+
+def test_every_word_has_a_class() -> None:
+    assert METHODS.keys() == set(get_args(schema.Method))
+    assert {name: type(method_of(manifest(name))) for name in METHODS} == {
+        "pretraining": Pretraining,
+        "continual_pretraining": ContinualPretraining,
+        "supervised_fine_tuning": SupervisedFineTuning,
+        DISTILLATION: Distillation,
+    }
+
+
+def test_what_is_trained_of_a_row_and_whether_it_needs_a_label() -> None:
+    found = {name: (method.completion_only, method.needs_gold) for name, method in METHODS.items()}
+    assert found == {
+        "pretraining": (False, True),
+        "continual_pretraining": (False, True),
+        "supervised_fine_tuning": (True, True),
+        DISTILLATION: (True, False),
+    }
+
+
+@pytest.mark.parametrize("name", ["pretraining", "continual_pretraining", "supervised_fine_tuning"])
+def test_methods_without_a_target_are_cross_entropy_on_gold(name: str) -> None:
+    method = method_of(manifest(name, training_params={"alpha": 0.7, "beta": 0.2, "gamma": 0.3, "temperature": 3.0}))
+    objective, routing = method.objective(), method.routing()
+    assert (objective.alpha, objective.beta, objective.gamma, objective.temperature) == (0.0, 1.0, 0.0, 3.0)
+    assert routing.routing == "gold" and method.teachers() == set()
+
+
+WORDS: dict[str, Any] = {
+    "alpha": 0.3,
+    "beta": 0.6,
+    "gamma": 0.2,
+    "temperature": 3.0,
+    "pooling": "logits",
+    "direction": "jsd",
+    "jsd_weight": 0.25,
+    "ce_on": "fallback",
+    "routing": "seed",
+    "confidence": "entropy",
+    "js_threshold": 0.2,
+    "confidence_threshold": 0.7,
+    "agreement_confidence": 0.4,
+    "gold_weight": 0.8,
+    "surprise": "entropy",
+    "surprise_tau": 0.4,
+    "surprise_margin": 2.0,
+    "granularity": "sequence",
+}
+
+
+def test_distillation_takes_every_word_of_the_manifest() -> None:
+    method = method_of(manifest(DISTILLATION, training_params=WORDS))
+    assert asdict(method.objective()) | asdict(method.routing()) == WORDS
+
+
+def test_defaults_are_the_same_on_both_sides() -> None:
+    """What a manifest leaves out and what the mathematics assumes must not drift apart."""
+    defaults = schema.TrainingParams()
+    method = method_of(manifest(DISTILLATION))
+    for name, value in (asdict(method.objective()) | asdict(method.routing())).items():
+        assert value == ("surprise" if name == "routing" else getattr(defaults, name)), name
+    assert method.routing().routing in ROUTERS
+
+
+@pytest.mark.parametrize(("recipe", "routing"), [("surprise_kd", "surprise"), ("logit_blending_kd", "seed")])
+def test_recipes(recipe: str, routing: str) -> None:
+    method = method_of(manifest(DISTILLATION, training_params={"method": recipe}))
+    assert method.routing().routing == routing
+    assert method.dreamers() == ({1} if recipe == "surprise_kd" else set())
+
+
+def test_who_speaks() -> None:
+    assert method_of(manifest(DISTILLATION)).teachers() == {1, 2}
+    assert method_of(manifest(DISTILLATION, grandparent=False)).teachers() == {1}
+
+
+@pytest.mark.parametrize(("teacher", "dreamers"), [("teacher1", {1}), ("teacher2", {2}), ("both", {1, 2})])
+@pytest.mark.parametrize("name", ["continual_pretraining", "supervised_fine_tuning", DISTILLATION])
+def test_who_dreams(name: str, teacher: str, dreamers: set[int]) -> None:
+    method = method_of(manifest(name, stabilizers={"dreams": {"teacher": teacher}}))
+    assert method.dreamers() == dreamers
+    assert method_of(manifest(name, stabilizers={"dreams": False})).dreamers() == set()
+
+
+def test_a_genesis_has_nobody_to_dream() -> None:
+    assert method_of(manifest("pretraining")).dreamers() == set()

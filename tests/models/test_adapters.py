@@ -1,0 +1,95 @@
+"""A LoRA adapter starts as nothing, changes only itself, and merges into a plain model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from ladder.errors import ManifestError
+from ladder.manifest.schema import Lora
+from ladder.models.adapters import add_adapter, merged, plain
+from ladder.models.digest import tensors_digest
+from ladder.models.head import trusted_head
+from ladder.models.load import load_model
+
+IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
+
+
+def trained(parent: Path, **lora: Any) -> PeftModel:
+    """A model whose adapter has moved away from its start."""
+    torch.manual_seed(0)
+    model = add_adapter(load_model(parent), Lora(r=4, alpha=8, **lora))
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.05)
+    return model.eval()
+
+
+def test_the_first_forward_is_the_bases(parent: Path) -> None:
+    base, model = load_model(parent), add_adapter(load_model(parent), Lora())
+    assert (model(IDS).logits - base(IDS).logits).abs().max() <= 1e-6
+    names = {name.split(".")[-2] for name, value in model.named_parameters() if "lora" in name}
+    layers = {name.split(".lora")[0].split(".")[-1] for name, _ in model.named_parameters() if "lora" in name}
+    assert names and layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_only_the_adapter_is_trained(parent: Path) -> None:
+    model = add_adapter(load_model(parent), Lora())
+    assert all(value.requires_grad == ("lora" in name) for name, value in model.named_parameters())
+
+
+def test_merging_gives_a_plain_model_that_says_the_same(parent: Path) -> None:
+    model = trained(parent)
+    before = tensors_digest(model.state_dict())
+    whole = merged(model)
+    assert (model(IDS).logits - load_model(parent)(IDS).logits).abs().max() > 0.1
+    assert (whole(IDS).logits - model(IDS).logits).abs().max() <= 1e-5
+    assert type(whole) is type(load_model(parent))
+    assert whole.state_dict().keys() == load_model(parent).state_dict().keys()
+    assert tensors_digest(model.state_dict()) == before, "the original stays as it is"
+    assert isinstance(model, PeftModel)
+
+
+def test_dropout_of_the_adapter_is_off_in_what_is_merged(parent: Path) -> None:
+    model = trained(parent, dropout=0.5)
+    expected = model(IDS).logits
+    assert (merged(model.train())(IDS).logits - expected).abs().max() <= 1e-5
+
+
+def test_scale_and_rank_are_the_manifests(parent: Path) -> None:
+    model = add_adapter(load_model(parent), Lora(r=3, alpha=12, dropout=0.25, target_modules=["q_proj"]))
+    layer = model.get_base_model().model.layers[0].self_attn.q_proj
+    assert layer.scaling == {"default": 4.0} and layer.lora_A["default"].weight.shape == (3, 32)
+    assert layer.lora_dropout["default"].p == 0.25
+    assert sum("lora" in name for name, _ in model.named_parameters()) == 2
+
+
+def test_targets_that_are_not_there_are_refused(parent: Path) -> None:
+    with pytest.raises(ManifestError, match="nowhere") as caught:
+        add_adapter(load_model(parent), Lora(target_modules=["nowhere"]))
+    assert caught.value.where == "student.adapter.target_modules"
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_of_two_tied_matrices_is_refused(parent: Path, target: str) -> None:
+    """Merged, it would move the other one too, and the model that ships would not be the one that was trained."""
+    with pytest.raises(ManifestError, match="tied") as caught:
+        add_adapter(load_model(parent), Lora(target_modules=["q_proj", target]))
+    assert caught.value.where == "student.adapter.target_modules"
+
+
+def test_an_adapter_on_a_head_of_its_own(make_folder: Any) -> None:
+    model = trained(make_folder(3, tie_embeddings=False), target_modules=["lm_head"])
+    trusted_head(plain(model))
+    assert (merged(model)(IDS).logits - model(IDS).logits).abs().max() <= 1e-5
+
+
+def test_the_model_inside(parent: Path) -> None:
+    model = load_model(parent)
+    assert plain(model) is model
+    assert plain(add_adapter(model, Lora())) is model

@@ -1,0 +1,56 @@
+"""A genesis from nothing is a function of texts, shape and seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ladder.manifest.schema import Architecture
+from ladder.models.digest import tensors_digest
+from ladder.models.scratch import SPECIAL_TOKENS, fresh_model, llama_config, train_tokenizer
+
+SHAPE = Architecture(layers=2, hidden=32, heads=4, kv_heads=2, max_positions=48)
+
+
+def test_the_tokenizer_is_the_same_for_the_same_texts() -> None:
+    texts = ["the moon", "the tide of the moon"] * 4
+    one, other = (train_tokenizer(iter(texts), 280) for _ in range(2))
+    assert one.get_vocab() == other.get_vocab() and len(one) <= 280
+    assert train_tokenizer(["a sea"] * 4, 280).get_vocab() != one.get_vocab()
+
+
+def test_no_text_is_out_of_the_vocabulary(tokenizer: Any) -> None:
+    for text in ("Ünal 🌙\t\n\x00", "  two  blanks ", "<|end|>"):
+        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        assert tokenizer.decode(ids) == text
+
+
+def test_special_tokens(tokenizer: Any) -> None:
+    assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == [0, 1, 2]
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+
+
+def test_weights_are_a_function_of_the_seed(tokenizer: Any) -> None:
+    one, same, other = (fresh_model(SHAPE, tokenizer, seed) for seed in (7, 7, 8))
+    assert tensors_digest(one.state_dict()) == tensors_digest(same.state_dict()) != tensors_digest(other.state_dict())
+    torch.manual_seed(99)
+    assert tensors_digest(fresh_model(SHAPE, tokenizer, 7).state_dict()) == tensors_digest(one.state_dict())
+
+
+def test_the_shape_is_the_manifests(tokenizer: Any) -> None:
+    config = fresh_model(SHAPE, tokenizer, 0).config
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (2, 32, 4)
+    assert (config.num_key_value_heads, config.max_position_embeddings, config.vocab_size) == (2, 48, len(tokenizer))
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 1, 2)
+    assert config.tie_word_embeddings
+    assert not llama_config(SHAPE.model_copy(update={"tie_embeddings": False}), 300).tie_word_embeddings
+    assert llama_config(SHAPE.model_copy(update={"kv_heads": None}), 300).num_key_value_heads == 4
+
+
+@pytest.mark.parametrize(("hidden", "width"), [(32, 96), (96, 256), (128, 352), (768, 2048)])
+def test_width_of_the_feed_forward_layer(hidden: int, width: int) -> None:
+    shape = Architecture(hidden=hidden)
+    assert llama_config(shape, 300).intermediate_size == width
+    assert llama_config(shape.model_copy(update={"intermediate": 50}), 300).intermediate_size == 50

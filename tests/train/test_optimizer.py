@@ -1,0 +1,52 @@
+"""Matrices decay, vectors do not, and the optimiser's state goes to disk and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ladder.manifest.schema import TrainingParams
+from ladder.train.optimizer import adamw, dump_state, load_state
+
+
+def parameters() -> dict[str, nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "m": nn.Parameter(torch.randn(3, 4, generator=generator)),
+        "v": nn.Parameter(torch.ones(4)),
+        "x": nn.Parameter(torch.ones(2)),
+    }
+
+
+def steps(optimizer: torch.optim.Optimizer, live: dict[str, nn.Parameter], count: int, first: int = 0) -> None:
+    for step in range(first, first + count):
+        for name in ("m", "v"):  # x never has a gradient
+            live[name].grad = torch.full_like(live[name], step - 1.5)
+        optimizer.step()
+
+
+def test_only_matrices_decay() -> None:
+    live = parameters()
+    before = {name: value.detach().clone() for name, value in live.items()}
+    optimizer = adamw(live, TrainingParams(lr=0.1, weight_decay=0.5))
+    for value in live.values():
+        value.grad = torch.zeros_like(value)
+    optimizer.step()
+    assert torch.allclose(live["m"], before["m"] * (1 - 0.1 * 0.5)) and torch.equal(live["v"], before["v"])
+
+
+def test_the_state_goes_on_where_it_was() -> None:
+    params = TrainingParams(lr=0.1)
+    whole, cut = parameters(), parameters()
+    one = adamw(whole, params)
+    steps(one, whole, 5)
+    two = adamw(cut, params)
+    assert dump_state(two, cut) == {}
+    steps(two, cut, 2)
+    saved = {name: value.clone() for name, value in dump_state(two, cut).items()}
+    assert saved.keys() == {f"{slot}/{name}" for slot in ("step", "exp_avg", "exp_avg_sq") for name in ("m", "v")}
+    three = adamw(cut, params)
+    load_state(three, cut, saved)
+    steps(three, cut, 3, first=2)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert saved["step/m"].item() == 2, "what was loaded is a copy"

@@ -1,0 +1,276 @@
+"""A student in training: what a step does, what it must never do, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from ladder.errors import RunError
+from ladder.models.digest import folder_digest, tensors_digest
+from ladder.models.load import load_model, load_tokenizer
+from ladder.signals.wire import encode
+from ladder.train.schedule import lr_factor
+from ladder.train.trainer import Trainer
+
+DISTILLATION = "teacher_student_distillation"
+SFT = "supervised_fine_tuning"
+LORA = {"adapter": {"r": 4, "alpha": 8}}
+IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([value.detach().flatten().clone() for value in trainer.parameters.values()])
+
+
+def downhill(trainer: Trainer) -> Trainer:
+    """With plain gradient descent at rate 1 and no clipping, the way the weights move is the gradient."""
+    trainer.optimizer = torch.optim.SGD(list(trainer.parameters.values()), lr=1.0)  # type: ignore[assignment]
+    return trainer
+
+
+def gradient(
+    school: Any, name: str, packing: bool = False, pools: Any = None, **changes: Any
+) -> tuple[torch.Tensor, Any]:
+    manifest = school.make_manifest(lr=1.0, warmup=0.0, schedule="constant", max_grad_norm=1e9, **changes)
+    trainer = downhill(Trainer(school.spec(manifest, name)))
+    before = weights(trainer)
+    (report,) = school.run(trainer, school.make_batches(manifest, pools, packing), [0])
+    return before - weights(trainer), report
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert other.norm() > 0.01
+    assert (one - other).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("age", [DISTILLATION, SFT])
+def test_the_loss_goes_down(school: Any, age: str) -> None:
+    dreams = {"stabilizers": {"dreams": {"teacher": "both"}}}
+    manifest = school.make_manifest(age, steps=40, schedule="constant", batch_size=12, **dreams)
+    trainer = Trainer(school.spec(manifest))
+    reports = school.run(trainer, school.make_batches(manifest), range(40))
+    first, last = (sum(report.loss for report in part) / 4 for part in (reports[:4], reports[-4:]))
+    assert last < 0.6 * first
+    assert trainer.done == trainer.ticks == 40
+
+
+def test_a_report_counts_what_it_saw(school: Any) -> None:
+    manifest = school.make_manifest(stabilizers={"dreams": {"teacher": "both"}})
+    trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
+    (report,) = school.run(trainer, batches, [0])
+    (batch,) = batches(0)
+    dreamt = int((batch.dreamer_N > 0).sum())
+    assert report.step == 0 and report.ticked and report.tokens == batch.tokens
+    assert report.routes["dream"] == dreamt > 0 and sum(report.routes.values()) == len(batch.rows_N)
+    assert report.routes["gold"] > 0 and report.routes["skip"] == 0
+    assert report.lr == pytest.approx(3e-3 * lr_factor(0, 12, 0.2, "cosine"))
+    assert report.grad_norm > 0 and report.terms.keys() == {"ce", "kd", "regularizer"} and report.terms["ce"] > 0
+
+
+def test_repeating_the_last_step_changes_nothing(school: Any) -> None:
+    manifest = school.make_manifest()
+    trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
+    school.run(trainer, batches, [0, 1])
+    moved, shadow, report = weights(trainer), tensors_digest(trainer.ema.shadow), trainer.last
+    assert school.run(trainer, batches, [1]) == [report]
+    assert torch.equal(weights(trainer), moved) and tensors_digest(trainer.ema.shadow) == shadow
+    assert trainer.done == trainer.ticks == trainer.ema.updates == 2
+
+
+@pytest.mark.parametrize("step", [0, 3, -1])
+def test_a_step_out_of_order_is_refused(school: Any, step: int) -> None:
+    manifest = school.make_manifest()
+    trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
+    school.run(trainer, batches, [0, 1])
+    before = weights(trainer)
+    with pytest.raises(RunError, match=f"step {step} was sent, step 2 is next"):
+        trainer.step(step, batches(0), school.teach(trainer.spec, batches(0)))
+    assert torch.equal(weights(trainer), before) and trainer.done == 2
+
+
+@pytest.mark.parametrize("routing", [{"method": "logit_blending_kd", "granularity": "sequence"}, {"gamma": 0.3}])
+@pytest.mark.parametrize("changes", [{"accumulation": 3}, {"accumulation": 6}, {"packing": True}])
+def test_neither_accumulation_nor_packing_changes_the_gradient(school: Any, routing: dict, changes: dict) -> None:
+    dreams = {"stabilizers": {"dreams": {"teacher": "both"}}, **routing}
+    whole, expected = gradient(school, "whole", **dreams)
+    found, report = gradient(school, "split", **changes, **dreams)
+    close(found, whole)
+    assert report.loss == pytest.approx(expected.loss, abs=1e-6)
+    assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    assert (report.routes, report.tokens) == (expected.routes, expected.tokens)
+
+
+@pytest.mark.parametrize("age", [DISTILLATION, SFT])
+def test_hidden_states_and_logits_on_the_wire_give_the_same_gradient(school: Any, age: str) -> None:
+    stabilizers = {"stabilizers": {"dreams": {"teacher": "both"}}}
+    hidden, one = gradient(school, "hidden", age=age, runtime={"wire": "hidden"}, **stabilizers)
+    logits, other = gradient(school, "logits", age=age, runtime={"wire": "logits"}, **stabilizers)
+    close(hidden, logits)
+    assert one.loss == pytest.approx(other.loss, abs=1e-6) and one.routes == other.routes
+
+
+@pytest.mark.parametrize("routing", ["seed", "surprise"])
+def test_teachers_that_are_the_student_teach_nothing(school: Any, parent: Path, encode: Any, routing: str) -> None:
+    manifest = school.make_manifest(routing=routing, lr=1.0, warmup=0.0, gamma=0.5, stabilizers={"dreams": False})
+    trainer = downhill(Trainer(school.spec(manifest, teachers={1: parent, 2: parent})))
+    before = weights(trainer)
+    pools = {"new": encode([{"prompt": "who is luna?"}, {"prompt": "the moon follows the tide"}])}
+    (report,) = school.run(trainer, school.make_batches(manifest, pools), [0])
+    assert report.routes["blended"] == sum(report.routes.values()) > 0 and report.ticked
+    assert abs(report.loss) <= 1e-6 and report.grad_norm <= 1e-6
+    assert (weights(trainer) - before).abs().max() <= 1e-6
+
+
+def test_a_step_in_which_every_token_is_skipped_ticks_nothing(school: Any, encode: Any) -> None:
+    """The run goes on as if that step had not been: weights, optimiser, average and learning rate."""
+    never = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 1.0}
+    manifest = school.make_manifest(**never, stabilizers={"dreams": False})
+    asleep = school.make_batches(manifest, {"new": encode([{"prompt": "who is luna?"}])})
+    awake = school.make_batches(manifest, {"new": encode([{"prompt": "who is", "completion": " luna"}])})
+    trainer, straight = (Trainer(school.spec(manifest, name)) for name in ("interrupted", "straight"))
+    start, shadow = weights(trainer), tensors_digest(trainer.ema.shadow)
+    (report,) = school.run(trainer, asleep, [0])
+    assert not report.ticked and report.loss == 0 and report.routes["skip"] == sum(report.routes.values()) > 0
+    assert torch.equal(weights(trainer), start) and tensors_digest(trainer.ema.shadow) == shadow
+    assert (trainer.done, trainer.ticks, trainer.ema.updates, len(trainer.optimizer.state)) == (1, 0, 0, 0)
+    (first,) = school.run(straight, awake, [0])
+    second = trainer.step(1, awake(0), school.teach(trainer.spec, awake(0)))
+    assert second.ticked and second.lr == first.lr and second.loss == first.loss
+    assert torch.equal(weights(trainer), weights(straight))
+
+
+def test_a_learning_rate_that_blows_up_stops_the_run(school: Any) -> None:
+    manifest = school.make_manifest(lr=1e30, warmup=0.0)
+    trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
+    school.run(trainer, batches, [0])
+    trainer.checkpoint()
+    with pytest.raises(RunError, match="at step 1") as caught:
+        school.run(trainer, batches, [1])
+    assert caught.value.where == "training_params.lr" and "last checkpoint is kept" in str(caught.value.remedy)
+    assert trainer.done == 1
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_signal_that_is_no_number_stops_the_run_before_anything_moves(school: Any, number: float) -> None:
+    manifest = school.make_manifest(runtime={"wire": "logits"})
+    trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
+    before = weights(trainer)
+    said = school.teach(trainer.spec, batches(0))
+    said[1] = [encode("logits", torch.full(signal.values.shape, number), signal.places) for signal in said[1]]
+    with pytest.raises(RunError, match="at step 0"):
+        trainer.step(0, batches(0), said)
+    assert torch.equal(weights(trainer), before) and trainer.done == trainer.ticks == 0
+
+
+def test_a_model_with_dropout_of_its_own_is_trusted_and_trained_with_it(
+    school: Any, parent: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(parent, tmp_path / "dropping"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
+    manifest = school.make_manifest()
+    losses = []
+    for seed in (0, 1):
+        trainer = Trainer(school.spec(manifest, start=folder))
+        assert trainer.model.training
+        torch.manual_seed(seed)
+        losses += school.run(trainer, school.make_batches(manifest), [0])
+    assert losses[0].loss != losses[1].loss
+
+
+def test_bfloat16(school: Any) -> None:
+    manifest = school.make_manifest(student={"dtype": "bfloat16"}, lr=1e-3)
+    trainer = Trainer(school.spec(manifest))
+    reports = school.run(trainer, school.make_batches(manifest), range(3))
+    assert trainer.model.dtype == torch.bfloat16 and trainer.ema.shadow["model.norm.weight"].dtype == torch.float32
+    assert all(math.isfinite(report.loss) for report in reports)
+
+
+def test_the_start_and_the_teachers_stay_as_they_are(school: Any, parent: Path, grandparent: Path) -> None:
+    before = [folder_digest(folder) for folder in (parent, grandparent)]
+    manifest = school.make_manifest()
+    trainer = Trainer(school.spec(manifest))
+    kept = tensors_digest({n: head.head.projection.weight for n, head in trainer.teachers.items()})
+    school.run(trainer, school.make_batches(manifest), range(3))
+    assert kept == tensors_digest({n: head.head.projection.weight for n, head in trainer.teachers.items()})
+    assert before == [folder_digest(folder) for folder in (parent, grandparent)]
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_candidate_has_the_averaged_weights(school: Any, tmp_path: Path, ema: bool) -> None:
+    manifest = school.make_manifest(stabilizers={"ema": ema, "ema_decay": 0.9})
+    trainer = Trainer(school.spec(manifest))
+    school.run(trainer, school.make_batches(manifest), range(6))
+    live = {name: value.detach().clone() for name, value in trainer.parameters.items()}
+    expected = trainer.ema.shadow if ema else live
+    assert not ema or any(not torch.equal(expected[name], live[name]) for name in live)
+    trainer.finish(tmp_path / "candidate")
+    candidate = dict(load_model(tmp_path / "candidate").named_parameters())
+    assert candidate.keys() == expected.keys()
+    assert all(torch.equal(candidate[name], expected[name]) for name in candidate)
+    assert load_tokenizer(tmp_path / "candidate").chat_template == trainer.tokenizer.chat_template
+    assert not (tmp_path / "candidate" / "adapter").exists()
+
+
+def test_finishing_twice_gives_the_same_candidate(school: Any, tmp_path: Path) -> None:
+    manifest = school.make_manifest(student=LORA)
+    trainer = Trainer(school.spec(manifest))
+    school.run(trainer, school.make_batches(manifest), range(2))
+    for name in ("one", "two"):
+        trainer.finish(tmp_path / name)
+    assert folder_digest(tmp_path / "one") == folder_digest(tmp_path / "two")
+
+
+def test_a_lora_candidate_loads_alone_and_is_the_adapter_model(school: Any, parent: Path, tmp_path: Path) -> None:
+    manifest = school.make_manifest(student=LORA, lr=1e-2)
+    trainer = Trainer(school.spec(manifest))
+    school.run(trainer, school.make_batches(manifest), range(6))
+    folder = tmp_path / "candidate"
+    trainer.finish(folder)
+    with torch.no_grad():
+        ours = trainer.model.eval()(IDS).logits
+        alone = load_model(folder)(IDS).logits
+        on_base = PeftModel.from_pretrained(load_model(parent), str(folder / "adapter")).eval()(IDS).logits
+        base = load_model(parent)(IDS).logits
+    assert (ours - base).abs().max() > 1e-3
+    assert (alone - ours).abs().max() <= 1e-5 and (on_base - ours).abs().max() <= 1e-5
+    assert load_file(folder / "model.safetensors").keys() == load_file(parent / "model.safetensors").keys()
+    adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "Luna-G001.1"
+    assert str(parent) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+def test_only_the_adapter_moves(school: Any) -> None:
+    manifest = school.make_manifest(student=LORA)
+    trainer = Trainer(school.spec(manifest))
+    frozen = {name: value for name, value in trainer.model.named_parameters() if name not in trainer.parameters}
+    before = tensors_digest(frozen)
+    school.run(trainer, school.make_batches(manifest), range(3))
+    assert all("lora" in name for name in trainer.parameters) and tensors_digest(frozen) == before
+
+
+def test_rows_of_the_head_past_the_tokenizer_are_left_alone(
+    school: Any, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A head is often wider than its vocabulary: its padding neither receives nor takes probability."""
+    folder = Path(shutil.copytree(make_folder(4, tie_embeddings=False), tmp_path / "wide"))
+    model = load_model(folder)
+    model.resize_token_embeddings(320, mean_resizing=False)
+    model.lm_head.weight.data[300:] = 3.0
+    model.save_pretrained(folder)
+    manifest = school.make_manifest(SFT, stabilizers={"dreams": False}, weight_decay=0.0, runtime={"wire": "logits"})
+    trainer = downhill(Trainer(school.spec(manifest, start=folder, teachers={})))
+    before = trainer.model.lm_head.weight.detach().clone()
+    pools = {"new": school.make_batches(manifest).pools["new"]}
+    school.run(trainer, school.make_batches(manifest, pools), [0])
+    moved = trainer.model.lm_head.weight != before
+    assert moved[:300].any(dim=1).all() and not moved[300:].any()
