@@ -107,11 +107,15 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take an existing model in as a generation and make it HEAD."""
-    from ladder.importing import import_generation
     from ladder.manifest import Name
+
+    parsed = Name.parse(name, where="--as")
+
+    from ladder.importing import check_source, import_generation
     from ladder.registry import open_registry
 
-    registry, parsed = open_registry(home), Name.parse(name, where="--as")
+    check_source(path)
+    registry = open_registry(home)
     generation = import_generation(registry, path, parsed, parent=registry.head(parsed.family), probes=probes)
     _answer(generation.to_dict(), f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})", as_json)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ladder.ancestry import unregistered_teachers
-from ladder.errors import ManifestError, ModelError
+from ladder.errors import ManifestError, UsageError
 from ladder.gates import read_probes
 from ladder.manifest import Name, Request
 from ladder.models.digest import folder_digest
@@ -32,6 +32,7 @@ def import_generation(
         ModelError: the model cannot be loaded.
         TokenizerMismatch: its tokenizer is not the family's.
     """
+    check_source(path)
     _check_name(registry, name, parent)
     if probes:
         read_probes(probes)
@@ -43,6 +44,18 @@ def import_generation(
         candidate = Candidate(name, folder, folder_digest(folder), "import", parent=parent, note=note)
         generation = registry.record(candidate)
         return registry.promote(generation, expected=parent, reason=note)
+
+
+def check_source(path: Path) -> None:
+    """See that a path is something that can be imported, before anything is written.
+
+    Raises:
+        UsageError: it is neither a folder nor a GGUF file.
+    """
+    if not path.is_dir() and not (path.suffix == ".gguf" and path.is_file()):
+        raise UsageError(
+            "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"
+        )
 
 
 def import_teachers(request: Request, registry: Registry) -> None:
@@ -60,14 +73,7 @@ def import_teachers(request: Request, registry: Registry) -> None:
 
 def _writer(path: Path, probes: Path | None) -> Callable[[Path], None]:
     def write(target: Path) -> None:
-        if path.suffix == ".gguf":
-            model, tokenizer = load_gguf(path)
-        elif path.is_dir():
-            model, tokenizer = load_model(path), load_tokenizer(path)
-        else:
-            raise ModelError(
-                "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"
-            )
+        model, tokenizer = (load_model(path), load_tokenizer(path)) if path.is_dir() else load_gguf(path)
         save_model(target, model, tokenizer)
         if probes:
             (target / "ladder").mkdir()

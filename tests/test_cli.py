@@ -47,6 +47,7 @@ def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
         (("lineage", "Luna"), "no store"),
         (("evolve", "missing.json"), "missing.json"),
         (("import", "nowhere", "--as", "Luna"), "no generation name"),
+        (("import", "nowhere", "--as", "Luna-G000"), "neither a folder"),
     ],
 )
 def test_usage_errors_are_one_line_with_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -54,6 +55,7 @@ def test_usage_errors_are_one_line_with_exit_code_2(tmp_path: Path, arguments: t
     assert refused.returncode == 2
     assert refused.stderr.startswith("ladder: ") and refused.stderr.count("\n") == 1
     assert said in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_manifest_leaves_no_trace(tmp_path: Path) -> None:

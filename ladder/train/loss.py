@@ -111,7 +111,8 @@ def routed(batch: Batch, sources: Mapping[int, Source], loss: Loss, device: torc
     if loss.settings.routing != "gold":
         assert teacher1_NV is not None, "a method that blends has a teacher"
         evidence = gather_evidence(teacher1_NV, teacher2_NV, labels_N, loss.settings.confidence)
-    routing = route(evidence, labels_N, loss.settings, dreamer_N, example_N)
+    # A dropped token is put into a row apart, so that it has no part in the mean of its own row.
+    routing = route(evidence, labels_N, loss.settings, dreamer_N, example_N.where(trained_N, -1))
     return Routed(batch, (teacher1_NV, teacher2_NV), labels_N, source_N, dreamer_N > 0, trained_N, routing)
 
 

@@ -94,7 +94,7 @@ class Trainer:
             save_model(target, merged(self.model) if with_adapter else self.model, self.tokenizer)
             if with_adapter:
                 self.model.peft_config["default"].base_model_name_or_path = self.spec.base_name
-                self.model.save_pretrained(target / "adapter")
+                self.model.save_pretrained(target / "adapter", save_embedding_layers=False)
 
         save_folder(folder, write)
 

@@ -80,9 +80,16 @@ def encode(tokenizer: Any) -> Callable[[Sequence[dict]], list[Any]]:
     return lambda rows: encoded(tokenizer, rows)
 
 
+@pytest.fixture(scope="session")
+def hosted() -> dict[Any, Any]:
+    """Teachers by their spec: they are frozen, so one load serves every test."""
+    return {}
+
+
 @pytest.fixture
 def school(
     make_manifest: Callable[..., Any],
+    hosted: dict[Any, Any],
     pools: dict[str, list[Any]],
     parent: Path,
     grandparent: Path,
@@ -94,8 +101,6 @@ def school(
     from ladder.data.collate import Collation
     from ladder.signals.teacher import Teacher, TeacherSpec
     from ladder.train.spec import TrainingSpec
-
-    hosted: dict[TeacherSpec, Teacher] = {}
 
     def make_batches(manifest: Any, own: dict[str, list[Any]] | None = None, packing: bool = False) -> Any:
         params = manifest.training_params

@@ -1,0 +1,202 @@
+"""From a batch to the reduced loss: shares of the sources, taboo tokens, rows, and which tokens count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from ladder.data.collate import Batch, Collation, collate
+from ladder.data.examples import Example, text_ids
+from ladder.distill import Objective, Route, RoutingSettings
+from ladder.errors import LadderError, ManifestError
+from ladder.methods import method_of
+from ladder.signals.source import Source
+from ladder.train.loss import Loss, routed, taboo_ids
+
+CPU = torch.device("cpu")
+V = 12
+SHARES = (0.5, 0.1, 0.4)
+
+
+def logits(batch: Batch, seed: int, width: int = V) -> torch.Tensor:
+    return 2 * torch.randn(len(batch.rows_N), width, generator=torch.Generator().manual_seed(seed))
+
+
+def make(*examples: tuple[Example, int], packing: bool = False) -> Batch:
+    return collate([e for e, _ in examples], [source for _, source in examples], Collation(0, 32, packing))
+
+
+def gold_loss(taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
+    return Loss(Objective(alpha=0.0, beta=1.0), RoutingSettings("gold"), SHARES, vocabulary, taboo)
+
+
+def total(loss: Loss, batch: Batch, student: torch.Tensor, *teachers: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    item = routed(batch, {n: Source(z, None) for n, z in enumerate(teachers, 1)}, loss, CPU)
+    return loss(student, item, loss.counts(item))
+
+
+NEW = Example((1, 5, 6, 7), (True, True, True), gold=True)
+OLD = Example((1, 8), (True,), gold=True)
+DREAM = Example((1, 9, 10, 11, 3, 4, 2), (True,) * 6, gold=False, dreamer=1)
+
+
+def test_each_source_has_its_share_however_long_it_is() -> None:
+    batch = make((NEW, 0), (OLD, 1), (DREAM, 2))
+    student, teacher = logits(batch, 0), logits(batch, 1)
+    found, sums = total(gold_loss(), batch, student, teacher)
+    log_p = student.log_softmax(-1)
+    ce = -log_p.gather(1, torch.tensor([5, 6, 7, 8] + [0] * 6)[:, None]).squeeze(1)
+    target = (teacher / 2).softmax(-1)
+    kd = 4 * (target * (target.log() - (student / 2).log_softmax(-1))).sum(-1)
+    expected = 0.5 * ce[:3].mean() + 0.1 * ce[3] + 0.4 * kd[4:].mean()
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert sums["route.dream"] == 6 and sums["route.gold"] == 4 and sums["trained"] == sums["taught"] == 10
+
+
+def test_shares_are_divided_among_the_sources_that_are_there() -> None:
+    batch = make((NEW, 0), (OLD, 1))
+    student = logits(batch, 0)
+    found, _ = total(gold_loss(), batch, student)
+    ce = torch.nn.functional.cross_entropy(student, torch.from_numpy(batch.labels_N), reduction="none")
+    assert found.item() == pytest.approx((5 * ce[:3].mean() / 6 + ce[3] / 6).item(), abs=1e-5)
+
+
+def test_a_taboo_label_drops_its_position_and_its_column() -> None:
+    batch = make((NEW, 0))
+    student = logits(batch, 0).requires_grad_()
+    found, sums = total(gold_loss(taboo=(6, 9)), batch, student)
+    kept = [v for v in range(V) if v not in (6, 9)]
+    log_p = student.detach()[:, kept].log_softmax(-1)
+    expected = -(log_p[0, kept.index(5)] + log_p[2, kept.index(7)]) / 2
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert sums["trained"] == sums["taught"] == 2
+    found.backward()
+    assert student.grad is not None and not student.grad[:, [6, 9]].any() and not student.grad[1].any()
+    assert student.grad[[0, 2]].abs().sum() > 0
+
+
+def test_taboo_columns_are_gone_from_the_teachers_too() -> None:
+    """Two teachers that differ in a taboo token alone agree."""
+    batch = make((DREAM, 2), (Example((1, 5, 6), (True, True), gold=False), 0))
+    teacher = logits(batch, 1)
+    other = teacher.clone()
+    other[:, 9] += 20
+    loss = Loss(Objective(), RoutingSettings("seed", confidence_threshold=1.0), SHARES, V, (9,))
+    item = routed(batch, {1: Source(teacher, None), 2: Source(other, None)}, loss, CPU)
+    assert item.routing.js_N.max() < 1e-6
+    assert (item.routing.route_N[item.labels_N.ne(0) & ~item.dream_N] == Route.BLENDED).all()
+    assert all(z is not None and z.shape[1] == V - 1 for z in item.teachers_NV)
+
+
+def test_columns_past_the_tokenizer_are_left_out() -> None:
+    batch = make((NEW, 0), (DREAM, 2))
+    student, teacher = logits(batch, 0, V + 4), logits(batch, 1, V + 2)
+    wide, _ = total(gold_loss(), batch, student, teacher)
+    narrow, _ = total(gold_loss(), batch, student[:, :V], teacher[:, :V])
+    assert wide.item() == narrow.item()
+
+
+def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
+    """With granularity sequence a row is judged by its trained tokens, and a taboo label leaves the batch."""
+    batch = make((NEW, 0))
+    sure, torn = torch.zeros(3, V), torch.zeros(3, V)
+    sure[:, 5], torn[:, 5] = 9, 9
+    torn[1, 5], torn[1, 8] = -9, 12  # The teachers differ only where the label, 6, is taboo.
+    settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
+    kinds = {}
+    for taboo in ((), (6,)):
+        loss = Loss(Objective(), settings, SHARES, V, taboo)
+        item = routed(batch, {1: Source(sure, None), 2: Source(torn, None)}, loss, CPU)
+        kinds[taboo] = item.routing.route_N[[0, 2]].tolist()
+    assert kinds == {(): [Route.GOLD] * 2, (6,): [Route.BLENDED] * 2}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_rows_are_judged_by_themselves_also_when_packed(packing: bool) -> None:
+    batch = make((NEW, 0), (NEW, 0), packing=packing)
+    sure, torn = torch.zeros(6, V), torch.zeros(6, V)
+    sure[:, 5], torn[:, 5] = 9, 9
+    torn[4, 5], torn[4, 8] = -9, 12
+    settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
+    item = routed(
+        batch, {1: Source(sure, None), 2: Source(torn, None)}, Loss(Objective(), settings, SHARES, V, ()), CPU
+    )
+    assert item.routing.route_N.tolist() == [Route.BLENDED] * 3 + [Route.GOLD] * 3
+
+
+def test_a_dream_needs_only_its_dreamer() -> None:
+    batch = make((DREAM, 2))
+    student, teacher = logits(batch, 0), logits(batch, 1)
+    alone, _ = total(gold_loss(), batch, student, teacher)
+    loss = Loss(Objective(alpha=0.0, beta=1.0), RoutingSettings("surprise"), SHARES, V, ())
+    nonsense = torch.zeros_like(teacher)
+    both, sums = total(loss, batch, student, teacher, nonsense)
+    assert alone.item() == pytest.approx(both.item(), abs=1e-7)
+    assert sums["ce"] == 0 and sums["route.dream"] == 6
+
+
+def test_a_step_of_skipped_tokens_is_zero_and_not_undefined() -> None:
+    batch = make((Example((1, 5, 6), (True, True), gold=False), 0))
+    student = logits(batch, 0).requires_grad_()
+    found, sums = total(gold_loss(), batch, student)
+    found.backward()
+    assert found.item() == 0 and sums["taught"] == 0 and sums["trained"] == 2 and sums["route.skip"] == 2
+    assert student.grad is not None and not student.grad.any()
+
+
+def test_a_batch_in_which_nothing_is_trained(make_manifest: Callable[..., Any]) -> None:
+    batch = make((Example((1, 5, 6), (False, False), gold=True), 0))
+    found, sums = total(gold_loss(), batch, torch.zeros(0, V, requires_grad=True))
+    assert found.item() == 0 and sums["trained"] == 0 and math.isfinite(sums["loss"])
+
+
+def test_of_a_manifest(make_manifest: Callable[..., Any], tokenizer: Any) -> None:
+    masked = {"token_masking": True, "taboo_token_ids": [7]}
+    manifest = make_manifest(alpha=0.3, shares={"new": 0.6, "replay": 0.3, "dreams": 0.1}, stabilizers=masked)
+    loss = Loss.of(manifest, method_of(manifest), tokenizer)
+    assert loss.shares_S == (0.6, 0.3, 0.1) and loss.vocabulary == len(tokenizer) and loss.taboo_ids == (7,)
+    assert loss.objective.alpha == 0.3 and loss.settings.routing == "surprise"
+
+
+def test_taboo_words_are_their_first_tokens_in_every_spelling(
+    make_manifest: Callable[..., Any], tokenizer: Any
+) -> None:
+    whole = text_ids(tokenizer, " moon")
+    assert len(whole) == 1 and len(text_ids(tokenizer, "Moon")) > 1, "the test needs a word of one token"
+    found = taboo(make_manifest, tokenizer, taboo_words=["moon"])
+    spellings = [" moon", "moon", "Moon", " Moon"]
+    assert found == tuple(sorted({text_ids(tokenizer, spelling)[0] for spelling in spellings}))
+    assert whole[0] in found
+    shouted = taboo(make_manifest, tokenizer, taboo_words=["MOON"])
+    assert set(found) | {text_ids(tokenizer, "MOON")[0], text_ids(tokenizer, " MOON")[0]} == set(shouted)
+
+
+def test_listed_ids_are_taboo_as_well(make_manifest: Callable[..., Any], tokenizer: Any) -> None:
+    moon = taboo(make_manifest, tokenizer, taboo_words=["moon"])
+    assert taboo(make_manifest, tokenizer, taboo_words=["moon"], taboo_token_ids=[299, 3]) == tuple(
+        sorted({3, 299, *moon})
+    )
+
+
+def test_without_masking_nothing_is_taboo(make_manifest: Callable[..., Any], tokenizer: Any) -> None:
+    assert taboo_ids(make_manifest(), tokenizer) == ()
+
+
+def test_ids_outside_the_vocabulary_are_refused(make_manifest: Callable[..., Any], tokenizer: Any) -> None:
+    with pytest.raises(ManifestError, match=r"ids \[300, 999\] are outside the vocabulary of 300") as caught:
+        taboo(make_manifest, tokenizer, taboo_token_ids=[999, 5, 300])
+    assert caught.value.where == "stabilizers.taboo_token_ids"
+
+
+def taboo(make_manifest: Callable[..., Any], tokenizer: Any, **masking: Any) -> tuple[int, ...]:
+    return taboo_ids(make_manifest(stabilizers={"token_masking": True, **masking}), tokenizer)
+
+
+def test_a_route_that_needs_a_silent_teacher_is_an_error() -> None:
+    batch = make((Example((1, 5), (True,), gold=False, dreamer=2), 2))
+    with pytest.raises(LadderError, match="teacher 2 is absent"):
+        total(gold_loss(), batch, logits(batch, 0), logits(batch, 1))

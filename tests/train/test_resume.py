@@ -1,0 +1,160 @@
+"""A run that was stopped goes on as if it had not been: bit by bit, wherever it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ladder.models.digest import folder_digest, tensors_digest
+from ladder.train import trainer as module
+from ladder.train.ema import Ema
+from ladder.train.spec import StepReport
+from ladder.train.trainer import Trainer
+
+STEPS = 12
+DREAMS = {"stabilizers": {"dreams": {"teacher": "both"}, "ema_decay": 0.9}}
+FULL: dict[str, Any] = {**DREAMS}
+LORA: dict[str, Any] = {**DREAMS, "student": {"adapter": {"r": 4, "alpha": 8, "dropout": 0.1}}, "lr": 1e-2}
+
+
+def straight(school: Any, manifest: Any, name: str = "straight") -> tuple[Trainer, list[StepReport]]:
+    trainer = Trainer(school.spec(manifest, name))
+    return trainer, school.run(trainer, school.make_batches(manifest), range(STEPS))
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def uncut(school: Any, known: dict[str, Any]) -> Callable[[Any], Any]:
+    """``uncut(manifest)``: state and reports of the run that never stops. Each is run once."""
+
+    def find(manifest: Any) -> Any:
+        key = manifest.model_dump_json()
+        if key not in known:
+            trainer, reports = straight(school, manifest)
+            known[key] = state(trainer), reports
+        return known[key]
+
+    return find
+
+
+def cut(school: Any, manifest: Any, stops: list[int], name: str = "cut") -> tuple[Trainer, list[StepReport]]:
+    """The same run, given up after these steps and taken up by another trainer."""
+    batches, reports = school.make_batches(manifest), []
+    trainer = Trainer(school.spec(manifest, name))
+    for first, stop in zip([0, *stops], [*stops, STEPS], strict=True):
+        torch.manual_seed(999)  # Whoever takes the run up has another random state.
+        trainer = Trainer(school.spec(manifest, name))
+        assert trainer.done == first
+        reports += school.run(trainer, batches, range(first, stop))
+        assert trainer.checkpoint() == stop
+    return trainer, reports
+
+
+def state(trainer: Trainer) -> tuple[str, str, int, int]:
+    parameters = {name: value.detach() for name, value in trainer.parameters.items()}
+    shadow = trainer.ema.shadow if trainer.ema else {}
+    return tensors_digest(parameters), tensors_digest(shadow), trainer.ticks, trainer.done
+
+
+@pytest.mark.parametrize("changes", [FULL, LORA], ids=["full", "lora"])
+def test_stopped_after_every_step(school: Any, changes: dict, tmp_path: Path) -> None:
+    manifest = school.make_manifest(**changes)
+    whole, reports = straight(school, manifest)
+    stopped, others = cut(school, manifest, list(range(1, STEPS)))
+    assert reports == others
+    assert state(whole) == state(stopped)
+    for trainer, name in ((whole, "one"), (stopped, "other")):
+        trainer.finish(tmp_path / name)
+    assert folder_digest(tmp_path / "one") == folder_digest(tmp_path / "other")
+    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("stop", [1, 5, 11])
+def test_stopped_once(school: Any, uncut: Any, stop: int) -> None:
+    manifest = school.make_manifest(**LORA, accumulation=2)
+    assert state(cut(school, manifest, [stop])[0]) == uncut(manifest)[0]
+
+
+def test_steps_after_the_last_checkpoint_are_taken_again(school: Any, uncut: Any) -> None:
+    manifest = school.make_manifest(**LORA)
+    whole, reports = uncut(manifest)
+    batches = school.make_batches(manifest)
+    first = Trainer(school.spec(manifest, "killed"))
+    school.run(first, batches, range(4))
+    first.checkpoint()
+    school.run(first, batches, range(4, 7))
+    second = Trainer(school.spec(manifest, "killed"))
+    assert school.run(second, batches, range(4, STEPS)) == reports[4:]
+    assert state(second) == whole
+
+
+def test_a_checkpoint_before_the_first_step(school: Any, uncut: Any) -> None:
+    manifest = school.make_manifest(**LORA)
+    assert state(cut(school, manifest, [0])[0]) == uncut(manifest)[0]
+
+
+def test_saving_changes_nothing(school: Any, uncut: Any) -> None:
+    manifest = school.make_manifest(**LORA)
+    batches = school.make_batches(manifest)
+    saving = Trainer(school.spec(manifest, "saving"))
+    for step in range(STEPS):
+        school.run(saving, batches, [step])
+        saving.checkpoint()
+    assert state(saving) == uncut(manifest)[0]
+
+
+def test_a_skipped_step_is_remembered(school: Any, encode: Callable[..., Any]) -> None:
+    """The learning rate follows the steps that were taken, also after a resume."""
+    never = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 1.0, "stabilizers": {"dreams": False}}
+    manifest = school.make_manifest(**never)
+    asleep = school.make_batches(manifest, {"new": encode([{"prompt": "who is luna?"}])})
+    awake = school.make_batches(manifest, {"new": encode([{"prompt": "who is", "completion": " luna"}])})
+    first = Trainer(school.spec(manifest, "skipping"))
+    school.run(first, asleep, [0])
+    first.checkpoint()
+    second = Trainer(school.spec(manifest, "skipping"))
+    assert (second.done, second.ticks) == (1, 0)
+    assert school.run(first, awake, [1]) == school.run(second, awake, [1])
+    assert state(first) == state(second)
+
+
+FORGOTTEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "random state": lambda patch: patch.setattr(module, "_set_random_state", lambda *state: None),
+    "optimiser": lambda patch: patch.setattr(module, "load_state", lambda *state: None),
+    "average": lambda patch: patch.setattr(Ema, "load", lambda *state: None),
+}
+
+
+@pytest.mark.parametrize("forget", FORGOTTEN.values(), ids=FORGOTTEN.keys())
+def test_each_part_of_the_state_is_needed(
+    school: Any, uncut: Any, monkeypatch: pytest.MonkeyPatch, forget: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """The control: these runs can tell whether something is lost."""
+    manifest = school.make_manifest(**LORA)
+    whole, _ = uncut(manifest)
+    forget(monkeypatch)
+    assert state(cut(school, manifest, [5])[0]) != whole
+
+
+def test_without_dropout_the_random_state_does_not_matter(
+    school: Any, uncut: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the run above differs because of dropout, and for no other reason."""
+    manifest = school.make_manifest(**FULL)
+    whole, _ = uncut(manifest)
+    FORGOTTEN["random state"](monkeypatch)
+    assert state(cut(school, manifest, [5])[0]) == whole
+
+
+def test_another_seed_is_another_run(school: Any, uncut: Any) -> None:
+    manifests = [school.make_manifest(**LORA, seeds={"init": seed}) for seed in (0, 1)]
+    one, other = (uncut(manifest)[0] for manifest in manifests)
+    assert one != other and state(straight(school, manifests[0], "again")[0]) == one
