@@ -11,6 +11,7 @@ from typing import Any
 from ladder.actors.placement import threads
 from ladder.actors.session import fetch
 from ladder.data import replay
+from ladder.errors import GateError
 from ladder.gates import (
     Answers,
     Exam,
@@ -27,14 +28,16 @@ from ladder.gates import (
 from ladder.gates.regressions import compare
 from ladder.lesson import Lesson, data_of
 from ladder.manifest import Request
-from ladder.models.digest import template_digest, tokenizer_digest
+from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
 from ladder.report.card import model_card
-from ladder.run import Run, Workshop
+from ladder.run import Run, Workshop, hosted
 from ladder.train.loss import taboo_ids
 
 PROBES = "probes.jsonl"
+_UNKNOWN = ("", "")
+"""Digests of a teacher of which the run noted none; the law of unchanged parents counts that as broken."""
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -93,7 +96,21 @@ def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]
     # The same rendered ids for everyone: the child's tokenizer and chat template ask both.
     sat = [evaluator.examine.remote(folder, exam, run.candidate, dtype, slot.device, count) for folder in folders]
     answers: list[Answers] = fetch(sat)
+    _check_examined(run, answers)
     return answers[0], answers[1] if len(answers) > 1 else None
+
+
+def _check_examined(run: Run, answers: list[Answers]) -> None:
+    """The models that answered are the candidate that will ship and the parent that is registered."""
+    parent = run.ancestry.parent
+    expected = [folder_digest(run.candidate), *([parent.digest] if parent else [])]
+    for answered, digest in zip(answers, expected, strict=True):
+        if answered.digest != digest:
+            raise GateError(
+                f"the model that answered is {answered.digest[:12]}, expected {digest[:12]}",
+                where=str(run.candidate),
+                remedy="something changed the folder during the exam; run the same command again",
+            )
 
 
 def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
@@ -114,9 +131,9 @@ def _violations(run: Run, child: Answers) -> list[Violation]:
     ]
     found += laws.budget(manifest.budget, manifest.training_params.steps, notes.get("tokens"), _minutes(notes))
     found += laws.sources([request.file(file) for file in request.files], _allowed(request))
-    for number, (before, after) in notes.get("frozen", {}).items():
-        found += laws.parent_unchanged({f"teacher{number}": before}, {f"teacher{number}": after})
-    return found
+    frozen = notes.get("frozen", {})
+    before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
+    return found + laws.parent_unchanged(before, after)
 
 
 def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ladder.actors.session import Session
 from ladder.ancestry import Ancestry
 from ladder.manifest import Request
+from ladder.methods import method_of
 from ladder.models.save import save_text
 from ladder.registry import Registry
 from ladder.report.console import Console
@@ -87,3 +88,9 @@ class Run:
     def note(self, **values: Any) -> None:
         """Add to the notes, durably."""
         save_text(self.folder / "run.json", json.dumps(self.notes() | values))
+
+
+def hosted(run: Run) -> list[int]:
+    """Which teachers (1, 2) the method needs and the run has, to speak or to dream."""
+    method = method_of(run.request.manifest)
+    return sorted((method.teachers() | method.dreamers()) & run.teachers.keys())

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import ladder
-from ladder.errors import UsageError
+from ladder.errors import RunError, UsageError
 from ladder.manifest import read_requests
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 EXCLUDED = [".venv", ".git", ".ladder", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"]
 """Folders that never travel: environments, caches and homes."""
+POLL_SECONDS = 1.0
+_SERVERS = ("http://", "https://", "postgresql")
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -35,7 +42,9 @@ def submit(manifests: Sequence[Path], address: str, home: Path, working_dir: Pat
     root = working_dir.resolve()
     relative = [_inside(request.path, root) for request in read_requests(manifests)]
     remote_home = _check_home(home, address)
-    return _run(address, _entrypoint(relative, remote_home), _runtime_env(root), wait=wait)
+    # On this machine the job runs in the environment that submits it; elsewhere in the one that the nodes have.
+    python = sys.executable if _is_local(address) else "python"
+    return _run(address, _entrypoint(python, relative, remote_home), _runtime_env(root), wait=wait)
 
 
 def _inside(path: Path, root: Path) -> Path:
@@ -51,44 +60,60 @@ def _inside(path: Path, root: Path) -> Path:
 
 def _check_home(home: Path, address: str) -> Path:
     """A sqlite store works on the machine that holds it; from afar an MLflow server must hold the register."""
-    local = urlparse(address).hostname in _LOOPBACK
-    if not local and not os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://", "postgresql")):
+    register = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not _is_local(address) and not register.startswith(_SERVERS):
         raise UsageError(
             f"{address} is another machine, and {home} would keep its register in a sqlite file",
             where="--home",
             remedy="set MLFLOW_TRACKING_URI to an MLflow server that the cluster reaches",
         )
-    return home.resolve() if local else home
+    return home.resolve() if _is_local(address) else home
 
 
-def _entrypoint(manifests: Sequence[Path], home: Path) -> str:
-    return shlex.join(["python", "-m", "ladder.jobs.evolve", "--home", str(home), *map(str, manifests)])
+def _is_local(address: str) -> bool:
+    return urlparse(address).hostname in _LOOPBACK
 
 
-def _runtime_env(root: Path) -> dict:
+def _entrypoint(python: str, manifests: Sequence[Path], home: Path) -> str:
+    return shlex.join([python, "-m", "ladder.jobs.evolve", "--home", str(home), *map(str, manifests)])
+
+
+def _runtime_env(root: Path) -> dict[str, Any]:
     passed = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
     return {
         "working_dir": str(root),
         "excludes": EXCLUDED,
-        "py_modules": [ladder],
+        "py_modules": [str(Path(ladder.__file__).parent)],
         "env_vars": {name: os.environ[name] for name in passed if name in os.environ},
     }
 
 
-def _run(address: str, entrypoint: str, runtime_env: dict, *, wait: bool) -> int:
-    from ray.job_submission import JobStatus, JobSubmissionClient
+def _run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bool) -> int:
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
 
-    client = JobSubmissionClient(address)
+    try:
+        client = JobSubmissionClient(address)
+    except (ConnectionError, AuthenticationError, RuntimeError) as error:
+        raise RunError(
+            f"no job can be sent: {str(error).splitlines()[0]}",
+            where=address,
+            remedy="start a Ray head with its dashboard there, and set RAY_AUTH_TOKEN to its token",
+        ) from error
     job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
     print(f"job {job} at {address}")
+    return _follow(client, job) if wait else 0
+
+
+def _follow(client: JobSubmissionClient, job: str) -> int:
+    """Print what the job prints until it ends; 0 if it ended well."""
     printed = 0
-    while wait:
+    while True:
         status = client.get_job_status(job)
         output = client.get_job_logs(job)
         print(output[printed:], end="", flush=True)
         printed = len(output)
         if status.is_terminal():
             print(f"job {job}: {status}")
-            return 0 if status == JobStatus.SUCCEEDED else 1
-        time.sleep(1.0)
-    return 0
+            return 0 if status == "SUCCEEDED" else 1
+        time.sleep(POLL_SECONDS)

@@ -18,7 +18,7 @@ from ladder.data.batches import Batches
 from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
 from ladder.methods import method_of
-from ladder.run import Run, Workshop
+from ladder.run import Run, Workshop, hosted
 from ladder.signals.teacher import TeacherSpec
 from ladder.train.spec import StepReport, TrainingSpec
 
@@ -36,7 +36,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     manifest = run.request.manifest
     method = method_of(manifest)
     speakers = sorted(method.teachers() & run.teachers.keys())
-    numbers = sorted((method.teachers() | method.dreamers()) & run.teachers.keys())
+    numbers = hosted(run)
     start = _start(run, lesson)
     slots = work.session.slots(manifest.runtime.devices)
     count = threads(manifest.runtime, work.session.machine, len(numbers))

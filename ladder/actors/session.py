@@ -93,7 +93,8 @@ class Session:
         if self.address:
             ray.init(address=self.address, **quiet)
         else:
-            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            # "local", because without an address Ray would join any cluster that was started on this machine.
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
     def group(self, actor: Any) -> StudentGroup:
         """The student's ranks."""

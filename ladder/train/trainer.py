@@ -85,9 +85,15 @@ class Trainer:
         return self.done
 
     def finish(self, folder: Path) -> None:
-        """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter)."""
+        """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter).
+
+        Raises:
+            RunError: the last step made a weight that is not finite, which no later loss could show.
+        """
         if self.ema:
             self.ema.copy_to(self.parameters)
+        if broken := [name for name, value in self.parameters.items() if not value.isfinite().all()]:
+            raise RunError(f"{broken[0]} is not finite", where="training_params.lr", remedy="lower the learning rate")
         with_adapter = self.model is not plain(self.model)
 
         def write(target: Path) -> None:

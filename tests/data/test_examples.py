@@ -82,6 +82,15 @@ TEMPLATES = {
         "{{ messages | length }}{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}",
         "prefix of its continuation",
     ),
+    "marks the last turn": (
+        "{% for message in messages %}{{ message['content'] }}{% if loop.last %}!{% endif %}<|end|>{% endfor %}",
+        "prefix of its continuation",
+    ),
+    "opens an answer as it does not render it": (
+        "{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}answer:{% endif %}",
+        "prefix of its continuation",
+    ),
     "forgets": ("{{ messages[-1]['content'] }}<|end|>", "prefix of its continuation"),
 }
 
@@ -138,6 +147,12 @@ def test_a_row_that_is_cut_to_its_prompt_is_an_error(tokenizer: Any) -> None:
         encode(tokenizer, fields, max_length=short)
     assert caught.value.where == "rows.jsonl:7"
     assert any(encode(tokenizer, fields, max_length=short, truncation_side="left").trained)
+
+
+def test_a_first_token_cannot_be_trained(tokenizer: Any) -> None:
+    """Nothing stands before it that could predict it."""
+    with pytest.raises(DataError, match="none of its 1 tokens"):
+        encode(other(tokenizer, bos_token=None, eos_token=None), {"text": "x"})
 
 
 def test_rows_stay_in_order(tokenizer: Any) -> None:

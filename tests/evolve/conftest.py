@@ -22,7 +22,7 @@ def ray_session() -> Iterator[None]:
 
     import ladder.actors.session  # noqa: F401  (its environment switches come before ray.init)
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
 

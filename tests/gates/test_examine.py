@@ -16,6 +16,7 @@ from ladder.errors import GateError
 from ladder.gates.exam import Exam, Sampling
 from ladder.gates.examine import (
     _Choice,
+    _Writer,
     answer_prompts,
     encode_prompt,
     encode_question,
@@ -111,6 +112,12 @@ def test_answers_end_before_the_first_stop_string(model, tokenizer, batch_size):
     assert expected != free
     assert expected[2] == ""
     assert answer_prompts(model, tokenizer, PROMPTS, decoding) == expected
+
+
+def test_one_token_may_hold_several_stop_strings(model, tokenizer):
+    """Decoding cannot end between them, so the text is cut at the earliest."""
+    writer = _Writer(model, tokenizer, 12, 64, (), ["c", "b", "bc"])
+    assert writer.text(tokenizer.encode("aabcbc", add_special_tokens=False)) == "aa"
 
 
 def test_decoding_ends_with_the_last_row(model, tokenizer, monkeypatch):

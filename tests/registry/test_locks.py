@@ -52,6 +52,22 @@ def test_death_lets_go(tmp_path, fork):
         pass
 
 
+def test_a_child_process_does_not_keep_the_lock(tmp_path):
+    """A forked child shares the open file; leaving the block lets go all the same."""
+    reader, writer = os.pipe()
+    with family_lock(tmp_path, "Luna", "evolve"):
+        child = os.fork()
+        if not child:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    try:
+        assert not is_held(tmp_path, "Luna", "evolve")
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
+
+
 def test_waiters_take_turns(tmp_path, fork):
     counter = tmp_path / "counter"
     counter.write_text("0")

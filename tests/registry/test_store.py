@@ -78,7 +78,17 @@ def test_a_home_can_be_moved(luna, tmp_path):
     assert str(registry.home) == str(moved)
     assert registry.verify("Luna") == []
     assert registry.rollback("Luna", reason="after the move").ref == "Luna-G001"
-    assert registry.materialize(registry.head("Luna")).is_relative_to(moved)
+    head = registry.head("Luna")
+    assert registry.materialize(head).is_relative_to(moved)
+    client = registry.store.client
+    paths = [
+        client.get_logged_model(head.model_id).artifact_location,
+        client.get_model_version("Luna", str(head.version)).source,
+        client.get_model_version_download_uri("Luna", str(head.version)),
+        client.get_run(head.run_id).info.artifact_uri,
+        client.get_experiment_by_name("Luna").artifact_location,
+    ]
+    assert all(path.startswith(f"{moved}/store/artifacts/") for path in paths), paths
 
 
 def test_a_copied_home_does_not_touch_the_first(luna, make, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from ladder.data.collate import Batch, Collation, collate
 from ladder.data.dreams import Sampling
 from ladder.data.examples import Example
+from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model
 from ladder.signals.source import TeacherHead
@@ -91,6 +94,25 @@ def test_a_head_on_the_students_side_is_frozen(parent: Path) -> None:
     head = TeacherHead.load(parent, "hidden", "float32", "cpu").head
     assert head is not None and not any(value.requires_grad for value in head.projection.parameters())
     assert TeacherHead.load(parent, "logits", "float32", "cpu").head is None
+
+
+@pytest.fixture
+def scaled(parent: Path, tmp_path: Path) -> Path:
+    """A model whose config names a logit scale that the model does not apply."""
+    folder = Path(shutil.copytree(parent, tmp_path / "scaled"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
+    return folder
+
+
+def test_a_head_that_cannot_be_trusted_sends_logits_or_nothing(scaled: Path, parent: Path) -> None:
+    with pytest.raises(ModelError, match="differs from the model's logits"):
+        Teacher(spec(scaled, 1, "hidden"))
+    with pytest.raises(ModelError, match="differs from the model's logits"):
+        TeacherHead.load(scaled, "hidden", "float32", "cpu")
+    signal = Teacher(spec(scaled, 1, "logits")).signal(batch(GOLD))
+    found = TeacherHead.load(scaled, "logits", "float32", "cpu").source(signal, 3).logits_NV
+    assert (found - expected(parent, [GOLD])).abs().max() < 1e-6
 
 
 def test_dreams_name_their_dreamer(parent: Path, tokenizer: Any) -> None:

@@ -115,6 +115,20 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
     assert kinds == {(): [Route.GOLD] * 2, (6,): [Route.BLENDED] * 2}
 
 
+@pytest.mark.parametrize("routing", ["seed", "surprise"])
+def test_a_dropped_token_teaches_nothing_even_where_the_teachers_agree(routing: Any) -> None:
+    batch = make((NEW, 0))
+    student, teacher = logits(batch, 0).requires_grad_(), logits(batch, 1)
+    loss = Loss(Objective(), RoutingSettings(routing), SHARES, V, (6,))
+    found, sums = total(loss, batch, student, teacher, teacher)
+    found.backward()
+    assert student.grad is not None and not student.grad[1].any() and student.grad[[0, 2]].any(dim=1).all()
+    assert sums["trained"] == sums["taught"] == sums["route.gold"] + sums["route.blended"] == 2
+    alone = make((Example((1, 5), (True,), gold=True), 0), (Example((6, 7), (True,), gold=True), 0))
+    expected, _ = total(loss, alone, student[[0, 2]], teacher[[0, 2]], teacher[[0, 2]])
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_rows_are_judged_by_themselves_also_when_packed(packing: bool) -> None:
     batch = make((NEW, 0), (NEW, 0), packing=packing)

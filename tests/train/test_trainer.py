@@ -159,6 +159,17 @@ def test_a_learning_rate_that_blows_up_stops_the_run(school: Any) -> None:
     assert trainer.done == 1
 
 
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_last_step_that_blows_up_leaves_no_candidate(school: Any, tmp_path: Path, ema: bool) -> None:
+    manifest = school.make_manifest(stabilizers={"ema": ema})
+    trainer = Trainer(school.spec(manifest))
+    trainer.params = trainer.params.model_copy(update={"lr": math.nan})
+    school.run(trainer, school.make_batches(manifest), [0])
+    with pytest.raises(RunError, match="is not finite") as caught:
+        trainer.finish(tmp_path / "candidate")
+    assert caught.value.where == "training_params.lr" and not (tmp_path / "candidate").exists()
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_signal_that_is_no_number_stops_the_run_before_anything_moves(school: Any, number: float) -> None:
     manifest = school.make_manifest(runtime={"wire": "logits"})
@@ -193,6 +204,27 @@ def test_bfloat16(school: Any) -> None:
     reports = school.run(trainer, school.make_batches(manifest), range(3))
     assert trainer.model.dtype == torch.bfloat16 and trainer.ema.shadow["model.norm.weight"].dtype == torch.float32
     assert all(math.isfinite(report.loss) for report in reports)
+
+
+def test_the_gradient_is_clipped_once_and_reported_as_it_was(school: Any) -> None:
+    whole, expected = gradient(school, "whole")
+    assert expected.grad_norm == pytest.approx(whole.norm().item(), rel=1e-4)
+    manifest = school.make_manifest(lr=1.0, warmup=0.0, schedule="constant", max_grad_norm=0.01)
+    trainer = downhill(Trainer(school.spec(manifest, "clipped")))
+    before = weights(trainer)
+    (report,) = school.run(trainer, school.make_batches(manifest), [0])
+    assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-6)
+    assert (before - weights(trainer)).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_one_step_leaves_no_gradient_for_the_next(school: Any) -> None:
+    """Two steps on the same rows at rate 0 see the same gradient."""
+    manifest = school.make_manifest(schedule="constant", warmup=0.0)
+    trainer, batches = downhill(Trainer(school.spec(manifest))), school.make_batches(manifest)
+    trainer.params = trainer.params.model_copy(update={"lr": 0.0})
+    one = trainer.step(0, batches(0), school.teach(trainer.spec, batches(0)))
+    two = trainer.step(1, batches(0), school.teach(trainer.spec, batches(0)))
+    assert one.grad_norm == two.grad_norm > 0
 
 
 def test_the_start_and_the_teachers_stay_as_they_are(school: Any, parent: Path, grandparent: Path) -> None:
