@@ -77,16 +77,28 @@ def climb(request: Request, work: Workshop) -> Generation:
     check_teachers(request, ancestry, run.teachers)
     generation = work.registry.decided(request.child, request.digest)
     if generation is None:
-        lesson = read_lesson(request, list(run.folders.values()))
-        if not run.candidate.is_dir():
-            train(run, lesson, work)
-        if not run.report.is_file():
-            examine(run, lesson, work)
+        _train_and_examine(run, work)
         generation = work.registry.record(_candidate(run))
         run.clear()
     if generation.verdict is Verdict.REJECTED or request.manifest.evolution_request.branch:
         return generation
     return work.registry.promote(generation, expected=ancestry.parent, reason=f"{generation.ref} passed its gates")
+
+
+def _train_and_examine(run: Run, work: Workshop) -> None:
+    """Both phases, as far as they are not done; a failure is noted in the MLflow run, which a resume opens again."""
+    lesson = read_lesson(run.request, list(run.folders.values()))
+    try:
+        if not run.candidate.is_dir():
+            train(run, lesson, work)
+        if not run.report.is_file():
+            examine(run, lesson, work)
+    except Interrupted:
+        raise
+    except LadderError as error:
+        if run_id := run.notes().get("mlflow_run"):
+            work.registry.fail_run(run_id, str(error))
+        raise
 
 
 def _outcome(request: Request, work: Workshop) -> Outcome:

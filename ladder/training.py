@@ -109,16 +109,19 @@ def _metrics(report: StepReport) -> dict[str, float]:
 
 
 def _begin(run: Run, work: Workshop) -> None:
-    """Open the MLflow run, once."""
-    if "mlflow_run" not in run.notes():
-        params = run.request.manifest.training_params.model_dump(exclude={"shares"}, exclude_none=True)
-        run_id = work.registry.start_run(
-            run.request.child,
-            params=params,
-            parents=list(run.ancestry.teachers.values()),
-            tags={"ladder.manifest_digest": run.request.digest},
-        )
-        run.note(mlflow_run=run_id)
+    """Open the MLflow run, or the one that was cut off."""
+    manifest = run.request.manifest
+    run_id = work.registry.start_run(
+        run.request.child,
+        params={
+            "training_params": manifest.training_params.model_dump(mode="json", exclude_none=True),
+            "stabilizers": manifest.stabilizers.model_dump(mode="json", exclude_none=True),
+            "seeds": manifest.seeds.model_dump(),
+        },
+        parents=list(run.ancestry.teachers.values()),
+        tags={"manifest_digest": run.request.digest, "method": manifest.evolution_request.training_method},
+    )
+    run.note(mlflow_run=run_id)
 
 
 def _start(run: Run, lesson: Lesson) -> Path:

@@ -121,7 +121,9 @@ def _register(store: Store, candidate: Candidate, run_id: str, model_id: str, in
 def _conclude(store: Store, candidate: Candidate, generation: Generation) -> None:
     """What follows a registered version; each step can be repeated."""
     artifacts.link_version(store, generation)
-    runs.finish_run(store, generation.run_id, generation.verdict, artifacts.card_of(candidate.folder))
+    card = artifacts.card_of(candidate.folder)
+    # Without the YAML header, which MLflow would render as text.
+    runs.finish_run(store, generation.run_id, generation.verdict, card.split("---\n", 2)[-1].strip())
     if generation.verdict is Verdict.REJECTED:
         with head_lock(store, candidate.name.family):
             history.record_rejection(store, generation)
