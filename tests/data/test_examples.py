@@ -82,8 +82,9 @@ TEMPLATES = {
         "{{ messages | length }}{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}",
         "prefix of its continuation",
     ),
-    "marks the last turn": (
-        "{% for message in messages %}{{ message['content'] }}{% if loop.last %}!{% endif %}<|end|>{% endfor %}",
+    "marks the last answer": (
+        "{% for message in messages %}{{ message['content'] }}"
+        "{% if loop.last and message['role'] == 'assistant' %}!{% endif %}<|end|>{% endfor %}",
         "prefix of its continuation",
     ),
     "opens an answer as it does not render it": (
