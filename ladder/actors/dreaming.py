@@ -11,6 +11,7 @@ from ladder.actors.session import fetch
 from ladder.data.dreams import BLOCK, Dream, Sampling, answer_turn, block_seed, openings, read_dreams, to_jsonl
 from ladder.data.rows import Row
 from ladder.errors import DataError
+from ladder.lesson import data_of
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
@@ -29,7 +30,7 @@ def write_dreams(
     """The dreams of a run: read where they were written before, else written by their teachers.
 
     Raises:
-        DataError: there is nothing to begin with, or nearly all dreams were too short.
+        DataError: there is nothing to begin with, or nearly all dreams were too short or too long.
     """
     wanted = request.manifest.stabilizers.dreams
     if not isinstance(wanted, Dreams):
@@ -51,7 +52,7 @@ def _dream(
     prompts = openings(kind, tokenizer, replay, file)
     turn = answer_turn(tokenizer) if kind == "template" else []
     sampling = Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(request.manifest, tokenizer))
-    blocks = -(-wanted.count // BLOCK)
+    blocks, longest = -(-wanted.count // BLOCK), data_of(request).max_length
     dreams: list[Dream] = []
     for block in count():
         if len(dreams) >= wanted.count:
@@ -60,15 +61,19 @@ def _dream(
             raise DataError(
                 f"{len(dreams)} usable dreams among {block * BLOCK * len(teachers)}, {wanted.count} wanted",
                 where="stabilizers.dreams",
-                remedy="lower min_new_tokens or count, or choose other prompts",
+                remedy="lower min_new_tokens, max_new_tokens or count, raise data.max_length, or choose other prompts",
             )
         said = [
             teacher.dream.remote(start, prompts, sampling, _seed(request, number, block), turn)
             for number, teacher in teachers.items()
         ]
         written = [dream for dreams_of_one in fetch(said) for dream in dreams_of_one]
-        dreams += [dream for dream in written if len(dream.ids) - dream.prompt >= wanted.min_new_tokens]
+        dreams += [dream for dream in written if _is_usable(dream, wanted, longest)]
     raise AssertionError("count() does not end")
+
+
+def _is_usable(dream: Dream, wanted: Dreams, longest: int) -> bool:
+    return len(dream.ids) - dream.prompt >= wanted.min_new_tokens and len(dream.ids) <= longest
 
 
 def _seed(request: Request, teacher: int, block: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data.examples import Example, begin_ids, chat_ids, text_ids
+from ladder.data.jsonl import read_lines
 from ladder.data.rows import Row
 from ladder.errors import DataError, ModelError
 from ladder.models.generation import end_ids, generation_settings, pad_id
@@ -62,8 +63,7 @@ def openings(
             found = [_opening(row, tokenizer) for row in replay]
         case _:
             assert file is not None
-            lines = file.read_text(encoding="utf-8").splitlines()
-            found = [begin_ids(tokenizer) + text_ids(tokenizer, line) for line in lines if line.strip()]
+            found = [begin_ids(tokenizer) + text_ids(tokenizer, line.rstrip("\r\n")) for _, line in read_lines(file)]
     if not any(found):
         raise DataError(
             f"{kind!r} gives a dream nothing to begin with",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.data.jsonl import check_text, parse_object, read_lines, shown
 from ladder.errors import DataError
 
 _FORMS = '{"text"}, {"prompt"}, {"prompt", "completion"} or {"messages"}'
@@ -45,7 +45,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: a line is no JSON object of one of the four forms, or the file holds no row. Names file and line.
     """
-    rows = [parse_row(text, f"{path}:{number}") for number, text in _lines(path)]
+    rows = [parse_row(text, f"{path}:{number}") for number, text in read_lines(path)]
     if not rows:
         raise DataError("no rows", where=str(path), remedy=f"write one JSON object a line: {_FORMS}")
     return rows
@@ -57,48 +57,24 @@ def parse_row(text: str, where: str) -> Row:
     Raises:
         DataError: it is no row.
     """
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON: {error}", where=where, remedy="one JSON object a line") from error
-    if not isinstance(fields, dict) or set(fields) not in _KEYS:
-        found = f"keys {sorted(fields)}" if isinstance(fields, dict) else type(fields).__name__
+    fields = parse_object(text, where, _FORMS)
+    if set(fields) not in _KEYS:
+        found = f"keys {sorted(fields)}"
         raise DataError(f"found {found}, expected {_FORMS}", where=where, remedy="remove or rename the other keys")
     for key, value in fields.items():
-        _check_messages(value, where) if key == "messages" else _check_text(key, value, where)
+        _check_messages(value, where) if key == "messages" else check_text(key, value, where)
     return Row(fields, where)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8: {error}", where=f"{path}:{number}", remedy="save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def _check_text(key: str, value: Any, where: str) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{key!r} is {_short(value)}, expected a text that is not empty", where=where)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{key!r} holds half a surrogate pair", where=where, remedy="escape it as UTF-8") from error
 
 
 def _check_messages(messages: Any, where: str) -> None:
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"'messages' is {_short(messages)}, expected a list of role and content", where=where)
+        raise DataError(f"'messages' is {shown(messages)}, expected a list of role and content", where=where)
     for message in messages:
         if not isinstance(message, dict) or set(message) != {"role", "content"} or message["role"] not in _ROLES:
             raise DataError(
-                f"found message {_short(message)}, expected role (one of {', '.join(_ROLES)}) and content", where=where
+                f"found message {shown(message)}, expected role (one of {', '.join(_ROLES)}) and content", where=where
             )
-        _check_text("content", message["content"], where)
+        check_text("content", message["content"], where)
     if messages[0]["role"] == "assistant":
         raise DataError(
             "the first message is the assistant's",
@@ -109,8 +85,3 @@ def _check_messages(messages: Any, where: str) -> None:
         raise DataError(
             f"the last message is the {messages[-1]['role']}'s", where=where, remedy="end with the assistant's answer"
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from ladder.data.jsonl import check_text, parse_object, read_lines, shown
 from ladder.errors import DataError
 
 Kind = Literal["exact", "contains"]
@@ -78,12 +79,12 @@ def read_probes(path: Path) -> list[Probe]:
     """
     probes: list[Probe] = []
     seen: dict[Prompt, int] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         probe = _parse(line, f"{path}:{number}")
         first = seen.setdefault(probe.question(), number)
         if first != number:
             raise DataError(
-                f"the prompt {_short(probe.prompt)} is asked again, it stands on line {first}",
+                f"the prompt {shown(probe.prompt)} is asked again, it stands on line {first}",
                 where=f"{path}:{number}",
                 remedy="ask each question once, or it weighs twice in the gate",
             )
@@ -110,51 +111,21 @@ def _word_pattern(expected: str) -> re.Pattern[str]:
     return re.compile(before + re.escape(expected) + after)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers. Only a newline ends a line; JSON may hold other separators."""
-    number = 0
-    try:
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-            if line.strip():
-                yield number, line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8: {error}", where=f"{path}:{number}", remedy="save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
 def _parse(line: str, where: str) -> Probe:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON: {error}", where=where, remedy=f"expected {_FORM}") from error
-    if not isinstance(fields, dict) or not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "chat"}:
-        found = f"keys {sorted(fields)}" if isinstance(fields, dict) else type(fields).__name__
+    fields = parse_object(line, where, _FORM)
+    if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "chat"}:
+        found = f"keys {sorted(fields)}"
         raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
     for key in ("prompt", "answer"):
-        _check_text(key, fields[key], where)
-    if fields.get("kind", "contains") not in get_args(Kind):
-        raise DataError(f"'kind' is {_short(fields['kind'])}, expected exact or contains", where=where)
-    if not isinstance(fields.get("chat", False), bool):
-        raise DataError(f"'chat' is {_short(fields['chat'])}, expected true or false", where=where)
-    return Probe(**fields)
-
-
-def _check_text(key: str, value: Any, where: str) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{key!r} is {_short(value)}, expected a text that is not empty", where=where)
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{key!r} holds half a surrogate pair", where=where, remedy="escape it as UTF-8") from error
-    if key == "answer" and not normalize(value):
+        check_text(key, fields[key], where)
+    if not normalize(fields["answer"]):
         raise DataError(
-            f"'answer' is {_short(value)}, of which nothing is left to compare",
+            f"'answer' is {shown(fields['answer'])}, of which nothing is left to compare",
             where=where,
             remedy="punctuation at the ends of an answer is not compared; expect a word",
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if fields.get("kind", "contains") not in get_args(Kind):
+        raise DataError(f"'kind' is {shown(fields['kind'])}, expected exact or contains", where=where)
+    if not isinstance(fields.get("chat", False), bool):
+        raise DataError(f"'chat' is {shown(fields['chat'])}, expected true or false", where=where)
+    return Probe(**fields)

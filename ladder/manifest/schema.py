@@ -196,7 +196,7 @@ class Dreams(Section):
     ancestors' rows), or a text file with one prompt a line."""
     teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
     min_new_tokens: Annotated[int, Field(ge=1)] = 2
-    """Shorter dreams are dropped."""
+    """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""
 
 
 class Stabilizers(Section):

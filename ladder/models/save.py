@@ -6,8 +6,10 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def save_folder(folder: Path, write: Callable[[Path], None]) -> Path:
@@ -21,7 +23,7 @@ def save_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     try:
         write(temporary)
         for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
+            sync(path)
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -36,7 +38,7 @@ def _replace(folder: Path, new: Path) -> None:
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -49,7 +51,7 @@ def save_text(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -58,7 +60,8 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     tokenizer.save_pretrained(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

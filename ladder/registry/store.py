@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ladder.errors import NotFound, RegistryError
+from ladder.models.save import sync
 from ladder.registry.environment import prepare, translated
 from ladder.registry.locks import file_lock
 from ladder.registry.relocate import follow_move
@@ -143,9 +144,9 @@ def _create_sqlite(path: Path, artifacts: Path) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     SqlAlchemyStore(f"sqlite:///{temporary}", str(artifacts)).engine.dispose()
     for each in (temporary, path.parent):
-        _sync(each)
+        sync(each)
     os.replace(temporary, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _check_sqlite(path: Path) -> None:
@@ -158,11 +159,3 @@ def _check_sqlite(path: Path) -> None:
         raise RegistryError(
             f"no MLflow database: {error}", where=str(path), remedy="restore this file from a backup, or move it away"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -80,7 +80,7 @@ class Trainer:
             "random": _random_state(self.model.device),
         }
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
-        state = {"ticks": self.ticks, "threads": self.spec.threads}
+        state = {"ticks": self.ticks}
         save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state))
         return self.done
 
