@@ -78,10 +78,10 @@ def create(directory: Path) -> list[Path]:
 def _genesis() -> dict[str, Any]:
     return {
         "evolution_request": {"child_gen": f"{FAMILY}-G000", "training_method": "pretraining"},
-        "student": {"architecture": {"layers": 2, "hidden": 64, "heads": 4, "vocab_size": 400, "max_positions": 64}},
+        "student": {"architecture": {"layers": 2, "hidden": 96, "heads": 4, "vocab_size": 400, "max_positions": 64}},
         "data": {"train": ["data/000.jsonl"], "probes": "data/000.probes.jsonl", "max_length": 64},
-        "training_params": {"steps": 300, "lr": 0.003, "batch_size": 32},
-        "stabilizers": {"ema_decay": 0.98},
+        "training_params": {"steps": 400, "lr": 0.003, "batch_size": 32},
+        "stabilizers": {"ema_decay": 0.98, "replay_size": 200},
         "laws": _laws(),
     }
 
@@ -94,8 +94,17 @@ def _child() -> dict[str, Any]:
             "training_method": "teacher_student_distillation",
         },
         "data": {"train": ["data/001.jsonl"], "probes": "data/001.probes.jsonl", "max_length": 64},
-        "training_params": {"steps": 300, "lr": 0.003, "batch_size": 48},
-        "stabilizers": {"ema_decay": 0.98, "dreams": {"count": 256, "max_new_tokens": 24}},
+        "training_params": {
+            "steps": 300,
+            "lr": 0.003,
+            "batch_size": 48,
+            "shares": {"new": 0.4, "replay": 0.4, "dreams": 0.2},
+        },
+        "stabilizers": {
+            "ema_decay": 0.98,
+            "replay_size": 200,
+            "dreams": {"prompts": "replay", "count": 256, "max_new_tokens": 24},
+        },
         "laws": _laws(),
         "budget": {"max_minutes": 30},
     }

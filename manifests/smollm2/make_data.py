@@ -27,16 +27,14 @@ def render(tables: dict[str, Any]) -> dict[str, str]:
 
 
 def rows(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each fact in each of the training wordings, as a conversation of one question and one answer."""
-    return [
-        _conversation(wording.format(*fact), table["answer"].format(*fact))
-        for wording in table["train"]
-        for fact in table["facts"].items()
-    ]
+    """Each new fact in each of the training wordings and each known one in the first, as question and answer."""
+    asked = [(wording, fact) for wording in table["train"] for fact in table["facts"].items()]
+    asked += [(table["train"][0], fact) for fact in table["known"].items()]
+    return [_conversation(wording.format(*fact), table["answer"].format(*fact)) for wording, fact in asked]
 
 
 def probes(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each fact in the wording that no row has. The article of an answer is not asked for."""
+    """Each new fact in the wording that no row has. The article of an answer is not asked for."""
     return [_probe(table["probe"].format(*fact), re.sub("^an? ", "", fact[1])) for fact in table["facts"].items()]
 
 
