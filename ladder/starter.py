@@ -43,6 +43,8 @@ A family of model generations, grown with `ladder`.
 - `000-genesis.json` trains a tiny model from scratch on `data/000.jsonl`.
 - `001-child.json` teaches it `data/001.jsonl`, with the genesis as its teacher.
 - `data/*.probes.jsonl` are held-out questions. Every generation leaves its own behind, and all of them count.
+- `gates` say what a child must reach. One of twelve probes weighs 0.08, so this small exam allows a drop of 0.25; give
+  your own family a hundred probes or more, and leave the default of 0.05.
 - `laws` in a manifest says what must never happen: where data may come from, and what may never be said.
 
 To begin with your own model: `ladder import FOLDER --as {family}-G000`, delete `000-genesis.json`, and put your rows
@@ -95,16 +97,17 @@ def _child() -> dict[str, Any]:
         },
         "data": {"train": ["data/001.jsonl"], "probes": "data/001.probes.jsonl", "max_length": 64},
         "training_params": {
-            "steps": 300,
+            "steps": 600,
             "lr": 0.003,
             "batch_size": 48,
-            "shares": {"new": 0.4, "replay": 0.4, "dreams": 0.2},
+            "shares": {"new": 0.5, "replay": 0.3, "dreams": 0.2},
         },
         "stabilizers": {
             "ema_decay": 0.98,
             "replay_size": 200,
             "dreams": {"prompts": "replay", "count": 256, "max_new_tokens": 24},
         },
+        "gates": {"recall": {"max_drop": 0.25}, "generalize": {"minimum": 0.5}},
         "laws": _laws(),
         "budget": {"max_minutes": 30},
     }
