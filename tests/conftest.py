@@ -7,7 +7,7 @@ inherit it. Nothing heavy is imported here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ PERSONAL = ("LADDER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_AD
 os.environ.update(SWITCHES)
 for name in PERSONAL:
     os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_store() -> Iterator[None]:
+    """MLflow writes the store that it is told to use into the environment; the next test must not inherit it."""
+    yield
+    for name in PERSONAL:
+        os.environ.pop(name, None)
 
 
 TEMPLATE = (
