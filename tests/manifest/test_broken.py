@@ -121,6 +121,21 @@ def test_a_broken_manifest_names_field_and_remedy(write, change, changes, field,
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("changes", "field", "fragment"), BROKEN, ids=[row[1] + ": " + row[2][:20] for row in BROKEN])
+def test_evolve_refuses_it_and_leaves_no_trace(write, change, capsys, monkeypatch, changes, field, fragment):
+    from ladder.cli import main
+
+    path = write(change(changes))
+    home = path.parent / "home"
+    monkeypatch.setattr("sys.argv", ["ladder", "evolve", str(path), "--home", str(home)])
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(main())
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert f"{field}: " in said.err and fragment in said.err
+    assert not home.exists() and said.out == ""
+
+
 def test_the_manifest_that_all_of_them_spoil_is_valid(write, change):
     assert read_request(write(change({}))).child.index == 11
 
