@@ -16,6 +16,8 @@ app = typer.Typer(
     name="ladder",
     help="Evolve a language model, generation by generation: train from two frozen teachers, gate, promote, roll back.",
     no_args_is_help=True,
+    # Boxes and colours are for terminals; a pipe gets plain text.
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
