@@ -59,9 +59,9 @@ def import_first(registry: Registry, console: Console) -> Generation:
 def before_and_after(generations: Sequence[Generation]) -> str:
     """A line for each trained generation: accuracy of its parent and its own, on the same two exams."""
     trained = [generation for generation in generations if generation.manifest_digest]
-    header = f"{'generation':<14}{'verdict':<10}" + "".join(f"{name:<24}" for name in FIGURES)
+    header = f"{'generation':<18}{'verdict':<10}" + "".join(f"{name:<24}" for name in FIGURES)
     lines = [
-        f"{generation.ref:<14}{generation.verdict!s:<10}"
+        f"{generation.ref:<18}{generation.verdict!s:<10}"
         + "".join(f"{_change(generation, metric):<24}" for metric in FIGURES.values())
         for generation in trained
     ]
