@@ -38,6 +38,7 @@ class Batch:
         source_N: index into ``SOURCES``.
         dreamer_N: 0, or which teacher dreamt the token.
         example_N: which example of the batch the token belongs to.
+        digests: digest of each example of the batch, by that number.
     """
 
     input_ids_BT: np.ndarray
@@ -48,6 +49,7 @@ class Batch:
     source_N: np.ndarray
     dreamer_N: np.ndarray
     example_N: np.ndarray
+    digests: tuple[str, ...]
 
     @property
     def tokens(self) -> int:
@@ -87,6 +89,7 @@ class Batch:
             source_N=self.source_N[places],
             dreamer_N=self.dreamer_N[places],
             example_N=self.example_N[places],
+            digests=self.digests,
         )
         return view, places
 
@@ -115,7 +118,8 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
                 label = example.ids[t + 1] if example.gold else IGNORE
                 columns.append((place * width + start + t, label, sources[number], example.dreamer, number))
             start = stop
-    return Batch(ids, positions, segments, *np.asarray(columns, dtype=np.int64).reshape(-1, 5).T.copy())
+    by_token = np.asarray(columns, dtype=np.int64).reshape(-1, 5).T.copy()
+    return Batch(ids, positions, segments, *by_token, digests=tuple(example.digest for example in examples))
 
 
 def _pack(examples: Sequence[Example], max_length: int) -> list[list[int]]:

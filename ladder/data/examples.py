@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
@@ -35,6 +38,12 @@ class Example:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what a teacher sees of it: its ids, and which positions are trained."""
+        numbers = np.asarray([len(self.ids), *self.ids, *self.trained], dtype="<i8")
+        return hashlib.sha256(numbers.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def rows(parts: tuple[Batch, ...]) -> list[int]:
 
 def same(one: tuple[Batch, ...], other: tuple[Batch, ...]) -> bool:
     return all(
-        (getattr(a, name) == getattr(b, name)).all()
+        np.array_equal(getattr(a, name), getattr(b, name))
         for a, b in zip(one, other, strict=True)
         for name in a.__dataclass_fields__
     )

@@ -160,3 +160,11 @@ def test_rows_stay_in_order(tokenizer: Any) -> None:
     rows = [parse_row(json.dumps({"text": text}), f"a:{n}") for n, text in enumerate(["moon", "sea", "tide"])]
     examples = encode_rows(rows, tokenizer, Encoding())
     assert [tokenizer.decode(e.ids, skip_special_tokens=True) for e in examples] == ["moon", "sea", "tide"]
+
+
+def test_a_digest_tells_apart_what_a_teacher_would_see_differently() -> None:
+    one = Example((1, 2, 3), (False, True), gold=True)
+    assert one.digest == Example((1, 2, 3), (False, True), gold=False, dreamer=1).digest
+    others = [Example((1, 2, 4), (False, True), True), Example((1, 2, 3), (True, True), True)]
+    others += [Example((1, 2, 3, 0), (False, True, False), True), Example((1, 2), (True,), True)]
+    assert len({one.digest, *(other.digest for other in others)}) == 5
