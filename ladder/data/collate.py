@@ -119,7 +119,8 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
                 columns.append((place * width + start + t, label, sources[number], example.dreamer, number))
             start = stop
     by_token = np.asarray(columns, dtype=np.int64).reshape(-1, 5).T.copy()
-    return Batch(ids, positions, segments, *by_token, digests=tuple(example.digest for example in examples))
+    digests = tuple(example.digest for example in examples)
+    return Batch(ids, positions, segments, *by_token, digests)  # type: ignore[call-arg]  # five of them
 
 
 def _pack(examples: Sequence[Example], max_length: int) -> list[list[int]]:

@@ -27,11 +27,25 @@ def normalized_entropy_confidence(log_p_NV: Tensor) -> Tensor:
     Raises:
         LadderError: fewer than two columns.
     """
-    size = log_p_NV.shape[-1]
+    return normalized(entropy(log_p_NV), log_p_NV.shape[-1])
+
+
+def normalized(entropy_N: Tensor, size: int) -> Tensor:
+    """1 - H / ln V of entropies in nats, [N], 0 to 1.
+
+    Raises:
+        LadderError: fewer than two columns.
+    """
     if size < 2:
         raise LadderError(f"a distribution over {size} token has no normalised entropy, expected at least 2")
-    return (1 - entropy(log_p_NV) / math.log(size)).clamp(0.0, 1.0)
+    return (1 - entropy_N / math.log(size)).clamp(0.0, 1.0)
 
 
 CONFIDENCES: dict[str, Callable[[Tensor], Tensor]] = {"top1": top1, "entropy": normalized_entropy_confidence}
 """The words of ``training_params.confidence``."""
+
+MEASURES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "top1": lambda top1_N, entropy_N, size: top1_N,
+    "entropy": lambda top1_N, entropy_N, size: normalized(entropy_N, size),
+}
+"""The same words, from statistics that are known already: (top-1 probability, entropy, columns) -> [N]."""

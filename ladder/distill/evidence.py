@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ladder.distill.choice import chosen
-from ladder.distill.confidence import CONFIDENCES, entropy
+from ladder.distill.confidence import CONFIDENCES, MEASURES, entropy
 from ladder.distill.divergence import jensen_shannon
 from ladder.distill.probabilities import log_probabilities
 from ladder.distill.vocabulary import IGNORE
@@ -42,6 +43,49 @@ class Evidence:
     def gold_probability2(self) -> Tensor:
         """p_2(y) of the gold label, [N]; 1 where there is no label."""
         return (-self.surprisal2).exp()
+
+
+class Voice(Protocol):
+    """One teacher's statistics at temperature 1, [N] each."""
+
+    @property
+    def top1(self) -> Tensor:
+        """Probability of the likeliest token."""
+
+    @property
+    def entropy(self) -> Tensor:
+        """H(p) in nats."""
+
+    @property
+    def surprisal(self) -> Tensor:
+        """-ln p(y) in nats; anything where there is no label."""
+
+
+def evidence_of(voices: Sequence[Voice], js_N: Tensor, labels_N: Tensor, confidence: str, columns: int) -> Evidence:
+    """Evidence from the statistics of one or two teachers, for V = ``columns``.
+
+    Raises:
+        LadderError: no confidence of that name, or fewer than two columns.
+    """
+    gold_N, measure = labels_N != IGNORE, chosen(MEASURES, confidence, "training_params.confidence")
+    first, second = voices[0], voices[-1]
+    return Evidence(
+        confidence1=measure(first.top1, first.entropy, columns),
+        confidence2=measure(second.top1, second.entropy, columns),
+        js=js_N,
+        surprisal1=first.surprisal.where(gold_N, 0.0),
+        surprisal2=second.surprisal.where(gold_N, 0.0),
+        entropy1=first.entropy,
+        entropy2=second.entropy,
+        single_teacher=len(voices) == 1,
+    )
+
+
+def concatenate(parts: Sequence[Evidence]) -> Evidence:
+    """Evidence of all tokens from that of consecutive ones; all parts have the same number of teachers."""
+    names = [field.name for field in fields(Evidence) if field.name != "single_teacher"]
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return Evidence(**columns, single_teacher=parts[0].single_teacher)
 
 
 @torch.no_grad()

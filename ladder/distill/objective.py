@@ -69,6 +69,11 @@ class TokenLosses:
     regularizer: Tensor
     """R on BLENDED, 0 elsewhere. Not yet times gamma."""
 
+    def fill_(self, rows_n: Tensor, part: TokenLosses) -> None:
+        """Put the losses of some tokens in their places."""
+        self.loss[rows_n], self.ce[rows_n] = part.loss, part.ce
+        self.kd[rows_n], self.regularizer[rows_n] = part.kd, part.regularizer
+
 
 def token_losses(
     student_NV: Tensor,
@@ -96,7 +101,7 @@ def token_losses(
     _check(student_NV, teacher1_NV, teacher2_NV, labels_N, routing)
     student_NV = upcast(student_NV)
     gold_N = routing.route_N == Route.GOLD
-    examined_N = _examined(labels_N, routing, objective, is_dream_N)
+    examined_N = examined(labels_N, routing, objective, is_dream_N)
     surprisal_N = _surprisal(student_NV, labels_N, gold_N | examined_N)
     ce_N = surprisal_N.where(examined_N, 0.0)
     kd_N = surprisal_N.where(gold_N, _distillation(student_NV, teacher1_NV, teacher2_NV, routing, objective))
@@ -106,7 +111,7 @@ def token_losses(
     return TokenLosses(loss_N + _times(objective.gamma, regularizer_N), ce_N, kd_N, regularizer_N)
 
 
-def _examined(labels_N: Tensor, routing: Routing, objective: Objective, is_dream_N: Tensor | None) -> Tensor:
+def examined(labels_N: Tensor, routing: Routing, objective: Objective, is_dream_N: Tensor | None) -> Tensor:
     """Where CE is part of the loss, bool [N]."""
     examined_N = CE_ON[objective.ce_on](routing) & (labels_N != IGNORE)
     return examined_N if is_dream_N is None else examined_N & ~is_dream_N
@@ -124,7 +129,7 @@ def _distillation(
     student_NV: Tensor, teacher1_NV: Tensor | None, teacher2_NV: Tensor | None, routing: Routing, objective: Objective
 ) -> Tensor:
     """T^2 div(target || p_s^T), [N]; 0 where no teacher teaches."""
-    taught_N = _taught(routing)
+    taught_N = taught(routing)
     first_NV, second_NV = (_frozen(z_NV, student_NV, taught_N) for z_NV in (teacher1_NV, teacher2_NV))
     weight1_N = routing.weight1_N.to(student_NV.dtype)
     log_t_NV = log_target(first_NV, second_NV, weight1_N, objective.temperature, objective.pooling)
@@ -138,11 +143,15 @@ def _regularizer(student_NV: Tensor, teacher1_NV: Tensor | None, routing: Routin
     blended_N = routing.route_N == Route.BLENDED
     log_p_NV = log_probabilities(_frozen(teacher1_NV, student_NV, blended_N))
     divergence_N = kl(log_p_NV, log_probabilities(_only(student_NV, blended_N)))
-    agreement_N = (1 - routing.js_N.to(student_NV.dtype) / LN2).where(blended_N, 0.0)
-    return agreement_N * divergence_N.where(blended_N, 0.0)
+    return agreement(routing, student_NV.dtype) * divergence_N.where(blended_N, 0.0)
 
 
-def _taught(routing: Routing) -> Tensor:
+def agreement(routing: Routing, dtype: torch.dtype) -> Tensor:
+    """1 - JS / ln 2 on BLENDED, 0 elsewhere, [N]: the weight of R before gamma."""
+    return (1 - routing.js_N.to(dtype) / LN2).where(routing.route_N == Route.BLENDED, 0.0)
+
+
+def taught(routing: Routing) -> Tensor:
     """Where the target comes from a teacher, bool [N]."""
     return routing.route_N >= Route.TEACHER1
 
@@ -175,7 +184,7 @@ def _check(
             raise LadderError(f"found {tuple(value_N.shape)} {name}, expected {tuple(student_NV.shape[:1])}")
     if ((routing.route_N == Route.GOLD) & (labels_N == IGNORE)).any():
         raise LadderError("a token without label is routed to gold", remedy="route with the same labels")
-    taught_N, blended_N = _taught(routing), routing.route_N == Route.BLENDED
+    taught_N, blended_N = taught(routing), routing.route_N == Route.BLENDED
     if teacher1_NV is None and (blended_N | (taught_N & (routing.weight1_N > 0))).any():
         raise LadderError("teacher 1 is absent, and a route needs it")
     if teacher2_NV is None and (taught_N & (routing.weight1_N < 1)).any():

@@ -89,6 +89,34 @@ class Routing:
         """Everything but SKIP, bool [N]."""
         return self.route_N != Route.SKIP
 
+    def at(self, rows_n: Tensor) -> Routing:
+        """The decisions for some of the tokens."""
+        return Routing(self.route_N[rows_n], self.weight1_N[rows_n], self.gain_N[rows_n], self.js_N[rows_n])
+
+    def where(self, rows_N: Tensor, other: Routing) -> Routing:
+        """These decisions where ``rows_N`` holds, the other ones elsewhere."""
+        return Routing(
+            self.route_N.where(rows_N, other.route_N),
+            self.weight1_N.where(rows_N, other.weight1_N),
+            self.gain_N.where(rows_N, other.gain_N),
+            self.js_N.where(rows_N, other.js_N),
+        )
+
+    def replaced(self, rows_n: Tensor, part: Routing) -> Routing:
+        """These decisions with those of some tokens replaced."""
+        return Routing(
+            self.route_N.index_copy(0, rows_n, part.route_N),
+            self.weight1_N.index_copy(0, rows_n, part.weight1_N.to(self.weight1_N.dtype)),
+            self.gain_N.index_copy(0, rows_n, part.gain_N.to(self.gain_N.dtype)),
+            self.js_N.index_copy(0, rows_n, part.js_N.to(self.js_N.dtype)),
+        )
+
+
+def skipped(like_N: Tensor) -> Routing:
+    """Nobody teaches these tokens."""
+    nothing_N = torch.zeros(like_N.shape, device=like_N.device)
+    return Routing(nothing_N.to(torch.int8), nothing_N, nothing_N, nothing_N)
+
 
 Router = Callable[[Evidence | None, Tensor, RoutingSettings], Routing]
 
@@ -208,12 +236,9 @@ def _routing(route_N: Tensor, share_N: Tensor, gold_gain: float, js_N: Tensor) -
 def _with_dreams(routing: Routing, dreamer_N: Tensor) -> Routing:
     awake_N = dreamer_N == 0
     dreamer_route_N = torch.where(dreamer_N == 2, int(Route.TEACHER2), int(Route.TEACHER1)).to(torch.int8)
-    return Routing(
-        route_N=routing.route_N.where(awake_N, dreamer_route_N),
-        weight1_N=routing.weight1_N.where(awake_N, (dreamer_N == 1).to(routing.weight1_N.dtype)),
-        gain_N=routing.gain_N.where(awake_N, 1.0),
-        js_N=routing.js_N.where(awake_N, 0.0),
-    )
+    share_N = (dreamer_N == 1).to(routing.weight1_N.dtype)
+    nothing_N = torch.zeros_like(routing.js_N)
+    return routing.where(awake_N, Routing(dreamer_route_N, share_N, torch.ones_like(routing.gain_N), nothing_N))
 
 
 def _demand(evidence: Evidence | None, routing: str) -> Evidence:

@@ -1,0 +1,106 @@
+"""The trained tokens of a micro-batch, and what is known of their routes before the student is asked anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ladder.distill.objective import Objective, taught
+from ladder.distill.routing import Route, Routing, RoutingSettings, route, skipped
+from ladder.distill.source import Teachers
+from ladder.distill.vocabulary import IGNORE, Columns
+from ladder.errors import LadderError
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """N trained tokens. All tensors are [N] and live on one device."""
+
+    labels_N: Tensor
+    """Id of the gold token, or IGNORE; int64."""
+    dreamer_N: Tensor
+    """0 no dream, 1 or 2 dreamt by teacher 1 or 2; int64."""
+    row_N: Tensor
+    """Which example a token belongs to, int64."""
+    kept_N: Tensor
+    """False where the gold label is taboo: such a token takes no part at all."""
+
+    @classmethod
+    def of(cls, labels_N: Tensor, dreamer_N: Tensor, row_N: Tensor, columns: Columns) -> Tokens:
+        """The tokens of a batch.
+
+        Raises:
+            DataError: a label that is neither IGNORE nor an id of the tokenizer.
+        """
+        return cls(labels_N, dreamer_N, row_N, ~columns.is_dropped(labels_N))
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def at(self, rows_n: Tensor) -> Tokens:
+        """Some of the tokens."""
+        return Tokens(self.labels_N[rows_n], self.dreamer_N[rows_n], self.row_N[rows_n], self.kept_N[rows_n])
+
+
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """What is decided before the student runs, so that the trained tokens of a whole step can be counted first."""
+
+    routing: Routing
+    """Final where ``open_N`` is False; SKIP elsewhere."""
+    open_N: Tensor
+    """Tokens that are trained in any case and whose route is decided when their logits are at hand, bool [N]."""
+
+    @property
+    def trained_N(self) -> Tensor:
+        """Everything that will not be skipped, bool [N]."""
+        return self.open_N | self.routing.trained_N
+
+
+def needs_evidence(tokens: Tokens, settings: RoutingSettings) -> Tensor:
+    """Tokens that must be routed before anything can be counted, bool [N].
+
+    Only a token without gold label can end up skipped, and a row's mean needs the whole row.
+    """
+    awake_N = tokens.kept_N & (tokens.dreamer_N == 0)
+    if settings.routing == "gold":
+        return torch.zeros_like(awake_N)
+    return awake_N if settings.granularity == "sequence" else awake_N & (tokens.labels_N == IGNORE)
+
+
+def closed_routes(tokens: Tokens, settings: RoutingSettings) -> Ahead:
+    """Routes that need no evidence: dreams, dropped tokens, and everything where only labels teach."""
+    plain = replace(settings, routing="gold", granularity="token")
+    routing = route(None, tokens.labels_N, plain, tokens.dreamer_N)
+    open_N = torch.zeros_like(tokens.kept_N)
+    if settings.routing != "gold":
+        open_N = tokens.kept_N & (tokens.dreamer_N == 0) & ~needs_evidence(tokens, settings)
+    return Ahead(routing.where(tokens.kept_N & ~open_N, skipped(tokens.kept_N)), open_N)
+
+
+def column_of(labels_N: Tensor) -> Tensor:
+    """A column everywhere, int64 [N]: the label's, or the first where there is no label."""
+    return labels_N.long().where(labels_N != IGNORE, 0)
+
+
+def needed(ahead: Ahead, teachers: Teachers, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Which tokens need the logits of teacher 1 and of teacher 2, bool [N] each.
+
+    An open token needs everyone who heard it; a decided one only those who have a share in what it costs.
+
+    Raises:
+        LadderError: a token needs a teacher that did not hear it.
+    """
+    routing = ahead.routing
+    speaks = [torch.zeros_like(ahead.open_N) if source is None else source.speaks_N for source in teachers]
+    taught_N = taught(routing)
+    first_N = taught_N & (routing.weight1_N > 0)
+    if objective.gamma:
+        first_N = first_N | (routing.route_N == Route.BLENDED)
+    first_N, second_N = first_N | ahead.open_N, taught_N & (routing.weight1_N < 1)
+    for number, (needs_N, speaks_N) in enumerate(zip((first_N, second_N), speaks, strict=True), 1):
+        if (needs_N & ~speaks_N).any():
+            raise LadderError(f"teacher {number} did not hear {int((needs_N & ~speaks_N).sum())} tokens that need it")
+    return first_N, second_N | (ahead.open_N & speaks[1])
