@@ -93,19 +93,21 @@ class DiskCache:
             return None
         path, span = self._index[digest]
         try:
-            self._verify(path)
+            self._verify(path, digest, span)
             return read_rows(path, span)
         except (ModelError, FileNotFoundError):
             self._refuse(path)
             return None
 
-    def _verify(self, path: Path) -> None:
-        """Compare with the checksum, once for each state of the file."""
+    def _verify(self, path: Path, digest: str, span: tuple[int, int]) -> None:
+        """Compare with key and checksum, once for each state of the file."""
         status = path.stat()
         state = (status.st_mtime_ns, status.st_size)
-        if self._verified.get(path) != state:
-            verify(path)
-            self._verified[path] = state
+        if self._verified.get(path) == state:
+            return
+        if verify(path, self.key).get(digest) != span:
+            raise ModelError("a cached signal holds other examples than it did", where=str(path))
+        self._verified[path] = state
 
     def _refuse(self, path: Path) -> None:
         """Take a bad shard out of the folder and out of the index."""

@@ -62,18 +62,14 @@ def read_spans(path: Path, key: str) -> Spans:
         FileNotFoundError: another process took it away.
     """
     with _opened(path) as shard:
-        metadata = _metadata(shard)
-        if (metadata.get("format"), metadata.get("key")) != (FORMAT, key):
-            raise ModelError("a cached signal of another format or for another key", where=str(path))
-        spans: dict[str, list[int]] = json.loads(metadata["examples"])
-        return {digest: (start, stop) for digest, (start, stop) in spans.items()}
+        return _spans(_metadata(shard), path, key)
 
 
-def verify(path: Path) -> None:
-    """Compare a whole shard with its checksum.
+def verify(path: Path, key: str) -> Spans:
+    """Compare a whole shard with its checksum; returns which examples it holds.
 
     Raises:
-        ModelError: some bit is not as it was written.
+        ModelError: as :func:`read_spans`, or some bit is not as it was written.
         FileNotFoundError: another process took it away.
     """
     with _opened(path) as shard:
@@ -81,6 +77,7 @@ def verify(path: Path) -> None:
         expected = metadata.pop("checksum", None)
         if expected != _checksum(metadata, {name: shard.get_tensor(name) for name in shard.keys()}):  # noqa: SIM118
             raise ModelError("a cached signal does not have its checksum", where=str(path))
+        return _spans(metadata, path, key)
 
 
 def read_rows(path: Path, span: tuple[int, int]) -> Rows:
@@ -100,6 +97,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _metadata(shard: Any) -> dict[str, str]:
     return dict(shard.metadata() or {})
+
+
+def _spans(metadata: Mapping[str, str], path: Path, key: str) -> Spans:
+    if (metadata.get("format"), metadata.get("key")) != (FORMAT, key):
+        raise ModelError("a cached signal of another format or for another key", where=str(path))
+    spans: dict[str, list[int]] = json.loads(metadata["examples"])
+    return {digest: (start, stop) for digest, (start, stop) in spans.items()}
 
 
 def _checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
