@@ -323,9 +323,15 @@ class Runtime(Section):
     """Logits a token that ``wire: topk`` sends."""
     signal_cache: Literal["off", "memory", "disk"] = "disk"
     """Where teachers keep what they said about an example, so that they read it once: nowhere, in the memory of each
-    teacher for one run, or in the home for later runs as well."""
+    teacher, or in the home's ``cache/signals`` for later runs as well.
+
+    Which rows share a batch moves the last bits of a signal. A run that is resumed finds on disk what it computed
+    before, and with ``off`` computes every batch as it did; with ``memory`` it may differ in the last bits from a run
+    that was not cut off.
+    """
     signal_cache_gib: Positive = 4.0
-    """GiB that the signals of one teacher may take; what comes after that is computed anew each time."""
+    """GiB that the signals of one teacher may take; what comes after that is computed anew each time. The folder may be
+    deleted whenever nothing trains."""
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
 

@@ -6,6 +6,7 @@ should be is removed, and its examples are computed again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -32,7 +33,7 @@ class DiskCache:
     def __init__(self, folder: Path, key: str, limit: int) -> None:
         self.folder, self.key, self.limit = folder, key, limit
         self.statistics = CacheStatistics()
-        self._sizes: dict[Path, int] = {}
+        self._sizes: dict[str, int] = {}
         self._verified: dict[Path, tuple[int, int]] = {}
         self._index: dict[str, tuple[Path, tuple[int, int]]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +72,9 @@ class DiskCache:
 
     def _scan(self) -> None:
         """Index the shards that are new, the oldest first: where two hold the same example, the older one counts."""
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path not in self._sizes:
-                self._add(path)
+        for name in sorted(set(os.listdir(self.folder)) - self._sizes.keys()):
+            if name.endswith(".safetensors"):
+                self._add(self.folder / name)
 
     def _add(self, path: Path) -> None:
         try:
@@ -83,7 +84,7 @@ class DiskCache:
         except ModelError:
             self._refuse(path)
             return
-        self._sizes[path] = size
+        self._sizes[path.name] = size
         for digest, span in spans.items():
             self._index.setdefault(digest, (path, span))
 
@@ -114,7 +115,7 @@ class DiskCache:
         if path.exists():  # Otherwise another process was faster.
             path.unlink(missing_ok=True)
             self.statistics = replace(self.statistics, refused=self.statistics.refused + 1)
-        self._sizes.pop(path, None)
+        self._sizes.pop(path.name, None)
         self._verified.pop(path, None)
         self._index = {digest: place for digest, place in self._index.items() if place[0] != path}
 

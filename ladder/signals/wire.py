@@ -66,8 +66,8 @@ class Signal:
         if self.values.dtype != _numpy_dtype(self.dtype):
             raise ModelError(f"a signal tagged {self.dtype} holds {self.values.dtype}")
         counts = {len(array) for array in (*self.rows.values(), self.places)}
-        outside = len(self.places) and not 0 <= self.places.min() <= self.places.max() < tokens
-        if len(counts) != 1 or outside:
+        places = np.concatenate([[-1], self.places, [tokens]])
+        if len(counts) != 1 or (np.diff(places) < 1).any():
             message = f"a signal of {len(self.values)} rows does not fit a batch of {tokens} trained tokens"
             raise ModelError(message, where=f"rows for {len(self.places)} places")
 

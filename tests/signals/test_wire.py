@@ -84,7 +84,16 @@ def test_layout_and_gradient_stay_behind() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "places", "tokens"),
-    [(2, [0, 1, 2], 4), (3, [0, 1], 4), (2, [0, 4], 4), (1, [0], 0), (0, [0], 4), (2, [-1, 0], 4)],
+    [
+        (2, [0, 1, 2], 4),
+        (3, [0, 1], 4),
+        (2, [0, 4], 4),
+        (1, [0], 0),
+        (0, [0], 4),
+        (2, [-1, 0], 4),
+        (2, [1, 1], 4),
+        (2, [2, 1], 4),
+    ],
 )
 def test_a_signal_about_other_tokens_is_refused(rows: int, places: list[int], tokens: int) -> None:
     with pytest.raises(ModelError, match=f"a signal of {rows} rows does not fit a batch of {tokens} trained tokens"):
