@@ -211,7 +211,10 @@ def _wire(request: Request, registry: Registry | None) -> int | None:
     if parent is None or registry is None:
         return None
     config = config_of(registry.materialize(parent)).get_text_config()
-    numbers = config.hidden_size if request.manifest.runtime.wire == "hidden" else config.vocab_size
+    runtime = request.manifest.runtime
+    if runtime.wire == "topk":
+        return 8 * min(runtime.top_k, config.vocab_size) + 16  # id and logit of each, and four statistics
+    numbers = config.hidden_size if runtime.wire == "hidden" else config.vocab_size
     return numbers * (4 if request.manifest.student.dtype == "float32" else 2)
 
 

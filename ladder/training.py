@@ -17,9 +17,14 @@ from ladder.actors.student import StudentGroup
 from ladder.data.batches import Batches
 from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
+from ladder.manifest.schema import Manifest, Runtime
 from ladder.methods import method_of
+from ladder.models.load import load_tokenizer
 from ladder.run import Run, Workshop, hosted
+from ladder.signals.cache import CacheSettings
 from ladder.signals.teacher import TeacherSpec
+from ladder.signals.topk import Truncation
+from ladder.train.loss import taboo_ids
 from ladder.train.spec import StepReport, TrainingSpec
 
 LOG_EVERY = 20
@@ -42,7 +47,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     count = threads(manifest.runtime, work.session.machine, len(numbers))
     actors = work.session.start({role: slots[role] for role in ("student", *(f"teacher{n}" for n in numbers))})
     teachers = {number: actors[f"teacher{number}"] for number in numbers}
-    specs = {number: _teacher(run, number, number not in speakers, slots, count) for number in numbers}
+    specs = {number: _teacher(run, work, number, number not in speakers, slots, count) for number in numbers}
     before = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
     _begin(run, work)
     dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
@@ -133,7 +138,9 @@ def _start(run: Run, lesson: Lesson) -> Path:
     return run.start
 
 
-def _teacher(run: Run, number: int, dreams_only: bool, slots: Mapping[str, Slot], count: int) -> TeacherSpec:
+def _teacher(
+    run: Run, work: Workshop, number: int, dreams_only: bool, slots: Mapping[str, Slot], count: int
+) -> TeacherSpec:
     manifest = run.request.manifest
     return TeacherSpec(
         run.teachers[number],
@@ -143,7 +150,24 @@ def _teacher(run: Run, number: int, dreams_only: bool, slots: Mapping[str, Slot]
         dreams_only,
         slots[f"teacher{number}"].device,
         count,
+        _truncation(manifest, run.teachers[number]),
+        _signal_cache(manifest.runtime, work.home),
     )
+
+
+def _truncation(manifest: Manifest, folder: Path) -> Truncation | None:
+    """What top-k keeps of a distribution, in the words of the tokenizer that all generations share."""
+    if manifest.runtime.wire != "topk":
+        return None
+    tokenizer, temperature = load_tokenizer(folder), method_of(manifest).objective().temperature
+    return Truncation(manifest.runtime.top_k, temperature, len(tokenizer), taboo_ids(manifest, tokenizer))
+
+
+def _signal_cache(runtime: Runtime, home: Path) -> CacheSettings | None:
+    if runtime.signal_cache == "off":
+        return None
+    folder = home.absolute() / "cache" / "signals"
+    return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
 
 
 def _each(numbers: list[int], call: Callable[[int], Any]) -> dict[int, Any]:

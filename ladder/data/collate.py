@@ -73,8 +73,15 @@ class Batch:
         A dream needs only its own dreamer; with ``dreams_only`` the teacher has nothing to say on other text. Sequences
         without a wanted token are left out.
         """
-        width = self.input_ids_BT.shape[1]
         wanted_N = (self.dreamer_N == teacher) | ((self.dreamer_N == 0) & (not dreams_only))
+        return self.select(wanted_N)
+
+    def select(self, wanted_N: np.ndarray) -> tuple[Batch, np.ndarray]:
+        """The sequences that hold a wanted token, with those tokens as the trained ones, and which of the N these are.
+
+        The other examples of a packed sequence stay in it.
+        """
+        width = self.input_ids_BT.shape[1]
         keep_B = np.zeros(self.input_ids_BT.shape[0], dtype=bool)
         keep_B[np.unique(self.rows_N[wanted_N] // width)] = True
         places = np.flatnonzero(wanted_N)
@@ -119,8 +126,9 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
                 columns.append((place * width + start + t, label, sources[number], example.dreamer, number))
             start = stop
     by_token = np.asarray(columns, dtype=np.int64).reshape(-1, 5).T.copy()
+    rows_N, labels_N, source_N, dreamer_N, example_N = by_token
     digests = tuple(example.digest for example in examples)
-    return Batch(ids, positions, segments, *by_token, digests)  # type: ignore[call-arg]  # five of them
+    return Batch(ids, positions, segments, rows_N, labels_N, source_N, dreamer_N, example_N, digests)
 
 
 def _pack(examples: Sequence[Example], max_length: int) -> list[list[int]]:

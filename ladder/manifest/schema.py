@@ -314,8 +314,24 @@ class Runtime(Section):
     """Torch threads of each actor; the cores divided among student and teachers when left out."""
     in_flight: Count = 3
     """Steps that teachers may run ahead of the student."""
-    wire: Literal["hidden", "logits"] = "hidden"
-    """What a teacher sends for a token: its final hidden state, or all its logits."""
+    wire: Literal["hidden", "logits", "topk"] = "hidden"
+    """What a teacher sends for a token: its final hidden state, all its logits, or the ``top_k`` largest of them.
+
+    ``topk`` alone is an approximation: the mass of the other tokens is right, and spread evenly among them.
+    """
+    top_k: Count = 64
+    """Logits a token that ``wire: topk`` sends."""
+    signal_cache: Literal["off", "memory", "disk"] = "disk"
+    """Where teachers keep what they said about an example, so that they read it once: nowhere, in the memory of each
+    teacher, or in the home's ``cache/signals`` for later runs as well.
+
+    Which rows share a batch moves the last bits of a signal. A run that is resumed finds on disk what it computed
+    before, and with ``off`` computes every batch as it did; with ``memory`` it may differ in the last bits from a run
+    that was not cut off.
+    """
+    signal_cache_gib: Positive = 4.0
+    """GiB that the signals of one teacher may take; what comes after that is computed anew each time. The folder may be
+    deleted whenever nothing trains."""
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
 

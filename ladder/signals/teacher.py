@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data.collate import Batch
 from ladder.data.dreams import Dream, Sampling, write_block
+from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.forward import trained_hidden_states, trained_logits
 from ladder.models.head import find_head, trusted_head
 from ladder.models.load import load_model
-from ladder.signals.wire import Kind, Signal, encode
+from ladder.signals.cache import CacheKey, CacheSettings, open_cache
+from ladder.signals.recall import recalled, without_missing_labels
+from ladder.signals.statistics import CacheStatistics
+from ladder.signals.topk import Truncation, capture
+from ladder.signals.wire import Kind, Rows, Signal, dtype_name, encode, encode_topk
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class TeacherSpec:
         number: 1 (primary) or 2 (stabilising critic).
         kind: what it sends for a token.
         dreams_only: it dreams, and speaks on its own dreams alone.
+        truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
+        cache: where its signals are kept; None computes each of them anew.
     """
 
     folder: Path
@@ -36,6 +44,12 @@ class TeacherSpec:
     dreams_only: bool = False
     device: str = "cpu"
     threads: int = 1
+    truncation: Truncation | None = None
+    cache: CacheSettings | None = None
+
+    def __post_init__(self) -> None:
+        if (self.truncation is not None) != (self.kind == "topk"):
+            raise ModelError(f"a teacher of kind {self.kind} was told truncation {self.truncation}")
 
 
 class Teacher:
@@ -46,15 +60,20 @@ class Teacher:
         self.spec = spec
         self.model = load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False)
         self.head = trusted_head(self.model) if spec.kind == "hidden" else find_head(self.model)
+        key = CacheKey.of(spec.folder, spec.kind, spec.dtype, spec.truncation) if spec.cache else None
+        self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
     @torch.no_grad()
     def signal(self, batch: Batch) -> Signal:
-        """What this teacher says about the tokens that it must hear: hidden states [M, D] or logits [M, V]."""
+        """What this teacher says about the tokens that it must hear. The model reads only what is not cached."""
         heard, places = batch.heard_by(self.spec.number, dreams_only=self.spec.dreams_only)
-        if len(places) == 0:
-            return encode(self.spec.kind, torch.zeros(0, self._width(), dtype=self.model.dtype), places)
-        say = trained_hidden_states if self.spec.kind == "hidden" else trained_logits
-        return encode(self.spec.kind, say(self.model, heard), places)
+        rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
+        return Signal(self.spec.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
+
+    @property
+    def cache_statistics(self) -> CacheStatistics:
+        """What the cache of signals did since this teacher was loaded; all zero without one."""
+        return self.cache.statistics if self.cache else CacheStatistics()
 
     def dream(
         self,
@@ -73,6 +92,25 @@ class Teacher:
         """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
         return tensors_digest(self.model.state_dict())
 
-    def _width(self) -> int:
-        vocabulary, hidden = self.head.shape
-        return hidden if self.spec.kind == "hidden" else vocabulary
+    def _say(self, heard: Batch) -> Rows:
+        """The model's word on every trained token of these sequences."""
+        if self.spec.kind == "hidden":
+            return encode(self._run(heard, trained_hidden_states))
+        logits = self._run(heard, trained_logits)
+        if self.spec.truncation is None:
+            return encode(logits)
+        return encode_topk(capture(logits, next_ids(heard).to(logits.device), self.spec.truncation))
+
+    def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
+        if len(heard.rows_N) == 0:
+            vocabulary, hidden = self.head.shape
+            return torch.zeros(0, hidden if self.spec.kind == "hidden" else vocabulary, dtype=self.model.dtype)
+        return model_says(self.model, heard)
+
+    def _dtype(self) -> str:
+        return "float32" if self.spec.kind == "topk" else dtype_name(self.model.dtype)
+
+
+def next_ids(batch: Batch) -> Tensor:
+    """The token after each of the N positions, int64 [N], also where it is no gold label."""
+    return torch.from_numpy(batch.input_ids_BT.reshape(-1)[batch.rows_N + 1])

@@ -3,7 +3,9 @@ numpy without a copy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -11,51 +13,99 @@ import torch
 from torch import Tensor
 
 from ladder.errors import ModelError
+from ladder.signals.topk import TopK, Truncation
 
-Kind = Literal["hidden", "logits"]
-_AS_UINT16 = "bfloat16"
+Kind = Literal["hidden", "logits", "topk"]
+Rows = dict[str, np.ndarray]
+"""The arrays of a signal by name. The first axis of each runs over the same tokens."""
+
+_FIELDS = {"logits_MK": "values"} | {
+    field.name: field.name.rsplit("_M", 1)[0] for field in fields(TopK) if field.name != "logits_MK"
+}
+"""The name on the wire of each part of a truncated distribution."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signal:
     """What one teacher says about the tokens of one micro-batch that it heard.
 
     Args:
-        kind: final hidden states [M, D] or logits [M, V].
-        values: the numbers, bfloat16 as uint16.
-        dtype: name of the torch dtype.
+        kind: final hidden states [M, D], logits [M, H], or truncated distributions.
+        dtype: name of the torch dtype of ``values``.
+        rows: the arrays; ``values`` in all kinds (bfloat16 as uint16), which is all but for ``topk``: there it is the
+            logits [M, K], beside ``ids`` [M, K] and the statistics ``tail``, ``tail_at_T``, ``entropy`` and
+            ``surprisal`` [M] (0 without a gold label).
         places: which M of the batch's N tokens these are, ascending.
+        truncation: what was kept, for ``topk``.
     """
 
     kind: Kind
-    values: np.ndarray
     dtype: str
+    rows: Mapping[str, np.ndarray]
     places: np.ndarray
+    truncation: Truncation | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.rows["values"]
 
     @property
     def nbytes(self) -> int:
-        return self.values.nbytes + self.places.nbytes
+        """Bytes of everything that crosses."""
+        return self.places.nbytes + sum(array.nbytes for array in self.rows.values())
+
+    def check(self, tokens: int) -> None:
+        """Whether it is well-formed and fits a batch of ``tokens`` trained tokens.
+
+        Raises:
+            ModelError: it does not.
+        """
+        expected = set(_FIELDS.values()) if self.kind == "topk" else {"values"}
+        if set(self.rows) != expected or (self.truncation is not None) != (self.kind == "topk"):
+            raise ModelError(f"a {self.kind} signal holds {sorted(self.rows)}, expected {sorted(expected)}")
+        if self.values.dtype != _numpy_dtype(self.dtype):
+            raise ModelError(f"a signal tagged {self.dtype} holds {self.values.dtype}")
+        counts = {len(array) for array in (*self.rows.values(), self.places)}
+        places = np.concatenate([[-1], self.places, [tokens]])
+        if len(counts) != 1 or (np.diff(places) < 1).any():
+            message = f"a signal of {len(self.values)} rows does not fit a batch of {tokens} trained tokens"
+            raise ModelError(message, where=f"rows for {len(self.places)} places")
 
 
-def encode(kind: Kind, values: Tensor, places: np.ndarray) -> Signal:
-    """Put a teacher's tensor on the wire."""
-    dtype = str(values.dtype).removeprefix("torch.")
+def encode(values: Tensor) -> Rows:
+    """Put hidden states or logits into wire arrays."""
+    return {"values": _array(values)}
+
+
+def encode_topk(top: TopK) -> Rows:
+    """Put truncated distributions into wire arrays."""
+    return {name: _array(getattr(top, field)) for field, name in _FIELDS.items()}
+
+
+def decode(array: np.ndarray, dtype: str, device: torch.device) -> Tensor:
+    """A tensor over the same memory, moved only where the device has memory of its own. Nobody may write to it."""
+    with warnings.catch_warnings():
+        # What Ray hands out is read-only; torch has no read-only tensors and warns.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        tensor = torch.from_numpy(array)
+    return (tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor).to(device)
+
+
+def decode_topk(signal: Signal, device: torch.device) -> TopK:
+    """The truncated distributions of a signal, over the same memory."""
+    arrays = {field: signal.rows[name] for field, name in _FIELDS.items()}
+    return TopK(**{field: decode(array, str(array.dtype), device) for field, array in arrays.items()})
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _array(values: Tensor) -> np.ndarray:
     values = values.detach().cpu().contiguous()
-    array = values.view(torch.uint16).numpy() if dtype == _AS_UINT16 else values.numpy()
-    return Signal(kind, array, dtype, places)
+    return (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def decode(signal: Signal, tokens: int, device: torch.device) -> Tensor:
-    """Take a tensor off the wire, laid out over all N tokens; rows the teacher did not hear are zero.
-
-    Raises:
-        ModelError: the signal speaks of other tokens than the batch has.
-    """
-    if len(signal.values) != len(signal.places) or (len(signal.places) and signal.places[-1] >= tokens):
-        raise ModelError(f"a signal of {len(signal.values)} rows does not fit a batch of {tokens} trained tokens")
-    # A copy, because what Ray hands out is read-only memory and torch tensors are not.
-    values = torch.from_numpy(signal.values.copy())
-    values = values.view(torch.bfloat16) if signal.dtype == _AS_UINT16 else values
-    full = torch.zeros(tokens, values.shape[1], dtype=values.dtype)
-    full[torch.from_numpy(signal.places.copy())] = values
-    return full.to(device)
+def _numpy_dtype(dtype: str) -> np.dtype:
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype)

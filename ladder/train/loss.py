@@ -27,7 +27,7 @@ from ladder.distill import (
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Manifest
 from ladder.methods import Method
-from ladder.signals.source import Source
+from ladder.signals.source import SignalSource
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Loss:
         return total, sums
 
 
-def routed(batch: Batch, sources: Mapping[int, Source], loss: Loss, device: torch.device) -> Routed:
+def routed(batch: Batch, sources: Mapping[int, SignalSource], loss: Loss, device: torch.device) -> Routed:
     """Decide for each of the N tokens who teaches it."""
     labels_N, source_N, dreamer_N, example_N = (
         torch.from_numpy(array.copy()).to(device)
@@ -116,7 +116,7 @@ def routed(batch: Batch, sources: Mapping[int, Source], loss: Loss, device: torc
     return Routed(batch, (teacher1_NV, teacher2_NV), labels_N, source_N, dreamer_N > 0, trained_N, routing)
 
 
-def _permitted(source: Source | None, loss: Loss) -> Tensor | None:
+def _permitted(source: SignalSource | None, loss: Loss) -> Tensor | None:
     """A teacher's logits over the columns that take part."""
     return None if source is None else loss.columns(source.logits_NV.shape[-1]).select(source.logits_NV)
 

@@ -133,3 +133,19 @@ def test_a_dreamer_that_teaches_nothing_else_hears_only_its_dreams() -> None:
 def test_nothing_trained_is_an_empty_batch_of_the_right_shape(collation: Collation) -> None:
     batch = collate([Example((5, 6), (False,), gold=True)], [0], collation)
     assert batch.rows_N.shape == (0,) and batch.rows_N.dtype == np.int64 and batch.tokens == 2
+
+
+@pytest.mark.parametrize("collation", [PADDED, PACKED])
+def test_chosen_tokens_bring_their_sequences_along(collation: Collation) -> None:
+    batch = collate([A, C, B, D], [0, 2, 1, 2], collation)
+    view, places = batch.select(np.isin(batch.example_N, [0, 3]))
+    assert batch.example_N[places].tolist() == view.example_N.tolist() == [0, 3]
+    assert view.digests == batch.digests and view.labels_N.tolist() == batch.labels_N[places].tolist()
+    assert view.input_ids_BT.shape[0] == 2
+    width = batch.input_ids_BT.shape[1]
+    for row, place in zip(view.rows_N, places, strict=True):
+        (b, t), (old, column) = divmod(int(row), width), divmod(int(batch.rows_N[place]), width)
+        assert t == column and (view.input_ids_BT[b] == batch.input_ids_BT[old]).all()
+        assert (view.segment_BT[b] == batch.segment_BT[old]).all()
+    nothing, places = batch.select(np.zeros(len(batch.rows_N), dtype=bool))
+    assert len(nothing.input_ids_BT) == len(places) == 0

@@ -44,6 +44,10 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"data.train": [7]}, "data.train.0", "found 7, expected text"),
     ({"gates": 3}, "gates", "expected a section of keys and values"),
     ({"runtime.devices": {"student": "gpu"}}, "runtime.devices.student", "expected text of the form"),
+    ({"runtime.wire": "top-k"}, "runtime.wire", "did you mean 'topk'?"),
+    ({"runtime.top_k": 0}, "runtime.top_k", "expected at least 1"),
+    ({"runtime.signal_cache": False}, "runtime.signal_cache", "'memory'"),
+    ({"runtime.signal_cache_gib": 0}, "runtime.signal_cache_gib", "expected more than 0"),
     ({"training_params.lr": float("nan")}, "training_params.lr", "found nan, expected a finite number"),
     ({"training_params.lr": float("inf")}, "training_params.lr", "expected a finite number"),
     # what no manifest may hold

@@ -17,6 +17,7 @@ from ladder.manifest import read_request
 SAME = [
     {"evolution_request.note": "why"},
     {"runtime": {"threads": 2, "wire": "logits", "devices": {"student": "cpu"}}},
+    {"runtime": {"wire": "topk", "top_k": 8, "signal_cache": "off", "signal_cache_gib": 0.5}},
     {"budget": {"max_minutes": 10}},
     {"training_params.method": "surprise_kd", "training_params.routing": "surprise"},
     {"stabilizers.dreams": {}},

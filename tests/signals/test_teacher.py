@@ -52,6 +52,7 @@ def test_the_student_receives_the_teachers_logits(parent: Path, kind: Kind, pack
     order = [token for example in range(4) for token in (made.example_N == example).nonzero()[0]]
     found = source.logits_NV[order]
     heard = torch.tensor([True] * 6 + [False] * 2 + [True] * 2)
+    assert torch.equal(source.speaks_N[order], heard)
     assert (found[heard] - expected(parent, [GOLD, FIRST, SHORT])).abs().max() < 1e-5
     assert not found[~heard].any()
     assert signal.values.shape == (8, 32 if kind == "hidden" else 300)

@@ -14,7 +14,7 @@ from ladder.data.examples import Example, text_ids
 from ladder.distill import Objective, Route, RoutingSettings
 from ladder.errors import LadderError, ManifestError
 from ladder.methods import method_of
-from ladder.signals.source import Source
+from ladder.signals.source import LogitsSource
 from ladder.train.loss import Loss, routed, taboo_ids
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def gold_loss(taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
 
 
 def total(loss: Loss, batch: Batch, student: torch.Tensor, *teachers: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    item = routed(batch, {n: Source(z, None) for n, z in enumerate(teachers, 1)}, loss, CPU)
+    item = routed(batch, {n: LogitsSource.dense(z) for n, z in enumerate(teachers, 1)}, loss, CPU)
     return loss(student, item, loss.counts(item))
 
 
@@ -86,7 +86,7 @@ def test_taboo_columns_are_gone_from_the_teachers_too() -> None:
     other = teacher.clone()
     other[:, 9] += 20
     loss = Loss(Objective(), RoutingSettings("seed", confidence_threshold=1.0), SHARES, V, (9,))
-    item = routed(batch, {1: Source(teacher, None), 2: Source(other, None)}, loss, CPU)
+    item = routed(batch, {1: LogitsSource.dense(teacher), 2: LogitsSource.dense(other)}, loss, CPU)
     assert item.routing.js_N.max() < 1e-6
     assert (item.routing.route_N[item.labels_N.ne(0) & ~item.dream_N] == Route.BLENDED).all()
     assert all(z is not None and z.shape[1] == V - 1 for z in item.teachers_NV)
@@ -110,7 +110,7 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
     kinds = {}
     for taboo in ((), (6,)):
         loss = Loss(Objective(), settings, SHARES, V, taboo)
-        item = routed(batch, {1: Source(sure, None), 2: Source(torn, None)}, loss, CPU)
+        item = routed(batch, {1: LogitsSource.dense(sure), 2: LogitsSource.dense(torn)}, loss, CPU)
         kinds[taboo] = item.routing.route_N[[0, 2]].tolist()
     assert kinds == {(): [Route.GOLD] * 2, (6,): [Route.BLENDED] * 2}
 
@@ -137,7 +137,10 @@ def test_rows_are_judged_by_themselves_also_when_packed(packing: bool) -> None:
     torn[4, 5], torn[4, 8] = -9, 12
     settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
     item = routed(
-        batch, {1: Source(sure, None), 2: Source(torn, None)}, Loss(Objective(), settings, SHARES, V, ()), CPU
+        batch,
+        {1: LogitsSource.dense(sure), 2: LogitsSource.dense(torn)},
+        Loss(Objective(), settings, SHARES, V, ()),
+        CPU,
     )
     assert item.routing.route_N.tolist() == [Route.BLENDED] * 3 + [Route.GOLD] * 3
 

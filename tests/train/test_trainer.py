@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_a_signal_that_is_no_number_stops_the_run_before_anything_moves(school: 
     trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
     before = weights(trainer)
     said = school.teach(trainer.spec, batches(0))
-    said[1] = [encode("logits", torch.full(signal.values.shape, number), signal.places) for signal in said[1]]
+    said[1] = [replace(signal, rows=encode(torch.full(signal.values.shape, number))) for signal in said[1]]
     with pytest.raises(RunError, match="at step 0"):
         trainer.step(0, batches(0), said)
     assert torch.equal(weights(trainer), before) and trainer.done == trainer.ticks == 0
