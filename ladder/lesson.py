@@ -91,6 +91,7 @@ def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequenc
         params.accumulation,
         seeds.data,
         Collation(pad, data.max_length, data.packing),
+        data.group_by_length,
     )
 
 
