@@ -22,7 +22,7 @@ def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
         place = next((place for place, free in enumerate(room) if free >= lengths[number]), len(room))
         if place == len(room):
             layout.append([])
-            room.append(max(max_length, lengths[number]))
+            room.append(max_length)
         layout[place].append(number)
         room[place] -= lengths[number]
     return sorted(sorted(sequence) for sequence in layout)

@@ -125,6 +125,7 @@ def test_micro_batches_hold_the_rows_of_the_whole_batch(accumulation: int, packi
         parts = split(step)
         assert len(parts) == accumulation
         sequences = [len(part.input_ids_BT) for part in parts]
+        assert sum(sequences) == len(whole(step)[0].input_ids_BT), "a step is packed as a whole"
         assert min(sequences) >= 1 and max(sequences) == -(-sum(sequences) // accumulation)
         assert Counter(tokens(parts)) == Counter(tokens(whole(step)))
 

@@ -39,6 +39,10 @@ def test_each_row_is_in_one_micro_batch(lengths: list[int], parts: int, max_leng
     assert len(found) == min(parts, sequences)
 
 
+def test_equal_rows_are_split_evenly() -> None:
+    assert split([1] * 6, 3) == [2, 2, 2] and split([7] * 9, 4) == [3, 3, 2, 1]
+
+
 def test_one_micro_batch_keeps_the_rows_in_order() -> None:
     assert micro_batches([3, 9, 1, 5], 1, None) == micro_batches([3, 9, 1, 5], 1, 10) == [[0, 1, 2, 3]]
 
