@@ -28,8 +28,8 @@ from ladder.models.save import save_bytes
 FORMAT = "1"
 """Version of the file, and of what `encode_rows` makes of a row: count it up when either changes."""
 LEAST = 500
-"""Fewer rows are encoded each time. On one core, with a vocabulary of 49,000, finding 500 rows here takes 50 ms, half of
-it for the key; encoding a row takes 0.08 ms (14 tokens) to 3 ms (a conversation of 370)."""
+"""Fewer rows are encoded each time. On one core, with a vocabulary of 49,000, finding 500 rows here takes 50 ms, half
+of it for the key; encoding a row takes 0.08 ms (14 tokens) to 3 ms (a conversation of 370)."""
 
 
 def encode_once(

@@ -166,10 +166,8 @@ def test_what_was_refused_is_written_anew(tokenizer: Any, tmp_path: Path, counte
 
 
 def test_a_row_that_is_refused_names_its_place_each_time_and_leaves_nothing(tokenizer: Any, tmp_path: Path) -> None:
-    rows = [
-        *many()[len(FORMS) :],
-        *read([{"prompt": "who is the quiet friend of the sea", "completion": " luna"}], "bad.jsonl"),
-    ]
+    long = {"prompt": "0123456789 9876543210", "completion": " luna"}
+    rows = [*many()[len(FORMS) :], *read([long], "bad.jsonl")]
     for _ in range(2):
         with pytest.raises(DataError, match="nothing to train on") as caught:
             encode_once(rows, tokenizer, Encoding(max_length=12), tmp_path)
