@@ -66,8 +66,7 @@ def _tokenizer_key(tokenizer: PreTrainedTokenizerFast) -> str:
     """
     text_ids(tokenizer, "")  # Any encoding clears the truncation and padding that a tokenizer was last used with.
     backend = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    told = [backend, tokenizer.chat_template, tokenizer.special_tokens_map, ids]
+    told = [backend, tokenizer.chat_template, tokenizer.special_tokens_map]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
