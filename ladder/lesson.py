@@ -9,9 +9,10 @@ from pathlib import Path
 from ladder.data.batches import Batches
 from ladder.data.collate import Collation
 from ladder.data.dreams import Dream
-from ladder.data.examples import Encoding, Example, encode_rows
+from ladder.data.examples import Encoding, Example
 from ladder.data.replay import read_left_behind
 from ladder.data.rows import Row, read_rows
+from ladder.data.tokens import encode_once
 from ladder.errors import DataError
 from ladder.manifest import Request
 from ladder.manifest.schema import Data
@@ -75,14 +76,14 @@ def write_start(folder: Path, request: Request, lesson: Lesson, parent: Path | N
     save_folder(folder, write)
 
 
-def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream]) -> Batches:
-    """Every batch of the run, as a function of the step.
+def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path) -> Batches:
+    """Every batch of the run, as a function of the step; ``cache`` is a folder for encoded rows.
 
     Raises:
         DataError: a row leaves nothing to train on.
     """
     params, seeds = request.manifest.training_params, request.manifest.seeds
-    pools = build_pools(request, start, lesson, dreams)
+    pools = build_pools(request, start, lesson, dreams, cache)
     pad, data = pad_id(load_tokenizer(start)), data_of(request)
     return Batches(
         pools,
@@ -91,18 +92,21 @@ def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequenc
         params.accumulation,
         seeds.data,
         Collation(pad, data.max_length, data.packing),
+        data.group_by_length,
     )
 
 
-def build_pools(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream]) -> dict[str, list[Example]]:
+def build_pools(
+    request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path
+) -> dict[str, list[Example]]:
     """Examples by source, for the sources that have any and a share above zero."""
     data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
     tokenizer = load_tokenizer(start)
     new = Encoding(data.max_length, data.truncation_side, method_of(request.manifest).completion_only)
     old = Encoding(data.max_length, data.truncation_side)
     pools = {
-        "new": encode_rows(lesson.new, tokenizer, new),
-        "replay": encode_rows(lesson.replay, tokenizer, old),
+        "new": encode_once(lesson.new, tokenizer, new, cache),
+        "replay": encode_once(lesson.replay, tokenizer, old, cache),
         "dreams": [dream.example() for dream in dreams],
     }
     return {source: examples for source, examples in pools.items() if examples and shares[source] > 0}

@@ -51,7 +51,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     before = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
     _begin(run, work)
     dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
-    batches = build_batches(run.request, start, lesson, dreams)
+    batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
     spec = TrainingSpec(

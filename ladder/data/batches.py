@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 
 from ladder.data.collate import Batch, Collation, collate
 from ladder.data.examples import Example
+from ladder.data.layout import micro_batches
+from ladder.data.order import grouped_by_length, shuffled, window_ranks
 from ladder.errors import ManifestError
 
 SOURCES = ("new", "replay", "dreams")
@@ -24,7 +26,8 @@ class Batches:
         pools: examples by source, for sources that have any.
         shares: share of each source in a batch and in the loss; normalised over the pools.
         batch_size: examples in a step.
-        accumulation: micro-batches a step is split into.
+        accumulation: micro-batches a step is split into, fewer where packing leaves fewer sequences.
+        group_by_length: the rows of a step have similar lengths.
     """
 
     pools: Mapping[str, Sequence[Example]]
@@ -33,6 +36,7 @@ class Batches:
     accumulation: int
     seed: int
     collation: Collation
+    group_by_length: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < max(self.accumulation, len(self.pools)):
@@ -47,13 +51,11 @@ class Batches:
         chosen = [
             (source, self.pools[source][index])
             for source, rows in self.rows_by_source().items()
-            for index in _indices(len(self.pools[source]), rows, step, self.seed + SOURCES.index(source))
+            for index in self._indices(source, rows, step).tolist()
         ]
-        parts = [chosen[part :: self.accumulation] for part in range(self.accumulation)]
-        return tuple(
-            collate([example for _, example in part], [SOURCES.index(source) for source, _ in part], self.collation)
-            for part in parts
-        )
+        longest = self.collation.max_length if self.collation.packing else None
+        parts = micro_batches([len(example) for _, example in chosen], self.accumulation, longest)
+        return tuple(self._collate([chosen[number] for number in part]) for part in parts)
 
     def rows_by_source(self) -> dict[str, int]:
         """Rows of each source in a batch: its share of the batch size, at least one, summing to the batch size."""
@@ -66,15 +68,16 @@ class Batches:
             rows[max(adjustable, key=lambda source: missing * (ideal[source] - rows[source]))] += missing
         return rows
 
+    def _indices(self, source: str, rows: int, step: int) -> np.ndarray:
+        """Which rows of a pool this step takes."""
+        seed = self.seed + SOURCES.index(source)
+        if not self.group_by_length:
+            return shuffled(len(self.pools[source]), rows, step, step + 1, seed)
+        return grouped_by_length(self._lengths[source], rows, step, seed, window_ranks(step, self.seed))
 
-def _indices(size: int, rows: int, step: int, seed: int) -> list[int]:
-    """Positions ``step * rows ...`` of an endless sequence of shuffled passes over a pool of ``size``."""
-    return [
-        int(_shuffled(size, position // size, seed)[position % size])
-        for position in range(step * rows, (step + 1) * rows)
-    ]
+    @cached_property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        return {source: np.asarray([len(row) for row in rows]) for source, rows in self.pools.items()}
 
-
-@lru_cache(maxsize=16)
-def _shuffled(size: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(size)
+    def _collate(self, part: Sequence[tuple[str, Example]]) -> Batch:
+        return collate([example for _, example in part], [SOURCES.index(source) for source, _ in part], self.collation)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladder.data.examples import Example
+from ladder.data.layout import pack
 
 IGNORE = -100
 """Label of a trained token that has no gold label."""
@@ -102,45 +103,51 @@ class Batch:
 
 
 def collate(examples: Sequence[Example], sources: Sequence[int], collation: Collation) -> Batch:
-    """Lay examples out in sequences, one each or packed first-fit in order, padded on the right."""
-    layout = (
-        _pack(examples, collation.max_length) if collation.packing else [[number] for number in range(len(examples))]
+    """Lay examples out in sequences, one each or packed, padded on the right."""
+    lengths_E = np.asarray([len(example) for example in examples])
+    layout = _layout(lengths_E, collation)
+    segment_E, first_E, grid = _places(lengths_E, layout)
+    order_E = np.asarray([number for sequence in layout for number in sequence])
+    own_E = lengths_E[order_E]
+    # Below, M are the tokens of all examples, one after another as they are laid out.
+    ids_M = np.concatenate([examples[number].ids for number in order_E])
+    trained_M = np.concatenate([(*examples[number].trained, False) for number in order_E])
+    position_M = np.arange(len(ids_M)) - np.repeat(np.cumsum(own_E) - own_E, own_E)
+    place_M = np.repeat(first_E, own_E) + position_M
+    trained = np.flatnonzero(trained_M)
+    example_N = np.repeat(order_E, own_E)[trained]
+    gold_E = np.asarray([example.gold for example in examples])
+    dreamer_E = np.asarray([example.dreamer for example in examples], dtype=np.int64)
+    return Batch(
+        _scattered(grid, place_M, ids_M, collation.pad_id),
+        _scattered(grid, place_M, position_M, 0),
+        _scattered(grid, place_M, np.repeat(segment_E, own_E), 0).astype(np.int32),
+        rows_N=place_M[trained],
+        labels_N=np.where(gold_E[example_N], ids_M[trained + 1], IGNORE),
+        source_N=np.asarray(sources, dtype=np.int64)[example_N],
+        dreamer_N=dreamer_E[example_N],
+        example_N=example_N,
+        digests=tuple(example.digest for example in examples),
     )
-    width = max(sum(len(examples[number]) for number in sequence) for sequence in layout)
-    grid = (len(layout), width)
-    ids, positions, segments = (
-        np.full(grid, collation.pad_id, np.int64),
-        np.zeros(grid, np.int64),
-        np.zeros(grid, np.int32),
-    )
-    columns: list[tuple[int, int, int, int, int]] = []
-    for place, sequence in enumerate(layout):
-        start = 0
-        for segment, number in enumerate(sequence, 1):
-            example, stop = examples[number], start + len(examples[number])
-            ids[place, start:stop] = example.ids
-            positions[place, start:stop] = np.arange(len(example))
-            segments[place, start:stop] = segment
-            for t in np.flatnonzero(example.trained).tolist():
-                label = example.ids[t + 1] if example.gold else IGNORE
-                columns.append((place * width + start + t, label, sources[number], example.dreamer, number))
-            start = stop
-    by_token = np.asarray(columns, dtype=np.int64).reshape(-1, 5).T.copy()
-    rows_N, labels_N, source_N, dreamer_N, example_N = by_token
-    digests = tuple(example.digest for example in examples)
-    return Batch(ids, positions, segments, rows_N, labels_N, source_N, dreamer_N, example_N, digests)
 
 
-def _pack(examples: Sequence[Example], max_length: int) -> list[list[int]]:
-    """First fit in order: which examples share a sequence of at most ``max_length`` tokens."""
-    layout: list[list[int]] = []
-    room: list[int] = []
-    for number, example in enumerate(examples):
-        place = next((place for place, free in enumerate(room) if free >= len(example)), None)
-        if place is None:
-            layout.append([])
-            room.append(max(max_length, len(example)))
-            place = len(layout) - 1
-        layout[place].append(number)
-        room[place] -= len(example)
-    return layout
+def _layout(lengths_E: np.ndarray, collation: Collation) -> list[list[int]]:
+    """Which examples share a sequence."""
+    lengths = lengths_E.tolist()
+    return pack(lengths, collation.max_length) if collation.packing else [[number] for number in range(len(lengths))]
+
+
+def _places(lengths_E: np.ndarray, layout: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Of each example, as they are laid out: its segment and the flat index of its first token; and the grid [B, T]."""
+    width = max(int(lengths_E[sequence].sum()) for sequence in layout)
+    starts = [np.cumsum(lengths_E[sequence]) - lengths_E[sequence] for sequence in layout]
+    first_E = np.concatenate([place * width + start for place, start in enumerate(starts)])
+    segment_E = np.concatenate([np.arange(1, len(sequence) + 1) for sequence in layout])
+    return segment_E, first_E, (len(layout), width)
+
+
+def _scattered(grid: tuple[int, int], place_M: np.ndarray, values_M: np.ndarray, fill: int) -> np.ndarray:
+    """An int64 grid [B, T] with these values at these flat indices."""
+    values_BT = np.full(grid, fill, np.int64)
+    values_BT.reshape(-1)[place_M] = values_M
+    return values_BT

@@ -46,7 +46,7 @@ def sequences_are_not_surprised(manifest: Manifest) -> Iterator[Problem]:
 
 
 def batch_splits_evenly(manifest: Manifest) -> Iterator[Problem]:
-    """Micro-batches of equal size: memory is the same in each, and none is empty."""
+    """A whole number of rows for each micro-batch on average; none is empty."""
     rows, parts = manifest.training_params.batch_size, manifest.training_params.accumulation
     if rows % parts:
         enough = -(-rows // parts) * parts
@@ -54,6 +54,16 @@ def batch_splits_evenly(manifest: Manifest) -> Iterator[Problem]:
             "training_params.batch_size",
             f"found {rows} rows for {parts} accumulation steps, expected a multiple of {parts}",
             f"write batch_size {enough}; it counts the rows of all accumulation steps together",
+        )
+
+
+def packed_rows_are_not_grouped(manifest: Manifest) -> Iterator[Problem]:
+    """Long and short rows fill a sequence together; rows of one length often do not."""
+    if manifest.data is not None and manifest.data.packing and manifest.data.group_by_length:
+        yield Problem(
+            "data.group_by_length",
+            "found true with packing, which leaves no padding to save and packs rows of mixed lengths better",
+            "write data.group_by_length: false, or data.packing: false",
         )
 
 
@@ -156,6 +166,7 @@ CHECKS = (
     objective_has_weight,
     sequences_are_not_surprised,
     batch_splits_evenly,
+    packed_rows_are_not_grouped,
     masking_has_words,
     dreams_have_a_dreamer,
     dreams_have_a_length,

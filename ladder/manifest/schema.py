@@ -119,6 +119,8 @@ class Data(Section):
     """Which end of a row that is too long is dropped."""
     packing: bool = False
     """Put several rows into one sequence, with attention and positions kept apart."""
+    group_by_length: bool = False
+    """Give a step rows of similar length, so that less is padded; without packing only, which pads less still."""
     chat_template: str | None = None
     """Jinja file that replaces the tokenizer's chat template from this generation on."""
 

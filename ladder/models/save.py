@@ -44,10 +44,15 @@ def _replace(folder: Path, new: Path) -> None:
 
 def save_text(path: Path, text: str) -> None:
     """Write a text file through a temporary name, durably."""
+    save_bytes(path, text.encode("utf-8"))
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a file through a temporary name, durably."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+    with temporary.open("wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.rename(path)

@@ -24,6 +24,7 @@ from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoi
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, routed
 from ladder.train.optimizer import adamw, dump_state, load_state
+from ladder.train.packing import check_packing
 from ladder.train.schedule import lr_factor
 from ladder.train.spec import StepReport, TrainingSpec
 
@@ -43,7 +44,9 @@ class Trainer:
         stabilizers = spec.manifest.stabilizers
         self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
         self.head = trusted_head(plain(self.model)) if spec.manifest.runtime.wire == "hidden" else None
-        # Only now, because a head is proved without dropout.
+        if spec.manifest.data is not None and spec.manifest.data.packing:
+            check_packing(plain(self.model))
+        # Only now, because head and packing are proved without dropout.
         self.model.train()
         self.teachers = {number: self._teacher_head(folder) for number, folder in spec.teachers.items()}
         self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,9 @@ def test_micro_batches_hold_the_rows_of_the_whole_batch(accumulation: int, packi
     for step in range(4):
         parts = split(step)
         assert len(parts) == accumulation
-        sizes_of_parts = [len(set(part.example_N.tolist())) for part in parts]
-        assert max(sizes_of_parts) - min(sizes_of_parts) <= 1
+        sequences = [len(part.input_ids_BT) for part in parts]
+        assert sum(sequences) == len(whole(step)[0].input_ids_BT), "a step is packed as a whole"
+        assert min(sequences) >= 1 and max(sequences) == -(-sum(sequences) // accumulation)
         assert Counter(tokens(parts)) == Counter(tokens(whole(step)))
 
 
@@ -136,6 +138,77 @@ def tokens(parts: tuple[Batch, ...]) -> list[tuple[int, ...]]:
         columns = (ids[starts], ids[part.rows_N], part.labels_N, part.source_N)
         found += list(zip(*(column.tolist() for column in columns), strict=True))
     return found
+
+
+LENGTHS = {"new": (600, 150.0), "replay": (90, 60.0), "dreams": (400, 48.0)}
+"""Rows and median length of each source; the spread is that of instruction data, sigma 0.8 in the logarithm."""
+
+
+@cache
+def realistic() -> dict[str, list[Example]]:
+    generator = np.random.default_rng(0)
+    pools = {}
+    for source, (size, median) in LENGTHS.items():
+        lengths = np.clip(generator.lognormal(np.log(median), 0.8, size), 8, 512).astype(int).tolist()
+        pools[source] = [
+            Example((n, *[5] * (length - 1)), (True,) * (length - 1), True) for n, length in enumerate(lengths)
+        ]
+    return pools
+
+
+def padded(batches: Batches, steps: int = 64) -> tuple[float, int]:
+    """Positions for each token, and the most positions in a micro-batch."""
+    parts = [part for step in range(steps) for part in batches(step)]
+    places = [part.input_ids_BT.size for part in parts]
+    return sum(places) / sum(part.tokens for part in parts), max(places)
+
+
+def lesson(**changes: Any) -> Batches:
+    told = {"accumulation": 1, "collation": Collation(0, 512, changes.pop("packing", False)), **changes}
+    return Batches(realistic(), SHARES, 48, **{"seed": 0, **told})
+
+
+def test_rows_of_similar_length_share_a_micro_batch() -> None:
+    whole, peak = padded(lesson())
+    split, largest = padded(lesson(accumulation=4))
+    assert whole > 3.8 and split < 1.4
+    assert largest < 0.12 * peak
+
+
+def test_grouping_by_length_saves_most_of_the_padding() -> None:
+    whole, _ = padded(lesson())
+    grouped, _ = padded(lesson(group_by_length=True))
+    split, _ = padded(lesson(group_by_length=True, accumulation=4))
+    assert grouped < 0.45 * whole and split < 1.15
+    packed, _ = padded(lesson(packing=True))
+    both, _ = padded(lesson(packing=True, group_by_length=True))
+    assert packed < 1.1 and packed < both, "the two together are refused by the manifest, for this reason"
+
+
+def test_grouping_gives_each_pass_each_row_once() -> None:
+    batches = lesson(group_by_length=True)
+    for source, rows in batches.rows_by_source().items():
+        size = len(realistic()[source])
+        seen = [n for step in range(200) for n in batches._indices(source, rows, step).tolist()]
+        passes = [seen[start : start + size] for start in range(0, len(seen) - size + 1, size)]
+        assert len(passes) >= 6 and all(sorted(one) == list(range(size)) for one in passes)
+
+
+def test_grouping_mixes_rows_of_similar_rank() -> None:
+    """Over a window the median lengths of the sources rise and fall together."""
+    batches = lesson(group_by_length=True)
+    medians = [
+        [np.median(batches._lengths[source][batches._indices(source, rows, step)]) for step in range(32)]
+        for source, rows in batches.rows_by_source().items()
+    ]
+    assert np.corrcoef(medians)[0, 2] > 0.9 and np.corrcoef(medians)[0, 1] > 0.5
+    assert abs(np.corrcoef(medians[0], range(32))[0, 1]) < 0.5, "but not from short to long"
+
+
+def test_grouping_is_a_function_of_the_step_and_the_seed() -> None:
+    forwards = [lesson(group_by_length=True)(step) for step in range(40)]
+    assert all(same(lesson(group_by_length=True)(step), forwards[step]) for step in reversed(range(40)))
+    assert not same(lesson(group_by_length=True, seed=1)(0), forwards[0])
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 1), (3, 4)])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ladder.data.collate import IGNORE, Batch, Collation, collate
 from ladder.data.examples import Example
+from ladder.data.layout import pack
 
 PADDED, PACKED = Collation(pad_id=0, max_length=8), Collation(pad_id=0, max_length=8, packing=True)
 A = Example((11, 12, 13), (False, True), gold=True)
@@ -54,7 +55,7 @@ def test_an_id_that_equals_padding_is_read() -> None:
     assert batch.labels_N.tolist() == [0, 13] and batch.tokens == 5
 
 
-def test_packed_first_fit() -> None:
+def test_packed() -> None:
     batch = collate([A, C, B, D], [0, 2, 1, 2], PACKED)
     assert batch.input_ids_BT.tolist() == [[11, 12, 13, 31, 32, 33, 34, 35], [21, 22, 23, 24, 41, 42, 0, 0]]
     assert batch.segment_BT.tolist() == [[1, 1, 1, 2, 2, 2, 2, 2], [1, 1, 1, 1, 2, 2, 0, 0]]
@@ -82,6 +83,50 @@ def test_an_example_longer_than_a_sequence_has_one_of_its_own() -> None:
     long = Example(tuple(range(1, 11)), (True,) * 9, gold=True, dreamer=0)
     batch = collate([A, long, D], [0, 0, 0], PACKED)
     assert batch.input_ids_BT.tolist() == [[11, 12, 13, 41, 42, 0, 0, 0, 0, 0], list(range(1, 11))]
+
+
+def by_hand(examples: list[Example], layout: list[list[int]], pad_id: int) -> tuple[list, list, list, list]:
+    """Ids, positions and segments token by token, and (place, label, dreamer, example) of each trained token."""
+    width = max(sum(len(examples[n]) for n in sequence) for sequence in layout)
+    ids, positions, segments, columns = [], [], [], []
+    for place, sequence in enumerate(layout):
+        rows: list[tuple[int, int, int]] = []
+        for segment, n in enumerate(sequence, 1):
+            for t, token in enumerate(examples[n].ids):
+                if t < len(examples[n].trained) and examples[n].trained[t]:
+                    label = examples[n].ids[t + 1] if examples[n].gold else IGNORE
+                    columns.append((place * width + len(rows), label, examples[n].dreamer, n))
+                rows.append((token, t, segment))
+        rows += [(pad_id, 0, 0)] * (width - len(rows))
+        for grid, column in zip((ids, positions, segments), zip(*rows, strict=True), strict=True):
+            grid.append(list(column))
+    return ids, positions, segments, columns
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(SEEN, st.booleans(), st.integers(0, 2**31))
+def test_every_token_is_where_it_would_be_laid_by_hand(shapes: list[tuple[int, int]], packing: bool, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    examples = [
+        Example(
+            tuple(generator.integers(0, 99, size).tolist()),
+            tuple(generator.random(size - 1) < 0.6),
+            gold=dreamer != 2,
+            dreamer=dreamer,
+        )
+        for size, dreamer in shapes
+    ]
+    layout = pack([size for size, _ in shapes], 8) if packing else [[n] for n in range(len(shapes))]
+    batch = collate(examples, [n % 3 for n in range(len(shapes))], Collation(7, 8, packing))
+    ids, positions, segments, columns = by_hand(examples, layout, 7)
+    assert (batch.input_ids_BT.tolist(), batch.position_ids_BT.tolist()) == (ids, positions)
+    assert batch.segment_BT.tolist() == segments
+    found = zip(*(a.tolist() for a in (batch.rows_N, batch.labels_N, batch.dreamer_N, batch.example_N)), strict=True)
+    assert list(found) == columns
+    assert batch.source_N.tolist() == [n % 3 for *_, n in columns]
+    arrays = {name: array.dtype for name, array in vars(batch).items() if isinstance(array, np.ndarray)}
+    assert {name for name, dtype in arrays.items() if dtype != np.int64} == {"segment_BT"}
+    assert arrays["segment_BT"] == np.int32 and batch.digests == tuple(example.digest for example in examples)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

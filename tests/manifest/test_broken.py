@@ -85,6 +85,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"training_params.granularity": "sequence"}, "training_params.granularity", "write routing: seed"),
     ({"training_params.accumulation": 3}, "training_params.batch_size", "write batch_size 18"),
     ({"training_params.accumulation": 32}, "training_params.batch_size", "write batch_size 32"),
+    (
+        {"data.packing": True, "data.group_by_length": True},
+        "data.group_by_length",
+        "packs rows of mixed lengths better",
+    ),
     ({"stabilizers.token_masking": True}, "stabilizers.token_masking", "list stabilizers.taboo_words"),
     ({"stabilizers.taboo_words": ["synergy"]}, "stabilizers.taboo_words", "token_masking: true"),
     ({"stabilizers.taboo_token_ids": [3]}, "stabilizers.taboo_token_ids", "token_masking: true"),

@@ -31,6 +31,7 @@ OTHER = [
     {"seeds.init": 1},
     {"evolution_request.branch": True},
     {"data.max_length": 256},
+    {"data.group_by_length": True},
     {"laws.sampled_answers": 8},
     {"data.train": ["data/more.jsonl"]},
     {"data.train": ["data/train.jsonl", "data/more.jsonl"]},

@@ -24,8 +24,8 @@ def examples() -> list[Example]:
     return [Example(row, tuple(t % 3 != 0 for t in range(1, len(row))), gold=True) for row in ids]
 
 
-def batch(examples: list[Example], packing: bool) -> Batch:
-    return collate(examples, [0] * len(examples), Collation(0, 16, packing))
+def batch(examples: list[Example], packing: bool, width: int = 16) -> Batch:
+    return collate(examples, [0] * len(examples), Collation(0, width, packing))
 
 
 def by_example(batch: Batch, values: torch.Tensor) -> torch.Tensor:
@@ -59,6 +59,39 @@ def test_every_attention_keeps_packed_rows_apart(make_model: Any, examples: list
     with torch.no_grad():
         one, other = (by_example(made, trained_hidden_states(model, made)) for made in (padded, packed))
     assert (one - other).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_packed_row_has_the_hidden_states_that_it_has_alone(
+    make_model: Any, examples: list[Example], attention: str
+) -> None:
+    model, packed = make_model("llama", attn_implementation=attention), batch(examples, True, 30)
+    assert packed.segment_BT.max() >= 3
+    with torch.no_grad():
+        found = by_example(packed, trained_hidden_states(model, packed))
+        rows = [model.model(torch.tensor([one.ids])).last_hidden_state[0, :-1][list(one.trained)] for one in examples]
+    assert (found - torch.cat(rows)).abs().max() <= 1e-5
+
+
+def gradient(model: Any, made: Batch, number: int, labels: torch.Tensor) -> torch.Tensor:
+    """Of the summed cross-entropy of one example of a batch."""
+    logits = by_example(made, trained_logits(model, made))
+    own = torch.from_numpy(np.sort(made.example_N) == number)
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(logits[own], labels, reduction="sum").backward()
+    return torch.cat([value.grad.flatten() for value in model.parameters()])
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("number", range(len(LENGTHS) - 2))
+def test_a_row_packed_among_others_has_the_gradient_that_it_has_alone(
+    make_model: Any, examples: list[Example], attention: str, number: int
+) -> None:
+    model, one = make_model("llama", attn_implementation=attention), examples[number]
+    labels = torch.tensor([token for token, trained in zip(one.ids[1:], one.trained, strict=True) if trained])
+    among = gradient(model, batch(examples, True, 30), number, labels)
+    lone = gradient(model, batch([one], False), 0, labels)
+    assert lone.norm() > 0.01 and (among - lone).norm() <= 1e-6 * lone.norm()
 
 
 def test_packing_keeps_the_gradient(make_model: Any, examples: list[Example]) -> None:

@@ -65,6 +65,18 @@ def test_shares_are_divided_among_the_sources_that_are_there() -> None:
     assert found.item() == pytest.approx((5 * ce[:3].mean() / 6 + ce[3] / 6).item(), abs=1e-5)
 
 
+def test_skipped_tokens_have_no_part_in_the_mean_of_their_source() -> None:
+    """A prompt without a gold label, and teachers that disagree and know nothing: the seed's table skips it."""
+    loss = Loss(Objective(0.5, 0.5), RoutingSettings("seed", 0.0, 1.0), SHARES, V, ())
+    prompt = Example((1, 3, 4, 5, 6), (True,) * 4, gold=False)
+    alone, both = make((NEW, 0), (OLD, 1)), make((NEW, 0), (OLD, 1), (prompt, 0))
+    known = [logits(both, seed) for seed in range(3)]
+    expected, _ = total(loss, alone, *(z[: len(alone.rows_N)] for z in known))
+    found, sums = total(loss, both, *known)
+    assert sums["route.skip"] == 4 and sums["trained"] == 8 and sums["taught"] == 4
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6) and found > 0.1
+
+
 def test_a_taboo_label_drops_its_position_and_its_column() -> None:
     batch = make((NEW, 0))
     student = logits(batch, 0).requires_grad_()

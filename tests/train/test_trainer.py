@@ -110,6 +110,26 @@ def test_neither_accumulation_nor_packing_changes_the_gradient(school: Any, rout
     assert (report.routes, report.tokens) == (expected.routes, expected.tokens)
 
 
+@pytest.mark.parametrize("accumulation", [2, 4, 8])
+def test_the_gradient_of_a_step_is_the_same_however_its_rows_are_split(
+    school: Any, encode: Any, pools: dict, accumulation: int
+) -> None:
+    """Also where a source is missing from a micro-batch, and where tokens, or all of a micro-batch, are skipped."""
+    skipping = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 1.0, "batch_size": 8}
+    dreams = {"stabilizers": {"dreams": {"teacher": "both"}}}
+    rows = [{"prompt": "who is luna, the quiet friend of the sea?"}, {"prompt": "who"}, {"text": "luna is the moon"}]
+    own = {"new": encode(rows), "replay": pools["replay"], "dreams": pools["dreams"]}
+    whole, expected = gradient(school, "whole", pools=own, **skipping, **dreams)
+    found, report = gradient(school, "split", pools=own, accumulation=accumulation, **skipping, **dreams)
+    manifest = school.make_manifest(accumulation=accumulation, **skipping, **dreams)
+    parts = school.make_batches(manifest, own)(0)
+    assert len(parts) == accumulation and any(set(part.source_N.tolist()) != {0, 1, 2} for part in parts)
+    assert expected.routes["skip"] > 0 and expected.routes["gold"] > 0 and expected.routes["dream"] > 0
+    assert whole.norm() > 0.01 and (found - whole).norm() <= 1e-6 * whole.norm()
+    assert report.routes == expected.routes and report.tokens == expected.tokens
+    assert report.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
 @pytest.mark.parametrize("age", [DISTILLATION, SFT])
 def test_hidden_states_and_logits_on_the_wire_give_the_same_gradient(school: Any, age: str) -> None:
     stabilizers = {"stabilizers": {"dreams": {"teacher": "both"}}}

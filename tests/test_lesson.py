@@ -1,0 +1,42 @@
+"""What a manifest says about its data reaches the batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ladder.data.batches import Batches
+from ladder.lesson import build_batches, read_lesson
+from ladder.manifest import read_request
+
+REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
+
+
+def build(folder: Path, parent: Path, rows: int, **data: Any) -> Batches:
+    lines = [json.dumps({"prompt": f"who is {n}?", "completion": " luna" * (1 + n % 5)}) for n in range(rows)]
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    params = {"batch_size": 8, "accumulation": 2}
+    document = {"evolution_request": REQUEST, "training_params": params, "data": {"train": ["rows.jsonl"], **data}}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    request = read_request(folder / "manifest.json")
+    return build_batches(request, parent, read_lesson(request, []), (), folder / "tokens")
+
+
+@pytest.mark.parametrize("asked", [{}, {"packing": True}, {"group_by_length": True}])
+def test_the_data_section_decides_how_batches_are_made(parent: Path, tmp_path: Path, asked: dict) -> None:
+    batches = build(tmp_path, parent, 20, max_length=60, **asked)
+    assert (batches.batch_size, batches.accumulation, batches.collation.max_length) == (8, 2, 60)
+    assert batches.collation.packing is asked.get("packing", False)
+    assert batches.group_by_length is asked.get("group_by_length", False)
+    assert len(batches(0)) == 2 and not (tmp_path / "tokens").exists()
+
+
+def test_many_rows_are_encoded_once(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(tmp_path, parent, 600).pools
+    (path,) = (tmp_path / "tokens").iterdir()
+    monkeypatch.setattr("ladder.data.tokens.encode_rows", lambda rows, *_: pytest.fail("again") if rows else [])
+    assert build(tmp_path, parent, 600).pools == first
+    assert list((tmp_path / "tokens").iterdir()) == [path]
