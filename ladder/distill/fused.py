@@ -25,6 +25,7 @@ from ladder.distill.source import Source, Teachers, heard
 from ladder.distill.student import Student
 from ladder.distill.tile import LOWEST, Figures, subtract_labels
 from ladder.distill.tokens import Ahead, Tokens, closed_routes, column_of, needed, needs_evidence
+from ladder.distill.vocabulary import Columns, columns
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class FusedLoss:
     taboo_ids: tuple[int, ...] = ()
     compile: bool = False
     chunking: Chunking | None = None
+
+    def columns(self) -> Columns:
+        """The columns that take part, of a head without padding.
+
+        Raises:
+            ManifestError: a taboo id that the tokenizer does not have, or fewer than two columns left.
+        """
+        return columns(self.real_size, self.real_size, self.taboo_ids)
 
     def route_ahead(self, tokens: Tokens, teachers: Teachers) -> Ahead:
         """Decide what must be decided before the trained tokens of a step can be counted.
@@ -72,7 +81,10 @@ class FusedLoss:
 
         Raises:
             LadderError: a route needs a teacher that did not hear the token.
+            ModelError: a head has fewer columns than the tokenizer has ids.
         """
+        for size in (student.head_size, *(source.head_size for source in teachers if source is not None)):
+            columns(size, self.real_size, self.taboo_ids)
         work = _Pass(self, student, teachers, tokens, ahead, weight_N)
         total = _GradientAhead.apply(work, *student.tensors)
         return FusedResult(total, work.losses, work.routing)
@@ -95,8 +107,7 @@ class FusedLoss:
     ) -> Evidence:
         """Figures of a tile in the form that routing reads; what a teacher knows exactly replaces what was computed."""
         voices: list[Voice] = [source.known(rows_n) or one for one, source in zip(found, speakers, strict=True)]
-        kept = self.real_size - len(self.taboo_ids)
-        return evidence_of(voices, js_n, labels_n, self.settings.confidence, kept)
+        return evidence_of(voices, js_n, labels_n, self.settings.confidence, self.columns().size)
 
 
 @dataclass(frozen=True, eq=False)

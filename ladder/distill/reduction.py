@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ladder.distill.routing import Route
-
 
 def source_counts(trained_N: Tensor, source_N: Tensor, n_sources: int) -> Tensor:
     """Trained tokens of each source, int64 [S]. Add them up over micro-batches and ranks.
@@ -25,14 +23,14 @@ def source_counts(trained_N: Tensor, source_N: Tensor, n_sources: int) -> Tensor
     return counts_S.index_add_(0, source_N.long(), trained_N.long())
 
 
-def reduction_weights(route_N: Tensor, source_N: Tensor, counts_S: Tensor, shares_S: Tensor) -> Tensor:
+def reduction_weights(trained_N: Tensor, source_N: Tensor, counts_S: Tensor, shares_S: Tensor) -> Tensor:
     """Weight of each token, [N] in the dtype of the shares; the loss of the step is the sum of weight * loss.
 
     share_s / count_s, with the shares normalised over the sources that have a trained token, and 0 on SKIP. All 0
     where nothing is trained, or only sources whose share is 0.
 
     Args:
-        route_N: :class:`Route` of each token of this micro-batch, [N].
+        trained_N: which tokens of this micro-batch are trained, False on SKIP, bool [N].
         source_N: index of each token's source, int [N].
         counts_S: trained tokens of each source in the whole step, int [S].
         shares_S: share of each source, at least 0, float [S].
@@ -40,4 +38,4 @@ def reduction_weights(route_N: Tensor, source_N: Tensor, counts_S: Tensor, share
     present_S = shares_S.where(counts_S > 0, 0.0)
     total = present_S.sum()
     weight_S = (present_S / (total * counts_S)).where(present_S > 0, 0.0)
-    return weight_S[source_N.long()].where(route_N != Route.SKIP, 0.0)
+    return weight_S[source_N.long()].where(trained_N, 0.0)

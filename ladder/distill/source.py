@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from ladder.errors import LadderError
@@ -66,26 +65,3 @@ def heard(teachers: Teachers, rows_n: Tensor) -> list[Source]:
         number = 1 if not speaks[0] else 2
         raise LadderError(f"teacher {number} did not hear all {len(rows_n)} tokens that are to be routed")
     return [source for source, here in zip(teachers, speaks, strict=True) if source is not None and here]
-
-
-@dataclass(frozen=True, eq=False)
-class DenseSource:
-    """A source whose logits [N, V] are all there: a teacher that is no transformer, or a test."""
-
-    logits_NV: Tensor
-    speaks_N: Tensor
-
-    @classmethod
-    def of(cls, logits_NV: Tensor) -> DenseSource:
-        """A source that speaks on every token."""
-        return cls(logits_NV, torch.ones(len(logits_NV), dtype=torch.bool, device=logits_NV.device))
-
-    @property
-    def head_size(self) -> int:
-        return self.logits_NV.shape[-1]
-
-    def logits(self, rows_n: Tensor, out_nV: Tensor) -> Tensor:
-        return out_nV.copy_(self.logits_NV[rows_n, : out_nV.shape[-1]])
-
-    def known(self, rows_n: Tensor) -> Known | None:
-        return None

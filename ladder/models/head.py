@@ -6,12 +6,15 @@ turn one into the other exactly: final norm inside the backbone, then weight, bi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ladder.distill.student import Block, StudentHead
 from ladder.errors import ModelError
 
 TOLERANCE = 1e-4
@@ -36,10 +39,37 @@ class Head:
         weight_VD = self.projection.get_parameter("weight")
         return weight_VD.shape[0], weight_VD.shape[1]
 
+    def student(self, hidden_ND: Tensor) -> StudentHead:
+        """This head over final hidden states [N, D], for the fused loss: each adapter on it is a product of its own.
+
+        Raises:
+            ModelError: the projection is neither linear nor linear with LoRA.
+        """
+        blocks = tuple(_blocks(self.projection, hidden_ND))
+        return StudentHead(blocks, _plain(self.projection).bias, self.scale, self.cap)
+
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Logits [N, V] of final hidden states [N, D]."""
         logits_NV = self.projection(hidden_ND) * self.scale
         return logits_NV if self.cap is None else self.cap * torch.tanh(logits_NV / self.cap)
+
+
+def _plain(projection: nn.Module) -> nn.Linear:
+    """The linear layer itself, below the adapter that may lie on it."""
+    linear = projection.get_base_layer() if isinstance(projection, LoraLayer) else projection
+    if not isinstance(linear, nn.Linear):
+        raise ModelError("the output head is not linear", where=type(linear).__name__)
+    return linear
+
+
+def _blocks(projection: nn.Module, hidden_ND: Tensor) -> Iterator[Block]:
+    """The products that add up to the projection: h W^T, and (s h A^T) B^T for each active adapter."""
+    yield Block(hidden_ND, _plain(projection).weight)
+    if isinstance(projection, LoraLayer) and not projection.disable_adapters:
+        for name in projection.active_adapters:
+            if name in projection.lora_A:
+                narrow_Nr = projection.lora_A[name](projection.lora_dropout[name](hidden_ND))
+                yield Block(narrow_Nr * projection.scaling[name], projection.lora_B[name].weight)
 
 
 def find_head(model: PreTrainedModel) -> Head:

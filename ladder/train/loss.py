@@ -11,114 +11,83 @@ from transformers import PreTrainedTokenizerFast
 
 from ladder.data.batches import SOURCES
 from ladder.data.collate import Batch
-from ladder.distill import (
-    Columns,
-    Objective,
-    Route,
-    Routing,
-    RoutingSettings,
-    columns,
-    gather_evidence,
-    reduction_weights,
-    route,
-    source_counts,
-    token_losses,
-)
+from ladder.distill import Route, reduction_weights, source_counts
+from ladder.distill.fused import FusedLoss, FusedResult
+from ladder.distill.source import Source, Teachers
+from ladder.distill.student import Student
+from ladder.distill.tokens import Ahead, Tokens
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Manifest
 from ladder.methods import Method
-from ladder.signals.source import SignalSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Routed:
-    """A micro-batch whose tokens know who teaches them; everything that does not need the student."""
+    """A micro-batch, its teachers, and what is decided before the student is asked: all that counting needs."""
 
     batch: Batch
-    teachers_NV: tuple[Tensor | None, Tensor | None]
-    labels_N: Tensor
+    teachers: Teachers
+    tokens: Tokens
     source_N: Tensor
-    dream_N: Tensor
-    trained_N: Tensor
-    routing: Routing
+    ahead: Ahead
+
+    @property
+    def dream_N(self) -> Tensor:
+        return self.tokens.dreamer_N > 0
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one run: objective, routing table, shares of the sources, and which token ids take part."""
+    """The loss of one run: the fused loss of its objective, and the shares of the sources of a batch."""
 
-    objective: Objective
-    settings: RoutingSettings
+    fused: FusedLoss
     shares_S: tuple[float, ...]
-    vocabulary: int
-    taboo_ids: tuple[int, ...]
 
     @classmethod
-    def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast) -> Loss:
+    def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast, compile: bool = False) -> Loss:
         shares = manifest.training_params.shares
-        return cls(
-            method.objective(),
-            method.routing(),
-            tuple(getattr(shares, source) for source in SOURCES),
-            len(tokenizer),
-            taboo_ids(manifest, tokenizer),
-        )
+        taboo = taboo_ids(manifest, tokenizer)
+        fused = FusedLoss(method.objective(), method.routing(), len(tokenizer), taboo, compile)
+        return cls(fused, tuple(getattr(shares, source) for source in SOURCES))
 
-    def columns(self, head_size: int) -> Columns:
-        """Columns of a head that hold a real, permitted token."""
-        return columns(head_size, self.vocabulary, self.taboo_ids)
+    def routed(self, batch: Batch, sources: Mapping[int, Source], device: torch.device) -> Routed:
+        """Decide what must be decided before the step's tokens can be counted."""
+        labels_N, source_N, dreamer_N, example_N = (
+            torch.from_numpy(array.copy()).to(device)
+            for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
+        )
+        teachers = (sources.get(1), sources.get(2))
+        tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns())
+        return Routed(batch, teachers, tokens, source_N, self.fused.route_ahead(tokens, teachers))
 
     def counts(self, item: Routed) -> Tensor:
         """Trained tokens of each source [S] in one micro-batch, skipped ones not counted."""
-        return source_counts(item.trained_N & (item.routing.route_N != Route.SKIP), item.source_N, len(SOURCES))
+        return source_counts(item.ahead.trained_N, item.source_N, len(SOURCES))
 
-    def __call__(self, student_NV: Tensor, item: Routed, counts_S: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, student: Student, item: Routed, counts_S: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the reduced loss (sum the parts), and sums for the report."""
-        losses = token_losses(
-            self.columns(student_NV.shape[-1]).select(student_NV),
-            *item.teachers_NV,
-            item.labels_N,
-            item.routing,
-            self.objective,
-            item.dream_N,
-        )
-        shares_S = torch.tensor(self.shares_S, device=student_NV.device)
-        weight_N = reduction_weights(item.routing.route_N, item.source_N, counts_S, shares_S) * item.trained_N
-        total = (weight_N * losses.loss).sum()
-        kept_N = item.trained_N & (item.routing.route_N != Route.SKIP)
-        sums = {
-            "loss": total.detach(),
-            **{name: (getattr(losses, name).detach() * kept_N).sum() for name in ("ce", "kd", "regularizer")},
-            "trained": item.trained_N.sum(),
-            "taught": kept_N.sum(),
-            "tokens": torch.tensor(item.batch.tokens),
-            **_route_counts(item),
-        }
-        return total, sums
+        shares_S = torch.tensor(self.shares_S, device=counts_S.device)
+        weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
+        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
+        return result.total, _sums(result, item)
 
 
-def routed(batch: Batch, sources: Mapping[int, SignalSource], loss: Loss, device: torch.device) -> Routed:
-    """Decide for each of the N tokens who teaches it."""
-    labels_N, source_N, dreamer_N, example_N = (
-        torch.from_numpy(array.copy()).to(device)
-        for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
-    )
-    keep = loss.columns(loss.vocabulary)
-    trained_N = ~keep.is_dropped(labels_N)
-    labels_N = keep.relabel(labels_N)
-    teacher1_NV, teacher2_NV = (_permitted(sources.get(number), loss) for number in (1, 2))
-    evidence = None
-    if loss.settings.routing != "gold":
-        assert teacher1_NV is not None, "a method that blends has a teacher"
-        evidence = gather_evidence(teacher1_NV, teacher2_NV, labels_N, loss.settings.confidence)
-    # A dropped token is put into a row apart, so that it has no part in the mean of its own row.
-    routing = route(evidence, labels_N, loss.settings, dreamer_N, example_N.where(trained_N, -1))
-    return Routed(batch, (teacher1_NV, teacher2_NV), labels_N, source_N, dreamer_N > 0, trained_N, routing)
-
-
-def _permitted(source: SignalSource | None, loss: Loss) -> Tensor | None:
-    """A teacher's logits over the columns that take part."""
-    return None if source is None else loss.columns(source.logits_NV.shape[-1]).select(source.logits_NV)
+def _sums(result: FusedResult, item: Routed) -> dict[str, Tensor]:
+    """What is added up over micro-batches for the report."""
+    kept_N, losses = item.tokens.kept_N, result.losses
+    return {
+        "loss": result.total.detach(),
+        **{name: getattr(losses, name).sum() for name in ("ce", "kd", "regularizer")},
+        "js": result.routing.js_N.sum(),
+        "trained": kept_N.sum(),
+        "taught": result.routing.trained_N.sum(),
+        "tokens": torch.tensor(item.batch.tokens),
+        **{
+            f"route.{kind.name.lower()}": (kept_N & ~item.dream_N & (result.routing.route_N == kind)).sum()
+            for kind in Route
+        },
+        "route.dream": (kept_N & item.dream_N).sum(),
+    }
 
 
 def taboo_ids(manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
@@ -145,9 +114,3 @@ def _check_range(ids: Iterable[int], size: int) -> None:
             where="stabilizers.taboo_token_ids",
             remedy=f"use ids below {size}",
         )
-
-
-def _route_counts(item: Routed) -> dict[str, Tensor]:
-    own_N = item.trained_N & ~item.dream_N
-    counts = {f"route.{kind.name.lower()}": (own_N & (item.routing.route_N == kind)).sum() for kind in Route}
-    return counts | {"route.dream": (item.trained_N & item.dream_N).sum()}

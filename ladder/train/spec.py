@@ -20,6 +20,7 @@ class TrainingSpec:
         base_name: what an adapter names as its base.
         device: a torch device.
         threads: torch threads.
+        compile: whether the loss is compiled.
     """
 
     manifest: Manifest
@@ -29,6 +30,7 @@ class TrainingSpec:
     base_name: str
     device: str = "cpu"
     threads: int = 1
+    compile: bool = False
 
 
 @dataclass(frozen=True)

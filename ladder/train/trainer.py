@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder.data.collate import Batch
+from ladder.distill.student import Student, StudentLogits
 from ladder.errors import RunError
 from ladder.methods import method_of
 from ladder.models.adapters import add_adapter, merged, plain
@@ -22,7 +23,7 @@ from ladder.signals.source import TeacherHead
 from ladder.signals.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from ladder.train.ema import Ema
-from ladder.train.loss import Loss, routed
+from ladder.train.loss import Loss
 from ladder.train.optimizer import adamw, dump_state, load_state
 from ladder.train.packing import check_packing
 from ladder.train.schedule import lr_factor
@@ -49,7 +50,7 @@ class Trainer:
         # Only now, because head and packing are proved without dropout.
         self.model.train()
         self.teachers = {number: self._teacher_head(folder) for number, folder in spec.teachers.items()}
-        self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer)
+        self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer, spec.compile)
         self.done = 0
         self.ticks = 0
         self.last: StepReport | None = None
@@ -125,20 +126,20 @@ class Trainer:
             sources = {
                 number: self.teachers[number].source(said[place], len(batch.rows_N)) for number, said in signals.items()
             }
-            work.append(routed(batch, sources, self.loss, self.model.device))
+            work.append(self.loss.routed(batch, sources, self.model.device))
         counts_S = torch.stack([self.loss.counts(item) for item in work]).sum(0)
         sums = []
         for item in work:
-            total, parts = self.loss(self._student_logits(item.batch), item, counts_S)
+            total, parts = self.loss(self._student(item.batch), item, counts_S)
             total.backward()
             sums.append(parts)
         return sums
 
-    def _student_logits(self, batch: Batch) -> Tensor:
+    def _student(self, batch: Batch) -> Student:
         model = plain(self.model)
         if self.head is None:
-            return trained_logits(model, batch)
-        return self.head.logits(trained_hidden_states(model, batch))
+            return StudentLogits(trained_logits(model, batch))
+        return self.head.student(trained_hidden_states(model, batch))
 
     def _optimise(self, step: int, sums: list[dict[str, Tensor]]) -> StepReport:
         totals = {name: torch.stack([part[name] for part in sums]).sum().item() for name in sums[0]}

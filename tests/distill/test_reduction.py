@@ -41,7 +41,10 @@ def test_against_means_and_over_split_batches(batch: Batch, share: list[float], 
     parts = [slice(0, cut), slice(cut, None)]
     counts = sum(source_counts(routes[p] != Route.SKIP, sources[p], 3) for p in parts)
     assert isinstance(counts, Tensor)
-    found = sum((reduction_weights(routes[p], sources[p], counts, weights) * losses[p]).sum().item() for p in parts)
+    found = sum(
+        (reduction_weights(routes[p] != Route.SKIP, sources[p], counts, weights) * losses[p]).sum().item()
+        for p in parts
+    )
     assert found == pytest.approx(plain(batch, share), abs=1e-12)
 
 
@@ -56,7 +59,7 @@ def test_long_dreams_do_not_drown_a_short_completion() -> None:
     routes = torch.tensor([Route.GOLD] * 3 + [Route.TEACHER1] * 48)
     sources = torch.tensor([0] * 3 + [2] * 48)
     counts = source_counts(routes != Route.SKIP, sources, 3)
-    weights = reduction_weights(routes, sources, counts, torch.tensor([0.5, 0.1, 0.4]))
+    weights = reduction_weights(routes != Route.SKIP, sources, counts, torch.tensor([0.5, 0.1, 0.4]))
     assert weights.dtype == torch.float32
     assert weights[:3].sum().item() == pytest.approx(0.5 / 0.9)
     assert weights[3:].sum().item() == pytest.approx(0.4 / 0.9)
@@ -64,7 +67,9 @@ def test_long_dreams_do_not_drown_a_short_completion() -> None:
 
 def test_nothing_trained_weighs_nothing() -> None:
     routes = torch.zeros(2, dtype=torch.int8)
-    weights = reduction_weights(routes, torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.5, 0.5]))
+    weights = reduction_weights(
+        routes != Route.SKIP, torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.5, 0.5])
+    )
     assert weights.tolist() == [0.0, 0.0]
 
 
@@ -88,7 +93,7 @@ def test_micro_batches_in_any_order_give_the_gradient_of_the_whole(cuts: list[in
         weight = head.clone().requires_grad_()
         for i, routing in zip(parts, routings, strict=True):
             losses = token_losses(hidden[i] @ weight, z1[i], z2[i], labels[i], routing, Objective(gamma=0.1)).loss
-            (reduction_weights(routing.route_N, sources[i], counts, share) * losses).sum().backward()
+            (reduction_weights(routing.trained_N, sources[i], counts, share) * losses).sum().backward()
         assert weight.grad is not None
         return weight.grad, {number for r in routings for number in r.route_N.tolist()}
 

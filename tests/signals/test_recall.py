@@ -13,6 +13,8 @@ import torch
 from ladder.data.collate import IGNORE, Batch, Collation, collate
 from ladder.data.examples import Example
 from ladder.distill import Objective, RoutingSettings, jensen_shannon
+from ladder.distill.fused import FusedLoss
+from ladder.distill.student import StudentLogits
 from ladder.distill.truncation import js_bounds
 from ladder.errors import ModelError
 from ladder.models.load import load_model
@@ -23,7 +25,7 @@ from ladder.signals.statistics import CacheStatistics
 from ladder.signals.teacher import Teacher, TeacherSpec
 from ladder.signals.topk import Truncation
 from ladder.signals.wire import Kind, Rows, Signal
-from ladder.train.loss import Loss, routed
+from ladder.train.loss import Loss
 
 GIB = 2**30
 V = 300
@@ -190,10 +192,10 @@ def test_the_same_teacher_elsewhere_finds_everything(
 
 def loss_of(sources: dict[int, SignalSource], made: Batch) -> float:
     objective, settings = Objective(gamma=0.3), RoutingSettings("surprise", surprise_tau=0.02)
-    loss = Loss(objective, settings, (0.5, 0.1, 0.4), V, ())
+    loss = Loss(FusedLoss(objective, settings, V), (0.5, 0.1, 0.4))
     student = 2 * torch.randn(len(made.rows_N), V, generator=torch.Generator().manual_seed(0))
-    item = routed(made, sources, loss, torch.device("cpu"))
-    total, sums = loss(student, item, loss.counts(item))
+    item = loss.routed(made, sources, torch.device("cpu"))
+    total, sums = loss(StudentLogits(student), item, loss.counts(item))
     assert sums["route.blended"] > 0 and sums["route.gold"] > 0 and sums["route.dream"] > 0
     return total.item()
 

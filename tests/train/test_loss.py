@@ -11,11 +11,13 @@ import torch
 
 from ladder.data.collate import Batch, Collation, collate
 from ladder.data.examples import Example, text_ids
-from ladder.distill import Objective, Route, RoutingSettings
+from ladder.distill import Objective, Route, Routing, RoutingSettings
+from ladder.distill.fused import FusedLoss
+from ladder.distill.student import StudentLogits
 from ladder.errors import LadderError, ManifestError
 from ladder.methods import method_of
 from ladder.signals.source import LogitsSource
-from ladder.train.loss import Loss, routed, taboo_ids
+from ladder.train.loss import Loss, taboo_ids
 
 CPU = torch.device("cpu")
 V = 12
@@ -31,12 +33,23 @@ def make(*examples: tuple[Example, int], packing: bool = False) -> Batch:
 
 
 def gold_loss(taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
-    return Loss(Objective(alpha=0.0, beta=1.0), RoutingSettings("gold"), SHARES, vocabulary, taboo)
+    return lesson(Objective(alpha=0.0, beta=1.0), RoutingSettings("gold"), taboo, vocabulary)
+
+
+def lesson(objective: Objective, table: RoutingSettings, taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
+    return Loss(FusedLoss(objective, table, vocabulary, taboo), SHARES)
 
 
 def total(loss: Loss, batch: Batch, student: torch.Tensor, *teachers: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    item = routed(batch, {n: LogitsSource.dense(z) for n, z in enumerate(teachers, 1)}, loss, CPU)
-    return loss(student, item, loss.counts(item))
+    item = loss.routed(batch, {n: LogitsSource.dense(z) for n, z in enumerate(teachers, 1)}, CPU)
+    return loss(StudentLogits(student), item, loss.counts(item))
+
+
+def routes(loss: Loss, batch: Batch, *teachers: torch.Tensor) -> Routing:
+    """Who teaches each token."""
+    item = loss.routed(batch, {n: LogitsSource.dense(z) for n, z in enumerate(teachers, 1)}, CPU)
+    student = StudentLogits(torch.zeros_like(teachers[0]))
+    return loss.fused(student, item.teachers, item.tokens, item.ahead, torch.ones(len(item.tokens))).routing
 
 
 NEW = Example((1, 5, 6, 7), (True, True, True), gold=True)
@@ -67,7 +80,7 @@ def test_shares_are_divided_among_the_sources_that_are_there() -> None:
 
 def test_skipped_tokens_have_no_part_in_the_mean_of_their_source() -> None:
     """A prompt without a gold label, and teachers that disagree and know nothing: the seed's table skips it."""
-    loss = Loss(Objective(0.5, 0.5), RoutingSettings("seed", 0.0, 1.0), SHARES, V, ())
+    loss = lesson(Objective(0.5, 0.5), RoutingSettings("seed", 0.0, 1.0), ())
     prompt = Example((1, 3, 4, 5, 6), (True,) * 4, gold=False)
     alone, both = make((NEW, 0), (OLD, 1)), make((NEW, 0), (OLD, 1), (prompt, 0))
     known = [logits(both, seed) for seed in range(3)]
@@ -97,11 +110,11 @@ def test_taboo_columns_are_gone_from_the_teachers_too() -> None:
     teacher = logits(batch, 1)
     other = teacher.clone()
     other[:, 9] += 20
-    loss = Loss(Objective(), RoutingSettings("seed", confidence_threshold=1.0), SHARES, V, (9,))
-    item = routed(batch, {1: LogitsSource.dense(teacher), 2: LogitsSource.dense(other)}, loss, CPU)
-    assert item.routing.js_N.max() < 1e-6
-    assert (item.routing.route_N[item.labels_N.ne(0) & ~item.dream_N] == Route.BLENDED).all()
-    assert all(z is not None and z.shape[1] == V - 1 for z in item.teachers_NV)
+    settings = RoutingSettings("seed", confidence_threshold=1.0)
+    routing = routes(lesson(Objective(), settings, (9,)), batch, teacher, other)
+    assert routing.js_N.max() < 1e-6
+    assert (routing.route_N[torch.from_numpy(batch.dreamer_N) == 0] == Route.BLENDED).all()
+    assert routes(lesson(Objective(), settings), batch, teacher, other).js_N.max() > 0.1
 
 
 def test_columns_past_the_tokenizer_are_left_out() -> None:
@@ -121,9 +134,8 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
     settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
     kinds = {}
     for taboo in ((), (6,)):
-        loss = Loss(Objective(), settings, SHARES, V, taboo)
-        item = routed(batch, {1: LogitsSource.dense(sure), 2: LogitsSource.dense(torn)}, loss, CPU)
-        kinds[taboo] = item.routing.route_N[[0, 2]].tolist()
+        routing = routes(lesson(Objective(), settings, taboo), batch, sure, torn)
+        kinds[taboo] = routing.route_N[[0, 2]].tolist()
     assert kinds == {(): [Route.GOLD] * 2, (6,): [Route.BLENDED] * 2}
 
 
@@ -131,7 +143,7 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
 def test_a_dropped_token_teaches_nothing_even_where_the_teachers_agree(routing: Any) -> None:
     batch = make((NEW, 0))
     student, teacher = logits(batch, 0).requires_grad_(), logits(batch, 1)
-    loss = Loss(Objective(), RoutingSettings(routing), SHARES, V, (6,))
+    loss = lesson(Objective(), RoutingSettings(routing), (6,))
     found, sums = total(loss, batch, student, teacher, teacher)
     found.backward()
     assert student.grad is not None and not student.grad[1].any() and student.grad[[0, 2]].any(dim=1).all()
@@ -148,20 +160,15 @@ def test_rows_are_judged_by_themselves_also_when_packed(packing: bool) -> None:
     sure[:, 5], torn[:, 5] = 9, 9
     torn[4, 5], torn[4, 8] = -9, 12
     settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
-    item = routed(
-        batch,
-        {1: LogitsSource.dense(sure), 2: LogitsSource.dense(torn)},
-        Loss(Objective(), settings, SHARES, V, ()),
-        CPU,
-    )
-    assert item.routing.route_N.tolist() == [Route.BLENDED] * 3 + [Route.GOLD] * 3
+    routing = routes(lesson(Objective(), settings), batch, sure, torn)
+    assert routing.route_N.tolist() == [Route.BLENDED] * 3 + [Route.GOLD] * 3
 
 
 def test_a_dream_needs_only_its_dreamer() -> None:
     batch = make((DREAM, 2))
     student, teacher = logits(batch, 0), logits(batch, 1)
     alone, _ = total(gold_loss(), batch, student, teacher)
-    loss = Loss(Objective(alpha=0.0, beta=1.0), RoutingSettings("surprise"), SHARES, V, ())
+    loss = lesson(Objective(alpha=0.0, beta=1.0), RoutingSettings("surprise"), ())
     nonsense = torch.zeros_like(teacher)
     both, sums = total(loss, batch, student, teacher, nonsense)
     assert alone.item() == pytest.approx(both.item(), abs=1e-7)
@@ -187,8 +194,9 @@ def test_of_a_manifest(make_manifest: Callable[..., Any], tokenizer: Any) -> Non
     masked = {"token_masking": True, "taboo_token_ids": [7]}
     manifest = make_manifest(alpha=0.3, shares={"new": 0.6, "replay": 0.3, "dreams": 0.1}, stabilizers=masked)
     loss = Loss.of(manifest, method_of(manifest), tokenizer)
-    assert loss.shares_S == (0.6, 0.3, 0.1) and loss.vocabulary == len(tokenizer) and loss.taboo_ids == (7,)
-    assert loss.objective.alpha == 0.3 and loss.settings.routing == "surprise"
+    assert loss.shares_S == (0.6, 0.3, 0.1) and loss.fused.real_size == len(tokenizer)
+    assert loss.fused.taboo_ids == (7,) and loss.fused.objective.alpha == 0.3
+    assert loss.fused.settings.routing == "surprise"
 
 
 def test_taboo_words_are_their_first_tokens_in_every_spelling(
@@ -227,5 +235,5 @@ def taboo(make_manifest: Callable[..., Any], tokenizer: Any, **masking: Any) -> 
 
 def test_a_route_that_needs_a_silent_teacher_is_an_error() -> None:
     batch = make((Example((1, 5), (True,), gold=False, dreamer=2), 2))
-    with pytest.raises(LadderError, match="teacher 2 is absent"):
+    with pytest.raises(LadderError, match="teacher 2 did not hear"):
         total(gold_loss(), batch, logits(batch, 0), logits(batch, 1))
