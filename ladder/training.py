@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ladder.actors.dreaming import write_dreams
 from ladder.actors.placement import Slot, threads
 from ladder.actors.session import fetch
@@ -19,7 +21,7 @@ from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
 from ladder.manifest.schema import Manifest, Runtime
 from ladder.methods import method_of
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
 from ladder.run import Run, Workshop, hosted
 from ladder.signals.cache import CacheSettings
 from ladder.signals.teacher import TeacherSpec
@@ -62,6 +64,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         run.ancestry.parent.ref if run.ancestry.parent else str(run.request.child),
         slots["student"].device,
         count,
+        _loss_elements(batches, manifest.training_params.steps, start),
     )
     _steps(run, work, group, teachers, batches, fetch(group.prepare(spec)))
     after = _each(numbers, lambda number: teachers[number].digest.remote())
@@ -168,6 +171,15 @@ def _signal_cache(runtime: Runtime, home: Path) -> CacheSettings | None:
         return None
     folder = home.absolute() / "cache" / "signals"
     return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
+
+
+def _loss_elements(batches: Batches, steps: int, start: Path) -> int:
+    """Elements of the logits that the loss goes through, from the mean row of each source."""
+    rows = {
+        source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
+        for source, count in batches.rows_by_source().items()
+    }
+    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)
 
 
 def _each(numbers: list[int], call: Callable[[int], Any]) -> dict[int, Any]:

@@ -20,6 +20,7 @@ class TrainingSpec:
         base_name: what an adapter names as its base.
         device: a torch device.
         threads: torch threads.
+        loss_elements: trained tokens times vocabulary over the whole run, about; a long run compiles its loss.
         compile: whether the loss is compiled.
     """
 
@@ -30,7 +31,7 @@ class TrainingSpec:
     base_name: str
     device: str = "cpu"
     threads: int = 1
-    compile: bool = False
+    loss_elements: int = 0
 
 
 @dataclass(frozen=True)

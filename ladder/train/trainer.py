@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder.data.collate import Batch
+from ladder.distill.compiled import has_compiler
 from ladder.distill.student import Student, StudentLogits
 from ladder.errors import RunError
 from ladder.methods import method_of
@@ -28,6 +29,10 @@ from ladder.train.optimizer import adamw, dump_state, load_state
 from ladder.train.packing import check_packing
 from ladder.train.schedule import lr_factor
 from ladder.train.spec import StepReport, TrainingSpec
+
+WORTH = 4_000_000_000
+"""Elements of logits [N, V] over a run from which on compiling the loss pays: it takes up to half a minute of two cores,
+and saves about 5 ns an element there."""
 
 
 class Trainer:
@@ -50,7 +55,7 @@ class Trainer:
         # Only now, because head and packing are proved without dropout.
         self.model.train()
         self.teachers = {number: self._teacher_head(folder) for number, folder in spec.teachers.items()}
-        self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer, spec.compile)
+        self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer, self._compiles())
         self.done = 0
         self.ticks = 0
         self.last: StepReport | None = None
@@ -114,6 +119,16 @@ class Trainer:
         if manifest.student.adapter:
             model = add_adapter(model, manifest.student.adapter)
         return model
+
+    def _compiles(self) -> bool:
+        wanted, device = self.spec.manifest.runtime.compile, self.model.device.type
+        if wanted == "on" and not has_compiler(device):
+            raise RunError(
+                f"no compiler was found for device {device}",
+                where="runtime.compile",
+                remedy="install a C++ compiler (Triton for a GPU), or write auto",
+            )
+        return wanted == "on" or (wanted == "auto" and self.spec.loss_elements > WORTH and has_compiler(device))
 
     def _teacher_head(self, folder: Path) -> TeacherHead:
         manifest = self.spec.manifest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,13 +269,9 @@ def _write(folder: Path, first: int, count: int) -> None:
 def test_several_processes_write_the_same_folder(tmp_path: Path) -> None:
     """Their examples overlap by half, and a spoiled shard lies between them."""
     (tmp_path / "0.safetensors").write_bytes(b"noise")
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write, args=(tmp_path, first, 40)) for first in (0, 20)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    code = f"import pathlib, runpy; runpy.run_path({__file__!r})['_write'](pathlib.Path({str(tmp_path)!r}), %d, 40)"
+    workers = [subprocess.Popen([sys.executable, "-c", code % first]) for first in (0, 20)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
     cache = DiskCache(tmp_path, KEY, GIB)
     expected = {f"example {number}": entry(number) for number in range(60)}
     assert same(cache.get(expected), expected) and cache.statistics.refused == 0
