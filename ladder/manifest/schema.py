@@ -335,8 +335,8 @@ class Runtime(Section):
     """GiB that the signals of one teacher may take; what comes after that is computed anew each time. The folder may be
     deleted whenever nothing trains."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the loss (torch.compile: C++ on a CPU, Triton on a GPU). ``auto`` does where a compiler is there and the run
-    is long enough to win the seconds back that compiling takes. Results differ in rounding only."""
+    """Compile the loss (torch.compile: C++ on a CPU, Triton on a GPU). ``auto`` does where a compiler is there and the
+    run is long enough to win the seconds back that compiling takes. Results differ in rounding only."""
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
 

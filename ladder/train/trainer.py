@@ -31,8 +31,8 @@ from ladder.train.schedule import lr_factor
 from ladder.train.spec import StepReport, TrainingSpec
 
 WORTH = 4_000_000_000
-"""Elements of logits [N, V] over a run from which on compiling the loss pays: it takes up to half a minute of two cores,
-and saves about 5 ns an element there."""
+"""Elements of logits [N, V] over a run from which on compiling the loss pays: it takes up to half a minute on two
+cores, and saves about 5 ns an element there."""
 
 
 class Trainer:
