@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.teacher import TeacherActor
 from ladder.data.collate import Batch
 from ladder.signals.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 
 
-class StudentActor:
-    """One rank. Hosts one student at a time."""
+class StudentActor(TeacherActor):
+    """One rank. Hosts one student at a time, and the teachers that share its base."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.trainer: Trainer | None = None
 
     def prepare(self, spec: TrainingSpec) -> int:
         """Host this student, from its newest checkpoint if there is one; returns the number of steps done."""
         self.trainer = None
-        self.trainer = Trainer(spec)
+        self.trainer = Trainer(spec, self.base_of(spec.stack, spec.manifest.student.dtype, spec.device))
         return self.trainer.done
 
     def step(self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[Signal]) -> StepReport:
@@ -37,6 +39,7 @@ class StudentActor:
         """Write the candidate folder durably and let the student go."""
         self._hosted().finish(folder)
         self.trainer = None
+        self.clear()
 
     def _hosted(self) -> Trainer:
         assert self.trainer is not None, "prepare comes first"

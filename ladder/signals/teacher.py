@@ -17,6 +17,7 @@ from ladder.models.digest import tensors_digest
 from ladder.models.forward import trained_hidden_states, trained_logits
 from ladder.models.head import find_head, trusted_head
 from ladder.models.load import load_model
+from ladder.models.shared_base import SharedBase, Stack, Voice, WholeModel
 from ladder.signals.cache import CacheKey, CacheSettings, open_cache
 from ladder.signals.recall import recalled, without_missing_labels
 from ladder.signals.statistics import CacheStatistics
@@ -35,6 +36,7 @@ class TeacherSpec:
         dreams_only: it dreams, and speaks on its own dreams alone.
         truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
         cache: where its signals are kept; None computes each of them anew.
+        stack: what this generation is on a base that others share; None where it has a model of its own.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class TeacherSpec:
     threads: int = 1
     truncation: Truncation | None = None
     cache: CacheSettings | None = None
+    stack: Stack | None = None
 
     def __post_init__(self) -> None:
         if (self.truncation is not None) != (self.kind == "topk"):
@@ -53,13 +56,19 @@ class TeacherSpec:
 
 
 class Teacher:
-    """One frozen generation."""
+    """One frozen generation.
 
-    def __init__(self, spec: TeacherSpec) -> None:
+    Args:
+        base: what its adapters lie on, where ``spec.stack`` says that it shares a base.
+    """
+
+    def __init__(self, spec: TeacherSpec, base: SharedBase | None = None) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.model = load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False)
-        self.head = trusted_head(self.model) if spec.kind == "hidden" else find_head(self.model)
+        self.voice = _voice(spec, base)
+        with self.voice.speaking() as model:
+            self.dtype = model.dtype
+            self.head = trusted_head(model) if spec.kind == "hidden" else find_head(model)
         key = CacheKey.of(spec.folder, spec.kind, spec.dtype, spec.truncation) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
@@ -84,13 +93,14 @@ class Teacher:
         answer_turn: Sequence[int],
     ) -> list[Dream]:
         """Write one block of dreams."""
-        return write_block(
-            self.model, tokenizer, prompts, sampling, teacher=self.spec.number, seed=seed, answer_turn=answer_turn
-        )
+        with self.voice.speaking() as model:
+            return write_block(
+                model, tokenizer, prompts, sampling, teacher=self.spec.number, seed=seed, answer_turn=answer_turn
+            )
 
     def digest(self) -> str:
         """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
-        return tensors_digest(self.model.state_dict())
+        return tensors_digest(self.voice.tensors())
 
     def _say(self, heard: Batch) -> Rows:
         """The model's word on every trained token of these sequences."""
@@ -104,11 +114,19 @@ class Teacher:
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
             vocabulary, hidden = self.head.shape
-            return torch.zeros(0, hidden if self.spec.kind == "hidden" else vocabulary, dtype=self.model.dtype)
-        return model_says(self.model, heard)
+            return torch.zeros(0, hidden if self.spec.kind == "hidden" else vocabulary, dtype=self.dtype)
+        with self.voice.speaking() as model:
+            return model_says(model, heard)
 
     def _dtype(self) -> str:
-        return "float32" if self.spec.kind == "topk" else dtype_name(self.model.dtype)
+        return "float32" if self.spec.kind == "topk" else dtype_name(self.dtype)
+
+
+def _voice(spec: TeacherSpec, base: SharedBase | None) -> Voice:
+    if spec.stack is None:
+        return WholeModel(load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False))
+    assert base is not None, "a stack stands on a shared base"
+    return base.voice(spec.stack)
 
 
 def next_ids(batch: Batch) -> Tensor:

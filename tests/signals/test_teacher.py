@@ -84,10 +84,11 @@ def test_bfloat16_crosses_the_wire_as_it_is(parent: Path) -> None:
 def test_a_teacher_is_frozen(parent: Path) -> None:
     teacher = Teacher(spec(parent, 1, "hidden"))
     before = teacher.digest()
-    assert not teacher.model.training and not any(value.requires_grad for value in teacher.model.parameters())
+    assert not teacher.voice.model.training
+    assert not any(value.requires_grad for value in teacher.voice.model.parameters())
     teacher.signal(batch(GOLD))
     assert teacher.digest() == before == tensors_digest(load_model(parent).state_dict())
-    next(teacher.model.parameters()).data.add_(1e-6)
+    next(teacher.voice.model.parameters()).data.add_(1e-6)
     assert teacher.digest() != before
 
 
