@@ -50,7 +50,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     actors = work.session.start({role: slots[role] for role in ("student", *(f"teacher{n}" for n in numbers))})
     teachers = {number: actors[f"teacher{number}"] for number in numbers}
     specs = {number: _teacher(run, work, number, number not in speakers, slots, count) for number in numbers}
-    before = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
+    loaded = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
     _begin(run, work)
     dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
@@ -65,10 +65,13 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         slots["student"].device,
         count,
         _loss_elements(batches, manifest.training_params.steps, start),
+        frozenset(number for number in numbers if loaded[number].kind != manifest.runtime.wire),
     )
-    _steps(run, work, group, teachers, batches, fetch(group.prepare(spec)))
+    prepared = fetch(group.prepare(spec))
+    _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
+    _steps(run, work, group, teachers, batches, prepared.done)
     after = _each(numbers, lambda number: teachers[number].digest.remote())
-    run.note(frozen={number: [before[number], after[number]] for number in numbers})
+    run.note(frozen={number: [loaded[number].digest, after[number]] for number in numbers})
     fetch(group.finish(run.candidate))
 
 
@@ -132,6 +135,13 @@ def _begin(run: Run, work: Workshop) -> None:
     run.note(mlflow_run=run_id)
 
 
+def _warn(run: Run, work: Workshop, warnings: list[str]) -> None:
+    """Say what the run does other than it was asked to, and note it."""
+    for text in warnings:
+        work.console.say(f"warning: {text}")
+    run.note(warnings=warnings)
+
+
 def _start(run: Run, lesson: Lesson) -> Path:
     """The parent's own folder, unless the child starts as something else."""
     if run.ancestry.parent is not None and data_of(run.request).chat_template is None:
@@ -155,6 +165,7 @@ def _teacher(
         count,
         _truncation(manifest, run.teachers[number]),
         _signal_cache(manifest.runtime, work.home),
+        data_of(run.request).packing,
     )
 
 

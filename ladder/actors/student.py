@@ -13,17 +13,30 @@ from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A student that stands ready.
+
+    Args:
+        done: steps it has behind it.
+        warnings: what is not as it was asked for, for a person to read.
+    """
+
+    done: int
+    warnings: tuple[str, ...] = ()
+
+
 class StudentActor:
     """One rank. Hosts one student at a time."""
 
     def __init__(self) -> None:
         self.trainer: Trainer | None = None
 
-    def prepare(self, spec: TrainingSpec) -> int:
-        """Host this student, from its newest checkpoint if there is one; returns the number of steps done."""
+    def prepare(self, spec: TrainingSpec) -> Prepared:
+        """Host this student, from its newest checkpoint if there is one."""
         self.trainer = None
         self.trainer = Trainer(spec)
-        return self.trainer.done
+        return Prepared(self.trainer.done, self.trainer.warnings)
 
     def step(self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[Signal]) -> StepReport:
         """One optimiser step; ``said`` holds the signals of each speaker. Repeating the last step changes nothing."""

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ladder.data.collate import Batch
 from ladder.data.dreams import Dream, Sampling
 from ladder.models.load import load_tokenizer
 from ladder.signals.teacher import Teacher, TeacherSpec
-from ladder.signals.wire import Signal
+from ladder.signals.wire import Kind, Signal
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A teacher that stands ready.
+
+    Args:
+        digest: of its tensors.
+        kind: what it really sends.
+        warnings: what is not as it was asked for, for a person to read.
+    """
+
+    digest: str
+    kind: Kind
+    warnings: tuple[str, ...] = ()
 
 
 class TeacherActor:
@@ -18,11 +34,11 @@ class TeacherActor:
     def __init__(self) -> None:
         self.teacher: Teacher | None = None
 
-    def load(self, spec: TeacherSpec) -> str:
-        """Host this generation; returns the digest of its tensors."""
+    def load(self, spec: TeacherSpec) -> Loaded:
+        """Host this generation."""
         self.teacher = None
         self.teacher = Teacher(spec)
-        return self.teacher.digest()
+        return Loaded(self.teacher.digest(), self.teacher.kind, self.teacher.warnings)
 
     def signal(self, batches: Sequence[Batch]) -> list[Signal]:
         """What the teacher says about each micro-batch of a step."""

@@ -15,8 +15,9 @@ from ladder.data.dreams import Dream, Sampling, write_block
 from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.forward import trained_hidden_states, trained_logits
-from ladder.models.head import find_head, trusted_head
 from ladder.models.load import load_model
+from ladder.models.packing import check_packing
+from ladder.models.proof import prove
 from ladder.signals.cache import CacheKey, CacheSettings, open_cache
 from ladder.signals.recall import recalled, without_missing_labels
 from ladder.signals.statistics import CacheStatistics
@@ -31,10 +32,11 @@ class TeacherSpec:
     Args:
         folder: its Hugging Face folder.
         number: 1 (primary) or 2 (stabilising critic).
-        kind: what it sends for a token.
+        kind: what it sends for a token; logits instead of hidden states where its head cannot be proved.
         dreams_only: it dreams, and speaks on its own dreams alone.
         truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
         cache: where its signals are kept; None computes each of them anew.
+        packing: it will read packed rows, and must keep them apart.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class TeacherSpec:
     threads: int = 1
     truncation: Truncation | None = None
     cache: CacheSettings | None = None
+    packing: bool = False
 
     def __post_init__(self) -> None:
         if (self.truncation is not None) != (self.kind == "topk"):
@@ -53,14 +56,25 @@ class TeacherSpec:
 
 
 class Teacher:
-    """One frozen generation."""
+    """One frozen generation.
+
+    Raises:
+        ModelError: the folder cannot be loaded, its logits are not finite, or it mixes rows that it must keep apart.
+    """
 
     def __init__(self, spec: TeacherSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
         self.model = load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False)
-        self.head = trusted_head(self.model) if spec.kind == "hidden" else find_head(self.model)
-        key = CacheKey.of(spec.folder, spec.kind, spec.dtype, spec.truncation) if spec.cache else None
+        if spec.packing:
+            check_packing(self.model)
+        proof = prove(self.model) if spec.kind == "hidden" else None
+        self.head = proof.head if proof else None
+        self.kind: Kind = "logits" if proof and not proof.head else spec.kind
+        """What it really sends."""
+        self.warnings = (self._costs(proof.doubt),) if proof and not proof.head else ()
+        """What is not as it was asked for, for a person to read."""
+        key = CacheKey.of(spec.folder, self.kind, spec.dtype, spec.truncation) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
     @torch.no_grad()
@@ -68,7 +82,7 @@ class Teacher:
         """What this teacher says about the tokens that it must hear. The model reads only what is not cached."""
         heard, places = batch.heard_by(self.spec.number, dreams_only=self.spec.dreams_only)
         rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
-        return Signal(self.spec.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
+        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
 
     @property
     def cache_statistics(self) -> CacheStatistics:
@@ -94,7 +108,7 @@ class Teacher:
 
     def _say(self, heard: Batch) -> Rows:
         """The model's word on every trained token of these sequences."""
-        if self.spec.kind == "hidden":
+        if self.kind == "hidden":
             return encode(self._run(heard, trained_hidden_states))
         logits = self._run(heard, trained_logits)
         if self.spec.truncation is None:
@@ -103,12 +117,20 @@ class Teacher:
 
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
-            vocabulary, hidden = self.head.shape
-            return torch.zeros(0, hidden if self.spec.kind == "hidden" else vocabulary, dtype=self.model.dtype)
+            return torch.zeros(0, self._width(), dtype=self.model.dtype)
         return model_says(self.model, heard)
 
+    def _width(self) -> int:
+        """Columns of what the model says."""
+        return self.head.shape[1] if self.head else self.model.config.get_text_config().vocab_size
+
+    def _costs(self, doubt: str) -> str:
+        config = self.model.config.get_text_config()
+        sizes = f"{config.vocab_size} numbers a token instead of {config.hidden_size}"
+        return f"teacher {self.spec.number} sends its logits, {sizes}, because its head cannot be trusted: {doubt}"
+
     def _dtype(self) -> str:
-        return "float32" if self.spec.kind == "topk" else dtype_name(self.model.dtype)
+        return "float32" if self.kind == "topk" else dtype_name(self.model.dtype)
 
 
 def next_ids(batch: Batch) -> Tensor:

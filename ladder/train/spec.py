@@ -21,7 +21,7 @@ class TrainingSpec:
         device: a torch device.
         threads: torch threads.
         loss_elements: trained tokens times vocabulary over the whole run, about; a long run compiles its loss.
-        compile: whether the loss is compiled.
+        headless: numbers of the teachers that send logits though the wire is ``hidden``.
     """
 
     manifest: Manifest
@@ -32,6 +32,7 @@ class TrainingSpec:
     device: str = "cpu"
     threads: int = 1
     loss_elements: int = 0
+    headless: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from ladder.errors import ManifestError
 from ladder.manifest.schema import Lora
 from ladder.models.adapters import add_adapter, merged, plain
 from ladder.models.digest import tensors_digest
-from ladder.models.head import trusted_head
 from ladder.models.load import load_model
+from ladder.models.proof import prove
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 
@@ -85,7 +85,10 @@ def test_an_adapter_on_one_of_two_tied_matrices_is_refused(parent: Path, target:
 
 def test_an_adapter_on_a_head_of_its_own(make_folder: Any) -> None:
     model = trained(make_folder(3, tie_embeddings=False), target_modules=["lm_head"])
-    trusted_head(plain(model))
+    proof = prove(plain(model))
+    assert proof.head is not None and not proof.doubt
+    with torch.no_grad():
+        assert len(proof.head.student(torch.ones(1, 32)).blocks) == 2
     assert (merged(model)(IDS).logits - model(IDS).logits).abs().max() <= 1e-5
 
 
