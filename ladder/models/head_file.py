@@ -16,12 +16,15 @@ from ladder.models.digest import weight_files
 from ladder.models.head import Head, find_head
 from ladder.models.load import config_of, load_model
 
+_RENAMED = {"lm_head": "embed_out"}
+"""What GPT-NeoX (Pythia) calls its head in files."""
+
 
 def load_head(folder: Path, dtype: str, device: str) -> Head:
     """The frozen head of a model folder. Nothing is proved here: whoever runs the model proves its head.
 
-    Weights whose names in the files are not those of the model (transformers translates the names of old folders) are
-    found by loading the whole model and letting go of its body.
+    A weight that has none of the expected names in the files (transformers translates many) is found by loading the
+    whole model and letting go of its body.
 
     Raises:
         ModelError: the folder cannot be read, or its model has no linear head.
@@ -53,16 +56,15 @@ def deduplicated(heads: Mapping[int, Head], student: Head | None) -> dict[int, H
 
 def _names(model: PreTrainedModel) -> Iterator[list[str]]:
     """What the weight of the output head may be called in a file, and its bias: its own name first, because a model
-    with a matrix of its own for the head does not tie it, whatever its config says."""
+    with a matrix of its own for the head does not tie it, whatever its config says. Base models are saved without the
+    prefix of their class."""
     layer = model.get_output_embeddings()
-    own = next(name for name, module in model.named_modules(remove_duplicate=False) if module is layer)
-    yield [f"{own}.weight", *_same(model, layer.weight)]
-    if layer.bias is not None:
-        yield [f"{own}.bias", *_same(model, layer.bias)]
-
-
-def _same(model: PreTrainedModel, tensor: Tensor) -> list[str]:
-    return [name for name, value in model.named_parameters(remove_duplicate=False) if value is tensor]
+    layers = [name for name, module in model.named_modules(remove_duplicate=False) if module is layer]
+    layers += [_RENAMED[name] for name in layers if name in _RENAMED]
+    for part, tensor in layer.named_parameters():
+        tied = [name for name, value in model.named_parameters(remove_duplicate=False) if value is tensor]
+        bare = [name.removeprefix(f"{model.base_model_prefix}.") for name in tied]
+        yield [*(f"{name}.{part}" for name in layers), *tied, *bare]
 
 
 def _stored(folder: Path, names: set[str]) -> dict[str, Tensor]:

@@ -86,12 +86,27 @@ def test_a_head_of_its_own_is_not_the_embedding_whatever_the_config_says(make_mo
     assert same(load_head(tmp_path, "float32", "cpu"), find_head(made))
 
 
-def test_names_that_transformers_translates_are_found_through_the_model(make_model: Any, tmp_path: Path) -> None:
+def renamed(folder: Path, old: str, new: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name.replace(old, new): value for name, value in tensors.items()}, folder / "model.safetensors", FORMAT)
+
+
+FORMAT = {"format": "pt"}
+
+
+def test_a_file_without_the_prefix_of_the_class(make_model: Any, tmp_path: Path, no_model: None) -> None:
     made = make_model("gpt2", tie_word_embeddings=True)
     made.save_pretrained(tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
-    bare = {name.removeprefix("transformer."): value for name, value in tensors.items()}
-    save_file(bare, tmp_path / "model.safetensors", {"format": "pt"})
+    renamed(tmp_path, "transformer.", "")
+    assert same(load_head(tmp_path, "float32", "cpu"), find_head(made))
+
+
+def test_a_name_that_only_transformers_knows_is_found_through_the_model(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_model("gpt_neox", tie_word_embeddings=False)
+    made.save_pretrained(tmp_path)
+    monkeypatch.setattr(head_file, "_RENAMED", {})
     found = load_head(tmp_path, "float32", "cpu")
     assert same(found, find_head(made)) and not any(value.requires_grad for value in found.projection.parameters())
 
