@@ -116,6 +116,8 @@ def _metrics(report: StepReport) -> dict[str, float]:
     tokens = max(1, sum(report.routes.values()))
     routes = {f"route/{name}": count / tokens for name, count in report.routes.items()}
     terms = {f"loss/{name}": value for name, value in report.terms.items()}
+    if report.js_uncertain is not None:
+        routes["route/js_uncertain"] = report.js_uncertain
     return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes}
 
 

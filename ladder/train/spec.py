@@ -47,6 +47,8 @@ class StepReport:
         tokens: tokens through the student's backbone.
         lr: learning rate.
         grad_norm: gradient norm before clipping.
+        js_uncertain: share of the tokens routed by a divergence of truncated teachers whose true divergence may lie on
+            the other side of the threshold; None where none was.
         ticked: False if every token was skipped, so that nothing moved.
     """
 
@@ -58,3 +60,4 @@ class StepReport:
     lr: float = 0.0
     grad_norm: float = 0.0
     ticked: bool = True
+    js_uncertain: float | None = None

@@ -210,7 +210,9 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     trained = max(totals["trained"], 1.0)
     terms = {name: totals[name] / trained for name in ("ce", "kd", "regularizer")}
     routes = {name.removeprefix("route."): int(value) for name, value in totals.items() if name.startswith("route.")}
-    return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked)
+    routed = totals.get("js_routed", 0.0)
+    uncertain = totals["js_uncertain"] / routed if routed else None
+    return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked, uncertain)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
