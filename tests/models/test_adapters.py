@@ -92,6 +92,16 @@ def test_an_adapter_on_a_head_of_its_own(make_folder: Any) -> None:
     assert (merged(model)(IDS).logits - model(IDS).logits).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_head_with_an_adapter_gives_what_the_model_gives(make_folder: Any, dtype: str) -> None:
+    """Peft keeps its factors in float32 also over a half-precision model."""
+    model = add_adapter(load_model(make_folder(3, tie_embeddings=False), dtype), Lora(target_modules=["lm_head"]))
+    for name, value in model.named_parameters():
+        if "lora" in name:
+            value.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    assert prove(plain(model)).doubt == ""
+
+
 def test_the_model_inside(parent: Path) -> None:
     model = load_model(parent)
     assert plain(model) is model
