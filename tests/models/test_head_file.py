@@ -121,7 +121,7 @@ def test_a_broken_file_is_named(make_model: Any, tmp_path: Path) -> None:
 
 def linear(seed: int, bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Linear:
     torch.manual_seed(seed)
-    return nn.Linear(3, 5, bias=bias).to(dtype).requires_grad_(False)
+    return nn.Linear(3, 5, bias=bias).bfloat16().to(dtype).requires_grad_(False)
 
 
 def test_equal_heads_of_teachers_are_held_once() -> None:

@@ -76,6 +76,7 @@ def test_every_token_that_is_routed_wrongly_is_among_the_uncertain_ones(granular
         routed, open_ = counts(settings, truncated(1, k), truncated(2, k))
         wrong = wrongly_routed(settings, k)
         assert routed == N and wrong <= open_ <= N and (wrong > 0 or k > 8)
+        assert granularity == "token" or open_ % 3 == 0  # A row is in doubt as a whole.
         uncertain.append(open_)
     assert uncertain == sorted(uncertain, reverse=True) and uncertain[-1] == 0 and uncertain[1] > 0
 
