@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ladder.actors.dreaming import write_dreams
-from ladder.actors.placement import Slot, threads
 from ladder.actors.session import fetch
 from ladder.actors.stream import stream
 from ladder.actors.student import StudentGroup
+from ladder.actors.teacher import TeacherHandle
+from ladder.casting import cast_of, student_of
 from ladder.data.batches import Batches
 from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
-from ladder.manifest.schema import Manifest, Runtime
-from ladder.methods import method_of
-from ladder.models.load import config_of, load_tokenizer
-from ladder.run import Run, Workshop, hosted
-from ladder.signals.cache import CacheSettings
-from ladder.signals.teacher import TeacherSpec
-from ladder.signals.topk import Truncation
-from ladder.train.loss import taboo_ids
-from ladder.train.spec import StepReport, TrainingSpec
+from ladder.run import Run, Workshop
+from ladder.train.spec import StepReport
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
@@ -40,43 +32,26 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         Interrupted: stopped at a step boundary, checkpoint kept.
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
-    manifest = run.request.manifest
-    method = method_of(manifest)
-    speakers = sorted(method.teachers() & run.teachers.keys())
-    numbers = hosted(run)
-    start = _start(run, lesson)
-    slots = work.session.slots(manifest.runtime.devices)
-    count = threads(manifest.runtime, work.session.machine, len(numbers))
-    actors = work.session.start({role: slots[role] for role in ("student", *(f"teacher{n}" for n in numbers))})
-    teachers = {number: actors[f"teacher{number}"] for number in numbers}
-    specs = {number: _teacher(run, work, number, number not in speakers, slots, count) for number in numbers}
-    loaded = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
+    start, cast = _start(run, lesson), cast_of(run, work)
+    actors = work.session.start(cast.roles)
+    teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
+    loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
     dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
-    spec = TrainingSpec(
-        manifest,
-        start,
-        {number: run.teachers[number] for number in numbers},
-        run.folder,
-        run.ancestry.parent.ref if run.ancestry.parent else str(run.request.child),
-        slots["student"].device,
-        count,
-        _loss_elements(batches, manifest.training_params.steps, start),
-        frozenset(number for number in numbers if loaded[number].kind != manifest.runtime.wire),
-    )
-    prepared = fetch(group.prepare(spec))
+    headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
+    prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
     _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
     _steps(run, work, group, teachers, batches, prepared.done)
-    after = _each(numbers, lambda number: teachers[number].digest.remote())
-    run.note(frozen={number: [loaded[number].digest, after[number]] for number in numbers})
+    after = _each(teachers, lambda number: teachers[number].digest())
+    run.note(frozen={number: [loaded[number].digest, after[number]] for number in teachers})
     fetch(group.finish(run.candidate))
 
 
 def _steps(
-    run: Run, work: Workshop, group: StudentGroup, teachers: Mapping[int, Any], batches: Batches, done: int
+    run: Run, work: Workshop, group: StudentGroup, teachers: Mapping[int, TeacherHandle], batches: Batches, done: int
 ) -> None:
     """Stream the steps that are left, with checkpoints, metrics and the budget of minutes."""
     manifest, total = run.request.manifest, run.request.manifest.training_params.steps
@@ -153,49 +128,7 @@ def _start(run: Run, lesson: Lesson) -> Path:
     return run.start
 
 
-def _teacher(
-    run: Run, work: Workshop, number: int, dreams_only: bool, slots: Mapping[str, Slot], count: int
-) -> TeacherSpec:
-    manifest = run.request.manifest
-    return TeacherSpec(
-        run.teachers[number],
-        number,
-        manifest.runtime.wire,
-        manifest.student.dtype,
-        dreams_only,
-        slots[f"teacher{number}"].device,
-        count,
-        _truncation(manifest, run.teachers[number]),
-        _signal_cache(manifest.runtime, work.home),
-        data_of(run.request).packing,
-    )
-
-
-def _truncation(manifest: Manifest, folder: Path) -> Truncation | None:
-    """What top-k keeps of a distribution, in the words of the tokenizer that all generations share."""
-    if manifest.runtime.wire != "topk":
-        return None
-    tokenizer, temperature = load_tokenizer(folder), method_of(manifest).objective().temperature
-    return Truncation(manifest.runtime.top_k, temperature, len(tokenizer), taboo_ids(manifest, tokenizer))
-
-
-def _signal_cache(runtime: Runtime, home: Path) -> CacheSettings | None:
-    if runtime.signal_cache == "off":
-        return None
-    folder = home.absolute() / "cache" / "signals"
-    return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
-
-
-def _loss_elements(batches: Batches, steps: int, start: Path) -> int:
-    """Elements of the logits that the loss goes through, from the mean row of each source."""
-    rows = {
-        source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
-        for source, count in batches.rows_by_source().items()
-    }
-    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)
-
-
-def _each(numbers: list[int], call: Callable[[int], Any]) -> dict[int, Any]:
+def _each(numbers: Iterable[int], call: Callable[[int], Any]) -> dict[int, Any]:
     return dict(zip(numbers, fetch([call(number) for number in numbers]), strict=True))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from ladder.actors.session import fetch
+from ladder.actors.teacher import TeacherHandle
 from ladder.data.dreams import BLOCK, Dream, Sampling, answer_turn, block_seed, openings, read_dreams, to_jsonl
 from ladder.data.rows import Row
 from ladder.errors import DataError
@@ -25,7 +25,12 @@ BLOCKS_FACTOR = 4
 
 
 def write_dreams(
-    request: Request, path: Path, teachers: Mapping[int, Any], start: Path, replay: Sequence[Row], console: Console
+    request: Request,
+    path: Path,
+    teachers: Mapping[int, TeacherHandle],
+    start: Path,
+    replay: Sequence[Row],
+    console: Console,
 ) -> list[Dream]:
     """The dreams of a run: read where they were written before, else written by their teachers.
 
@@ -44,7 +49,7 @@ def write_dreams(
 
 
 def _dream(
-    request: Request, wanted: Dreams, teachers: Mapping[int, Any], start: Path, replay: Sequence[Row]
+    request: Request, wanted: Dreams, teachers: Mapping[int, TeacherHandle], start: Path, replay: Sequence[Row]
 ) -> list[Dream]:
     tokenizer = load_tokenizer(start)
     kind = wanted.prompts
@@ -64,7 +69,7 @@ def _dream(
                 remedy="lower min_new_tokens, max_new_tokens or count, raise data.max_length, or choose other prompts",
             )
         said = [
-            teacher.dream.remote(start, prompts, sampling, _seed(request, number, block), turn)
+            teacher.dream(start, prompts, sampling, _seed(request, number, block), turn)
             for number, teacher in teachers.items()
         ]
         written = [dream for dreams_of_one in fetch(said) for dream in dreams_of_one]

@@ -26,6 +26,7 @@ class Machine:
 
     cpus: float
     gpus: float
+    nodes: int = 1
 
 
 def place(devices: Devices, machine: Machine) -> dict[str, Slot]:

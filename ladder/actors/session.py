@@ -56,7 +56,7 @@ class Session:
         """What Ray sees."""
         self._connect()
         resources = ray.cluster_resources()
-        return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+        return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0), len(ray.nodes()))
 
     def slots(self, devices: Devices) -> dict[str, Slot]:
         """Where each role lives."""

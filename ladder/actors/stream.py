@@ -10,13 +10,14 @@ import ray
 
 from ladder.actors.session import fetch
 from ladder.actors.student import StudentGroup
+from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
 from ladder.train.spec import StepReport
 
 
 def stream(
     group: StudentGroup,
-    teachers: Mapping[int, Any],
+    teachers: Mapping[int, TeacherHandle],
     batches: Batches,
     steps: range,
     in_flight: int,
@@ -25,7 +26,7 @@ def stream(
     """Train over ``steps``, yielding a report for each, in order.
 
     Args:
-        teachers: actor handles of the teachers that speak, by number.
+        teachers: those that speak, by number.
         in_flight: steps that teachers may run ahead of the student.
         stop: asked before each step is sent; steps already in flight are still done.
     """
@@ -34,7 +35,7 @@ def stream(
         if stop():
             break
         batch = ray.put(batches(step))
-        said = [teacher.signal.remote(batch) for teacher in teachers.values()]
+        said = [teacher.signal(batch) for teacher in teachers.values()]
         pending.append(group.step(step, batch, tuple(teachers), said))
         if len(pending) > in_flight:
             yield fetch(pending.popleft())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.teacher import TeacherActor
 from ladder.data.collate import Batch
 from ladder.signals.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
@@ -26,16 +27,17 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
 
-class StudentActor:
-    """One rank. Hosts one student at a time."""
+class StudentActor(TeacherActor):
+    """One rank. Hosts one student at a time, and the teachers that share its base."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.trainer: Trainer | None = None
 
     def prepare(self, spec: TrainingSpec) -> Prepared:
         """Host this student, from its newest checkpoint if there is one."""
         self.trainer = None
-        self.trainer = Trainer(spec)
+        self.trainer = Trainer(spec, self.base_of(spec.stack, spec.manifest.student.dtype, spec.device))
         return Prepared(self.trainer.done, self.trainer.warnings)
 
     def step(self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[Signal]) -> StepReport:
@@ -50,6 +52,7 @@ class StudentActor:
         """Write the candidate folder durably and let the student go."""
         self._hosted().finish(folder)
         self.trainer = None
+        self.clear()
 
     def _hosted(self) -> Trainer:
         assert self.trainer is not None, "prepare comes first"

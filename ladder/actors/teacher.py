@@ -1,14 +1,16 @@
-"""A frozen teacher as a Ray actor."""
+"""Frozen teachers as Ray actors, and the driver's handle on one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ladder.data.collate import Batch
 from ladder.data.dreams import Dream, Sampling
 from ladder.models.load import load_tokenizer
+from ladder.models.shared_base import SharedBase, Stack
 from ladder.signals.teacher import Teacher, TeacherSpec
 from ladder.signals.wire import Kind, Signal
 
@@ -29,20 +31,68 @@ class Loaded:
 
 
 class TeacherActor:
-    """Hosts one teacher at a time; ``load`` replaces it, so that one actor serves a whole folder of manifests."""
+    """Hosts teachers by number; loading one replaces it, so that one actor serves a whole folder of manifests.
+
+    Teachers that are stacks on the same base share it.
+    """
 
     def __init__(self) -> None:
-        self.teacher: Teacher | None = None
+        self.teachers: dict[int, Teacher] = {}
+        self.base: SharedBase | None = None
 
-    def load(self, spec: TeacherSpec) -> Loaded:
+    def load_teacher(self, spec: TeacherSpec) -> Loaded:
         """Host this generation."""
-        self.teacher = None
-        self.teacher = Teacher(spec)
-        return Loaded(self.teacher.digest(), self.teacher.kind, self.teacher.warnings)
+        self.teachers.pop(spec.number, None)
+        teacher = Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
+        self.teachers[spec.number] = teacher
+        return Loaded(teacher.digest(), teacher.kind, teacher.warnings)
 
-    def signal(self, batches: Sequence[Batch]) -> list[Signal]:
+    def signal(self, number: int, batches: Sequence[Batch]) -> list[Signal]:
         """What the teacher says about each micro-batch of a step."""
-        return [self._hosted().signal(batch) for batch in batches]
+        return [self.teachers[number].signal(batch) for batch in batches]
+
+    def dream(
+        self,
+        number: int,
+        tokenizer: Path,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seed: int,
+        answer_turn: Sequence[int],
+    ) -> list[Dream]:
+        """One block of dreams."""
+        return self.teachers[number].dream(load_tokenizer(tokenizer), prompts, sampling, seed, answer_turn)
+
+    def digest(self, number: int) -> str:
+        """Digest of the tensors in memory now."""
+        return self.teachers[number].digest()
+
+    def clear(self) -> None:
+        """Let all teachers and their base go."""
+        self.teachers.clear()
+        self.base = None
+
+    def base_of(self, stack: Stack | None, dtype: str, device: str) -> SharedBase | None:
+        """The base of a stack, loaded once; None for a generation that has its own model."""
+        if stack is None:
+            return None
+        if self.base is None or self.base.folder != stack.base:
+            self.base = SharedBase(stack.base, dtype, device)
+        return self.base
+
+
+@dataclass(frozen=True)
+class TeacherHandle:
+    """One teacher, whichever actor hosts it. Methods return object references."""
+
+    actor: Any
+    number: int
+
+    def load(self, spec: TeacherSpec) -> Any:
+        return self.actor.load_teacher.remote(spec)
+
+    def signal(self, batches: Any) -> Any:
+        return self.actor.signal.remote(self.number, batches)
 
     def dream(
         self,
@@ -51,14 +101,8 @@ class TeacherActor:
         sampling: Sampling,
         seed: int,
         answer_turn: Sequence[int],
-    ) -> list[Dream]:
-        """One block of dreams."""
-        return self._hosted().dream(load_tokenizer(tokenizer), prompts, sampling, seed, answer_turn)
+    ) -> Any:
+        return self.actor.dream.remote(self.number, tokenizer, prompts, sampling, seed, answer_turn)
 
-    def digest(self) -> str:
-        """Digest of the tensors in memory now."""
-        return self._hosted().digest()
-
-    def _hosted(self) -> Teacher:
-        assert self.teacher is not None, "load comes first"
-        return self.teacher
+    def digest(self) -> Any:
+        return self.actor.digest.remote(self.number)

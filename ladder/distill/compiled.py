@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from types import FunctionType
 from typing import TypeVar, cast
 
 import torch
@@ -29,6 +30,9 @@ def has_compiler(device: str) -> bool:
 def compiled(function: F) -> F:
     """The function in compiled form, for any number of rows and columns.
 
-    Its first call takes some seconds, less where the compiler's cache on disk has it already.
+    Its first call takes some seconds, less where the compiler's cache on disk has it already. The compiler counts
+    variants by code object and gives up after eight, so each function gets a code object of its own; past that it runs
+    the function as it is, which gives the same numbers.
     """
-    return cast(F, torch.compile(function, dynamic=True, fullgraph=True))
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, None, function.__closure__)
+    return cast(F, torch.compile(own, dynamic=True))

@@ -61,7 +61,9 @@ class FusedLoss:
 
         Raises:
             LadderError: a token must be routed by a teacher that did not hear it.
+            ModelError: a head has fewer columns than the tokenizer has ids.
         """
+        self._check(*teachers)
         ahead = closed_routes(tokens, self.settings)
         rows_n = needs_evidence(tokens, self.settings).nonzero().squeeze(-1)
         if not len(rows_n):
@@ -83,11 +85,16 @@ class FusedLoss:
             LadderError: a route needs a teacher that did not hear the token.
             ModelError: a head has fewer columns than the tokenizer has ids.
         """
-        for size in (student.head_size, *(source.head_size for source in teachers if source is not None)):
-            columns(size, self.real_size, self.taboo_ids)
+        self._check(student, *teachers)
         work = _Pass(self, student, teachers, tokens, ahead, weight_N)
         total = _GradientAhead.apply(work, *student.tensors)
         return FusedResult(total, work.losses, work.routing)
+
+    def _check(self, *heads: Student | Source | None) -> None:
+        """Every head has a column for each id."""
+        for head in heads:
+            if head is not None:
+                columns(head.head_size, self.real_size, self.taboo_ids)
 
     def _evidence(self, labels_n: Tensor, teachers: Teachers, rows_n: Tensor) -> Evidence:
         """Statistics of these tokens, without the student."""

@@ -90,6 +90,9 @@ class Lora(Section):
     r: Count = 16
     alpha: Count = 32
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    base: Literal["full", "nf4"] = "full"
+    """Keep the frozen base in the student's dtype, or in 4 bits while it trains (QLoRA; needs a CUDA GPU and
+    bitsandbytes). The adapter is merged into the full weights either way."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
 
@@ -334,6 +337,9 @@ class Runtime(Section):
     signal_cache_gib: Positive = 4.0
     """GiB that the signals of one teacher may take; what comes after that is computed anew each time. The folder may be
     deleted whenever nothing trains."""
+    share_base: Literal["auto", "on", "off"] = "auto"
+    """One base in memory for a LoRA child and those teachers that are the base or adapters on it, in one process.
+    ``auto`` shares where student and teachers would stand on one device anyway."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the loss (torch.compile: C++ on a CPU, Triton on a GPU). ``auto`` does where a compiler is there and the
     run is long enough to win the seconds back that compiling takes. Results differ in rounding only."""

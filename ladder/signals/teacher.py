@@ -18,6 +18,7 @@ from ladder.models.forward import trained_hidden_states, trained_logits
 from ladder.models.load import load_model
 from ladder.models.packing import check_packing
 from ladder.models.proof import prove
+from ladder.models.shared_base import SharedBase, Stack, Voice, WholeModel
 from ladder.signals.cache import CacheKey, CacheSettings, open_cache
 from ladder.signals.recall import recalled, without_missing_labels
 from ladder.signals.statistics import CacheStatistics
@@ -36,6 +37,7 @@ class TeacherSpec:
         dreams_only: it dreams, and speaks on its own dreams alone.
         truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
         cache: where its signals are kept; None computes each of them anew.
+        stack: what this generation is on a base that others share; None where it has a model of its own.
         packing: it will read packed rows, and must keep them apart.
     """
 
@@ -48,6 +50,7 @@ class TeacherSpec:
     threads: int = 1
     truncation: Truncation | None = None
     cache: CacheSettings | None = None
+    stack: Stack | None = None
     packing: bool = False
 
     def __post_init__(self) -> None:
@@ -58,17 +61,23 @@ class TeacherSpec:
 class Teacher:
     """One frozen generation.
 
+    Args:
+        base: what its adapters lie on, where ``spec.stack`` says that it shares a base.
+
     Raises:
         ModelError: the folder cannot be loaded, its logits are not finite, or it mixes rows that it must keep apart.
     """
 
-    def __init__(self, spec: TeacherSpec) -> None:
+    def __init__(self, spec: TeacherSpec, base: SharedBase | None = None) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.model = load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False)
-        if spec.packing:
-            check_packing(self.model)
-        proof = prove(self.model) if spec.kind == "hidden" else None
+        self.voice = _voice(spec, base)
+        with self.voice.speaking() as model:
+            self.dtype = model.dtype
+            self.config = model.config.get_text_config()
+            if spec.packing:
+                check_packing(model)
+            proof = prove(model) if spec.kind == "hidden" else None
         self.head = proof.head if proof else None
         self.kind: Kind = "logits" if proof and not proof.head else spec.kind
         """What it really sends."""
@@ -98,13 +107,14 @@ class Teacher:
         answer_turn: Sequence[int],
     ) -> list[Dream]:
         """Write one block of dreams."""
-        return write_block(
-            self.model, tokenizer, prompts, sampling, teacher=self.spec.number, seed=seed, answer_turn=answer_turn
-        )
+        with self.voice.speaking() as model:
+            return write_block(
+                model, tokenizer, prompts, sampling, teacher=self.spec.number, seed=seed, answer_turn=answer_turn
+            )
 
     def digest(self) -> str:
         """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
-        return tensors_digest(self.model.state_dict())
+        return tensors_digest(self.voice.tensors())
 
     def _say(self, heard: Batch) -> Rows:
         """The model's word on every trained token of these sequences."""
@@ -117,20 +127,27 @@ class Teacher:
 
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
-            return torch.zeros(0, self._width(), dtype=self.model.dtype)
-        return model_says(self.model, heard)
+            return torch.zeros(0, self._width(), dtype=self.dtype)
+        with self.voice.speaking() as model:
+            return model_says(model, heard)
 
     def _width(self) -> int:
         """Columns of what the model says."""
-        return self.head.shape[1] if self.head else self.model.config.get_text_config().vocab_size
+        return self.head.shape[1] if self.head else self.config.vocab_size
 
     def _costs(self, doubt: str) -> str:
-        config = self.model.config.get_text_config()
-        sizes = f"{config.vocab_size} numbers a token instead of {config.hidden_size}"
+        sizes = f"{self.config.vocab_size} numbers a token instead of {self.config.hidden_size}"
         return f"teacher {self.spec.number} sends its logits, {sizes}, because its head cannot be trusted: {doubt}"
 
     def _dtype(self) -> str:
-        return "float32" if self.kind == "topk" else dtype_name(self.model.dtype)
+        return "float32" if self.kind == "topk" else dtype_name(self.dtype)
+
+
+def _voice(spec: TeacherSpec, base: SharedBase | None) -> Voice:
+    if spec.stack is None:
+        return WholeModel(load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False))
+    assert base is not None, "a stack stands on a shared base"
+    return base.voice(spec.stack)
 
 
 def next_ids(batch: Batch) -> Tensor:

@@ -11,11 +11,11 @@ from ladder.manifest.schema import TrainingParams
 
 
 def adamw(parameters: Mapping[str, nn.Parameter], params: TrainingParams) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter) at the manifest's peak learning rate."""
+    """AdamW (Loshchilov and Hutter) at the manifest's peak learning rate, each parameter in one pass over memory."""
     matrices = [value for value in parameters.values() if value.ndim >= 2]
     vectors = [value for value in parameters.values() if value.ndim < 2]
     groups = [{"params": matrices, "weight_decay": params.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=params.lr)
+    return torch.optim.AdamW(groups, lr=params.lr, fused=True)
 
 
 def dump_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

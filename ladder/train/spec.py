@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ladder.manifest.schema import Manifest
+from ladder.models.shared_base import Stack
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class TrainingSpec:
         base_name: what an adapter names as its base.
         device: a torch device.
         threads: torch threads.
+        stack: what ``start`` is on a base that is shared with the teachers; None where the student has its own model.
         loss_elements: trained tokens times vocabulary over the whole run, about; a long run compiles its loss.
         headless: numbers of the teachers that send logits though the wire is ``hidden``.
     """
@@ -32,6 +34,7 @@ class TrainingSpec:
     device: str = "cpu"
     threads: int = 1
     loss_elements: int = 0
+    stack: Stack | None = None
     headless: frozenset[int] = frozenset()
 
 

@@ -15,12 +15,14 @@ from ladder.distill.compiled import has_compiler
 from ladder.distill.student import Student, StudentLogits
 from ladder.errors import RunError
 from ladder.methods import method_of
-from ladder.models.adapters import add_adapter, merged, plain
+from ladder.models.adapters import STUDENT, add_adapter, merged, plain
 from ladder.models.forward import trained_hidden_states, trained_logits
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.packing import check_packing
 from ladder.models.proof import prove
+from ladder.models.quantized import load_quantized
 from ladder.models.save import save_folder, save_model
+from ladder.models.shared_base import SharedBase
 from ladder.signals.source import TeacherHead, shared
 from ladder.signals.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -36,10 +38,14 @@ cores, and saves about 5 ns an element there."""
 
 
 class Trainer:
-    """One student in training. Continues from the newest checkpoint in its folder."""
+    """One student in training. Continues from the newest checkpoint in its folder.
 
-    def __init__(self, spec: TrainingSpec) -> None:
-        self.spec = spec
+    Args:
+        base: what the student's adapter is trained on, where ``spec.stack`` says that it shares a base.
+    """
+
+    def __init__(self, spec: TrainingSpec, base: SharedBase | None = None) -> None:
+        self.spec, self.base = spec, base
         self.params = spec.manifest.training_params
         torch.set_num_threads(spec.threads)
         torch.manual_seed(spec.manifest.seeds.init)
@@ -109,19 +115,29 @@ class Trainer:
         with_adapter = self.model is not plain(self.model)
 
         def write(target: Path) -> None:
-            save_model(target, merged(self.model) if with_adapter else self.model, self.tokenizer)
-            if with_adapter:
-                self.model.peft_config["default"].base_model_name_or_path = self.spec.base_name
-                self.model.save_pretrained(target / "adapter", save_embedding_layers=False)
+            if not with_adapter:
+                save_model(target, self.model, self.tokenizer)
+                return
+            adapter = target / "adapter"
+            self.model.peft_config[STUDENT].base_model_name_or_path = self.spec.base_name
+            self.model.save_pretrained(adapter, selected_adapters=[STUDENT], save_embedding_layers=False)
+            # Onto what the child starts as, and not onto what is in memory, which may be quantised or have other
+            # generations' adapters on it.
+            start = load_model(self.spec.start, self.spec.manifest.student.dtype, self.spec.device)
+            save_model(target, merged(start, adapter), self.tokenizer)
 
         save_folder(folder, write)
 
     def _start(self) -> PreTrainedModel:
         manifest = self.spec.manifest
-        model = load_model(self.spec.start, manifest.student.dtype, self.spec.device)
-        if manifest.student.adapter:
-            model = add_adapter(model, manifest.student.adapter)
-        return model
+        lora, stack = manifest.student.adapter, self.spec.stack
+        if stack is not None and lora is not None:
+            assert self.base is not None, "a stack stands on a shared base"
+            return self.base.learn(stack, lora, manifest.seeds.init)
+        load = load_quantized if lora and lora.base == "nf4" else load_model
+        model = load(self.spec.start, manifest.student.dtype, self.spec.device)
+        torch.manual_seed(manifest.seeds.init)
+        return add_adapter(model, lora) if lora else model
 
     def _compiles(self) -> bool:
         wanted, device = self.spec.manifest.runtime.compile, self.model.device.type

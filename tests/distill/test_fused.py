@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from ladder.distill import (
     IGNORE,
@@ -21,10 +24,13 @@ from ladder.distill import (
     route,
     token_losses,
 )
-from ladder.distill.chunks import Chunking
+from ladder.distill.chunks import Chunking, workspace
+from ladder.distill.compiled import has_compiler
 from ladder.distill.fused import FusedLoss, FusedResult
-from ladder.distill.student import Block, StudentHead
+from ladder.distill.kernels import kernels_of
+from ladder.distill.student import Block, StudentHead, StudentLogits
 from ladder.distill.tokens import Tokens
+from ladder.errors import LadderError
 
 SEED, SURPRISE = RoutingSettings("seed"), RoutingSettings("surprise")
 
@@ -258,3 +264,179 @@ def test_routes_equal_the_dense_reference(shape: dict, table: RoutingSettings) -
         ours.weight1_N[trained_N].double(), theirs.weight1_N[trained_N].double(), rtol=1e-5, atol=1e-5
     )
     torch.testing.assert_close(ours.gain_N[kept_N].double(), theirs.gain_N[kept_N].double())
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, OBJECTIVES, TABLES, CHUNKS, CHUNKS)
+def test_chunk_size_changes_nothing(
+    shape: dict, objective: Objective, table: RoutingSettings, one: Chunking, other: Chunking
+) -> None:
+    case = Case.of(**shape)
+    first, second = (case.run(objective, table, chunking=chunks) for chunks in (one, other))
+    assert first.routing.route_N.tolist() == second.routing.route_N.tolist()
+    assert distance(first.total.detach(), second.total.detach()) < 1e-6
+    gradients = [torch.autograd.grad(result.total, case.leaves) for result in (first, second)]
+    assert all(distance(a, b) < 2e-6 for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective(gamma=0.3), Objective(temperature=1.5, direction="jsd")])
+@pytest.mark.parametrize("table", [SEED, SURPRISE])
+def test_compiled_equals_eager(objective: Objective, table: RoutingSettings) -> None:
+    """The same function through the compiler: C++ here, Triton on a GPU. The reference is the dense one."""
+    if not has_compiler("cpu"):
+        pytest.skip("no C++ compiler")
+    counters.clear()
+    kernels_of.cache_clear()
+    for shape in ({"n": 37, "real": 200, "seed": 1, "taboo": (3,)}, {"n": 90, "real": 333, "seed": 2, "cap": 4.0}):
+        case = Case.of(**shape)
+        compiled = check(case, objective, table, 1e-5, compile=True, chunking=Chunking(16, 8))
+        eager = case.run(objective, table)
+        assert compiled.routing.route_N.tolist() == eager.routing.route_N.tolist()
+        assert distance(compiled.losses.loss, eager.losses.loss) < 1e-6
+    assert counters["stats"]["unique_graphs"] > 0 and not counters["graph_break"]
+
+
+def same_everywhere(n: int = 12, real: int = 30) -> tuple[Tensor, Tensor, Tokens]:
+    """A student whose head is its teachers', and unlabelled tokens."""
+    make = torch.Generator().manual_seed(0)
+    hidden_ND, weight_VD = (torch.randn(rows, 5, generator=make) for rows in (n, real))
+    nothing_N = torch.full((n,), IGNORE)
+    tokens = Tokens.of(nothing_N, torch.zeros(n, dtype=torch.int64), torch.arange(n), columns(real, real))
+    return hidden_ND.requires_grad_(), weight_VD.requires_grad_(), tokens
+
+
+def dense_source(logits_NV: Tensor) -> DenseSource:
+    return DenseSource(logits_NV.detach(), torch.ones(len(logits_NV), dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "objective", [Objective(gamma=0.5), Objective(pooling="logits"), Objective(direction="reverse")]
+)
+def test_a_student_that_equals_both_teachers_costs_nothing(objective: Objective) -> None:
+    hidden_ND, weight_VD, tokens = same_everywhere()
+    logits_NV = hidden_ND @ weight_VD.t()
+    fused = FusedLoss(objective, SEED, 30)
+    teachers = (dense_source(logits_NV), dense_source(logits_NV))
+    ahead = fused.route_ahead(tokens, teachers)
+    assert (ahead.routing.route_N == Route.BLENDED).all() and (ahead.routing.js_N < 1e-6).all()
+    result = fused(StudentHead((Block(hidden_ND, weight_VD),)), teachers, tokens, ahead, torch.full((12,), 1 / 12))
+    assert abs(result.total.item()) < 1e-6
+    for gradient in torch.autograd.grad(result.total, [hidden_ND, weight_VD]):
+        assert gradient.norm() < 1e-6
+
+
+def test_swapping_teachers_of_equal_confidence_changes_nothing() -> None:
+    hidden_ND, weight_VD, tokens = same_everywhere()
+    first_NV = torch.randn(12, 30, generator=torch.Generator().manual_seed(1))
+    second_NV = first_NV[:, torch.randperm(30, generator=torch.Generator().manual_seed(2))]
+    fused = FusedLoss(Objective(gamma=0.0), replace(SEED, js_threshold=1.0), 30)
+    totals = []
+    for pair in ((first_NV, second_NV), (second_NV, first_NV)):
+        teachers = (dense_source(pair[0]), dense_source(pair[1]))
+        ahead = fused.route_ahead(tokens, teachers)
+        student = StudentHead((Block(hidden_ND, weight_VD),))
+        totals.append(fused(student, teachers, tokens, ahead, torch.ones(12)).total.item())
+    assert totals[0] == pytest.approx(totals[1], rel=1e-6) and totals[0] > 1
+
+
+def test_equal_teachers_are_blended_and_their_target_is_the_first() -> None:
+    case = Case.of(n=20, seed=5)
+    case.teachers = (case.teachers[0], case.teachers[0])
+    awake_N = (case.tokens.dreamer_N == 0) & case.tokens.kept_N
+    result = case.run(Objective(alpha=0.0), replace(SEED, js_threshold=1e-4))
+    assert (result.routing.route_N[awake_N] == Route.BLENDED).all()
+    single = case.fused(Objective(alpha=0.0), SEED)
+    only = (dense_source(case.teachers[0]), None)
+    tokens = replace(case.tokens, dreamer_N=case.tokens.dreamer_N.clamp(max=1))
+    alone = single(case.student(), only, tokens, single.route_ahead(tokens, only), case.weight_N)
+    torch.testing.assert_close(alone.losses.kd[awake_N], result.losses.kd[awake_N], rtol=1e-5, atol=1e-6)
+
+
+def test_of_logits_as_of_a_head() -> None:
+    case = Case.of(n=25, seed=3, padding=2, taboo=(2,))
+    from_head = case.run(Objective(), SURPRISE)
+    logits_NV = (case.hidden_ND @ case.weight_VD.t()).detach().requires_grad_()
+    fused = case.fused(Objective(), SURPRISE)
+    ahead = fused.route_ahead(case.tokens, case.sources())
+    from_logits = fused(StudentLogits(logits_NV), case.sources(), case.tokens, ahead, case.weight_N)
+    from_logits.total.backward()
+    assert from_logits.total.item() == pytest.approx(from_head.total.item(), rel=1e-6)
+    expected = torch.autograd.grad(from_head.total, [case.hidden_ND])[0]
+    assert logits_NV.grad is not None and not logits_NV.grad[:, 17:].any() and not logits_NV.grad[:, 2].any()
+    assert distance(logits_NV.grad @ case.weight_VD.detach(), expected) < 1e-6
+
+
+class Counted(StudentHead):
+    """A head that remembers which tokens were asked for, and which gradients were made."""
+
+    asked: list[int]
+
+    def logits(self, rows_n: Tensor, out_nV: Tensor) -> Tensor:
+        COUNTED.extend(rows_n.tolist())
+        return super().logits(rows_n, out_nV)
+
+
+COUNTED: list[int] = []
+
+
+def test_skipped_tokens_cost_no_product_of_the_students_head() -> None:
+    case = Case.of(n=40, seed=4, taboo=(1, 2, 3))
+    # Teachers that neither agree nor are sure: what has no label is skipped.
+    table = replace(SEED, js_threshold=0.0, confidence_threshold=1.0)
+    fused = case.fused(Objective(), table)
+    ahead = fused.route_ahead(case.tokens, case.sources())
+    COUNTED.clear()
+    fused(Counted((Block(case.hidden_ND, case.weight_VD),)), case.sources(), case.tokens, ahead, case.weight_N)
+    skipped_N = ~ahead.trained_N
+    assert skipped_N.sum() > 5 and sorted(COUNTED) == ahead.trained_N.nonzero().squeeze(-1).tolist()
+
+
+def test_a_frozen_head_gets_no_gradient_and_costs_no_product_for_it() -> None:
+    case = Case.of(frozen=True)
+    gradients = case.student().gradients([True, False])
+    assert gradients.sums[0] is not None and gradients.sums[1] is None
+    case.run(Objective(), SEED).total.backward()
+    assert case.weight_VD.grad is None and case.hidden_ND.grad is not None and case.hidden_ND.grad.any()
+
+
+def test_memory_does_not_grow_with_the_tokens() -> None:
+    """Besides what goes in and out, nothing is wider than a few chunks."""
+    sizes = []
+    for n in (64, 512):
+        case = Case.of(n=n, width=4, real=500, padding=0)
+        fused, sources = case.fused(Objective(), SURPRISE, chunking=Chunking(32, 8)), case.sources()
+        workspace.cache_clear()
+        with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            ahead = fused.route_ahead(case.tokens, sources)
+            fused(case.student(), sources, case.tokens, ahead, case.weight_N)
+        changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+        sizes.append(max(accumulate(changes)))
+    assert sizes[1] - sizes[0] < 448 * 250 and sizes[1] < 512 * 500 * 4
+
+
+def test_a_gradient_that_is_scaled_and_asked_for_twice() -> None:
+    case = Case.of(seed=6)
+    plain = torch.autograd.grad(case.run(Objective(), SURPRISE).total, case.leaves)
+    scaled = torch.autograd.grad(-3 * case.run(Objective(), SURPRISE).total, case.leaves)
+    assert all(distance(-3 * one, other) < 1e-6 for one, other in zip(plain, scaled, strict=True))
+
+
+def test_a_teacher_that_did_not_hear_a_token_that_needs_it_is_an_error() -> None:
+    case = Case.of(n=20, seed=1)
+    silent = DenseSource(case.teachers[1], torch.zeros(20, dtype=torch.bool))
+    fused = case.fused(Objective(), SURPRISE)
+    ahead = fused.route_ahead(case.tokens, case.sources())
+    with pytest.raises(LadderError, match="teacher 2 did not hear"):
+        fused(case.student(), (case.sources()[0], silent), case.tokens, ahead, case.weight_N)
+    with pytest.raises(LadderError, match="teacher 1 did not hear"):
+        fused.route_ahead(case.tokens, (None, case.sources()[1]))
+
+
+def test_a_head_smaller_than_the_tokenizer_is_an_error() -> None:
+    case = Case.of(real=17, padding=0)
+    fused = FusedLoss(Objective(), SURPRISE, 18)
+    with pytest.raises(LadderError, match="17 columns"):
+        fused.route_ahead(case.tokens, case.sources())
+    with pytest.raises(LadderError, match="17 columns"):
+        ahead = case.fused(Objective(), SURPRISE).route_ahead(case.tokens, case.sources())
+        fused(case.student(), (None, None), case.tokens, ahead, case.weight_N)

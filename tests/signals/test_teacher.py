@@ -86,10 +86,11 @@ def test_bfloat16_crosses_the_wire_as_it_is(parent: Path) -> None:
 def test_a_teacher_is_frozen(parent: Path) -> None:
     teacher = Teacher(spec(parent, 1, "hidden"))
     before = teacher.digest()
-    assert not teacher.model.training and not any(value.requires_grad for value in teacher.model.parameters())
+    assert not teacher.voice.model.training
+    assert not any(value.requires_grad for value in teacher.voice.model.parameters())
     teacher.signal(batch(GOLD))
     assert teacher.digest() == before == tensors_digest(load_model(parent).state_dict())
-    next(teacher.model.parameters()).data.add_(1e-6)
+    next(teacher.voice.model.parameters()).data.add_(1e-6)
     assert teacher.digest() != before
 
 
@@ -156,7 +157,7 @@ def test_a_teacher_must_keep_packed_rows_apart(parent: Path, monkeypatch: pytest
     checked: list[Any] = []
     monkeypatch.setattr("ladder.signals.teacher.check_packing", checked.append)
     teacher = Teacher(replace(spec(parent, 1, "hidden"), packing=packing))
-    assert checked == ([teacher.model] if packing else [])
+    assert checked == ([teacher.voice.model] if packing else [])
 
 
 def test_dreams_name_their_dreamer(parent: Path, tokenizer: Any) -> None:

@@ -1,0 +1,38 @@
+"""ladder's step as it runs in a lesson: teachers and student as Ray actors, and the driver's stream between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from benchmarks.school import School, make_manifest
+
+STEPS = 8
+"""Steps a call streams; filling the pipeline at its start and draining it at its end are in their time."""
+
+
+@contextmanager
+def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
+    """A session as ``ladder/training.py`` starts it; gives the contender's name and a call of ``STEPS`` steps."""
+    from ladder.actors.placement import threads
+    from ladder.actors.session import Session, fetch
+    from ladder.actors.stream import stream
+
+    manifest = make_manifest(routing="seed", batch_size=place.shape.rows)
+    with Session() as session:
+        slots = session.slots(manifest.runtime.devices)
+        count = threads(manifest.runtime, session.machine, 2)
+        actors = session.start({role: slots[role] for role in ("student", "teacher1", "teacher2")})
+        teachers = {number: actors[f"teacher{number}"] for number in (1, 2)}
+        fetch([teachers[number].load.remote(place.teacher_spec(number, threads=count)) for number in (1, 2)])
+        group = session.group(actors["student"])
+        fetch(group.prepare(place.spec("ladder-ray", manifest, threads=count)))
+        done = 0
+
+        def run() -> None:
+            nonlocal done
+            steps = range(done, done + STEPS)
+            for report in stream(group, teachers, place.batches, steps, manifest.runtime.in_flight, lambda: False):
+                done = report.step + 1
+
+        yield f"ladder, seed routing, EMA, Ray actors of {count} thread{'s' * (count > 1)}", run

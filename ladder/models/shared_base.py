@@ -1,0 +1,151 @@
+"""One base in memory, spoken through by several generations: each is a stack of LoRA adapters on it (peft).
+
+Where a child is trained as an adapter, its parent is the base itself or an adapter on it, and its grandparent is the
+base below: parent, grandparent and child then cost one model and three small adapters. Adapters that are active
+together are added up, so a child on top of its parent's adapter starts as the parent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ladder.manifest.schema import Lora
+from ladder.models.adapters import STUDENT, add_adapter
+from ladder.models.load import load_model
+
+_ENDS = ("lm_head", "embed_out", "embed_tokens", "wte", "embed_in")
+"""Names of embeddings and heads: an adapter there would have to be switched on the receiver's side as well."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A generation as adapters on a base.
+
+    Args:
+        base: Hugging Face folder.
+        adapters: peft folders, in the order in which the generations came.
+    """
+
+    base: Path
+    adapters: tuple[Path, ...] = ()
+
+
+def can_share(adapter: Path) -> bool:
+    """Whether this adapter leaves embeddings and output head alone."""
+    targets = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("target_modules") or []
+    names = [targets] if isinstance(targets, str) else targets
+    return not any(name.rpartition(".")[2] in _ENDS for name in names)
+
+
+class SharedBase:
+    """The base, and the adapters that are loaded on it."""
+
+    def __init__(self, folder: Path, dtype: str, device: str) -> None:
+        self.folder = folder
+        self.plain: PreTrainedModel = load_model(folder, dtype, device).requires_grad_(False)
+        self._peft: PeftModel | None = None
+        self._names: dict[Path, str] = {}
+        self._student: tuple[str, ...] = ()
+
+    def voice(self, stack: Stack) -> SharedVoice:
+        """A frozen generation on this base."""
+        return SharedVoice(self, tuple(self._load(folder) for folder in stack.adapters))
+
+    def learn(self, stack: Stack, lora: Lora, seed: int) -> PeftModel:
+        """A trainable adapter on top of a stack; takes the place of the one that was trained here before."""
+        below = tuple(self._load(folder) for folder in stack.adapters)
+        if self._peft is not None and STUDENT in self._peft.peft_config:
+            self._peft.delete_adapter(STUDENT)
+        torch.manual_seed(seed)
+        self._peft = add_adapter(self.plain if self._peft is None else self._peft, lora)
+        self._student = (*below, STUDENT)
+        self._activate(self._student)
+        return self._peft
+
+    @contextmanager
+    def speaking(self, names: Sequence[str]) -> Iterator[PreTrainedModel]:
+        """The model as another generation: these adapters alone, frozen, without dropout; then the student again."""
+        training = self.plain.training
+        self.plain.eval()
+        self._activate(names)
+        try:
+            yield self.plain
+        finally:
+            self._activate(self._student)
+            self.plain.train(training)
+
+    def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The base's tensors, under the names that they had before any adapter, and those of these adapters."""
+        others = ({STUDENT} | set(self._names.values())) - set(names)
+        return {
+            name.replace(".base_layer.", "."): value
+            for name, value in self.plain.state_dict().items()
+            if not others.intersection(name.split("."))
+        }
+
+    def _load(self, folder: Path) -> str:
+        if folder not in self._names:
+            name = f"ancestor{len(self._names)}"
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self.plain, folder, adapter_name=name)
+            else:
+                self._peft.load_adapter(folder, adapter_name=name)
+            self._names[folder] = name
+        return self._names[folder]
+
+    def _activate(self, names: Sequence[str]) -> None:
+        """Make these adapters the ones that are added; only the student's own can require gradient."""
+        if self._peft is None:
+            return
+        for layer in self._layers():
+            layer.set_adapter(list(names), inference_mode=True)
+        for name, value in self.plain.named_parameters():
+            value.requires_grad_(STUDENT in names and STUDENT in name.split("."))
+
+    def _layers(self) -> Iterator[BaseTunerLayer]:
+        return (module for module in self.plain.modules() if isinstance(module, BaseTunerLayer))
+
+
+@dataclass(frozen=True, eq=False)
+class SharedVoice:
+    """A frozen generation that shares its base."""
+
+    base: SharedBase
+    names: tuple[str, ...]
+
+    @contextmanager
+    def speaking(self) -> Iterator[PreTrainedModel]:
+        """Its model, for as long as it speaks."""
+        with self.base.speaking(self.names) as model:
+            yield model
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What it is made of."""
+        return self.base.tensors(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class WholeModel:
+    """A frozen generation with a model of its own."""
+
+    model: PreTrainedModel
+
+    @contextmanager
+    def speaking(self) -> Iterator[PreTrainedModel]:
+        yield self.model
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.model.state_dict()
+
+
+Voice = SharedVoice | WholeModel

@@ -1,0 +1,83 @@
+"""Whether student and teachers can speak through one base in one process, and as which stacks of adapters.
+
+A LoRA child's registered weights are its parent's with the adapter merged in; the adapter itself lies beside them, and
+``base_digest`` names the parent. So from the grandparent (or from the parent, where the line between them holds a
+generation with weights of its own) every generation up to the child is a stack of adapters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ladder.actors.placement import Machine, Slot
+from ladder.ancestry import Ancestry
+from ladder.errors import ManifestError
+from ladder.models.shared_base import Stack, can_share
+from ladder.registry import Generation
+from ladder.run import Run
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Stacks on one base.
+
+    Args:
+        student: what the child starts as.
+        teachers: those that share the base, by number; the others have a model of their own.
+    """
+
+    student: Stack
+    teachers: dict[int, Stack]
+
+
+def sharing_of(run: Run, slots: dict[str, Slot], machine: Machine) -> Sharing | None:
+    """The stacks of a run, or None where student and teachers have models of their own.
+
+    Raises:
+        ManifestError: ``runtime.share_base: on`` where nothing can be shared.
+    """
+    wanted, why_not = run.request.manifest.runtime.share_base, _obstacle(run)
+    if wanted == "on" and why_not:
+        raise ManifestError(f"on, but {why_not}", where="runtime.share_base", remedy="write auto")
+    if why_not or wanted == "off" or (wanted == "auto" and not _one_device(slots, machine)):
+        return None
+    parent = run.ancestry.parent
+    assert parent is not None
+    line = _adapters(run.ancestry)
+    adapters = tuple(run.folders[one.digest] / "adapter" for one in line)
+    if not all(can_share(adapter) for adapter in adapters):
+        line, adapters = (), ()
+    base = run.folders[line[0].parent if line and line[0].parent else parent.digest]
+    stacks = {1: Stack(base, adapters)}
+    if line:
+        stacks[2] = Stack(base)
+    return Sharing(stacks[1], stacks)
+
+
+def _adapters(ancestry: Ancestry) -> tuple[Generation, ...]:
+    """The generations from above the grandparent up to the parent, if each is an adapter on the one before."""
+    parent, grandparent = ancestry.parent, ancestry.grandparent
+    if parent is None or grandparent is None:
+        return ()
+    digests = [one.digest for one in ancestry.ancestors]
+    line = ancestry.ancestors[digests.index(grandparent.digest) + 1 :]
+    return line if all(one.base_digest is not None and one.base_digest == one.parent for one in line) else ()
+
+
+def _obstacle(run: Run) -> str | None:
+    """Why nothing can be shared; None if something can."""
+    manifest = run.request.manifest
+    lora = manifest.student.adapter
+    if lora is None:
+        return "student.adapter is missing: a child that trains all weights needs a model of its own"
+    if run.ancestry.parent is None:
+        return "there is no parent to share a base with"
+    if lora.base != "full":
+        return f"student.adapter.base is {lora.base}: the teachers would speak through a quantised base"
+    return None
+
+
+def _one_device(slots: dict[str, Slot], machine: Machine) -> bool:
+    """Whether student and teachers would stand on one device anyway, so that a process each only costs memory."""
+    devices = {slots[role].device for role in ("student", "teacher1", "teacher2")}
+    return len(devices) == 1 and machine.nodes == 1 and machine.gpus <= 1
