@@ -64,8 +64,8 @@ def cast_of(run: Run, work: Workshop) -> Cast:
     return Cast(teachers, hosts, shared.student if shared else None, slots, count)
 
 
-def student_of(run: Run, cast: Cast, start: Path, batches: Batches) -> TrainingSpec:
-    """What the student is told."""
+def student_of(run: Run, cast: Cast, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:
+    """What the student is told; ``headless`` teachers send logits, whatever the wire."""
     manifest, parent = run.request.manifest, run.ancestry.parent
     return TrainingSpec(
         manifest,
@@ -76,6 +76,7 @@ def student_of(run: Run, cast: Cast, start: Path, batches: Batches) -> TrainingS
         device=cast.slots["student"].device,
         threads=cast.threads,
         stack=cast.stack,
+        headless=headless,
         loss_elements=_loss_elements(batches, manifest.training_params.steps, start),
     )
 
@@ -93,6 +94,7 @@ def _teacher(run: Run, work: Workshop, number: int, slot: Slot, count: int, stac
         truncation=_truncation(manifest, folder),
         cache=_signal_cache(manifest.runtime, work.home),
         stack=stack,
+        packing=manifest.data is not None and manifest.data.packing,
     )
 
 

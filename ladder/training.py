@@ -35,16 +35,18 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     start, cast = _start(run, lesson), cast_of(run, work)
     actors = work.session.start(cast.roles)
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
-    before = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
+    loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
     dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
-    done = fetch(group.prepare(student_of(run, cast, start, batches)))
-    _steps(run, work, group, teachers, batches, done)
+    headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
+    prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
+    _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
+    _steps(run, work, group, teachers, batches, prepared.done)
     after = _each(teachers, lambda number: teachers[number].digest())
-    run.note(frozen={number: [before[number], after[number]] for number in teachers})
+    run.note(frozen={number: [loaded[number].digest, after[number]] for number in teachers})
     fetch(group.finish(run.candidate))
 
 
@@ -89,6 +91,8 @@ def _metrics(report: StepReport) -> dict[str, float]:
     tokens = max(1, sum(report.routes.values()))
     routes = {f"route/{name}": count / tokens for name, count in report.routes.items()}
     terms = {f"loss/{name}": value for name, value in report.terms.items()}
+    if report.js_uncertain is not None:
+        routes["route/js_uncertain"] = report.js_uncertain
     return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes}
 
 
@@ -106,6 +110,13 @@ def _begin(run: Run, work: Workshop) -> None:
         tags={"manifest_digest": run.request.digest, "method": manifest.evolution_request.training_method},
     )
     run.note(mlflow_run=run_id)
+
+
+def _warn(run: Run, work: Workshop, warnings: list[str]) -> None:
+    """Say what the run does other than it was asked to, and note it."""
+    for text in warnings:
+        work.console.say(f"warning: {text}")
+    run.note(warnings=warnings)
 
 
 def _start(run: Run, lesson: Lesson) -> Path:

@@ -14,6 +14,19 @@ from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A student that stands ready.
+
+    Args:
+        done: steps it has behind it.
+        warnings: what is not as it was asked for, for a person to read.
+    """
+
+    done: int
+    warnings: tuple[str, ...] = ()
+
+
 class StudentActor(TeacherActor):
     """One rank. Hosts one student at a time, and the teachers that share its base."""
 
@@ -21,11 +34,11 @@ class StudentActor(TeacherActor):
         super().__init__()
         self.trainer: Trainer | None = None
 
-    def prepare(self, spec: TrainingSpec) -> int:
-        """Host this student, from its newest checkpoint if there is one; returns the number of steps done."""
+    def prepare(self, spec: TrainingSpec) -> Prepared:
+        """Host this student, from its newest checkpoint if there is one."""
         self.trainer = None
         self.trainer = Trainer(spec, self.base_of(spec.stack, spec.manifest.student.dtype, spec.device))
-        return self.trainer.done
+        return Prepared(self.trainer.done, self.trainer.warnings)
 
     def step(self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[Signal]) -> StepReport:
         """One optimiser step; ``said`` holds the signals of each speaker. Repeating the last step changes nothing."""

@@ -12,7 +12,22 @@ from ladder.data.dreams import Dream, Sampling
 from ladder.models.load import load_tokenizer
 from ladder.models.shared_base import SharedBase, Stack
 from ladder.signals.teacher import Teacher, TeacherSpec
-from ladder.signals.wire import Signal
+from ladder.signals.wire import Kind, Signal
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A teacher that stands ready.
+
+    Args:
+        digest: of its tensors.
+        kind: what it really sends.
+        warnings: what is not as it was asked for, for a person to read.
+    """
+
+    digest: str
+    kind: Kind
+    warnings: tuple[str, ...] = ()
 
 
 class TeacherActor:
@@ -25,11 +40,12 @@ class TeacherActor:
         self.teachers: dict[int, Teacher] = {}
         self.base: SharedBase | None = None
 
-    def load_teacher(self, spec: TeacherSpec) -> str:
-        """Host this generation; returns the digest of its tensors."""
+    def load_teacher(self, spec: TeacherSpec) -> Loaded:
+        """Host this generation."""
         self.teachers.pop(spec.number, None)
-        self.teachers[spec.number] = Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
-        return self.digest(spec.number)
+        teacher = Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
+        self.teachers[spec.number] = teacher
+        return Loaded(teacher.digest(), teacher.kind, teacher.warnings)
 
     def signal(self, number: int, batches: Sequence[Batch]) -> list[Signal]:
         """What the teacher says about each micro-batch of a step."""

@@ -123,6 +123,13 @@ def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:
     ``row_N`` int64 [N] names each token's row (an example, also inside a packed sequence). All trained tokens of a row
     must be here at once. Sums are float64, so neither the place nor the neighbours of a row matter.
     """
+    values = (evidence.confidence1, evidence.confidence2, evidence.js)
+    confidence1_N, confidence2_N, js_N = row_means(values, row_N)
+    return replace(evidence, confidence1=confidence1_N, confidence2=confidence2_N, js=js_N)
+
+
+def row_means(values: Sequence[Tensor], row_N: Tensor) -> list[Tensor]:
+    """Each of these statistics [N] with every token's replaced by the mean of its row."""
     _, index_N = torch.unique(row_N, return_inverse=True)
     counts_R = torch.bincount(index_N)
 
@@ -131,12 +138,7 @@ def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:
         sums_R.index_add_(0, index_N, value_N.double())
         return (sums_R / counts_R)[index_N].to(value_N.dtype)
 
-    return replace(
-        evidence,
-        confidence1=mean(evidence.confidence1),
-        confidence2=mean(evidence.confidence2),
-        js=mean(evidence.js),
-    )
+    return [mean(value_N) for value_N in values]
 
 
 def _figures(log_p_NV: Tensor, labels_N: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -81,7 +81,8 @@ class StudentHead:
     def logits(self, rows_n: Tensor, out_nV: Tensor) -> Tensor:
         width = out_nV.shape[-1]
         for number, block in enumerate(self.blocks):
-            product(block.input_ND[rows_n], block.weight_VD[:width].t(), out_nV, add=number > 0)
+            # Not [rows_n], which would read a row of -1 from the end.
+            product(block.input_ND.index_select(0, rows_n), block.weight_VD[:width].t(), out_nV, add=number > 0)
         if self.bias_V is not None:
             out_nV.add_(self.bias_V[:width])
         return shape_(out_nV, self.scale, self.cap)

@@ -4,7 +4,8 @@ with an index from the batch's N tokens to the M rows that were sent."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from ladder.distill.source import Known
 from ladder.errors import ModelError
-from ladder.models.head import Head, trusted_head
-from ladder.models.load import load_model
+from ladder.models.head import Head
+from ladder.models.head_file import deduplicated, load_head
 from ladder.signals.topk import TopK, Truncation, rebuild
 from ladder.signals.wire import Signal, decode, decode_topk
 
@@ -65,19 +66,14 @@ class HiddenSource(SignalSource):
 
     def __init__(self, hidden_MD: Tensor, head: Head, places: np.ndarray, tokens: int) -> None:
         super().__init__(places, tokens, hidden_MD.device)
-        self.hidden_MD, self.head, self.dtype = hidden_MD, head, hidden_MD.dtype
-        self.head_size = head.shape[0]
+        self.hidden_MD, self.dtype = hidden_MD, hidden_MD.dtype
+        with torch.no_grad():
+            self.over_M = head.student(hidden_MD)
+        self.head_size = self.over_M.head_size
 
     @torch.no_grad()
     def logits(self, rows_n: Tensor, out_nV: Tensor) -> Tensor:
-        columns = out_nV.shape[-1]
-        _project(self._at(self.hidden_MD, rows_n), self.head.projection.get_parameter("weight")[:columns], out_nV)
-        bias = getattr(self.head.projection, "bias", None)
-        if bias is not None:
-            out_nV.add_(bias[:columns])
-        if self.head.scale != 1.0:
-            out_nV.mul_(self.head.scale)
-        return out_nV if self.head.cap is None else out_nV.div_(self.head.cap).tanh_().mul_(self.head.cap)
+        return self.over_M.logits(self.row_N.index_select(0, rows_n), out_nV)
 
 
 class LogitsSource(SignalSource):
@@ -140,11 +136,9 @@ class TeacherHead:
 
     @classmethod
     def load(cls, folder: Path, kind: str, dtype: str, device: str) -> TeacherHead:
-        """Take the proved head out of a teacher's folder; a teacher that sends logits of any kind needs none here."""
-        if kind != "hidden":
-            return cls(None, torch.device(device))
-        head = trusted_head(load_model(folder, dtype, device).requires_grad_(False))
-        return cls(head, torch.device(device))
+        """Take the head out of a teacher's folder, for a teacher that proved it in its own process and therefore sends
+        hidden states; one that sends logits of any kind needs none here."""
+        return cls(load_head(folder, dtype, device) if kind == "hidden" else None, torch.device(device))
 
     def source(self, signal: Signal, tokens: int) -> SignalSource:
         """The teacher's word on a batch with ``tokens`` trained tokens.
@@ -164,12 +158,10 @@ class TeacherHead:
         return HiddenSource(values, self.head, signal.places, tokens)
 
 
-def _project(hidden_nD: Tensor, weight_VD: Tensor, out_nV: Tensor) -> None:
-    """hidden @ weight^T, without a second [n, V] where the types agree; half precision is multiplied as it is."""
-    if hidden_nD.dtype == weight_VD.dtype == out_nV.dtype:
-        torch.mm(hidden_nD, weight_VD.t(), out=out_nV)
-    else:
-        out_nV.copy_(hidden_nD @ weight_VD.t())
+def shared(heads: Mapping[int, TeacherHead], student: Head | None) -> dict[int, TeacherHead]:
+    """What the student keeps of its teachers, by number, with equal heads held once."""
+    found = deduplicated({number: one.head for number, one in heads.items() if one.head is not None}, student)
+    return {number: replace(one, head=found.get(number)) for number, one in heads.items()}
 
 
 def _norm(top: TopK) -> Tensor:

@@ -15,8 +15,9 @@ from ladder.data.dreams import Dream, Sampling, write_block
 from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.forward import trained_hidden_states, trained_logits
-from ladder.models.head import find_head, trusted_head
 from ladder.models.load import load_model
+from ladder.models.packing import check_packing
+from ladder.models.proof import prove
 from ladder.models.shared_base import SharedBase, Stack, Voice, WholeModel
 from ladder.signals.cache import CacheKey, CacheSettings, open_cache
 from ladder.signals.recall import recalled, without_missing_labels
@@ -32,11 +33,12 @@ class TeacherSpec:
     Args:
         folder: its Hugging Face folder.
         number: 1 (primary) or 2 (stabilising critic).
-        kind: what it sends for a token.
+        kind: what it sends for a token; logits instead of hidden states where its head cannot be proved.
         dreams_only: it dreams, and speaks on its own dreams alone.
         truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
         cache: where its signals are kept; None computes each of them anew.
         stack: what this generation is on a base that others share; None where it has a model of its own.
+        packing: it will read packed rows, and must keep them apart.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class TeacherSpec:
     truncation: Truncation | None = None
     cache: CacheSettings | None = None
     stack: Stack | None = None
+    packing: bool = False
 
     def __post_init__(self) -> None:
         if (self.truncation is not None) != (self.kind == "topk"):
@@ -60,6 +63,9 @@ class Teacher:
 
     Args:
         base: what its adapters lie on, where ``spec.stack`` says that it shares a base.
+
+    Raises:
+        ModelError: the folder cannot be loaded, its logits are not finite, or it mixes rows that it must keep apart.
     """
 
     def __init__(self, spec: TeacherSpec, base: SharedBase | None = None) -> None:
@@ -68,8 +74,16 @@ class Teacher:
         self.voice = _voice(spec, base)
         with self.voice.speaking() as model:
             self.dtype = model.dtype
-            self.head = trusted_head(model) if spec.kind == "hidden" else find_head(model)
-        key = CacheKey.of(spec.folder, spec.kind, spec.dtype, spec.truncation) if spec.cache else None
+            self.config = model.config.get_text_config()
+            if spec.packing:
+                check_packing(model)
+            proof = prove(model) if spec.kind == "hidden" else None
+        self.head = proof.head if proof else None
+        self.kind: Kind = "logits" if proof and not proof.head else spec.kind
+        """What it really sends."""
+        self.warnings = (self._costs(proof.doubt),) if proof and not proof.head else ()
+        """What is not as it was asked for, for a person to read."""
+        key = CacheKey.of(spec.folder, self.kind, spec.dtype, spec.truncation) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
     @torch.no_grad()
@@ -77,7 +91,7 @@ class Teacher:
         """What this teacher says about the tokens that it must hear. The model reads only what is not cached."""
         heard, places = batch.heard_by(self.spec.number, dreams_only=self.spec.dreams_only)
         rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
-        return Signal(self.spec.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
+        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
 
     @property
     def cache_statistics(self) -> CacheStatistics:
@@ -104,7 +118,7 @@ class Teacher:
 
     def _say(self, heard: Batch) -> Rows:
         """The model's word on every trained token of these sequences."""
-        if self.spec.kind == "hidden":
+        if self.kind == "hidden":
             return encode(self._run(heard, trained_hidden_states))
         logits = self._run(heard, trained_logits)
         if self.spec.truncation is None:
@@ -113,13 +127,20 @@ class Teacher:
 
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
-            vocabulary, hidden = self.head.shape
-            return torch.zeros(0, hidden if self.spec.kind == "hidden" else vocabulary, dtype=self.dtype)
+            return torch.zeros(0, self._width(), dtype=self.dtype)
         with self.voice.speaking() as model:
             return model_says(model, heard)
 
+    def _width(self) -> int:
+        """Columns of what the model says."""
+        return self.head.shape[1] if self.head else self.config.vocab_size
+
+    def _costs(self, doubt: str) -> str:
+        sizes = f"{self.config.vocab_size} numbers a token instead of {self.config.hidden_size}"
+        return f"teacher {self.spec.number} sends its logits, {sizes}, because its head cannot be trusted: {doubt}"
+
     def _dtype(self) -> str:
-        return "float32" if self.spec.kind == "topk" else dtype_name(self.dtype)
+        return "float32" if self.kind == "topk" else dtype_name(self.dtype)
 
 
 def _voice(spec: TeacherSpec, base: SharedBase | None) -> Voice:

@@ -19,6 +19,7 @@ from ladder.distill.tokens import Ahead, Tokens
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Manifest
 from ladder.methods import Method
+from ladder.train.doubt import js_doubt
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Loss:
         shares_S = torch.tensor(self.shares_S, device=counts_S.device)
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
         result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
-        return result.total, _sums(result, item)
+        return result.total, _sums(result, item) | js_doubt(item.tokens, item.teachers, self.fused.settings)
 
 
 def _sums(result: FusedResult, item: Routed) -> dict[str, Tensor]:

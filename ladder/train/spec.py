@@ -23,7 +23,7 @@ class TrainingSpec:
         threads: torch threads.
         stack: what ``start`` is on a base that is shared with the teachers; None where the student has its own model.
         loss_elements: trained tokens times vocabulary over the whole run, about; a long run compiles its loss.
-        compile: whether the loss is compiled.
+        headless: numbers of the teachers that send logits though the wire is ``hidden``.
     """
 
     manifest: Manifest
@@ -35,6 +35,7 @@ class TrainingSpec:
     threads: int = 1
     loss_elements: int = 0
     stack: Stack | None = None
+    headless: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class StepReport:
         tokens: tokens through the student's backbone.
         lr: learning rate.
         grad_norm: gradient norm before clipping.
+        js_uncertain: share of the tokens routed by a divergence of truncated teachers whose true divergence may lie on
+            the other side of the threshold; None where none was.
         ticked: False if every token was skipped, so that nothing moved.
     """
 
@@ -60,3 +63,4 @@ class StepReport:
     lr: float = 0.0
     grad_norm: float = 0.0
     ticked: bool = True
+    js_uncertain: float | None = None

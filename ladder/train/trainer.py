@@ -17,18 +17,18 @@ from ladder.errors import RunError
 from ladder.methods import method_of
 from ladder.models.adapters import STUDENT, add_adapter, merged, plain
 from ladder.models.forward import trained_hidden_states, trained_logits
-from ladder.models.head import trusted_head
 from ladder.models.load import load_model, load_tokenizer
+from ladder.models.packing import check_packing
+from ladder.models.proof import prove
 from ladder.models.quantized import load_quantized
 from ladder.models.save import save_folder, save_model
 from ladder.models.shared_base import SharedBase
-from ladder.signals.source import TeacherHead
+from ladder.signals.source import TeacherHead, shared
 from ladder.signals.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss
 from ladder.train.optimizer import adamw, dump_state, load_state
-from ladder.train.packing import check_packing
 from ladder.train.schedule import lr_factor
 from ladder.train.spec import StepReport, TrainingSpec
 
@@ -55,12 +55,15 @@ class Trainer:
         self.optimizer = adamw(self.parameters, self.params)
         stabilizers = spec.manifest.stabilizers
         self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
-        self.head = trusted_head(plain(self.model)) if spec.manifest.runtime.wire == "hidden" else None
+        proof = prove(plain(self.model)) if spec.manifest.runtime.wire == "hidden" else None
+        self.head = proof.head if proof else None
+        self.warnings = (self._costs(proof.doubt),) if proof and not proof.head else ()
+        """What is not as it was asked for, for a person to read."""
         if spec.manifest.data is not None and spec.manifest.data.packing:
             check_packing(plain(self.model))
         # Only now, because head and packing are proved without dropout.
         self.model.train()
-        self.teachers = {number: self._teacher_head(folder) for number, folder in spec.teachers.items()}
+        self.teachers = shared({number: self._teacher_head(number) for number in spec.teachers}, self.head)
         self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer, self._compiles())
         self.done = 0
         self.ticks = 0
@@ -146,9 +149,17 @@ class Trainer:
             )
         return wanted == "on" or (wanted == "auto" and self.spec.loss_elements > WORTH and has_compiler(device))
 
-    def _teacher_head(self, folder: Path) -> TeacherHead:
-        manifest = self.spec.manifest
-        return TeacherHead.load(folder, manifest.runtime.wire, manifest.student.dtype, self.spec.device)
+    def _teacher_head(self, number: int) -> TeacherHead:
+        manifest, folder = self.spec.manifest, self.spec.teachers[number]
+        kind = "logits" if number in self.spec.headless else manifest.runtime.wire
+        return TeacherHead.load(folder, kind, manifest.student.dtype, self.spec.device)
+
+    def _costs(self, doubt: str) -> str:
+        size = plain(self.model).config.get_text_config().vocab_size
+        return (
+            f"the student learns through its logits, a tensor of trained tokens x {size} and one for its gradient, "
+            f"because its head cannot be trusted: {doubt}"
+        )
 
     def _backward(self, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> list[dict[str, Tensor]]:
         """Route every micro-batch, count over all of them, then accumulate the gradient of the one reduced loss."""
@@ -215,7 +226,9 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     trained = max(totals["trained"], 1.0)
     terms = {name: totals[name] / trained for name in ("ce", "kd", "regularizer")}
     routes = {name.removeprefix("route."): int(value) for name, value in totals.items() if name.startswith("route.")}
-    return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked)
+    routed = totals.get("js_routed", 0.0)
+    uncertain = totals["js_uncertain"] / routed if routed else None
+    return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked, uncertain)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

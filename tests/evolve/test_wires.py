@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ladder.signals.disk_cache import DiskCache
 
@@ -40,3 +44,42 @@ def _entries(folder: Path) -> Any:
     found = cache.get(list(cache._index))
     assert found and cache.statistics.refused == 0
     return found
+
+
+def test_heads_that_cannot_be_trusted_are_told_of_and_a_child_is_trained_without_them(
+    ray_session: None, toy: Any, parent: Path, grandparent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("ladder.report.console.Console.say", lambda console, text: told.append(text))
+    path = toy.manifest(
+        11,
+        "teacher_student_distillation",
+        parent=10,
+        request={"grandparent_gen": "Toy-G009"},
+        teachers={
+            "teacher1": {"path": str(_scaled(parent, tmp_path / "parent"))},
+            "teacher2": {"path": str(grandparent)},
+        },
+        data={"packing": True},
+        runtime={"signal_cache_gib": 0.5},
+    )
+    (outcome,) = toy.evolve(path)
+    assert outcome.verdict == "PROMOTED", outcome.detail
+    (run,) = (toy.home / "runs" / "Toy-G011").glob("*/run.json")
+    warnings = json.loads(run.read_text())["warnings"]
+    assert [text.partition(",")[0] for text in warnings] == [
+        "teacher 1 sends its logits",
+        "the student learns through its logits",
+    ]
+    assert [text for text in told if text.startswith("warning")] == [f"warning: {text}" for text in warnings]
+    folders = sorted((toy.home / "cache" / "signals").iterdir())
+    widths = {next(iter(_entries(folder).values()))["values"].shape[1] for folder in folders}
+    assert widths == {300, 32}
+
+
+def _scaled(folder: Path, copy: Path) -> Path:
+    """A model whose config names a logit scale that the model does not apply."""
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
+    return copy

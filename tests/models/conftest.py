@@ -39,7 +39,7 @@ def make_model() -> Any:
     def make(family: str, **config: Any) -> Any:
         torch.manual_seed(0)
         attention = config.pop("attn_implementation", None)
-        described = AutoConfig.for_model(family, **sizes, **FAMILIES.get(family, {}) | config)
+        described = AutoConfig.for_model(family, **sizes | FAMILIES.get(family, {}) | config)
         model = AutoModelForCausalLM.from_config(described, attn_implementation=attention).eval()
         for parameter in model.parameters():
             parameter.data.mul_(8) if parameter.ndim == 2 else torch.nn.init.normal_(parameter, std=0.5)

@@ -13,8 +13,8 @@ from ladder.errors import ManifestError
 from ladder.manifest.schema import Lora
 from ladder.models.adapters import add_adapter, merged, plain
 from ladder.models.digest import tensors_digest
-from ladder.models.head import trusted_head
 from ladder.models.load import load_model
+from ladder.models.proof import prove
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 
@@ -92,8 +92,21 @@ def test_an_adapter_on_one_of_two_tied_matrices_is_refused(parent: Path, target:
 def test_an_adapter_on_a_head_of_its_own(make_folder: Any, tmp_path: Path) -> None:
     base = make_folder(3, tie_embeddings=False)
     model = trained(base, target_modules=["lm_head"])
-    trusted_head(plain(model))
+    proof = prove(plain(model))
+    assert proof.head is not None and not proof.doubt
+    with torch.no_grad():
+        assert len(proof.head.student(torch.ones(1, 32)).blocks) == 2
     assert (merged_copy(model, base, tmp_path)(IDS).logits - model(IDS).logits).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_head_with_an_adapter_gives_what_the_model_gives(make_folder: Any, dtype: str) -> None:
+    """Peft keeps its factors in float32 also over a half-precision model."""
+    model = add_adapter(load_model(make_folder(3, tie_embeddings=False), dtype), Lora(target_modules=["lm_head"]))
+    for name, value in model.named_parameters():
+        if "lora" in name:
+            value.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    assert prove(plain(model)).doubt == ""
 
 
 def test_the_model_inside(parent: Path) -> None:

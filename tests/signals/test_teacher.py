@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ladder.data.examples import Example
 from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model
+from ladder.signals.cache import CacheSettings
 from ladder.signals.source import TeacherHead
 from ladder.signals.teacher import Teacher, TeacherSpec
 from ladder.signals.wire import Kind
@@ -107,14 +109,55 @@ def scaled(parent: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_head_that_cannot_be_trusted_sends_logits_or_nothing(scaled: Path, parent: Path) -> None:
-    with pytest.raises(ModelError, match="differs from the model's logits"):
-        Teacher(spec(scaled, 1, "hidden"))
-    with pytest.raises(ModelError, match="differs from the model's logits"):
-        TeacherHead.load(scaled, "hidden", "float32", "cpu")
-    signal = Teacher(spec(scaled, 1, "logits")).signal(batch(GOLD))
+def test_a_teacher_whose_head_cannot_be_trusted_sends_logits_and_says_so(scaled: Path, parent: Path) -> None:
+    teacher = Teacher(spec(scaled, 2, "hidden"))
+    (warning,) = teacher.warnings
+    assert warning.startswith("teacher 2 sends its logits, 300 numbers a token instead of 32, because")
+    assert "differs from the model's logits by" in warning
+    signal = teacher.signal(batch(GOLD))
+    assert teacher.kind == signal.kind == "logits"
     found = TeacherHead.load(scaled, "logits", "float32", "cpu").source(signal, 3).logits_NV
     assert (found - expected(parent, [GOLD])).abs().max() < 1e-6
+    assert Teacher(spec(scaled, 2, "hidden", dreams_only=True)).signal(batch(GOLD)).values.shape == (0, 300)
+
+
+def test_a_head_that_is_trusted_or_not_asked_for_needs_no_warning(scaled: Path, parent: Path) -> None:
+    for folder, kind in ((parent, "hidden"), (scaled, "logits")):
+        teacher = Teacher(spec(folder, 1, kind))  # type: ignore[arg-type]
+        assert teacher.warnings == () and teacher.kind == kind
+
+
+def test_a_teacher_without_a_linear_head_sends_logits(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.LlamaForCausalLM.get_output_embeddings", lambda model: None)
+    teacher = Teacher(spec(parent, 1, "hidden"))
+    assert "no linear output head" in teacher.warnings[0]
+    assert teacher.signal(batch(GOLD)).values.shape == (3, 300)
+
+
+def test_undefined_logits_are_an_error(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(make_folder(1), tmp_path / "broken"))
+    model = load_model(folder)
+    model.get_output_embeddings().weight.data[5] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(ModelError, match="not finite"):
+        Teacher(spec(folder, 1, "hidden"))
+
+
+def test_the_cache_knows_a_signal_by_what_was_really_sent(scaled: Path, tmp_path: Path) -> None:
+    """Otherwise a run that asks for logits would find none, or one that asks for hidden states would find logits."""
+    settings = CacheSettings("disk", 2**30, tmp_path / "signals")
+    fallen, asked = (Teacher(replace(spec(scaled, 1, kind), cache=settings)) for kind in ("hidden", "logits"))
+    said = fallen.signal(batch(GOLD))
+    assert asked.signal(batch(GOLD)).values.tobytes() == said.values.tobytes()
+    assert (asked.cache_statistics.hits, asked.cache_statistics.misses) == (1, 0)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_teacher_must_keep_packed_rows_apart(parent: Path, monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
+    checked: list[Any] = []
+    monkeypatch.setattr("ladder.signals.teacher.check_packing", checked.append)
+    teacher = Teacher(replace(spec(parent, 1, "hidden"), packing=packing))
+    assert checked == ([teacher.voice.model] if packing else [])
 
 
 def test_dreams_name_their_dreamer(parent: Path, tokenizer: Any) -> None:

@@ -100,6 +100,7 @@ def school(
     from ladder.data.batches import Batches
     from ladder.data.collate import Collation
     from ladder.signals.teacher import Teacher, TeacherSpec
+    from ladder.signals.topk import Truncation
     from ladder.train.spec import TrainingSpec
 
     def make_batches(manifest: Any, own: dict[str, list[Any]] | None = None, packing: bool = False) -> Any:
@@ -114,9 +115,10 @@ def school(
     def teach(spec: TrainingSpec, batches: Sequence[Any]) -> dict[int, list[Any]]:
         wire, dtype = spec.manifest.runtime.wire, spec.manifest.student.dtype
         gold = spec.manifest.evolution_request.training_method != "teacher_student_distillation"
+        cut = Truncation(spec.manifest.runtime.top_k, 2.0, 300) if wire == "topk" else None
         said = {}
         for number, folder in spec.teachers.items():
-            told = TeacherSpec(folder, number, wire, dtype, dreams_only=gold)
+            told = TeacherSpec(folder, number, wire, dtype, dreams_only=gold, truncation=cut)
             with torch.random.fork_rng():  # A teacher lives in a process of its own.
                 hosted[told] = hosted.get(told) or Teacher(told)
             said[number] = [hosted[told].signal(batch) for batch in batches]

@@ -327,3 +327,52 @@ def test_rows_of_the_head_past_the_tokenizer_are_left_alone(
     school.run(trainer, school.make_batches(manifest, pools), [0])
     moved = trainer.model.lm_head.weight != before
     assert moved[:300].any(dim=1).all() and not moved[300:].any()
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_student_must_keep_packed_rows_apart(school: Any, monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
+    checked: list[Any] = []
+    monkeypatch.setattr("ladder.train.trainer.check_packing", checked.append)
+    manifest = school.make_manifest(data={"train": ["rows.jsonl"], "packing": packing})
+    trainer = Trainer(school.spec(manifest))
+    assert checked == ([trainer.model] if packing else [])
+
+
+@pytest.fixture
+def scaled(parent: Path, tmp_path: Path) -> Path:
+    """A model whose config names a logit scale that the model does not apply: its logits are the parent's."""
+    folder = Path(shutil.copytree(parent, tmp_path / "scaled"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
+    return folder
+
+
+def test_without_heads_that_can_be_trusted_the_same_is_learned(school: Any, parent: Path, scaled: Path) -> None:
+    """A student and a teacher that fall back to whole logits take the same step."""
+    manifest = school.make_manifest()
+    teachers = {1: scaled, 2: school.spec(manifest).teachers[2]}
+    fallen = Trainer(school.spec(manifest, "scaled", start=scaled, teachers=teachers, headless=frozenset({1})))
+    usual = Trainer(school.spec(manifest))
+    for trainer in (fallen, usual):
+        school.run(trainer, school.make_batches(manifest), range(2))
+    assert (weights(fallen) - weights(usual)).abs().max() < 1e-5
+    (warning,) = fallen.warnings
+    assert warning.startswith("the student learns through its logits, a tensor of trained tokens x 300 and one")
+    assert "differs from the model's logits by" in warning and fallen.head is None
+    assert fallen.teachers[1].head is None and fallen.teachers[2].head is not None
+    assert usual.warnings == () and usual.head is not None and usual.teachers[1].head is not None
+
+
+def test_a_head_that_is_not_asked_for_is_not_doubted(school: Any, scaled: Path) -> None:
+    manifest = school.make_manifest(runtime={"wire": "logits"})
+    assert Trainer(school.spec(manifest, start=scaled, teachers={})).warnings == ()
+
+
+def test_equal_frozen_heads_are_held_once(school: Any, parent: Path) -> None:
+    teachers = {1: parent, 2: parent}
+    frozen = Trainer(school.spec(school.make_manifest(student=LORA), "frozen", teachers=teachers))
+    held = {id(head.head.linear) for head in frozen.teachers.values()}
+    assert held == {id(frozen.head.linear)}
+    moving = Trainer(school.spec(school.make_manifest(), "moving", teachers=teachers))
+    held = {id(head.head.linear) for head in moving.teachers.values()}
+    assert len(held) == 1 and id(moving.head.linear) not in held

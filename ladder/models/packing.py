@@ -10,7 +10,6 @@ from ladder.data.collate import Collation, collate
 from ladder.data.examples import Example
 from ladder.errors import ModelError
 from ladder.models.forward import trained_logits
-from ladder.models.head import find_head
 
 _LENGTH = 6
 
@@ -41,7 +40,7 @@ def prove_packing(model: PreTrainedModel) -> tuple[float, float]:
     Raises:
         ModelError: the model cannot read packed rows.
     """
-    row, *others = (_row(number, find_head(model).shape[0]) for number in range(3))
+    row, *others = (_row(number, model.config.get_text_config().vocab_size) for number in range(3))
     alone = _read(model, row)
     try:
         one, other = (_read(model, before, row)[-len(alone) :] for before in others)
