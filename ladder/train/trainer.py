@@ -55,9 +55,9 @@ class Trainer:
         self.optimizer = adamw(self.parameters, self.params)
         stabilizers = spec.manifest.stabilizers
         self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
-        proof = prove(plain(self.model)) if spec.manifest.runtime.wire == "hidden" else None
-        self.head = proof.head if proof else None
-        self.warnings = (self._costs(proof.doubt),) if proof and not proof.head else ()
+        proof = prove(plain(self.model))
+        self.head = proof.head
+        self.warnings = () if proof.head else (self._costs(proof.doubt),)
         """What is not as it was asked for, for a person to read."""
         if spec.manifest.data is not None and spec.manifest.data.packing:
             check_packing(plain(self.model))

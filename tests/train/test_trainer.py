@@ -363,9 +363,10 @@ def test_without_heads_that_can_be_trusted_the_same_is_learned(school: Any, pare
     assert usual.warnings == () and usual.head is not None and usual.teachers[1].head is not None
 
 
-def test_a_head_that_is_not_asked_for_is_not_doubted(school: Any, scaled: Path) -> None:
-    manifest = school.make_manifest(runtime={"wire": "logits"})
-    assert Trainer(school.spec(manifest, start=scaled, teachers={})).warnings == ()
+@pytest.mark.parametrize("wire", ["hidden", "logits", "topk"])
+def test_the_students_head_is_used_whatever_the_teachers_send(school: Any, wire: str) -> None:
+    trainer = Trainer(school.spec(school.make_manifest(runtime={"wire": wire}), wire))
+    assert trainer.head is not None and trainer.warnings == ()
 
 
 def test_equal_frozen_heads_are_held_once(school: Any, parent: Path) -> None:
