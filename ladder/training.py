@@ -28,6 +28,7 @@ from ladder.signals.teacher import TeacherSpec
 from ladder.signals.topk import Truncation
 from ladder.train.loss import taboo_ids
 from ladder.train.spec import StepReport, TrainingSpec
+from ladder.usage import Usage
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
@@ -49,6 +50,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     count = threads(manifest.runtime, work.session.machine, len(numbers))
     actors = work.session.start({role: slots[role] for role in ("student", *(f"teacher{n}" for n in numbers))})
     teachers = {number: actors[f"teacher{number}"] for number in numbers}
+    fetch([actor.reset_peak.remote() for actor in actors.values()])
     specs = {number: _teacher(run, work, number, number not in speakers, slots, count) for number in numbers}
     before = _each(numbers, lambda number: teachers[number].load.remote(specs[number]))
     _begin(run, work)
@@ -66,19 +68,22 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         count,
         _loss_elements(batches, manifest.training_params.steps, start),
     )
-    _steps(run, work, group, teachers, batches, fetch(group.prepare(spec)))
+    usage = _steps(run, work, group, actors, batches, fetch(group.prepare(spec)))
     after = _each(numbers, lambda number: teachers[number].digest.remote())
     run.note(frozen={number: [before[number], after[number]] for number in numbers})
     fetch(group.finish(run.candidate))
+    _show(run, work, _surveyed(usage, actors))
 
 
 def _steps(
-    run: Run, work: Workshop, group: StudentGroup, teachers: Mapping[int, Any], batches: Batches, done: int
-) -> None:
-    """Stream the steps that are left, with checkpoints, metrics and the budget of minutes."""
+    run: Run, work: Workshop, group: StudentGroup, actors: Mapping[str, Any], batches: Batches, done: int
+) -> Usage:
+    """Stream the steps that are left, with checkpoints, metrics and the budget of minutes; returns what all steps
+    took."""
     manifest, total = run.request.manifest, run.request.manifest.training_params.steps
     notes, began, budget = run.notes(), time.monotonic(), manifest.budget.max_minutes
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
+    usage, teachers = Usage.of_notes(notes), {number: actors[f"teacher{number}"] for number in hosted(run)}
     rows: list[StepReport] = []
     with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
         for first in range(done, total, manifest.runtime.checkpoint_every):
@@ -86,12 +91,13 @@ def _steps(
             for report in stream(group, teachers, batches, leg, manifest.runtime.in_flight, stopped):
                 rows.append(report)
                 tokens += report.tokens
+                usage = usage.after(report)
                 progress.step(report)
                 if len(rows) >= LOG_EVERY:
                     rows = _log(run, work, rows)
             done = fetch(group.checkpoint())
             seconds = spent + time.monotonic() - began
-            run.note(seconds=seconds, tokens=tokens)
+            run.note(seconds=seconds, tokens=tokens, usage=_surveyed(usage, actors).to_dict())
             rows = _log(run, work, rows)
             if stopped():
                 raise Interrupted("stopped at a step boundary", remedy="run the same command again to go on")
@@ -101,6 +107,23 @@ def _steps(
                     where="budget.max_minutes",
                     remedy="allow more minutes or plan fewer steps",
                 )
+    return usage
+
+
+def _surveyed(usage: Usage, actors: Mapping[str, Any]) -> Usage:
+    """With what the actors say now about their caches, since they were loaded, and their processes."""
+    teachers = [actor for role, actor in actors.items() if role != "student"]
+    cache = fetch([teacher.cache_statistics.remote() for teacher in teachers])
+    memory = fetch([actor.memory.remote() for actor in actors.values()])
+    return usage.surveyed(cache, dict(zip(actors, memory, strict=True)))
+
+
+def _show(run: Run, work: Workshop, usage: Usage) -> None:
+    """Note, log and print what the training took."""
+    run.note(usage=usage.to_dict())
+    steps = run.request.manifest.training_params.steps
+    work.registry.log_steps(run.notes()["mlflow_run"], [(steps, usage.metrics())])
+    work.console.say(usage.line())
 
 
 def _log(run: Run, work: Workshop, rows: list[StepReport]) -> list[StepReport]:
@@ -113,7 +136,9 @@ def _metrics(report: StepReport) -> dict[str, float]:
     tokens = max(1, sum(report.routes.values()))
     routes = {f"route/{name}": count / tokens for name, count in report.routes.items()}
     terms = {f"loss/{name}": value for name, value in report.terms.items()}
-    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes}
+    spent = {name: getattr(report, name) for name in ("wire_bytes", "seconds", "waited")}
+    perf = {f"perf/{name}": float(value) for name, value in spent.items()}
+    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes, **perf}
 
 
 def _begin(run: Run, work: Workshop) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.measured import Measured
 from ladder.data.collate import Batch
 from ladder.signals.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 
 
-class StudentActor:
+class StudentActor(Measured):
     """One rank. Hosts one student at a time."""
 
     def __init__(self) -> None:

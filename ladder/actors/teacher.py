@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ladder.actors.measured import Measured
 from ladder.data.collate import Batch
 from ladder.data.dreams import Dream, Sampling
 from ladder.models.load import load_tokenizer
+from ladder.signals.statistics import CacheStatistics
 from ladder.signals.teacher import Teacher, TeacherSpec
 from ladder.signals.wire import Signal
 
 
-class TeacherActor:
+class TeacherActor(Measured):
     """Hosts one teacher at a time; ``load`` replaces it, so that one actor serves a whole folder of manifests."""
 
     def __init__(self) -> None:
@@ -42,6 +44,10 @@ class TeacherActor:
     def digest(self) -> str:
         """Digest of the tensors in memory now."""
         return self._hosted().digest()
+
+    def cache_statistics(self) -> CacheStatistics:
+        """What its cache of signals did since it was loaded."""
+        return self._hosted().cache_statistics
 
     def _hosted(self) -> Teacher:
         assert self.teacher is not None, "load comes first"

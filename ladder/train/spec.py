@@ -47,6 +47,9 @@ class StepReport:
         lr: learning rate.
         grad_norm: gradient norm before clipping.
         ticked: False if every token was skipped, so that nothing moved.
+        wire_bytes: what the teachers sent for it.
+        seconds: it took.
+        waited: seconds in which nothing was done before it began.
     """
 
     step: int
@@ -57,3 +60,7 @@ class StepReport:
     lr: float = 0.0
     grad_norm: float = 0.0
     ticked: bool = True
+    wire_bytes: int = 0
+    # Times differ from run to run, and a resumed run is compared with one that was not cut off.
+    seconds: float = field(default=0.0, compare=False)
+    waited: float = field(default=0.0, compare=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from ladder.models.save import save_folder, save_model
 from ladder.signals.source import TeacherHead
 from ladder.signals.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from ladder.train.clock import StepClock
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss
 from ladder.train.optimizer import adamw, dump_state, load_state
@@ -59,6 +61,7 @@ class Trainer:
         self.done = 0
         self.ticks = 0
         self.last: StepReport | None = None
+        self.clock = StepClock()
         self._restore()
 
     def step(self, step: int, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> StepReport:
@@ -76,7 +79,9 @@ class Trainer:
             return self.last
         if step != self.done:
             raise RunError(f"step {step} was sent, step {self.done} is next")
+        waited = self.clock.begin()
         report = self._optimise(step, self._backward(batches, signals))
+        report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
 
@@ -91,6 +96,7 @@ class Trainer:
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
         state = {"ticks": self.ticks}
         save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state))
+        self.clock.idle()
         return self.done
 
     def finish(self, folder: Path) -> None:
@@ -200,6 +206,11 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     terms = {name: totals[name] / trained for name in ("ce", "kd", "regularizer")}
     routes = {name.removeprefix("route."): int(value) for name, value in totals.items() if name.startswith("route.")}
     return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked)
+
+
+def wire_bytes(signals: Mapping[int, Sequence[Signal]]) -> int:
+    """Bytes of what all teachers said about a step."""
+    return sum(signal.nbytes for said in signals.values() for signal in said)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
