@@ -47,8 +47,13 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")]) -
 
 
 @app.command(rich_help_panel=RUN)
-def plan(manifests: Manifests, home: Home = HOME, as_json: Json = False) -> None:
-    """Validate everything and print what a run would do and cost. Spends nothing."""
+def plan(
+    manifests: Manifests,
+    home: Home = HOME,
+    as_json: Json = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Measure one step here, and take the times from it.")] = False,
+) -> None:
+    """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --probe."""
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
@@ -56,7 +61,7 @@ def plan(manifests: Manifests, home: Home = HOME, as_json: Json = False) -> None
     from ladder.plan import make_plans
     from ladder.report.plans import plan_text
 
-    plans = make_plans(requests, home)
+    plans = make_plans(requests, home, measure=probe)
     _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
 
 

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ladder.actors.dreaming import write_dreams
 from ladder.actors.placement import Slot, threads
 from ladder.actors.session import fetch
@@ -18,15 +16,11 @@ from ladder.actors.stream import stream
 from ladder.actors.student import StudentGroup
 from ladder.data.batches import Batches
 from ladder.errors import Interrupted, RunError
-from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
-from ladder.manifest.schema import Manifest, Runtime
+from ladder.lesson import Lesson, build_batches, data_of, describe_pools, loss_elements, write_start
 from ladder.methods import method_of
-from ladder.models.load import config_of, load_tokenizer
 from ladder.run import Run, Workshop, hosted
-from ladder.signals.cache import CacheSettings
 from ladder.signals.teacher import TeacherSpec
-from ladder.signals.topk import Truncation
-from ladder.train.loss import taboo_ids
+from ladder.teaching import cache_settings, truncation_of
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.usage import Usage
 
@@ -66,7 +60,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         run.ancestry.parent.ref if run.ancestry.parent else str(run.request.child),
         slots["student"].device,
         count,
-        _loss_elements(batches, manifest.training_params.steps, start),
+        loss_elements(batches, manifest.training_params.steps, start),
     )
     usage = _steps(run, work, group, actors, batches, fetch(group.prepare(spec)))
     after = _each(numbers, lambda number: teachers[number].digest.remote())
@@ -178,33 +172,9 @@ def _teacher(
         dreams_only,
         slots[f"teacher{number}"].device,
         count,
-        _truncation(manifest, run.teachers[number]),
-        _signal_cache(manifest.runtime, work.home),
+        truncation_of(manifest, run.teachers[number]),
+        cache_settings(manifest.runtime, work.home),
     )
-
-
-def _truncation(manifest: Manifest, folder: Path) -> Truncation | None:
-    """What top-k keeps of a distribution, in the words of the tokenizer that all generations share."""
-    if manifest.runtime.wire != "topk":
-        return None
-    tokenizer, temperature = load_tokenizer(folder), method_of(manifest).objective().temperature
-    return Truncation(manifest.runtime.top_k, temperature, len(tokenizer), taboo_ids(manifest, tokenizer))
-
-
-def _signal_cache(runtime: Runtime, home: Path) -> CacheSettings | None:
-    if runtime.signal_cache == "off":
-        return None
-    folder = home.absolute() / "cache" / "signals"
-    return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
-
-
-def _loss_elements(batches: Batches, steps: int, start: Path) -> int:
-    """Elements of the logits that the loss goes through, from the mean row of each source."""
-    rows = {
-        source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
-        for source, count in batches.rows_by_source().items()
-    }
-    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)
 
 
 def _each(numbers: list[int], call: Callable[[int], Any]) -> dict[int, Any]:
