@@ -57,6 +57,8 @@ def plan(
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
+    # Torch reads it at its first import; actors wait like this, too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from ladder.plan import make_plans
     from ladder.report.plans import plan_text

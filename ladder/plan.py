@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
 from ladder.actors.placement import Machine, Slot, describe, place, threads
 from ladder.ancestry import Blocked, resolve
 from ladder.data.rows import read_rows
@@ -28,6 +29,8 @@ from ladder.registry import Registry, open_registry
 from ladder.train.ema import start_weight
 
 EMA_WARNING = 0.01
+FIRST_USE = 50 * 2**20
+"""Bytes that an actor takes beyond its imports: connections of Ray, the model's own code, buffers of first products."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
     Raises:
         ManifestError, DataError: as the run would; or a step is to be measured and its parent is not there yet.
     """
-    base = resident_bytes()  # before anything is loaded that an actor would not load
+    # Before anything is loaded that an actor would not load, such as MLflow.
+    base = resident_bytes() + FIRST_USE
     registry = _existing(home)
     planned = {str(request.child) for request in requests}
     return [_plan(request, registry, planned, home, base, measure) for request in requests]

@@ -74,7 +74,7 @@ def price_of(
         devices: torch device by role.
         cores: of the machine.
         threads: of each actor.
-        base: bytes of a process that has loaded torch and transformers, and no model.
+        base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
     """
     manifest, shape = ahead.request.manifest, ahead.shape
     steps, trained = manifest.training_params.steps, shape.trained(manifest.student.adapter)
