@@ -56,10 +56,11 @@ def outlook(
     Args:
         whole: also write the weights that the student starts with, where they are not the parent's own.
     """
-    line, folders = _ancestors(request, registry)
-    if line is None:
+    found = ancestors(request, registry)
+    if found is None:
         yield None
         return
+    line, folders = _folders(found, registry)
     lesson = read_lesson(request, line)
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
@@ -77,20 +78,25 @@ def outlook(
         )
 
 
-def _ancestors(request: Request, registry: Registry | None) -> tuple[list[Path] | None, dict[int, Path]]:
-    """Folders of the parent's line and of the teachers; no line where somebody who is named is not there."""
-    named = {number: name for number, name in ((1, request.parent), (2, request.grandparent)) if name}
+def ancestors(request: Request, registry: Registry | None) -> dict[int, Generation] | None:
+    """Parent (1) and grandparent (2), those that the manifest names; None where one of them is not there."""
+    named = {number: str(name) for number, name in ((1, request.parent), (2, request.grandparent)) if name}
     if not named:
-        return [], {}
+        return {}
     if registry is None:
-        return None, {}
+        return None
     try:
-        found: dict[int, Generation] = {number: registry.find(str(name)) for number, name in named.items()}
+        return {number: registry.find(name) for number, name in named.items()}
     except NotFound:
-        return None, {}
-    line = lineage_of(found[1], registry)
-    folders = {number: registry.materialize(generation) for number, generation in found.items()}
-    return [registry.materialize(generation) for generation in line], folders
+        return None
+
+
+def _folders(found: dict[int, Generation], registry: Registry | None) -> tuple[list[Path], dict[int, Path]]:
+    """Folders of the parent's line, oldest first, and of the teachers by number."""
+    if registry is None or not found:
+        return [], {}
+    line = [registry.materialize(generation) for generation in lineage_of(found[1], registry)]
+    return line, {number: registry.materialize(generation) for number, generation in found.items()}
 
 
 def _start(request: Request, lesson: Lesson, parent: Path | None, folder: Path, *, whole: bool) -> Path:

@@ -21,7 +21,7 @@ from ladder.lesson import data_of
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.outlook import Outlook, outlook
+from ladder.outlook import ancestors, outlook
 from ladder.price import Price, price_of
 from ladder.probe import probe
 from ladder.process import resident_bytes
@@ -77,6 +77,8 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
     base = resident_bytes() + FIRST_USE
     registry = _existing(home)
     planned = {str(request.child) for request in requests}
+    for request in requests if measure else ():
+        _check_there(request, registry)
     return [_plan(request, registry, planned, home, base, measure) for request in requests]
 
 
@@ -119,16 +121,14 @@ def _price(
 ) -> Price | None:
     devices = {role: slot.device for role, slot in slots.items()}
     with outlook(request, registry, home, whole=measure) as ahead:
-        if measure:
-            _check_there(request, ahead)
         if ahead is None:
             return None
         probed = probe(ahead, devices, count) if measure else None
         return price_of(ahead, home, devices, machine.cpus, count, base, probed)
 
 
-def _check_there(request: Request, ahead: Outlook | None) -> None:
-    if ahead is None:
+def _check_there(request: Request, registry: Registry | None) -> None:
+    if ancestors(request, registry) is None:
         raise ManifestError(
             f"{request.child} cannot be probed: its parent or grandparent is not there yet",
             where=str(request.path),

@@ -23,8 +23,8 @@ from ladder.teaching import truncation_of
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 
-REPEATS = 2
-"""Timed steps after the one that warms up; the quickest counts, because what else runs only slows one down."""
+REPEATS = 3
+"""Timed steps after the one that warms up. Their mean counts: whatever else this machine does will slow the run, too."""
 SEEN = 50
 """Steps of which the one with the median number of tokens is taken."""
 
@@ -56,15 +56,15 @@ def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
     """
     with tempfile.TemporaryDirectory(prefix="ladder-probe-") as temporary, _as_it_was():
         step = _typical(outlook)
-        courier, batches = _quickest(lambda: outlook.batches(step))
+        courier, batches = _timed(lambda: outlook.batches(step))
         said, teachers = {}, []
         for number in outlook.teachers:
             spec = _teacher_spec(outlook, number, devices[f"teacher{number}"], threads, Path(temporary))
             work, said[number] = _teacher(spec, batches)
             teachers.append(work)
         seconds = _student(outlook, devices["student"], threads, Path(temporary), batches, said)
-    best = min(seconds[1:])
-    return Probe(best, tuple(teachers), courier, max(0.0, seconds[0] - best))
+    mean = sum(seconds[1:]) / REPEATS
+    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean))
 
 
 def _typical(outlook: Outlook) -> int:
@@ -85,11 +85,11 @@ def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Si
     """Seconds with and without the cache, and what it said."""
     teacher = Teacher(spec)
     cache, teacher.cache = teacher.cache, None
-    reading, said = _quickest(lambda: [teacher.signal(batch) for batch in batches])
+    reading, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
     if cache is None:
         return Work(reading, reading), said
     teacher.cache = cache
-    recalling, said = _quickest(lambda: [teacher.signal(batch) for batch in batches])
+    recalling, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
     return Work(reading, recalling), said
 
 
@@ -110,14 +110,13 @@ def _student(
     return [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
 
 
-def _quickest(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Do it once to warm up, then time it; seconds of the quickest, and what it gave."""
-    result, seconds = work(), []
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Do it once to warm up, then time it; mean seconds, and what it gave."""
+    result = work()
+    began = time.perf_counter()
     for _ in range(REPEATS):
-        began = time.perf_counter()
         result = work()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds), result
+    return (time.perf_counter() - began) / REPEATS, result
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import torch
 from ladder.data.batches import Batches
 from ladder.data.collate import Batch, Collation
 from ladder.data.examples import Example
-from ladder.pricing.signals import SignalPrice, Voice, price_signals
+from ladder.pricing.signals import SignalPrice, Voice, held_on_disk, price_signals
 from ladder.signals.cache import CacheKey, CacheSettings, open_cache
 from ladder.signals.recall import recalled
+from ladder.signals.shard import shards
 from ladder.signals.topk import TopK
 from ladder.signals.wire import Rows, Signal, encode, encode_topk
 
@@ -76,6 +77,19 @@ def test_what_an_earlier_run_left_is_neither_read_nor_stored(batches: Batches) -
     warm = price_signals(batches, STEPS, [replace(first, stored=0, hits=0, misses=0)])
     assert cold.cache_bytes > 0 and cold.misses > 0
     assert (warm.cache_bytes, warm.misses) == (0, 0)
+
+
+def test_what_lies_on_disk_is_held_and_a_foreign_shard_is_not(batches: Batches, tmp_path: Path) -> None:
+    cache = open_cache(CacheSettings("disk", 2**30, tmp_path), KEY)
+    for batch in batches(0):
+        recalled(batch, hidden, cache)
+    folder = tmp_path / KEY.name
+    (folder / "torn.safetensors").write_bytes(b"no shard")
+    held, taken = held_on_disk(shards(folder, KEY.text))
+    assert held == {digest for batch in batches(0) for digest in batch.digests}
+    assert taken == cache.statistics.stored_bytes
+    assert held_on_disk(shards(folder, "another key")) == (set(), 0)
+    assert held_on_disk(shards(tmp_path / "nowhere", KEY.text)) == (set(), 0)
 
 
 def test_a_long_run_is_extrapolated(batches: Batches) -> None:
