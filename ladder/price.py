@@ -16,7 +16,7 @@ from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.load import load_tokenizer
 from ladder.outlook import Outlook
-from ladder.pricing.memory import Load, student_bytes, teacher_bytes
+from ladder.pricing.memory import Load, by_process, student_bytes, teacher_bytes
 from ladder.pricing.seconds import rough_seconds, step_seconds
 from ladder.pricing.shape import Shape, bytes_each
 from ladder.pricing.signals import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
@@ -82,7 +82,8 @@ def price_of(
     signals = price_signals(ahead.batches, steps, [_voice(ahead, home, number, shapes[number]) for number in shapes])
     tensors = _tensors(ahead, shapes, signals, trained, devices)
     on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
-    memory = {role: base + (0 if role in on_gpu else size) for role, size in tensors.items()}
+    resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
+    memory = by_process(resident, base, [(role,) for role in tensors])
     step, start = _step(ahead, signals, cores, threads, probed)
     return Price(
         parameters=shape.parameters,

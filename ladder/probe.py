@@ -24,7 +24,7 @@ from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 
 REPEATS = 3
-"""Timed steps after the one that warms up. Their mean counts: whatever else this machine does will slow the run, too."""
+"""Timed steps after the one that warms up. Their mean counts: what else runs here will slow the run, too."""
 SEEN = 50
 """Steps of which the one with the median number of tokens is taken."""
 

@@ -8,6 +8,7 @@ which gives every block back and costs time, it is 1.1).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ladder.pricing.shape import Shape
@@ -80,6 +81,12 @@ def teacher_held(teacher: Shape, size: int, wire: str) -> int:
     if wire != "hidden":
         return 0
     return size * (teacher.parameters if teacher.stored == size else teacher.vocabulary * teacher.hidden)
+
+
+def by_process(tensors: Mapping[str, int], base: int, groups: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Bytes of each process, named by the roles that share it (``student+teacher1``): a bare process and their
+    tensors, all at once."""
+    return {"+".join(roles): base + sum(tensors[role] for role in roles) for roles in groups}
 
 
 def student_bytes(

@@ -10,6 +10,7 @@ from ladder.models.scratch import llama_config
 from ladder.pricing.memory import (
     Load,
     activations,
+    by_process,
     dreaming,
     loss_buffers,
     student_bytes,
@@ -50,6 +51,13 @@ def test_student_and_teacher_are_sums_of_their_parts() -> None:
     sleeping = dreaming(TINY, 640, 4)
     assert sleeping == 2 * 2 * 4 * 640 * 4 + 6 * 64 * 100 * 4 > reading
     assert teacher_bytes(TINY, 4, load, wire="hidden", dream_tokens=640, kept=0) == 20000 + sleeping + 4000
+
+
+def test_roles_that_share_a_process_share_its_bare_size() -> None:
+    tensors = {"student": 5, "teacher1": 3, "teacher2": 2}
+    apart = by_process(tensors, 10, [("student",), ("teacher1",), ("teacher2",)])
+    assert apart == {"student": 15, "teacher1": 13, "teacher2": 12}
+    assert by_process(tensors, 10, [("student", "teacher1"), ("teacher2",)]) == {"student+teacher1": 18, "teacher2": 12}
 
 
 def test_an_adapter_is_counted_on_the_layers_that_it_names() -> None:
