@@ -47,16 +47,23 @@ def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")]) -
 
 
 @app.command(rich_help_panel=RUN)
-def plan(manifests: Manifests, home: Home = HOME, as_json: Json = False) -> None:
-    """Validate everything and print what a run would do and cost. Spends nothing."""
+def plan(
+    manifests: Manifests,
+    home: Home = HOME,
+    as_json: Json = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Measure one step here, and take the times from it.")] = False,
+) -> None:
+    """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --probe."""
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
+    # Torch reads it at its first import; actors wait like this, too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from ladder.plan import make_plans
     from ladder.report.plans import plan_text
 
-    plans = make_plans(requests, home)
+    plans = make_plans(requests, home, measure=probe)
     _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
 
 

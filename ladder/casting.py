@@ -5,20 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ladder.actors.placement import Slot, threads
 from ladder.data.batches import Batches
-from ladder.manifest.schema import Manifest, Runtime
+from ladder.lesson import loss_elements
 from ladder.methods import method_of
-from ladder.models.load import config_of, load_tokenizer
 from ladder.models.shared_base import Stack
 from ladder.run import Run, Workshop, hosted
 from ladder.sharing import sharing_of
-from ladder.signals.cache import CacheSettings
 from ladder.signals.teacher import TeacherSpec
-from ladder.signals.topk import Truncation
-from ladder.train.loss import taboo_ids
+from ladder.teaching import cache_settings, truncation_of
 from ladder.train.spec import TrainingSpec
 
 
@@ -77,7 +72,7 @@ def student_of(run: Run, cast: Cast, start: Path, batches: Batches, headless: fr
         threads=cast.threads,
         stack=cast.stack,
         headless=headless,
-        loss_elements=_loss_elements(batches, manifest.training_params.steps, start),
+        loss_elements=loss_elements(batches, manifest.training_params.steps, start),
     )
 
 
@@ -91,32 +86,8 @@ def _teacher(run: Run, work: Workshop, number: int, slot: Slot, count: int, stac
         dreams_only=number not in method_of(manifest).teachers(),
         device=slot.device,
         threads=count,
-        truncation=_truncation(manifest, folder),
-        cache=_signal_cache(manifest.runtime, work.home),
+        truncation=truncation_of(manifest, folder),
+        cache=cache_settings(manifest.runtime, work.home),
         stack=stack,
         packing=manifest.data is not None and manifest.data.packing,
     )
-
-
-def _truncation(manifest: Manifest, folder: Path) -> Truncation | None:
-    """What top-k keeps of a distribution, in the words of the tokenizer that all generations share."""
-    if manifest.runtime.wire != "topk":
-        return None
-    tokenizer, temperature = load_tokenizer(folder), method_of(manifest).objective().temperature
-    return Truncation(manifest.runtime.top_k, temperature, len(tokenizer), taboo_ids(manifest, tokenizer))
-
-
-def _signal_cache(runtime: Runtime, home: Path) -> CacheSettings | None:
-    if runtime.signal_cache == "off":
-        return None
-    folder = home.absolute() / "cache" / "signals"
-    return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
-
-
-def _loss_elements(batches: Batches, steps: int, start: Path) -> int:
-    """Elements of the logits that the loss goes through, from the mean row of each source."""
-    rows = {
-        source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
-        for source, count in batches.rows_by_source().items()
-    }
-    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 from ladder.data.batches import Batches
 from ladder.data.collate import Collation
 from ladder.data.dreams import Dream
@@ -18,7 +21,7 @@ from ladder.manifest import Request
 from ladder.manifest.schema import Data
 from ladder.methods import method_of
 from ladder.models.generation import pad_id
-from ladder.models.load import load_model, load_tokenizer
+from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 
@@ -59,21 +62,37 @@ def data_of(request: Request) -> Data:
 def write_start(folder: Path, request: Request, lesson: Lesson, parent: Path | None) -> None:
     """Write the folder that the student starts as: random weights, an existing model, or the parent under a new chat
     template."""
-    data, student = data_of(request), request.manifest.student
-    template = request.file(data.chat_template).read_text(encoding="utf-8") if data.chat_template else None
-    origin = parent or (request.folder(student.model) if student.model else None)
+    student, origin = request.manifest.student, origin_of(request, parent)
+    tokenizer = start_tokenizer(request, lesson, parent)
 
     def write(target: Path) -> None:
         if origin is None:
             assert student.architecture is not None
-            tokenizer = train_tokenizer(_texts(lesson.new), student.architecture.vocab_size)
-            model = fresh_model(student.architecture, tokenizer, request.manifest.seeds.init)
+            model: PreTrainedModel = fresh_model(student.architecture, tokenizer, request.manifest.seeds.init)
         else:
-            tokenizer, model = load_tokenizer(origin), load_model(origin, student.dtype)
-        tokenizer.chat_template = template or tokenizer.chat_template
+            model = load_model(origin, student.dtype)
         save_model(target, model, tokenizer)
 
     save_folder(folder, write)
+
+
+def origin_of(request: Request, parent: Path | None) -> Path | None:
+    """The folder whose weights the student starts with; None where it starts at random."""
+    model = request.manifest.student.model
+    return parent or (request.folder(model) if model else None)
+
+
+def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> PreTrainedTokenizerFast:
+    """The child's tokenizer, with the chat template that the manifest names, where it names one."""
+    student, named, origin = request.manifest.student, data_of(request).chat_template, origin_of(request, parent)
+    if origin is None:
+        assert student.architecture is not None
+        tokenizer = train_tokenizer(_texts(lesson.new), student.architecture.vocab_size)
+    else:
+        tokenizer = load_tokenizer(origin)
+    if named:
+        tokenizer.chat_template = request.file(named).read_text(encoding="utf-8")
+    return tokenizer
 
 
 def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path) -> Batches:
@@ -110,6 +129,15 @@ def build_pools(
         "dreams": [dream.example() for dream in dreams],
     }
     return {source: examples for source, examples in pools.items() if examples and shares[source] > 0}
+
+
+def loss_elements(batches: Batches, steps: int, start: Path) -> int:
+    """Elements of the logits that the loss goes through, from the mean row of each source."""
+    rows = {
+        source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
+        for source, count in batches.rows_by_source().items()
+    }
+    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)
 
 
 def describe_pools(pools: Mapping[str, Sequence[Example]]) -> str:

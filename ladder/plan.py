@@ -1,46 +1,46 @@
-"""The dry run: everything a run would check, and its price list. Reads, and writes nothing."""
+"""The dry run: everything a run would check, and its price list. Writes nothing into the home but its cache of
+models."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from transformers import LlamaForCausalLM
 
-from ladder.actors.placement import Machine, describe, place, threads
+import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
+from ladder.actors.placement import Machine, Slot, describe, place, threads
 from ladder.ancestry import Blocked, resolve
 from ladder.data.rows import read_rows
-from ladder.errors import HeadMoved, NotFound
+from ladder.errors import HeadMoved, ManifestError, NotFound
 from ladder.gates import read_probes
 from ladder.lesson import data_of
 from ladder.manifest import Request
-from ladder.manifest.schema import Architecture, Dreams
+from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.models.digest import weight_files
-from ladder.models.load import config_of
-from ladder.models.scratch import llama_config
-from ladder.registry import Generation, Registry, open_registry
+from ladder.outlook import ancestors, outlook
+from ladder.price import Price, price_of
+from ladder.probe import probe
+from ladder.process import resident_bytes
+from ladder.registry import Registry, open_registry
 from ladder.train.ema import start_weight
 
-EFFICIENCY = 0.3
-"""Share of the machine's matrix-product rate that training a small model reaches; the estimate is rough."""
 EMA_WARNING = 0.01
+FIRST_USE = 50 * 2**20
+"""Bytes that an actor takes beyond its imports: connections of Ray, the model's own code, buffers of first products."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One manifest's dry run. Sizes in bytes, times in seconds; tokens are upper bounds.
+    """One manifest's dry run.
 
     Args:
         ready: None if it can start now, else what has to happen first.
-        parameters: of the student; None where its start is not known yet.
-        wire_bytes_per_token: what one teacher sends for a trained token.
+        price: what it takes; None where its parent is not there yet, so that nothing can be counted.
+        tokens: upper bound of the tokens through the student's backbone.
     """
 
     child: str
@@ -55,11 +55,7 @@ class Plan:
     steps: int
     tokens: int
     teachers: int
-    parameters: int | None
-    memory: int | None
-    disk: int | None
-    seconds: float | None
-    wire_bytes_per_token: int | None
+    price: Price | None
     threads: int
     placement: dict[str, str]
     warnings: list[str]
@@ -68,27 +64,30 @@ class Plan:
         return asdict(self)
 
 
-def make_plans(requests: Sequence[Request], home: Path) -> list[Plan]:
+def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False) -> list[Plan]:
     """Validate everything that manifests name, and price them in order.
 
+    Args:
+        measure: run one step's batch of each for real, in this process, and take the times from that.
+
     Raises:
-        ManifestError, DataError: as the run would.
+        ManifestError, DataError: as the run would; or a step is to be measured and its parent is not there yet.
     """
+    # Before anything is loaded that an actor would not load, such as MLflow.
+    base = resident_bytes() + FIRST_USE
     registry = _existing(home)
     planned = {str(request.child) for request in requests}
-    return [_plan(request, registry, planned) for request in requests]
+    for request in requests if measure else ():
+        _check_there(request, registry)
+    return [_plan(request, registry, planned, home, base, measure) for request in requests]
 
 
-def _plan(request: Request, registry: Registry | None, planned: set[str]) -> Plan:
+def _plan(request: Request, registry: Registry | None, planned: set[str], home: Path, base: int, measure: bool) -> Plan:
     manifest, params = request.manifest, request.manifest.training_params
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
-    data = data_of(request)
-    rows = [row for file in data.train for row in read_rows(request.file(file))]
-    method = method_of(manifest)
+    data, method, slots = data_of(request), method_of(manifest), place(manifest.runtime.devices, machine)
     speakers = len(method.teachers() | method.dreamers())
-    size = _parameters(request, registry)
-    tokens = params.steps * params.batch_size * data.max_length
-    typical = params.steps * params.batch_size * _typical_length(rows)
+    count = threads(manifest.runtime, machine, speakers)
     decided = registry.decided(request.child, request.digest) if registry else None
     return Plan(
         child=str(request.child),
@@ -98,20 +97,43 @@ def _plan(request: Request, registry: Registry | None, planned: set[str]) -> Pla
         grandparent=str(request.grandparent) if request.grandparent else None,
         decided=f"{decided.ref} was {decided.verdict}" if decided else None,
         ready=None if decided else _obstacle(request, registry, planned),
-        rows=len(rows),
+        rows=sum(len(read_rows(request.file(file))) for file in data.train),
         probes=len(read_probes(request.file(data.probes))) if data.probes else 0,
         steps=params.steps,
-        tokens=tokens,
+        tokens=params.steps * params.batch_size * data.max_length,
         teachers=speakers,
-        parameters=size,
-        memory=None if size is None else _memory(request, size, speakers),
-        disk=None if size is None else _disk(request, size),
-        seconds=None if size is None else _seconds(size, typical, speakers),
-        wire_bytes_per_token=_wire(request, registry),
-        threads=threads(manifest.runtime, machine, speakers),
-        placement=describe(place(manifest.runtime.devices, machine)),
+        price=_price(request, registry, home, base, slots, machine, count, measure),
+        threads=count,
+        placement=describe(slots),
         warnings=_warnings(request),
     )
+
+
+def _price(
+    request: Request,
+    registry: Registry | None,
+    home: Path,
+    base: int,
+    slots: dict[str, Slot],
+    machine: Machine,
+    count: int,
+    measure: bool,
+) -> Price | None:
+    devices = {role: slot.device for role, slot in slots.items()}
+    with outlook(request, registry, home, whole=measure) as ahead:
+        if ahead is None:
+            return None
+        probed = probe(ahead, devices, count) if measure else None
+        return price_of(ahead, home, devices, machine.cpus, count, base, probed)
+
+
+def _check_there(request: Request, registry: Registry | None) -> None:
+    if ancestors(request, registry) is None:
+        raise ManifestError(
+            f"{request.child} cannot be probed: its parent or grandparent is not there yet",
+            where=str(request.path),
+            remedy=f"evolve or import {request.parent} first, or plan without --probe",
+        )
 
 
 def _existing(home: Path) -> Registry | None:
@@ -134,88 +156,6 @@ def _obstacle(request: Request, registry: Registry | None, planned: set[str]) ->
     except (Blocked, HeadMoved) as error:
         return str(error)
     return None
-
-
-def _parent(request: Request, registry: Registry | None) -> Generation | None:
-    if registry is None or request.parent is None:
-        return None
-    try:
-        return registry.find(str(request.parent))
-    except NotFound:
-        return None
-
-
-def _parameters(request: Request, registry: Registry | None) -> int | None:
-    """Parameters of the student: counted in its start's weights, or from the architecture."""
-    student, parent = request.manifest.student, _parent(request, registry)
-    if parent is not None and registry is not None:
-        return _count(registry.materialize(parent))
-    if student.model:
-        return _count(request.folder(student.model))
-    return None if student.architecture is None else _architecture_size(student.architecture)
-
-
-def _count(folder: Path) -> int:
-    total = 0
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as tensors:
-            names = list(tensors.keys())
-            shapes = [tensors.get_slice(name).get_shape() for name in names]
-        total += sum(torch.Size(shape).numel() for shape in shapes)
-    return total
-
-
-def _architecture_size(shape: Architecture) -> int:
-    with torch.device("meta"):
-        return sum(value.numel() for value in LlamaForCausalLM(llama_config(shape, shape.vocab_size)).parameters())
-
-
-def _memory(request: Request, size: int, speakers: int) -> int:
-    """Weights of student and teachers, gradient, two Adam moments and the EMA shadow of what is trained."""
-    bytes_each = 4 if request.manifest.student.dtype == "float32" else 2
-    lora = request.manifest.student.adapter
-    trained = size if lora is None else size // 50
-    shadow = trained if request.manifest.stabilizers.ema else 0
-    return size * bytes_each * (1 + speakers) + trained * (bytes_each + 8) + shadow * 4
-
-
-def _disk(request: Request, size: int) -> int:
-    """Two checkpoints while it runs, the candidate, and the registered copy with its cache."""
-    trained = size if request.manifest.student.adapter is None else size // 50
-    return 2 * trained * 16 + 3 * size * 4
-
-
-def _seconds(size: int, tokens: int, speakers: int) -> float:
-    """From six operations a parameter and token for the student and two for a teacher (Kaplan et al. 2020)."""
-    return (6 + 2 * speakers) * size * tokens / (EFFICIENCY * _matmul_rate())
-
-
-def _matmul_rate() -> float:
-    """Floating-point operations a second of a matrix product on this machine, measured for a moment."""
-    side, rounds = 512, 8
-    matrix = torch.randn(side, side)
-    matrix @ matrix
-    began = time.perf_counter()
-    for _ in range(rounds):
-        matrix @ matrix
-    return rounds * 2 * side**3 / (time.perf_counter() - began)
-
-
-def _typical_length(rows: Sequence[Any]) -> int:
-    """Tokens of a mean row, at about four bytes a token."""
-    return 2 + sum(len(row.line()) for row in rows) // (4 * len(rows))
-
-
-def _wire(request: Request, registry: Registry | None) -> int | None:
-    parent = _parent(request, registry)
-    if parent is None or registry is None:
-        return None
-    config = config_of(registry.materialize(parent)).get_text_config()
-    runtime = request.manifest.runtime
-    if runtime.wire == "topk":
-        return 8 * min(runtime.top_k, config.vocab_size) + 16  # id and logit of each, and four statistics
-    numbers = config.hidden_size if runtime.wire == "hidden" else config.vocab_size
-    return numbers * (4 if request.manifest.student.dtype == "float32" else 2)
 
 
 def _warnings(request: Request) -> list[str]:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
 from ladder.run import Run, Workshop
 from ladder.train.spec import StepReport
+from ladder.usage import Usage
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
@@ -34,6 +36,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     """
     start, cast = _start(run, lesson), cast_of(run, work)
     actors = work.session.start(cast.roles)
+    fetch([actor.reset_peak.remote() for actor in actors.values()])
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
     loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
@@ -44,19 +47,30 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
     _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
-    _steps(run, work, group, teachers, batches, prepared.done)
+    survey = partial(_surveyed, teachers=teachers, actors=actors)
+    usage = _steps(run, work, group, teachers, batches, prepared.done, survey)
     after = _each(teachers, lambda number: teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in teachers})
+    usage = survey(usage)
     fetch(group.finish(run.candidate))
+    _show(run, work, usage)
 
 
 def _steps(
-    run: Run, work: Workshop, group: StudentGroup, teachers: Mapping[int, TeacherHandle], batches: Batches, done: int
-) -> None:
-    """Stream the steps that are left, with checkpoints, metrics and the budget of minutes."""
+    run: Run,
+    work: Workshop,
+    group: StudentGroup,
+    teachers: Mapping[int, TeacherHandle],
+    batches: Batches,
+    done: int,
+    survey: Callable[[Usage], Usage],
+) -> Usage:
+    """Stream the steps that are left, with checkpoints, metrics and the budget of minutes; returns what all steps
+    took."""
     manifest, total = run.request.manifest, run.request.manifest.training_params.steps
     notes, began, budget = run.notes(), time.monotonic(), manifest.budget.max_minutes
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
+    usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
     with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
         for first in range(done, total, manifest.runtime.checkpoint_every):
@@ -64,12 +78,13 @@ def _steps(
             for report in stream(group, teachers, batches, leg, manifest.runtime.in_flight, stopped):
                 rows.append(report)
                 tokens += report.tokens
+                usage = usage.after(report)
                 progress.step(report)
                 if len(rows) >= LOG_EVERY:
                     rows = _log(run, work, rows)
             done = fetch(group.checkpoint())
             seconds = spent + time.monotonic() - began
-            run.note(seconds=seconds, tokens=tokens)
+            run.note(seconds=seconds, tokens=tokens, usage=survey(usage).to_dict())
             rows = _log(run, work, rows)
             if stopped():
                 raise Interrupted("stopped at a step boundary", remedy="run the same command again to go on")
@@ -79,6 +94,22 @@ def _steps(
                     where="budget.max_minutes",
                     remedy="allow more minutes or plan fewer steps",
                 )
+    return usage
+
+
+def _surveyed(usage: Usage, teachers: Mapping[int, TeacherHandle], actors: Mapping[str, Any]) -> Usage:
+    """With what the actors say now about their caches, since they were loaded, and their processes."""
+    cache = fetch([teacher.cache_statistics() for teacher in teachers.values()])
+    memory = fetch([actor.memory.remote() for actor in actors.values()])
+    return usage.surveyed(cache, dict(zip(actors, memory, strict=True)))
+
+
+def _show(run: Run, work: Workshop, usage: Usage) -> None:
+    """Note, log and print what the training took."""
+    run.note(usage=usage.to_dict())
+    steps = run.request.manifest.training_params.steps
+    work.registry.log_steps(run.notes()["mlflow_run"], [(steps, usage.metrics())])
+    work.console.say(usage.line())
 
 
 def _log(run: Run, work: Workshop, rows: list[StepReport]) -> list[StepReport]:
@@ -93,7 +124,9 @@ def _metrics(report: StepReport) -> dict[str, float]:
     terms = {f"loss/{name}": value for name, value in report.terms.items()}
     if report.js_uncertain is not None:
         routes["route/js_uncertain"] = report.js_uncertain
-    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes}
+    spent = {name: getattr(report, name) for name in ("wire_bytes", "seconds", "waited")}
+    perf = {f"perf/{name}": float(value) for name, value in spent.items()}
+    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes, **perf}
 
 
 def _begin(run: Run, work: Workshop) -> None:

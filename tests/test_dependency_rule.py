@@ -31,7 +31,7 @@ ONLY_IN = {
     "mlflow": {"registry", "ui", "doctor"},
 }
 # These know neither Ray nor MLflow, so they import one another and no room that might.
-PLAIN = {"errors", "manifest", "distill", "signals", "train", "gates", "data", "models", "methods"}
+PLAIN = {"errors", "manifest", "distill", "signals", "train", "gates", "data", "models", "methods", "pricing"}
 # Names of the checkout's top level: importable there, absent once installed.
 UNINSTALLED = {"cli", "jobs", "manifests", "benchmarks", "tests"}
 

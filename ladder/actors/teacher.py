@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.measured import Measured
 from ladder.data.collate import Batch
 from ladder.data.dreams import Dream, Sampling
 from ladder.models.load import load_tokenizer
 from ladder.models.shared_base import SharedBase, Stack
+from ladder.signals.statistics import CacheStatistics
 from ladder.signals.teacher import Teacher, TeacherSpec
 from ladder.signals.wire import Kind, Signal
 
@@ -30,7 +32,7 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-class TeacherActor:
+class TeacherActor(Measured):
     """Hosts teachers by number; loading one replaces it, so that one actor serves a whole folder of manifests.
 
     Teachers that are stacks on the same base share it.
@@ -66,6 +68,10 @@ class TeacherActor:
     def digest(self, number: int) -> str:
         """Digest of the tensors in memory now."""
         return self.teachers[number].digest()
+
+    def cache_statistics(self, number: int) -> CacheStatistics:
+        """What the teacher's cache of signals did since it was loaded."""
+        return self.teachers[number].cache_statistics
 
     def clear(self) -> None:
         """Let all teachers and their base go."""
@@ -106,3 +112,6 @@ class TeacherHandle:
 
     def digest(self) -> Any:
         return self.actor.digest.remote(self.number)
+
+    def cache_statistics(self) -> Any:
+        return self.actor.cache_statistics.remote(self.number)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ladder.report.quantities import duration_text, size_text
+
 if TYPE_CHECKING:
     from ladder.plan import Plan
+    from ladder.price import Price
 
 
 def plan_text(plan: Plan) -> str:
@@ -17,14 +20,8 @@ def plan_text(plan: Plan) -> str:
         "state": plan.decided or (f"waits: {plan.ready}" if plan.ready else "ready"),
         "data": f"{plan.rows} rows, {plan.probes} probes",
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
-        "student": "known once its parent is" if plan.parameters is None else f"{plan.parameters:,} parameters",
         "teachers": str(plan.teachers),
-        "memory": _size(plan.memory),
-        "disk": _size(plan.disk),
-        "wire": "unknown"
-        if plan.wire_bytes_per_token is None
-        else f"{plan.wire_bytes_per_token:,} bytes a token and teacher",
-        "time": "unknown" if plan.seconds is None else f"about {_duration(plan.seconds)} (rough)",
+        **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
         "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
         + f", {plan.threads} threads each",
         "manifest": plan.digest,
@@ -33,11 +30,18 @@ def plan_text(plan: Plan) -> str:
     return "\n".join([*lines, *(f"  warning      {warning}" for warning in plan.warnings)])
 
 
-def _size(amount: int | None) -> str:
-    if amount is None:
-        return "unknown"
-    return f"{amount / 2**30:.2f} GiB" if amount >= 2**30 else f"{amount / 2**20:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+def _priced(price: Price) -> dict[str, str]:
+    """What the run will show when it ends, in its words."""
+    roles = ", ".join(f"{role} {size_text(size)}" for role, size in price.memory_bytes.items())
+    gpu = "".join(f", {role} {size_text(size)} on its GPU" for role, size in price.gpu_bytes.items())
+    moving = "" if price.trained_parameters == price.parameters else f", {price.trained_parameters:,} trained"
+    guessed = " (dreams estimated)" if price.dreams == "estimated" else ""
+    return {
+        "student": f"{price.parameters:,} parameters{moving}",
+        "tokens": f"{price.backbone_tokens:,} read, {price.trained_tokens:,} trained{guessed}",
+        "wire": f"{size_text(price.wire_bytes)} ({size_text(price.wire_bytes_per_step)} a step){guessed}",
+        "cache": f"{size_text(price.cache_bytes)} (hits {price.cache_hit_share:.0%}){guessed}",
+        "memory": f"{size_text(price.peak_memory_bytes)} at its peak: {roles}{gpu}",
+        "disk": size_text(price.disk_bytes),
+        "time": f"about {duration_text(price.seconds)}, {price.step_seconds:.3f} s a step ({price.timing})",
+    }

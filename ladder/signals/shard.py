@@ -65,6 +65,15 @@ def read_spans(path: Path, key: str) -> Spans:
         return _spans(_metadata(shard), path, key)
 
 
+def shards(folder: Path, key: str) -> Iterator[tuple[set[str], int]]:
+    """Digests and bytes of each whole shard in a folder, by the headers alone; writes nothing."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            yield set(read_spans(path, key)), path.stat().st_size
+        except (ModelError, FileNotFoundError):
+            continue
+
+
 def verify(path: Path, key: str) -> Spans:
     """Compare a whole shard with its checksum; returns which examples it holds.
 

@@ -53,6 +53,9 @@ class StepReport:
         js_uncertain: share of the tokens routed by a divergence of truncated teachers whose true divergence may lie on
             the other side of the threshold; None where none was.
         ticked: False if every token was skipped, so that nothing moved.
+        wire_bytes: what the teachers sent for it.
+        seconds: it took.
+        waited: seconds in which nothing was done before it began.
     """
 
     step: int
@@ -64,3 +67,7 @@ class StepReport:
     grad_norm: float = 0.0
     ticked: bool = True
     js_uncertain: float | None = None
+    wire_bytes: int = 0
+    # Times differ from run to run, and a resumed run is compared with one that was not cut off.
+    seconds: float = field(default=0.0, compare=False)
+    waited: float = field(default=0.0, compare=False)

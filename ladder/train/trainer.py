@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from ladder.models.shared_base import SharedBase
 from ladder.signals.source import TeacherHead, shared
 from ladder.signals.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from ladder.train.clock import StepClock
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss
 from ladder.train.optimizer import adamw, dump_state, load_state
@@ -68,6 +70,7 @@ class Trainer:
         self.done = 0
         self.ticks = 0
         self.last: StepReport | None = None
+        self.clock = StepClock()
         self._restore()
 
     def step(self, step: int, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> StepReport:
@@ -85,7 +88,9 @@ class Trainer:
             return self.last
         if step != self.done:
             raise RunError(f"step {step} was sent, step {self.done} is next")
+        waited = self.clock.begin()
         report = self._optimise(step, self._backward(batches, signals))
+        report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
 
@@ -100,6 +105,7 @@ class Trainer:
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
         state = {"ticks": self.ticks}
         save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state))
+        self.clock.idle()
         return self.done
 
     def finish(self, folder: Path) -> None:
@@ -229,6 +235,11 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     routed = totals.get("js_routed", 0.0)
     uncertain = totals["js_uncertain"] / routed if routed else None
     return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked, uncertain)
+
+
+def wire_bytes(signals: Mapping[int, Sequence[Signal]]) -> int:
+    """Bytes of what all teachers said about a step."""
+    return sum(signal.nbytes for said in signals.values() for signal in said)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

@@ -1,0 +1,136 @@
+"""A run before it is run: its ancestors' folders and its batches, with stand-ins for dreams that nobody dreamt yet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from ladder.ancestry import lineage_of
+from ladder.data.batches import Batches
+from ladder.data.dreams import Dream, openings, read_dreams
+from ladder.data.examples import Encoding, encode_rows
+from ladder.errors import NotFound
+from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
+from ladder.manifest import Request
+from ladder.manifest.schema import Dreams
+from ladder.methods import method_of
+from ladder.models.load import load_tokenizer
+from ladder.pricing.dreams import stand_ins
+from ladder.pricing.shape import Shape
+from ladder.registry import Generation, Registry
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of a run beforehand.
+
+    Args:
+        start: folder of the child's tokenizer; with the weights that it starts with, where the outlook is whole.
+        shape: of the student.
+        teachers: folders of the teachers that speak or dream, by number.
+        speakers: those of them that speak on more than their own dreams.
+        batches: of the run; exact but for dreams.
+        dreamt: whether its dreams lie in the run's folder already.
+    """
+
+    request: Request
+    start: Path
+    shape: Shape
+    teachers: dict[int, Path]
+    speakers: frozenset[int]
+    batches: Batches
+    dreamt: bool
+
+
+@contextmanager
+def outlook(
+    request: Request, registry: Registry | None, home: Path, *, whole: bool = False
+) -> Iterator[Outlook | None]:
+    """Look ahead; None where the parent, or the grandparent, is not there yet. What it writes is gone afterwards.
+
+    Args:
+        whole: also write the weights that the student starts with, where they are not the parent's own.
+    """
+    found = ancestors(request, registry)
+    if found is None:
+        yield None
+        return
+    line, folders = _folders(found, registry)
+    lesson = read_lesson(request, line)
+    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
+        start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
+        method = method_of(request.manifest)
+        hosted = (method.teachers() | method.dreamers()) & folders.keys()
+        dreams, dreamt = _dreams(request, home, load_tokenizer(start), lesson, sorted(method.dreamers() & hosted))
+        yield Outlook(
+            request,
+            start,
+            _shape(request, start, folders.get(1)),
+            {number: folders[number] for number in sorted(hosted)},
+            frozenset(method.teachers() & hosted),
+            build_batches(request, start, lesson, dreams, Path(temporary) / "tokens"),
+            dreamt,
+        )
+
+
+def ancestors(request: Request, registry: Registry | None) -> dict[int, Generation] | None:
+    """Parent (1) and grandparent (2), those that the manifest names; None where one of them is not there."""
+    named = {number: str(name) for number, name in ((1, request.parent), (2, request.grandparent)) if name}
+    if not named:
+        return {}
+    if registry is None:
+        return None
+    try:
+        return {number: registry.find(name) for number, name in named.items()}
+    except NotFound:
+        return None
+
+
+def _folders(found: dict[int, Generation], registry: Registry | None) -> tuple[list[Path], dict[int, Path]]:
+    """Folders of the parent's line, oldest first, and of the teachers by number."""
+    if registry is None or not found:
+        return [], {}
+    line = [registry.materialize(generation) for generation in lineage_of(found[1], registry)]
+    return line, {number: registry.materialize(generation) for number, generation in found.items()}
+
+
+def _start(request: Request, lesson: Lesson, parent: Path | None, folder: Path, *, whole: bool) -> Path:
+    if parent is not None and data_of(request).chat_template is None:
+        return parent
+    if whole:
+        write_start(folder / "start", request, lesson, parent)
+    else:
+        start_tokenizer(request, lesson, parent).save_pretrained(folder / "start")
+    return folder / "start"
+
+
+def _shape(request: Request, start: Path, parent: Path | None) -> Shape:
+    origin, architecture = origin_of(request, parent), request.manifest.student.architecture
+    if origin is not None:
+        return Shape.of_folder(origin)
+    assert architecture is not None
+    return Shape.of_architecture(architecture, len(load_tokenizer(start)))
+
+
+def _dreams(
+    request: Request, home: Path, tokenizer: PreTrainedTokenizerFast, lesson: Lesson, dreamers: Sequence[int]
+) -> tuple[list[Dream], bool]:
+    """The run's dreams where it has dreamt them, else stand-ins; and whether it has."""
+    wanted, longest = request.manifest.stabilizers.dreams, data_of(request).max_length
+    if not isinstance(wanted, Dreams) or not dreamers:
+        return [], False
+    written = home / "runs" / str(request.child) / request.digest[:16] / "dreams.jsonl"
+    if written.is_file():
+        return read_dreams(written), True
+    file = None if wanted.prompts in ("start", "template", "replay") else request.file(wanted.prompts)
+    begins = openings(wanted.prompts, tokenizer, lesson.replay, file)
+    rows = encode_rows(lesson.replay, tokenizer, Encoding(longest, completion_only=False))
+    guessed = stand_ins(rows, begins, wanted.count, wanted.max_new_tokens, longest, request.manifest.seeds.dreams)
+    return [
+        Dream(ids, opening, dreamers[number % len(dreamers)], "") for number, (ids, opening) in enumerate(guessed)
+    ], False

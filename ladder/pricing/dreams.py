@@ -1,0 +1,41 @@
+"""Dreams before they are dreamt: stand-ins from which sizes can be counted.
+
+A dream goes on from an opening, and a model that has learned its ancestors' rows goes on about as they do. So a
+stand-in is a row itself, drawn as dreams draw their openings, with all that follows its opening as the dreamt part. Two
+dreams can be equal, and two stand-ins are as soon as they are drawn from the same row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ladder.data.examples import Example
+
+
+def stand_ins(
+    rows: Sequence[Example], openings: Sequence[Sequence[int]], count: int, longest_new: int, max_length: int, seed: int
+) -> list[tuple[tuple[int, ...], int]]:
+    """Ids and the length of the opening of ``count`` dreams.
+
+    Args:
+        rows: the ancestors' rows, encoded; where there are none, dreams are taken to be as long as they may.
+        openings: what dreams begin with; the n-th belongs to the n-th row where there are as many.
+        longest_new: ``max_new_tokens``.
+        max_length: of an example.
+    """
+    generator = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        place = int(generator.integers(len(openings)))
+        opening = tuple(openings[place])
+        if not rows:
+            rest = [number % 251] * longest_new
+        elif len(rows) == len(openings):
+            rest = list(rows[place].ids[len(opening) :])
+        else:
+            rest = list(rows[int(generator.integers(len(rows)))].ids[1:])
+        room = min(longest_new, max_length - len(opening))
+        found.append(((*opening, *(rest[: max(1, room)] or [0])), len(opening)))
+    return found

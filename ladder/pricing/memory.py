@@ -1,0 +1,124 @@
+"""Memory of student and teacher, in bytes, from their shapes and their largest micro-batch.
+
+Everything that torch allocates on a CPU lies in glibc's heap, and the backward pass runs in a thread with a heap of its
+own, so what one pass frees is not all there for the next. ``SLACK`` is what that adds to activations: 1.4 to 2.0 was
+measured (full training and LoRA of a model of 26M parameters at 2,048 tokens; with ``MALLOC_MMAP_THRESHOLD_=1000000``,
+which gives every block back and costs time, it is 1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ladder.pricing.shape import Shape
+
+SLACK = 1.7
+"""Resident bytes for each byte of activations."""
+BUFFERS = 4
+"""[chunk, V] buffers of the fused loss: two teachers, the student, its gradient."""
+GENERATION = 6
+"""Copies of the last logits [rows, V] while sampling: logits, scores, softmax, draws."""
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a process is given to work on.
+
+    Args:
+        tokens: grid positions B x T of the largest micro-batch, padding included.
+        trained: N of the largest micro-batch.
+        wire_bytes: what all teachers send for a step, and ``in_flight`` of them may be there at once.
+    """
+
+    tokens: int
+    trained: int
+    wire_bytes: int = 0
+    in_flight: int = 0
+
+    @property
+    def mapped(self) -> int:
+        """Signals that lie in the object store and are mapped into the process: those in flight, and one in use."""
+        return self.wire_bytes * (self.in_flight + 1)
+
+
+def activations(shape: Shape, tokens: int, size: int) -> int:
+    """Bytes that a decoder of the Llama kind keeps for the backward pass.
+
+    A layer keeps, for a token: both norms' inputs and normalised values (4 D), what enters the projections (2 D), the
+    rotated query and the attention's output (2 D), key and value, and four tensors of the feed-forward's width. After
+    the last layer come its output, the final norm's, and two values between.
+    """
+    layer = 8 * shape.hidden + 2 * shape.keys + 4 * shape.intermediate
+    return tokens * size * (shape.layers * layer + 4 * shape.hidden)
+
+
+def forward_only(shape: Shape, tokens: int, size: int) -> int:
+    """Bytes that live at once where nothing is kept: one layer's tensors."""
+    return tokens * size * (4 * shape.hidden + 4 * shape.intermediate)
+
+
+def training_state(shape: Shape, trained: int, size: int, *, ema: bool) -> int:
+    """Weights, gradient, Adam's two moments in the parameters' type, and the float32 shadow of what is trained."""
+    adapter = trained if trained < shape.parameters else 0
+    return size * (shape.parameters + adapter + 3 * trained) + (FLOAT * trained if ema else 0)
+
+
+def loss_buffers(vocabulary: int, chunk: int) -> int:
+    """The buffers of the fused loss in float32; those of routing ahead are counted with the slack."""
+    return BUFFERS * chunk * vocabulary * FLOAT
+
+
+def head_gradients(shape: Shape, load: Load, *, head_trained: bool) -> int:
+    """Sums of gradient that the fused loss hands on: of the N hidden states, and of the head where it is trained."""
+    return FLOAT * shape.hidden * (load.trained + (shape.vocabulary if head_trained else 0))
+
+
+def teacher_held(teacher: Shape, size: int, wire: str) -> int:
+    """What the student holds of a teacher. Weights that are stored in the type they are used in are mapped from their
+    file, whose every page the proof of the head has touched; otherwise only the head is left."""
+    if wire != "hidden":
+        return 0
+    return size * (teacher.parameters if teacher.stored == size else teacher.vocabulary * teacher.hidden)
+
+
+def by_process(tensors: Mapping[str, int], base: int, groups: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Bytes of each process, named by the roles that share it (``student+teacher1``): a bare process and their
+    tensors, all at once."""
+    return {"+".join(roles): base + sum(tensors[role] for role in roles) for roles in groups}
+
+
+def student_bytes(
+    shape: Shape, trained: int, size: int, load: Load, chunk: int, *, ema: bool, wire: str, teachers: list[Shape]
+) -> int:
+    """Everything but the bare process, at the peak of a step."""
+    whole = 0 if wire == "hidden" else 3 * load.tokens * shape.vocabulary * FLOAT  # its own logits and their gradient
+    return (
+        training_state(shape, trained, size, ema=ema)
+        + sum(teacher_held(teacher, size, wire) for teacher in teachers)
+        + int(SLACK * activations(shape, load.tokens, size))
+        + loss_buffers(shape.vocabulary, chunk)
+        + head_gradients(shape, load, head_trained=trained == shape.parameters)
+        + whole
+        + load.mapped
+    )
+
+
+def teacher_bytes(shape: Shape, size: int, load: Load, *, wire: str, dream_tokens: int, kept: int) -> int:
+    """Everything but the bare process: weights, and the larger of reading a batch and writing a block of dreams.
+
+    Args:
+        dream_tokens: rows x length of a block of dreams; 0 if it does not dream.
+        kept: bytes of signals that it keeps in memory.
+    """
+    logits = 0 if wire == "hidden" else 2 * load.tokens * shape.vocabulary * FLOAT
+    reading = int(SLACK * forward_only(shape, load.tokens, size)) + logits
+    return size * shape.parameters + max(reading, dreaming(shape, dream_tokens, size)) + kept + load.mapped
+
+
+def dreaming(shape: Shape, tokens: int, size: int, rows: int = 64) -> int:
+    """Keys and values of all layers for a block of dreams, and its last logits."""
+    if not tokens:
+        return 0
+    return 2 * shape.layers * shape.keys * tokens * size + GENERATION * rows * shape.vocabulary * FLOAT

@@ -1,0 +1,97 @@
+"""The numbers of a model that its price depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import LlamaForCausalLM, PretrainedConfig
+
+from ladder.manifest.schema import Architecture, Lora
+from ladder.models.digest import weight_files
+from ladder.models.load import config_of
+from ladder.models.scratch import llama_config
+
+_ENDS = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's shape.
+
+    Args:
+        keys: width of all key heads together; so wide are the values, too.
+        vocabulary: columns of its output head.
+        parameters: each tensor of the file counted once.
+        stored: bytes of a number in its file; 4 where there is no file yet.
+        matrices: name, outputs and inputs of its linear layers, embedding and head left out.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    keys: int
+    vocabulary: int
+    parameters: int
+    stored: int = 4
+    matrices: tuple[tuple[str, int, int], ...] = ()
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Shape:
+        """Of a Hugging Face folder, by its config and the headers of its weights.
+
+        Raises:
+            ModelError: there are no safetensors.
+        """
+        sizes: dict[str, tuple[int, ...]] = {}
+        stored = 4
+        for path in weight_files(folder):
+            with safe_open(path, framework="pt") as tensors:
+                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+                sizes |= {name: tuple(part.get_shape()) for name, part in slices.items()}
+                stored = 2 if {part.get_dtype() for part in slices.values()} & {"BF16", "F16"} else stored
+        return cls._of(config_of(folder), sizes.items(), stored)
+
+    @classmethod
+    def of_architecture(cls, shape: Architecture, vocabulary: int) -> Shape:
+        """Of a model that does not exist yet."""
+        config = llama_config(shape, vocabulary)
+        with torch.device("meta"):
+            parameters = [(name, tuple(one.shape)) for name, one in LlamaForCausalLM(config).named_parameters()]
+        return cls._of(config, parameters, 4)
+
+    @classmethod
+    def _of(cls, config: PretrainedConfig, sizes: Iterable[tuple[str, tuple[int, ...]]], stored: int) -> Shape:
+        text, tensors = config.get_text_config(), list(sizes)
+        heads = text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // heads
+        inner = [(name, *size) for name, size in tensors if len(size) == 2 and not any(end in name for end in _ENDS)]
+        return cls(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            keys=width * (getattr(text, "num_key_value_heads", None) or heads),
+            vocabulary=text.vocab_size,
+            parameters=sum(torch.Size(size).numel() for _, size in tensors),
+            stored=stored,
+            matrices=tuple(inner),
+        )
+
+    def trained(self, adapter: Lora | None) -> int:
+        """Parameters that move: all, or r (outputs + inputs) of each linear layer that bears an adapter."""
+        if adapter is None:
+            return self.parameters
+        wanted = adapter.target_modules
+        return sum(
+            adapter.r * (outputs + inputs)
+            for name, outputs, inputs in self.matrices
+            if wanted == "all-linear" or name.split(".")[-2] in wanted
+        )
+
+
+def bytes_each(dtype: str) -> int:
+    """Bytes of a number of a manifest's dtype."""
+    return 4 if dtype == "float32" else 2

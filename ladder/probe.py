@@ -1,0 +1,130 @@
+"""One step of a run for real, in this process and without a trace, to know how long a step takes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ladder.data.collate import Batch
+from ladder.lesson import loss_elements
+from ladder.outlook import Outlook
+from ladder.pricing.seconds import Work
+from ladder.signals.cache import CacheSettings
+from ladder.signals.teacher import Teacher, TeacherSpec
+from ladder.signals.wire import Signal
+from ladder.teaching import truncation_of
+from ladder.train.spec import TrainingSpec
+from ladder.train.trainer import Trainer
+
+REPEATS = 3
+"""Timed steps after the one that warms up. Their mean counts: what else runs here will slow the run, too."""
+SEEN = 50
+"""Steps of which the one with the median number of tokens is taken."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds of one step, each process alone.
+
+    Args:
+        student: its step.
+        teachers: reading the step's batch, and recalling it from a cache of the manifest's kind.
+        courier: making the batch.
+        start: more that the first step takes, for compiling where the loss is compiled.
+    """
+
+    student: float
+    teachers: tuple[Work, ...]
+    courier: float
+    start: float
+
+
+def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
+    """Warm up once, then time the teachers' signals and the student's step of a typical batch.
+
+    Args:
+        outlook: whole, so that the student can start.
+        devices: torch device of ``student``, ``teacher1`` and ``teacher2``.
+        threads: torch threads, as each actor would have.
+    """
+    with tempfile.TemporaryDirectory(prefix="ladder-probe-") as temporary, _as_it_was():
+        step = _typical(outlook)
+        courier, batches = _timed(lambda: outlook.batches(step))
+        said, teachers = {}, []
+        for number in outlook.teachers:
+            spec = _teacher_spec(outlook, number, devices[f"teacher{number}"], threads, Path(temporary))
+            work, said[number] = _teacher(spec, batches)
+            teachers.append(work)
+        seconds = _student(outlook, devices["student"], threads, Path(temporary), batches, said)
+    mean = sum(seconds[1:]) / REPEATS
+    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean))
+
+
+def _typical(outlook: Outlook) -> int:
+    steps = range(min(SEEN, outlook.request.manifest.training_params.steps))
+    return sorted(steps, key=lambda step: sum(batch.tokens for batch in outlook.batches(step)))[len(steps) // 2]
+
+
+def _teacher_spec(outlook: Outlook, number: int, device: str, threads: int, folder: Path) -> TeacherSpec:
+    manifest, teacher = outlook.request.manifest, outlook.teachers[number]
+    kind = manifest.runtime.signal_cache
+    cache = None if kind == "off" else CacheSettings(kind, 2**40, folder / "signals")
+    dreams_only, truncation = number not in outlook.speakers, truncation_of(manifest, teacher)
+    wire, dtype = manifest.runtime.wire, manifest.student.dtype
+    return TeacherSpec(teacher, number, wire, dtype, dreams_only, device, threads, truncation, cache)
+
+
+def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Signal]]:
+    """Seconds with and without the cache, and what it said."""
+    teacher = Teacher(spec)
+    cache, teacher.cache = teacher.cache, None
+    reading, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
+    if cache is None:
+        return Work(reading, reading), said
+    teacher.cache = cache
+    recalling, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
+    return Work(reading, recalling), said
+
+
+def _student(
+    outlook: Outlook,
+    device: str,
+    threads: int,
+    folder: Path,
+    batches: Sequence[Batch],
+    said: dict[int, list[Signal]],
+) -> list[float]:
+    """Seconds of each of the first steps; the first one warms up."""
+    manifest = outlook.request.manifest
+    elements = loss_elements(outlook.batches, manifest.training_params.steps, outlook.start)
+    where = folder / "run"
+    name = str(outlook.request.child)
+    trainer = Trainer(TrainingSpec(manifest, outlook.start, outlook.teachers, where, name, device, threads, elements))
+    return [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Do it once to warm up, then time it; mean seconds, and what it gave."""
+    result = work()
+    began = time.perf_counter()
+    for _ in range(REPEATS):
+        result = work()
+    return (time.perf_counter() - began) / REPEATS, result
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Threads and random numbers of this process are afterwards what they were."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,78 @@
+"""What ``ladder plan`` says beforehand is what the run shows afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def planned(toy: Any, path: Path, *options: str) -> dict[str, Any]:
+    """In a process of its own, as people call it; memory is measured there."""
+    command = [sys.executable, "-m", "ladder", "plan", str(path), "--home", str(toy.home), "--json", *options]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert shown.returncode == 0, shown.stderr
+    (plan,) = json.loads(shown.stdout)
+    return plan
+
+
+def left_by_runs(toy: Any) -> list[Path]:
+    """Everything in the home but the copies of generations, which every verb that reads one makes."""
+    return sorted(path for path in toy.home.rglob("*") if "generations" not in path.parts)
+
+
+def distillation(toy: Any, **sections: Any) -> Path:
+    """The fourth generation, whose teachers both speak."""
+    return toy.manifest(
+        3, "teacher_student_distillation", parent=2, request={"grandparent_gen": "Toy-G001"}, **sections
+    )
+
+
+@pytest.mark.parametrize("runtime", [{}, {"wire": "topk", "top_k": 9, "signal_cache": "memory"}])
+def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[str, Any]) -> None:
+    toy = copy_of()
+    path = distillation(toy, training_params={"steps": 20}, runtime=runtime)
+    before = left_by_runs(toy)
+    price = planned(toy, path, "--probe")["price"]
+    assert price["dreams"] == "estimated" and price["timing"] == "probe"
+    assert left_by_runs(toy) == before, "a plan leaves no trace"
+    (outcome,) = toy.evolve(path)
+    assert outcome.verdict == "PROMOTED", outcome.detail
+    (notes,) = (toy.home / "runs" / "Toy-G003").glob("*/run.json")
+    usage = json.loads(notes.read_text())["usage"]
+    assert price["wire_bytes"] == pytest.approx(usage["wire_bytes"], rel=0.2)
+    assert price["cache_bytes"] == pytest.approx(usage["cache_bytes"], rel=0.2)
+    assert price["memory_bytes"] == pytest.approx(usage["memory_bytes"], rel=0.2)
+    # Other work on this machine can slow either down, so only the order of magnitude is sure.
+    shown = (usage["step_seconds"] + usage["waited_seconds"]) / usage["steps"]
+    assert shown / 20 < price["step_seconds"] < 20 * shown
+
+
+def test_the_run_logs_what_each_step_took(copy_of: Callable[[], Any]) -> None:
+    toy = copy_of()
+    toy.evolve(distillation(toy))
+    (notes,) = (toy.home / "runs" / "Toy-G003").glob("*/run.json")
+    content = json.loads(notes.read_text())
+    client = toy.registry.store.client
+    history = client.get_metric_history(content["mlflow_run"], "perf/wire_bytes")
+    assert len(history) == 6 and sum(metric.value for metric in history) == content["usage"]["wire_bytes"] > 0
+    final = client.get_run(content["mlflow_run"]).data.metrics
+    assert final["perf/total_wire_bytes"] == content["usage"]["wire_bytes"]
+    assert final["perf/total_cache_bytes"] == content["usage"]["cache_bytes"] > 0
+    assert final["perf/peak_memory_bytes"] == sum(content["usage"]["memory_bytes"].values())
+    assert {"perf/seconds", "perf/waited", "perf/cache_hit_share"} <= final.keys()
+
+
+def test_a_probe_needs_the_parent(toy: Any) -> None:
+    genesis, child = toy.manifest(0, "pretraining"), toy.manifest(1, "continual_pretraining", parent=0)
+    assert planned(toy, genesis, "--probe")["price"]["timing"] == "probe"
+    assert planned(toy, child)["price"] is None
+    command = [sys.executable, "-m", "ladder", "plan", str(child), "--home", str(toy.home), "--probe"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert refused.returncode == 2 and "Toy-G000 first, or plan without --probe" in refused.stderr
+    assert not toy.home.exists()
