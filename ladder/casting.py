@@ -49,7 +49,7 @@ def cast_of(run: Run, work: Workshop) -> Cast:
     """
     manifest, machine = run.request.manifest, work.session.machine
     slots, numbers = work.session.slots(manifest.runtime.devices), hosted(run)
-    shared = sharing_of(run, slots, machine)
+    shared = sharing_of(manifest, run.ancestry, run.folders, slots, machine)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
     count = threads(manifest.runtime, machine, len(numbers) - len(stacks))
     hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}

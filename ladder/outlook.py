@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from ladder.ancestry import lineage_of
+from ladder.ancestry import Ancestry, lineage_of
 from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, openings, read_dreams
 from ladder.data.examples import Encoding, encode_rows
@@ -32,6 +32,8 @@ class Outlook:
     Args:
         start: folder of the child's tokenizer; with the weights that it starts with, where the outlook is whole.
         shape: of the student.
+        ancestry: whom the child comes from.
+        folders: of all ancestors, by digest.
         teachers: folders of the teachers that speak or dream, by number.
         speakers: those of them that speak on more than their own dreams.
         batches: of the run; exact but for dreams.
@@ -41,6 +43,8 @@ class Outlook:
     request: Request
     start: Path
     shape: Shape
+    ancestry: Ancestry
+    folders: dict[str, Path]
     teachers: dict[int, Path]
     speakers: frozenset[int]
     batches: Batches
@@ -60,8 +64,9 @@ def outlook(
     if found is None:
         yield None
         return
-    line, folders = _folders(found, registry)
-    lesson = read_lesson(request, line)
+    ancestry, by_digest = _line(found, registry)
+    folders = {number: by_digest[generation.digest] for number, generation in found.items()}
+    lesson = read_lesson(request, list(by_digest.values()))
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
         method = method_of(request.manifest)
@@ -71,6 +76,8 @@ def outlook(
             request,
             start,
             _shape(request, start, folders.get(1)),
+            ancestry,
+            by_digest,
             {number: folders[number] for number in sorted(hosted)},
             frozenset(method.teachers() & hosted),
             build_batches(request, start, lesson, dreams, Path(temporary) / "tokens"),
@@ -91,12 +98,13 @@ def ancestors(request: Request, registry: Registry | None) -> dict[int, Generati
         return None
 
 
-def _folders(found: dict[int, Generation], registry: Registry | None) -> tuple[list[Path], dict[int, Path]]:
-    """Folders of the parent's line, oldest first, and of the teachers by number."""
+def _line(found: dict[int, Generation], registry: Registry | None) -> tuple[Ancestry, dict[str, Path]]:
+    """The parent's line, and the folder of each ancestor by digest, oldest first."""
     if registry is None or not found:
-        return [], {}
-    line = [registry.materialize(generation) for generation in lineage_of(found[1], registry)]
-    return line, {number: registry.materialize(generation) for number, generation in found.items()}
+        return Ancestry(None, None, ()), {}
+    line = lineage_of(found[1], registry)
+    ancestry = Ancestry(found[1], found.get(2), line)
+    return ancestry, {one.digest: registry.materialize(one) for one in (*line, *found.values())}
 
 
 def _start(request: Request, lesson: Lesson, parent: Path | None, folder: Path, *, whole: bool) -> Path:

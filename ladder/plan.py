@@ -26,6 +26,7 @@ from ladder.price import Price, price_of
 from ladder.probe import probe
 from ladder.process import resident_bytes
 from ladder.registry import Registry, open_registry
+from ladder.sharing import sharing_of
 from ladder.train.ema import start_weight
 
 EMA_WARNING = 0.01
@@ -85,10 +86,9 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
 def _plan(request: Request, registry: Registry | None, planned: set[str], home: Path, base: int, measure: bool) -> Plan:
     manifest, params = request.manifest, request.manifest.training_params
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
-    data, method, slots = data_of(request), method_of(manifest), place(manifest.runtime.devices, machine)
-    speakers = len(method.teachers() | method.dreamers())
-    count = threads(manifest.runtime, machine, speakers)
+    data, slots = data_of(request), place(manifest.runtime.devices, machine)
     decided = registry.decided(request.child, request.digest) if registry else None
+    price, count = _price(request, registry, home, base, slots, machine, measure)
     return Plan(
         child=str(request.child),
         method=manifest.evolution_request.training_method,
@@ -101,8 +101,8 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         probes=len(read_probes(request.file(data.probes))) if data.probes else 0,
         steps=params.steps,
         tokens=params.steps * params.batch_size * data.max_length,
-        teachers=speakers,
-        price=_price(request, registry, home, base, slots, machine, count, measure),
+        teachers=_speakers(request),
+        price=price,
         threads=count,
         placement=describe(slots),
         warnings=_warnings(request),
@@ -116,15 +116,23 @@ def _price(
     base: int,
     slots: dict[str, Slot],
     machine: Machine,
-    count: int,
     measure: bool,
-) -> Price | None:
+) -> tuple[Price | None, int]:
+    """The price, and the threads of each actor."""
     devices = {role: slot.device for role, slot in slots.items()}
     with outlook(request, registry, home, whole=measure) as ahead:
         if ahead is None:
-            return None
+            return None, threads(request.manifest.runtime, machine, _speakers(request))
+        shared = sharing_of(request.manifest, ahead.ancestry, ahead.folders, slots, machine)
+        guests = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
+        count = threads(request.manifest.runtime, machine, len(ahead.teachers) - len(guests))
         probed = probe(ahead, devices, count) if measure else None
-        return price_of(ahead, home, devices, machine.cpus, count, base, probed)
+        return price_of(ahead, home, devices, machine.cpus, count, base, probed, guests), count
+
+
+def _speakers(request: Request) -> int:
+    method = method_of(request.manifest)
+    return len(method.teachers() | method.dreamers())
 
 
 def _check_there(request: Request, registry: Registry | None) -> None:

@@ -66,7 +66,14 @@ class Price:
 
 
 def price_of(
-    ahead: Outlook, home: Path, devices: Mapping[str, str], cores: float, threads: int, base: int, probed: Probe | None
+    ahead: Outlook,
+    home: Path,
+    devices: Mapping[str, str],
+    cores: float,
+    threads: int,
+    base: int,
+    probed: Probe | None,
+    sharing: frozenset[int] = frozenset(),
 ) -> Price:
     """Price a run.
 
@@ -75,15 +82,16 @@ def price_of(
         cores: of the machine.
         threads: of each actor.
         base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
+        sharing: teachers that speak through the student's own base, in its process.
     """
     manifest, shape = ahead.request.manifest, ahead.shape
     steps, trained = manifest.training_params.steps, shape.trained(manifest.student.adapter)
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
     signals = price_signals(ahead.batches, steps, [_voice(ahead, home, number, shapes[number]) for number in shapes])
-    tensors = _tensors(ahead, shapes, signals, trained, devices)
+    tensors = _tensors(ahead, shapes, signals, trained, devices, sharing)
     on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
-    memory = by_process(resident, base, [(role,) for role in tensors])
+    memory = by_process(resident, base, _processes(tensors, sharing))
     step, start = _step(ahead, signals, cores, threads, probed)
     return Price(
         parameters=shape.parameters,
@@ -105,6 +113,18 @@ def price_of(
     )
 
 
+def _strange_heads(ahead: Outlook, shapes: Mapping[int, Shape], sharing: frozenset[int]) -> list[Shape]:
+    """The teachers of whose heads the student holds a copy: an adapter leaves it the frozen head of its parent."""
+    own = sharing | ({1} if ahead.request.manifest.student.adapter else set())
+    return [shape for number, shape in shapes.items() if number not in own]
+
+
+def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tuple[str, ...]]:
+    """The roles of each process."""
+    guests = [f"teacher{number}" for number in sorted(sharing)]
+    return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
+
+
 def _voice(ahead: Outlook, home: Path, number: int, shape: Shape) -> Voice:
     """A teacher as a source of bytes, with what earlier runs have left in its cache."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
@@ -123,21 +143,27 @@ def _voice(ahead: Outlook, home: Path, number: int, shape: Shape) -> Voice:
 
 
 def _tensors(
-    ahead: Outlook, shapes: Mapping[int, Shape], signals: SignalPrice, trained: int, devices: Mapping[str, str]
+    ahead: Outlook,
+    shapes: Mapping[int, Shape],
+    signals: SignalPrice,
+    trained: int,
+    devices: Mapping[str, str],
+    sharing: frozenset[int],
 ) -> dict[str, int]:
-    """Bytes of each role beyond the bare process."""
+    """Bytes of each role beyond the bare process. A teacher on the student's base takes turns with it, so it adds
+    nothing to its peak."""
     manifest, shape = ahead.request.manifest, ahead.shape
     runtime, size = manifest.runtime, bytes_each(manifest.student.dtype)
     load = Load(signals.grid, signals.grid_trained, signals.largest, runtime.in_flight)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
     chunk = Chunking.of(len(load_tokenizer(ahead.start)), torch.device(devices["student"])).chunk
-    ema, teachers = manifest.stabilizers.ema, list(shapes.values())
+    ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
     student = student_bytes(shape, trained, size, load, chunk, ema=ema, wire=runtime.wire, teachers=teachers)
     kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0
     return {"student": student} | {
-        f"teacher{number}": teacher_bytes(
-            one, size, load, wire=runtime.wire, dream_tokens=_dream_tokens(ahead, number), kept=kept
-        )
+        f"teacher{number}": 0
+        if number in sharing
+        else teacher_bytes(one, size, load, wire=runtime.wire, dream_tokens=_dream_tokens(ahead, number), kept=kept)
         for number, one in shapes.items()
     }
 

@@ -7,14 +7,16 @@ generation with weights of its own) every generation up to the child is a stack 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ladder.actors.placement import Machine, Slot
 from ladder.ancestry import Ancestry
 from ladder.errors import ManifestError
+from ladder.manifest.schema import Manifest
 from ladder.models.shared_base import Stack, can_share
 from ladder.registry import Generation
-from ladder.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,33 @@ class Sharing:
     teachers: dict[int, Stack]
 
 
-def sharing_of(run: Run, slots: dict[str, Slot], machine: Machine) -> Sharing | None:
+def sharing_of(
+    manifest: Manifest,
+    ancestry: Ancestry,
+    folders: Mapping[str, Path],
+    slots: Mapping[str, Slot],
+    machine: Machine,
+) -> Sharing | None:
     """The stacks of a run, or None where student and teachers have models of their own.
+
+    Args:
+        folders: of the ancestors, by digest.
 
     Raises:
         ManifestError: ``runtime.share_base: on`` where nothing can be shared.
     """
-    wanted, why_not = run.request.manifest.runtime.share_base, _obstacle(run)
+    wanted, why_not = manifest.runtime.share_base, _obstacle(manifest, ancestry)
     if wanted == "on" and why_not:
         raise ManifestError(f"on, but {why_not}", where="runtime.share_base", remedy="write auto")
     if why_not or wanted == "off" or (wanted == "auto" and not _one_device(slots, machine)):
         return None
-    parent = run.ancestry.parent
+    parent = ancestry.parent
     assert parent is not None
-    line = _adapters(run.ancestry)
-    adapters = tuple(run.folders[one.digest] / "adapter" for one in line)
+    line = _adapters(ancestry)
+    adapters = tuple(folders[one.digest] / "adapter" for one in line)
     if not all(can_share(adapter) for adapter in adapters):
         line, adapters = (), ()
-    base = run.folders[line[0].parent if line and line[0].parent else parent.digest]
+    base = folders[line[0].parent if line and line[0].parent else parent.digest]
     stacks = {1: Stack(base, adapters)}
     if line:
         stacks[2] = Stack(base)
@@ -64,20 +75,19 @@ def _adapters(ancestry: Ancestry) -> tuple[Generation, ...]:
     return line if all(one.base_digest is not None and one.base_digest == one.parent for one in line) else ()
 
 
-def _obstacle(run: Run) -> str | None:
+def _obstacle(manifest: Manifest, ancestry: Ancestry) -> str | None:
     """Why nothing can be shared; None if something can."""
-    manifest = run.request.manifest
     lora = manifest.student.adapter
     if lora is None:
         return "student.adapter is missing: a child that trains all weights needs a model of its own"
-    if run.ancestry.parent is None:
+    if ancestry.parent is None:
         return "there is no parent to share a base with"
     if lora.base != "full":
         return f"student.adapter.base is {lora.base}: the teachers would speak through a quantised base"
     return None
 
 
-def _one_device(slots: dict[str, Slot], machine: Machine) -> bool:
+def _one_device(slots: Mapping[str, Slot], machine: Machine) -> bool:
     """Whether student and teachers would stand on one device anyway, so that a process each only costs memory."""
     devices = {slots[role].device for role in ("student", "teacher1", "teacher2")}
     return len(devices) == 1 and machine.nodes == 1 and machine.gpus <= 1

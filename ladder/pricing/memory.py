@@ -76,11 +76,8 @@ def head_gradients(shape: Shape, load: Load, *, head_trained: bool) -> int:
 
 
 def teacher_held(teacher: Shape, size: int, wire: str) -> int:
-    """What the student holds of a teacher. Weights that are stored in the type they are used in are mapped from their
-    file, whose every page the proof of the head has touched; otherwise only the head is left."""
-    if wire != "hidden":
-        return 0
-    return size * (teacher.parameters if teacher.stored == size else teacher.vocabulary * teacher.hidden)
+    """What the student holds of a teacher: its head, where hidden states are sent."""
+    return size * teacher.vocabulary * teacher.hidden if wire == "hidden" else 0
 
 
 def by_process(tensors: Mapping[str, int], base: int, groups: Iterable[Sequence[str]]) -> dict[str, int]:
@@ -93,14 +90,12 @@ def student_bytes(
     shape: Shape, trained: int, size: int, load: Load, chunk: int, *, ema: bool, wire: str, teachers: list[Shape]
 ) -> int:
     """Everything but the bare process, at the peak of a step."""
-    whole = 0 if wire == "hidden" else 3 * load.tokens * shape.vocabulary * FLOAT  # its own logits and their gradient
     return (
         training_state(shape, trained, size, ema=ema)
         + sum(teacher_held(teacher, size, wire) for teacher in teachers)
         + int(SLACK * activations(shape, load.tokens, size))
         + loss_buffers(shape.vocabulary, chunk)
         + head_gradients(shape, load, head_trained=trained == shape.parameters)
-        + whole
         + load.mapped
     )
 

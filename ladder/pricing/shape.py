@@ -26,7 +26,6 @@ class Shape:
         keys: width of all key heads together; so wide are the values, too.
         vocabulary: columns of its output head.
         parameters: each tensor of the file counted once.
-        stored: bytes of a number in its file; 4 where there is no file yet.
         matrices: name, outputs and inputs of its linear layers, embedding and head left out.
     """
 
@@ -36,7 +35,6 @@ class Shape:
     keys: int
     vocabulary: int
     parameters: int
-    stored: int = 4
     matrices: tuple[tuple[str, int, int], ...] = ()
 
     @classmethod
@@ -47,13 +45,11 @@ class Shape:
             ModelError: there are no safetensors.
         """
         sizes: dict[str, tuple[int, ...]] = {}
-        stored = 4
         for path in weight_files(folder):
             with safe_open(path, framework="pt") as tensors:
-                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-                sizes |= {name: tuple(part.get_shape()) for name, part in slices.items()}
-                stored = 2 if {part.get_dtype() for part in slices.values()} & {"BF16", "F16"} else stored
-        return cls._of(config_of(folder), sizes.items(), stored)
+                names = list(tensors.keys())
+                sizes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+        return cls._of(config_of(folder), sizes.items())
 
     @classmethod
     def of_architecture(cls, shape: Architecture, vocabulary: int) -> Shape:
@@ -61,10 +57,10 @@ class Shape:
         config = llama_config(shape, vocabulary)
         with torch.device("meta"):
             parameters = [(name, tuple(one.shape)) for name, one in LlamaForCausalLM(config).named_parameters()]
-        return cls._of(config, parameters, 4)
+        return cls._of(config, parameters)
 
     @classmethod
-    def _of(cls, config: PretrainedConfig, sizes: Iterable[tuple[str, tuple[int, ...]]], stored: int) -> Shape:
+    def _of(cls, config: PretrainedConfig, sizes: Iterable[tuple[str, tuple[int, ...]]]) -> Shape:
         text, tensors = config.get_text_config(), list(sizes)
         heads = text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -76,7 +72,6 @@ class Shape:
             keys=width * (getattr(text, "num_key_value_heads", None) or heads),
             vocabulary=text.vocab_size,
             parameters=sum(torch.Size(size).numel() for _, size in tensors),
-            stored=stored,
             matrices=tuple(inner),
         )
 

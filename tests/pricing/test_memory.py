@@ -21,7 +21,6 @@ from ladder.pricing.memory import (
 from ladder.pricing.shape import Shape
 
 TINY = Shape(layers=2, hidden=10, intermediate=30, keys=4, vocabulary=100, parameters=5000)
-HALF = Shape(layers=2, hidden=10, intermediate=30, keys=4, vocabulary=100, parameters=5000, stored=2)
 
 
 def test_training_state_by_hand() -> None:
@@ -36,14 +35,13 @@ def test_activations_by_hand() -> None:
 
 
 def test_what_a_student_holds_of_a_teacher() -> None:
-    assert teacher_held(TINY, 4, "hidden") == 4 * 5000, "mapped from the file"
-    assert teacher_held(HALF, 4, "hidden") == 4 * 100 * 10, "converted, and only the head is kept"
+    assert teacher_held(TINY, 4, "hidden") == 4 * 100 * 10
     assert teacher_held(TINY, 4, "topk") == 0
 
 
 def test_student_and_teacher_are_sums_of_their_parts() -> None:
     load = Load(tokens=7, trained=5, wire_bytes=1000, in_flight=3)
-    parts = training_state(TINY, 5000, 4, ema=True) + 2 * 20000 + int(1.7 * activations(TINY, 7, 4))
+    parts = training_state(TINY, 5000, 4, ema=True) + 2 * 4000 + int(1.7 * activations(TINY, 7, 4))
     parts += loss_buffers(100, 16) + 4 * 10 * (5 + 100) + 4 * 1000
     assert student_bytes(TINY, 5000, 4, load, 16, ema=True, wire="hidden", teachers=[TINY, TINY]) == parts
     reading = int(1.7 * 7 * 4 * (40 + 120))
