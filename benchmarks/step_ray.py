@@ -17,14 +17,15 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
     from ladder.actors.placement import threads
     from ladder.actors.session import Session, fetch
     from ladder.actors.stream import stream
+    from ladder.actors.teacher import TeacherHandle
 
     manifest = make_manifest(routing="seed", batch_size=place.shape.rows)
     with Session() as session:
         slots = session.slots(manifest.runtime.devices)
-        count = threads(manifest.runtime, session.machine, 2)
+        count = threads(manifest.runtime, session.machine)
         actors = session.start({role: slots[role] for role in ("student", "teacher1", "teacher2")})
-        teachers = {number: actors[f"teacher{number}"] for number in (1, 2)}
-        fetch([teachers[number].load.remote(place.teacher_spec(number, threads=count)) for number in (1, 2)])
+        teachers = {number: TeacherHandle(actors[f"teacher{number}"], number) for number in (1, 2)}
+        fetch([one.load(place.teacher_spec(number, threads=count)) for number, one in teachers.items()])
         group = session.group(actors["student"])
         fetch(group.prepare(place.spec("ladder-ray", manifest, threads=count)))
         done = 0

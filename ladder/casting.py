@@ -51,7 +51,7 @@ def cast_of(run: Run, work: Workshop) -> Cast:
     slots, numbers = work.session.slots(manifest.runtime.devices), hosted(run)
     shared = sharing_of(manifest, run.ancestry, run.folders, slots, machine)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
-    count = threads(manifest.runtime, machine, len(numbers) - len(stacks))
+    count = threads(manifest.runtime, machine)
     hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
     teachers = {
         number: _teacher(run, work, number, slots[hosts[number]], count, stacks.get(number)) for number in numbers

@@ -90,7 +90,7 @@ def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]
     runtime = run.request.manifest.runtime
     slot = work.session.slots(runtime.devices)["evaluator"]
     evaluator = work.session.start({"evaluator": slot})["evaluator"]
-    count = threads(runtime, work.session.machine, 0)
+    count = threads(runtime, work.session.machine)
     dtype = run.request.manifest.student.dtype
     folders = [run.candidate, *([run.teachers[1]] if run.ancestry.parent else [])]
     # The same rendered ids for everyone: the child's tokenizer and chat template ask both.

@@ -88,7 +88,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
     data, slots = data_of(request), place(manifest.runtime.devices, machine)
     decided = registry.decided(request.child, request.digest) if registry else None
-    price, count = _price(request, registry, home, base, slots, machine, measure)
+    price = _price(request, registry, home, base, slots, machine, measure)
     return Plan(
         child=str(request.child),
         method=manifest.evolution_request.training_method,
@@ -103,7 +103,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         tokens=params.steps * params.batch_size * data.max_length,
         teachers=_speakers(request),
         price=price,
-        threads=count,
+        threads=threads(manifest.runtime, machine),
         placement=describe(slots),
         warnings=_warnings(request),
     )
@@ -117,17 +117,16 @@ def _price(
     slots: dict[str, Slot],
     machine: Machine,
     measure: bool,
-) -> tuple[Price | None, int]:
-    """The price, and the threads of each actor."""
+) -> Price | None:
     devices = {role: slot.device for role, slot in slots.items()}
     with outlook(request, registry, home, whole=measure) as ahead:
         if ahead is None:
-            return None, threads(request.manifest.runtime, machine, _speakers(request))
+            return None
         shared = sharing_of(request.manifest, ahead.ancestry, ahead.folders, slots, machine)
         guests = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
-        count = threads(request.manifest.runtime, machine, len(ahead.teachers) - len(guests))
+        count = threads(request.manifest.runtime, machine)
         probed = probe(ahead, devices, count) if measure else None
-        return price_of(ahead, home, devices, machine.cpus, count, base, probed, guests), count
+        return price_of(ahead, home, devices, machine.cpus, count, base, probed, guests)
 
 
 def _speakers(request: Request) -> int:

@@ -316,7 +316,7 @@ class Runtime(Section):
 
     devices: Devices = Devices()
     threads: Count | None = None
-    """Torch threads of each actor; the cores divided among student and teachers when left out."""
+    """Torch threads of each actor; all cores of its node when left out."""
     in_flight: Count = 3
     """Steps that teachers may run ahead of the student."""
     wire: Literal["hidden", "logits", "topk"] = "hidden"
