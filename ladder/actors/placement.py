@@ -53,8 +53,8 @@ def place(devices: Devices, machine: Machine) -> dict[str, Slot]:
 def threads(runtime: Runtime, machine: Machine) -> int:
     """Torch threads of each actor: the manifest's, or all cores of its node.
 
-    Cores are not divided up: the student has most of the work, and its teachers are ahead of it most of the time. On two
-    cores a step with two teachers took 7.0 s with two threads each, and 11.0 s with one.
+    Cores are not divided up: the student has most of the work, and its teachers are ahead of it most of the time. On
+    two cores a step with two teachers took 7.0 s with two threads each, and 11.0 s with one.
     """
     return runtime.threads or max(1, int(machine.cpus // machine.nodes))
 
