@@ -22,7 +22,7 @@ from benchmarks.timing import Spread, best_times, paired_rounds, ratio
 
 MAIN = ((576, 49152), (256, 32000))
 """Hidden size and vocabulary: SmolLM2's, and Llama 2's vocabulary on a narrow model."""
-OTHERS = ((256, 8192), (576, 8192), (576, 32000), (256, 49152), (256, 131072), (576, 131072))
+OTHERS = ((256, 8192), (576, 8192), (256, 49152), (256, 131072))
 FEWER = 3
 """Rounds at most of the sizes that are not the main ones."""
 

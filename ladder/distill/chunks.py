@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 64 * 2**20
-_TILE_BYTES = 4 * 2**20
+_TILE_BYTES = 8 * 2**20
 _GPU_SHARE = 0.02
 """Share of a GPU's whole memory for one buffer of a chunk."""
 
