@@ -6,7 +6,9 @@ inherit it. Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +92,12 @@ def parent(make_folder: Callable[..., Path]) -> Path:
 def grandparent(make_folder: Callable[..., Path]) -> Path:
     """Another one, with the same tokenizer. Read only."""
     return make_folder(2)
+
+
+@pytest.fixture
+def scaled(parent: Path, tmp_path: Path) -> Path:
+    """A model whose config names a logit scale that the model does not apply: its logits are the parent's."""
+    folder = Path(shutil.copytree(parent, tmp_path / "scaled"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
+    return folder

@@ -41,11 +41,8 @@ def normalized(entropy_N: Tensor, size: int) -> Tensor:
     return (1 - entropy_N / math.log(size)).clamp(0.0, 1.0)
 
 
-CONFIDENCES: dict[str, Callable[[Tensor], Tensor]] = {"top1": top1, "entropy": normalized_entropy_confidence}
-"""The words of ``training_params.confidence``."""
-
-MEASURES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+CONFIDENCES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "top1": lambda top1_N, entropy_N, size: top1_N,
     "entropy": lambda top1_N, entropy_N, size: normalized(entropy_N, size),
 }
-"""The same words, from statistics that are known already: (top-1 probability, entropy, columns) -> [N]."""
+"""The words of ``training_params.confidence``: (top-1 probability, entropy in nats, columns) -> [N]."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ladder.distill.choice import chosen
-from ladder.distill.confidence import CONFIDENCES, MEASURES, entropy
+from ladder.distill.confidence import CONFIDENCES, entropy, top1
 from ladder.distill.divergence import jensen_shannon
 from ladder.distill.probabilities import log_probabilities
-from ladder.distill.vocabulary import IGNORE
+from ladder.distill.vocabulary import IGNORE, column_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +61,21 @@ class Voice(Protocol):
         """-ln p(y) in nats; anything where there is no label."""
 
 
+class _Statistics(NamedTuple):
+    """A voice whose whole log-probabilities are at hand."""
+
+    top1: Tensor
+    entropy: Tensor
+    surprisal: Tensor
+
+
 def evidence_of(voices: Sequence[Voice], js_N: Tensor, labels_N: Tensor, confidence: str, columns: int) -> Evidence:
     """Evidence from the statistics of one or two teachers, for V = ``columns``.
 
     Raises:
         LadderError: no confidence of that name, or fewer than two columns.
     """
-    gold_N, measure = labels_N != IGNORE, chosen(MEASURES, confidence, "training_params.confidence")
+    gold_N, measure = labels_N != IGNORE, chosen(CONFIDENCES, confidence, "training_params.confidence")
     first, second = voices[0], voices[-1]
     return Evidence(
         confidence1=measure(first.top1, first.entropy, columns),
@@ -100,21 +108,10 @@ def gather_evidence(
     Raises:
         LadderError: no confidence of that name.
     """
-    measure = chosen(CONFIDENCES, confidence, "training_params.confidence")
-    log_p1_NV = log_probabilities(teacher1_NV)
-    log_p2_NV = log_p1_NV if teacher2_NV is None else log_probabilities(teacher2_NV)
-    confidence1, surprisal1, entropy1 = _figures(log_p1_NV, labels_N, measure)
-    confidence2, surprisal2, entropy2 = _figures(log_p2_NV, labels_N, measure)
-    return Evidence(
-        confidence1=confidence1,
-        confidence2=confidence2,
-        js=torch.zeros_like(confidence1) if teacher2_NV is None else jensen_shannon(log_p1_NV, log_p2_NV),
-        surprisal1=surprisal1,
-        surprisal2=surprisal2,
-        entropy1=entropy1,
-        entropy2=entropy2,
-        single_teacher=teacher2_NV is None,
-    )
+    logs = [log_probabilities(logits_NV) for logits_NV in (teacher1_NV, teacher2_NV) if logits_NV is not None]
+    voices = [_statistics(log_p_NV, labels_N) for log_p_NV in logs]
+    js_N = jensen_shannon(logs[0], logs[1]) if len(logs) == 2 else torch.zeros_like(voices[0].top1)
+    return evidence_of(voices, js_N, labels_N, confidence, teacher1_NV.shape[-1])
 
 
 def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:
@@ -141,8 +138,6 @@ def row_means(values: Sequence[Tensor], row_N: Tensor) -> list[Tensor]:
     return [mean(value_N) for value_N in values]
 
 
-def _figures(log_p_NV: Tensor, labels_N: Tensor, measure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    gold_N = labels_N != IGNORE
-    columns_N1 = labels_N.long().where(gold_N, 0).unsqueeze(-1)
-    surprisal_N = -log_p_NV.gather(-1, columns_N1).squeeze(-1)
-    return measure(log_p_NV), surprisal_N.where(gold_N, 0.0), entropy(log_p_NV)
+def _statistics(log_p_NV: Tensor, labels_N: Tensor) -> _Statistics:
+    surprisal_N = -log_p_NV.gather(-1, column_of(labels_N).unsqueeze(-1)).squeeze(-1)
+    return _Statistics(top1(log_p_NV), entropy(log_p_NV), surprisal_N)

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor
 
 from ladder.distill.compiled import compiled
 from ladder.distill.objective import Objective
-from ladder.distill.tile import Figures, Terms, Weights, figures, student_gradient
-
-
-class FiguresKernel(Protocol):
-    """:func:`ladder.distill.tile.figures` at the objective's temperature."""
-
-    def __call__(self, logits: Sequence[Tensor], labels_n: Tensor) -> tuple[list[Figures], Tensor]: ...
-
-
-class GradientKernel(Protocol):
-    """:func:`ladder.distill.tile.student_gradient` for the objective."""
-
-    def __call__(
-        self,
-        student_nV: Tensor,
-        teachers: Sequence[tuple[Tensor, Figures]],
-        shares: Sequence[Tensor],
-        labels_n: Tensor,
-        weights: Weights,
-        out_nV: Tensor,
-        scale: float,
-        cap: float | None,
-    ) -> Terms: ...
+from ladder.distill.tile import Figures, Terms, figures, student_gradient
 
 
 @dataclass(frozen=True)
 class Kernels:
     """What a tile goes through."""
 
-    figures: FiguresKernel
-    gradient: GradientKernel
+    figures: Callable[[Sequence[Tensor], Tensor], tuple[list[Figures], Tensor]]
+    """:func:`ladder.distill.tile.figures` at the objective's temperature."""
+    gradient: Callable[..., Terms]
+    """:func:`ladder.distill.tile.student_gradient` for the objective, with its other arguments."""
 
 
 @cache
@@ -51,17 +31,8 @@ def kernels_of(objective: Objective, compile: bool) -> Kernels:
     def figures_kernel(logits: Sequence[Tensor], labels_n: Tensor) -> tuple[list[Figures], Tensor]:
         return figures(logits, labels_n, objective.temperature)
 
-    def gradient_kernel(
-        student_nV: Tensor,
-        teachers: Sequence[tuple[Tensor, Figures]],
-        shares: Sequence[Tensor],
-        labels_n: Tensor,
-        weights: Weights,
-        out_nV: Tensor,
-        scale: float,
-        cap: float | None,
-    ) -> Terms:
-        return student_gradient(student_nV, teachers, shares, labels_n, weights, out_nV, objective, scale, cap)
+    def gradient_kernel(*given: Any) -> Terms:
+        return student_gradient(objective, *given)
 
     if not compile:
         return Kernels(figures_kernel, gradient_kernel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -35,8 +36,9 @@ class Recipe:
     compile: bool = False
     chunking: Chunking | None = None
 
+    @cached_property
     def columns(self) -> Columns:
-        """The columns that take part, of a head without padding.
+        """The columns that take part, of a head without padding. Made once, with the index of its ids.
 
         Raises:
             ManifestError: a taboo id that the tokenizer does not have, or fewer than two columns left.
@@ -58,4 +60,4 @@ class Recipe:
     ) -> Evidence:
         """Figures of a tile in the form that routing reads; what a teacher knows exactly replaces what was computed."""
         voices: list[Voice] = [source.known(rows_n) or one for one, source in zip(found, speakers, strict=True)]
-        return evidence_of(voices, js_n, labels_n, self.settings.confidence, self.columns().size)
+        return evidence_of(voices, js_n, labels_n, self.settings.confidence, self.columns.size)

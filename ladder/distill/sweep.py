@@ -17,7 +17,8 @@ from ladder.distill.routing import route
 from ladder.distill.source import Source, Teachers, heard
 from ladder.distill.student import Student
 from ladder.distill.tile import LOWEST, Figures, subtract_labels
-from ladder.distill.tokens import Ahead, Tokens, column_of, needed
+from ladder.distill.tokens import Ahead, Tokens, needed
+from ladder.distill.vocabulary import column_of
 
 _STUDENT, _GRADIENT, _BUFFERS = 2, 3, 4
 """Buffers: teacher 1, teacher 2, the student, and the gradient of the student's logits."""
@@ -73,7 +74,7 @@ class Sweep:
         leaf = student.tensors[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
         self.recipe, self.student, self.teachers, self.tokens = recipe, student, teachers, tokens
-        self.open_N, self.routing = ahead.open_N, ahead.routing
+        self.ahead, self.routing = ahead, ahead.routing
         self.any_open = bool(ahead.open_N.any())
         self.weight_N = weight_N.to(dtype)
         self.columns_N = column_of(tokens.labels_N)
@@ -93,10 +94,9 @@ class Sweep:
 
     def _groups(self) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         """The trained tokens by which teachers must be asked: rows that ask fewer cost fewer products."""
-        needs = needed(Ahead(self.routing, self.open_N), self.teachers, self.recipe.objective)
-        trained_N = self.open_N | self.routing.trained_N
+        needs = needed(self.ahead, self.teachers, self.recipe.objective)
         for numbers in ((), (0,), (1,), (0, 1)):
-            rows_N = trained_N
+            rows_N = self.ahead.trained_N
             for number, needs_N in enumerate(needs):
                 rows_N = rows_N & (needs_N if number in numbers else ~needs_N)
             if rows_N.any():
@@ -121,7 +121,7 @@ class Sweep:
         if self.any_open:
             evidence = self.recipe.evidence(found, js_n, speakers, rows_n, labels_n)
             decided = route(evidence, labels_n, self.recipe.settings)
-            decided = decided.where(self.open_N[rows_n], self.routing.at(rows_n))
+            decided = decided.where(self.ahead.open_N[rows_n], self.routing.at(rows_n))
             self.routing = self.routing.replaced(rows_n, decided)
         return found
 

@@ -80,13 +80,13 @@ def figures(logits: Sequence[Tensor], labels_n: Tensor, temperature: float) -> t
 
 
 def student_gradient(
+    objective: Objective,
     student_nV: Tensor,
     teachers: Sequence[tuple[Tensor, Figures]],
     shares: Sequence[Tensor],
     labels_n: Tensor,
     weights: Weights,
     out_nV: Tensor,
-    objective: Objective,
     scale: float,
     cap: float | None,
 ) -> Terms:

@@ -80,11 +80,6 @@ def closed_routes(tokens: Tokens, settings: RoutingSettings) -> Ahead:
     return Ahead(routing.where(tokens.kept_N & ~open_N, skipped(tokens.kept_N)), open_N)
 
 
-def column_of(labels_N: Tensor) -> Tensor:
-    """A column everywhere, int64 [N]: the label's, or the first where there is no label."""
-    return labels_N.long().where(labels_N != IGNORE, 0)
-
-
 def needed(ahead: Ahead, teachers: Teachers, objective: Objective) -> tuple[Tensor, Tensor]:
     """Which tokens need the logits of teacher 1 and of teacher 2, bool [N] each.
 

@@ -87,6 +87,11 @@ class Columns:
             )
 
 
+def column_of(labels_N: Tensor) -> Tensor:
+    """A column everywhere, int64 [N]: the label's, or the first where there is no label."""
+    return labels_N.long().where(labels_N != IGNORE, 0)
+
+
 def columns(head_size: int, real_size: int, taboo_ids: Iterable[int] = ()) -> Columns:
     """The columns of a head of ``head_size`` for a tokenizer of ``real_size`` ids, less the taboo ids.
 

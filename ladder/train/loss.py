@@ -58,7 +58,7 @@ class Loss:
             for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
         )
         teachers = (sources.get(1), sources.get(2))
-        tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns())
+        tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns)
         return Routed(batch, teachers, tokens, source_N, self.fused.route_ahead(tokens, teachers))
 
     def counts(self, item: Routed) -> Tensor:
@@ -79,7 +79,6 @@ def _sums(result: FusedResult, item: Routed) -> dict[str, Tensor]:
     return {
         "loss": result.total.detach(),
         **{name: getattr(losses, name).sum() for name in ("ce", "kd", "regularizer")},
-        "js": result.routing.js_N.sum(),
         "trained": kept_N.sum(),
         "taught": result.routing.trained_N.sum(),
         "tokens": torch.tensor(item.batch.tokens),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -98,15 +97,6 @@ def test_a_head_on_the_students_side_is_frozen(parent: Path) -> None:
     head = TeacherHead.load(parent, "hidden", "float32", "cpu").head
     assert head is not None and not any(value.requires_grad for value in head.projection.parameters())
     assert TeacherHead.load(parent, "logits", "float32", "cpu").head is None
-
-
-@pytest.fixture
-def scaled(parent: Path, tmp_path: Path) -> Path:
-    """A model whose config names a logit scale that the model does not apply."""
-    folder = Path(shutil.copytree(parent, tmp_path / "scaled"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
-    return folder
 
 
 def test_a_teacher_whose_head_cannot_be_trusted_sends_logits_and_says_so(scaled: Path, parent: Path) -> None:

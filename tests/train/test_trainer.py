@@ -338,15 +338,6 @@ def test_a_student_must_keep_packed_rows_apart(school: Any, monkeypatch: pytest.
     assert checked == ([trainer.model] if packing else [])
 
 
-@pytest.fixture
-def scaled(parent: Path, tmp_path: Path) -> Path:
-    """A model whose config names a logit scale that the model does not apply: its logits are the parent's."""
-    folder = Path(shutil.copytree(parent, tmp_path / "scaled"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
-    return folder
-
-
 def test_without_heads_that_can_be_trusted_the_same_is_learned(school: Any, parent: Path, scaled: Path) -> None:
     """A student and a teacher that fall back to whole logits take the same step."""
     manifest = school.make_manifest()
