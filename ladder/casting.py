@@ -8,12 +8,11 @@ from pathlib import Path
 from ladder.actors.placement import Slot, threads
 from ladder.data.batches import Batches
 from ladder.lesson import loss_elements
-from ladder.methods import method_of
 from ladder.models.shared_base import Stack
 from ladder.run import Run, Workshop, hosted
 from ladder.sharing import sharing_of
 from ladder.signals.teacher import TeacherSpec
-from ladder.teaching import cache_settings, truncation_of
+from ladder.teaching import cache_settings, teacher_spec
 from ladder.train.spec import TrainingSpec
 
 
@@ -53,8 +52,18 @@ def cast_of(run: Run, work: Workshop) -> Cast:
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
     count = threads(manifest.runtime, machine)
     hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
+    cache = cache_settings(manifest.runtime, work.home)
     teachers = {
-        number: _teacher(run, work, number, slots[hosts[number]], count, stacks.get(number)) for number in numbers
+        number: teacher_spec(
+            manifest,
+            run.teachers[number],
+            number,
+            device=slots[hosts[number]].device,
+            threads=count,
+            cache=cache,
+            stack=stacks.get(number),
+        )
+        for number in numbers
     }
     return Cast(teachers, hosts, shared.student if shared else None, slots, count)
 
@@ -73,21 +82,4 @@ def student_of(run: Run, cast: Cast, start: Path, batches: Batches, headless: fr
         stack=cast.stack,
         headless=headless,
         loss_elements=loss_elements(batches, manifest.training_params.steps, start),
-    )
-
-
-def _teacher(run: Run, work: Workshop, number: int, slot: Slot, count: int, stack: Stack | None) -> TeacherSpec:
-    manifest, folder = run.request.manifest, run.teachers[number]
-    return TeacherSpec(
-        folder,
-        number,
-        manifest.runtime.wire,
-        manifest.student.dtype,
-        dreams_only=number not in method_of(manifest).teachers(),
-        device=slot.device,
-        threads=count,
-        truncation=truncation_of(manifest, folder),
-        cache=cache_settings(manifest.runtime, work.home),
-        stack=stack,
-        packing=manifest.data is not None and manifest.data.packing,
     )

@@ -19,7 +19,7 @@ from ladder.pricing.seconds import Work
 from ladder.signals.cache import CacheSettings
 from ladder.signals.teacher import Teacher, TeacherSpec
 from ladder.signals.wire import Signal
-from ladder.teaching import truncation_of
+from ladder.teaching import teacher_spec
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 
@@ -57,9 +57,12 @@ def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
     with tempfile.TemporaryDirectory(prefix="ladder-probe-") as temporary, _as_it_was():
         step = _typical(outlook)
         courier, batches = _timed(lambda: outlook.batches(step))
+        manifest, kind = outlook.request.manifest, outlook.request.manifest.runtime.signal_cache
+        cache = None if kind == "off" else CacheSettings(kind, 2**40, Path(temporary) / "signals")
         said, teachers = {}, []
-        for number in outlook.teachers:
-            spec = _teacher_spec(outlook, number, devices[f"teacher{number}"], threads, Path(temporary))
+        for number, folder in outlook.teachers.items():
+            device = devices[f"teacher{number}"]
+            spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache)
             work, said[number] = _teacher(spec, batches)
             teachers.append(work)
         seconds = _student(outlook, devices["student"], threads, Path(temporary), batches, said)
@@ -70,15 +73,6 @@ def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
 def _typical(outlook: Outlook) -> int:
     steps = range(min(SEEN, outlook.request.manifest.training_params.steps))
     return sorted(steps, key=lambda step: sum(batch.tokens for batch in outlook.batches(step)))[len(steps) // 2]
-
-
-def _teacher_spec(outlook: Outlook, number: int, device: str, threads: int, folder: Path) -> TeacherSpec:
-    manifest, teacher = outlook.request.manifest, outlook.teachers[number]
-    kind = manifest.runtime.signal_cache
-    cache = None if kind == "off" else CacheSettings(kind, 2**40, folder / "signals")
-    dreams_only, truncation = number not in outlook.speakers, truncation_of(manifest, teacher)
-    wire, dtype = manifest.runtime.wire, manifest.student.dtype
-    return TeacherSpec(teacher, number, wire, dtype, dreams_only, device, threads, truncation, cache)
 
 
 def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Signal]]:

@@ -7,9 +7,37 @@ from pathlib import Path
 from ladder.manifest.schema import Manifest, Runtime
 from ladder.methods import method_of
 from ladder.models.load import load_tokenizer
+from ladder.models.shared_base import Stack
 from ladder.signals.cache import CacheSettings
+from ladder.signals.teacher import TeacherSpec
 from ladder.signals.topk import Truncation
 from ladder.train.loss import taboo_ids
+
+
+def teacher_spec(
+    manifest: Manifest,
+    folder: Path,
+    number: int,
+    *,
+    device: str,
+    threads: int,
+    cache: CacheSettings | None,
+    stack: Stack | None = None,
+) -> TeacherSpec:
+    """What a manifest tells teacher ``number``, whose weights lie in ``folder``."""
+    return TeacherSpec(
+        folder,
+        number,
+        manifest.runtime.wire,
+        manifest.student.dtype,
+        dreams_only=number not in method_of(manifest).teachers(),
+        device=device,
+        threads=threads,
+        truncation=truncation_of(manifest, folder),
+        cache=cache,
+        stack=stack,
+        packing=manifest.data is not None and manifest.data.packing,
+    )
 
 
 def truncation_of(manifest: Manifest, folder: Path) -> Truncation | None:
