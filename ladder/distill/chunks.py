@@ -14,7 +14,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 64 * 2**20
+BUFFERS = 3
+"""[chunk, V] buffers of a pass: teacher 1, teacher 2, and the student, whose logits give way to their gradient."""
+_CHUNK_BYTES = 128 * 2**20
 _TILE_BYTES = 8 * 2**20
 _GPU_SHARE = 0.02
 """Share of a GPU's whole memory for one buffer of a chunk."""

@@ -31,7 +31,7 @@ class Factors:
         cls, routing: Routing, labels_n: Tensor, dream_n: Tensor, objective: Objective, dtype: torch.dtype
     ) -> Factors:
         """Factors of these tokens."""
-        gain_n, gold_n = routing.gain_N.to(dtype), routing.route_N == Route.GOLD
+        gain_n, gold_n = routing.gain_N.to(dtype), routing.on(Route.GOLD)
         return cls(
             examined(labels_n, routing, objective, dream_n).to(dtype),
             gain_n.where(gold_n, 0.0),

@@ -24,7 +24,7 @@ from ladder.errors import LadderError
 
 CE_ON: dict[str, Callable[[Routing], Tensor]] = {
     "gold": lambda routing: routing.trained_N,
-    "fallback": lambda routing: routing.route_N == Route.GOLD,
+    "fallback": lambda routing: routing.on(Route.GOLD),
 }
 """The words of ``training_params.ce_on``: which tokens may cost cross-entropy, bool [N], if they have a label."""
 
@@ -100,7 +100,7 @@ def token_losses(
     """
     _check(student_NV, teacher1_NV, teacher2_NV, labels_N, routing)
     student_NV = upcast(student_NV)
-    gold_N = routing.route_N == Route.GOLD
+    gold_N = routing.on(Route.GOLD)
     examined_N = examined(labels_N, routing, objective, is_dream_N)
     surprisal_N = _surprisal(student_NV, labels_N, gold_N | examined_N)
     ce_N = surprisal_N.where(examined_N, 0.0)
@@ -140,7 +140,7 @@ def _distillation(
 
 def _regularizer(student_NV: Tensor, teacher1_NV: Tensor | None, routing: Routing) -> Tensor:
     """R = (1 - JS / ln 2) KL(p_1 || p_s) at temperature 1, [N]; 0 outside BLENDED."""
-    blended_N = routing.route_N == Route.BLENDED
+    blended_N = routing.on(Route.BLENDED)
     log_p_NV = log_probabilities(_frozen(teacher1_NV, student_NV, blended_N))
     divergence_N = kl(log_p_NV, log_probabilities(_only(student_NV, blended_N)))
     return agreement(routing, student_NV.dtype) * divergence_N.where(blended_N, 0.0)
@@ -148,12 +148,12 @@ def _regularizer(student_NV: Tensor, teacher1_NV: Tensor | None, routing: Routin
 
 def agreement(routing: Routing, dtype: torch.dtype) -> Tensor:
     """1 - JS / ln 2 on BLENDED, 0 elsewhere, [N]: the weight of R before gamma."""
-    return (1 - routing.js_N.to(dtype) / LN2).where(routing.route_N == Route.BLENDED, 0.0)
+    return (1 - routing.js_N.to(dtype) / LN2).where(routing.on(Route.BLENDED), 0.0)
 
 
 def taught(routing: Routing) -> Tensor:
     """Where the target comes from a teacher, bool [N]."""
-    return routing.route_N >= Route.TEACHER1
+    return routing.route_N >= int(Route.TEACHER1)
 
 
 def _only(logits_NV: Tensor, rows_N: Tensor) -> Tensor:
@@ -182,9 +182,9 @@ def _check(
     for name, value_N in (("labels", labels_N), ("routes", routing.route_N)):
         if value_N.shape != student_NV.shape[:1]:
             raise LadderError(f"found {tuple(value_N.shape)} {name}, expected {tuple(student_NV.shape[:1])}")
-    if ((routing.route_N == Route.GOLD) & (labels_N == IGNORE)).any():
+    if (routing.on(Route.GOLD) & (labels_N == IGNORE)).any():
         raise LadderError("a token without label is routed to gold", remedy="route with the same labels")
-    taught_N, blended_N = taught(routing), routing.route_N == Route.BLENDED
+    taught_N, blended_N = taught(routing), routing.on(Route.BLENDED)
     if teacher1_NV is None and (blended_N | (taught_N & (routing.weight1_N > 0))).any():
         raise LadderError("teacher 1 is absent, and a route needs it")
     if teacher2_NV is None and (taught_N & (routing.weight1_N < 1)).any():

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import Tensor
-
 from ladder.distill.chunks import Chunking
-from ladder.distill.evidence import Evidence, Voice, evidence_of
+from ladder.distill.kernels import Kernels, kernels_of
 from ladder.distill.objective import Objective
 from ladder.distill.routing import RoutingSettings
 from ladder.distill.source import Source
 from ladder.distill.student import Student
-from ladder.distill.tile import Figures
 from ladder.distill.vocabulary import Columns, columns
 
 
@@ -45,6 +41,11 @@ class Recipe:
         """
         return columns(self.real_size, self.real_size, self.taboo_ids)
 
+    @property
+    def kernels(self) -> Kernels:
+        """What a tile goes through."""
+        return kernels_of(self.objective, self.settings, self.columns.size, self.compile)
+
     def check_heads(self, *heads: Student | Source | None) -> None:
         """Every head must have a column for each id.
 
@@ -54,10 +55,3 @@ class Recipe:
         for head in heads:
             if head is not None:
                 columns(head.head_size, self.real_size, self.taboo_ids)
-
-    def evidence(
-        self, found: Sequence[Figures], js_n: Tensor, speakers: Sequence[Source], rows_n: Tensor, labels_n: Tensor
-    ) -> Evidence:
-        """Figures of a tile in the form that routing reads; what a teacher knows exactly replaces what was computed."""
-        voices: list[Voice] = [source.known(rows_n) or one for one, source in zip(found, speakers, strict=True)]
-        return evidence_of(voices, js_n, labels_n, self.settings.confidence, self.columns.size)

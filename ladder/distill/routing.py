@@ -87,19 +87,23 @@ class Routing:
     @property
     def trained_N(self) -> Tensor:
         """Everything but SKIP, bool [N]."""
-        return self.route_N != Route.SKIP
+        return ~self.on(Route.SKIP)
 
-    def at(self, rows_n: Tensor) -> Routing:
+    def on(self, route: Route) -> Tensor:
+        """Which tokens take this route, bool [N]."""
+        return is_on(self.route_N, route)
+
+    def at(self, rows_n: Tensor | slice) -> Routing:
         """The decisions for some of the tokens."""
         return Routing(self.route_N[rows_n], self.weight1_N[rows_n], self.gain_N[rows_n], self.js_N[rows_n])
 
     def where(self, rows_N: Tensor, other: Routing) -> Routing:
-        """These decisions where ``rows_N`` holds, the other ones elsewhere."""
+        """These decisions where ``rows_N`` holds, the other ones elsewhere, in the dtype of the others."""
         return Routing(
             self.route_N.where(rows_N, other.route_N),
-            self.weight1_N.where(rows_N, other.weight1_N),
-            self.gain_N.where(rows_N, other.gain_N),
-            self.js_N.where(rows_N, other.js_N),
+            self.weight1_N.to(other.weight1_N.dtype).where(rows_N, other.weight1_N),
+            self.gain_N.to(other.gain_N.dtype).where(rows_N, other.gain_N),
+            self.js_N.to(other.js_N.dtype).where(rows_N, other.js_N),
         )
 
     def replaced(self, rows_n: Tensor, part: Routing) -> Routing:
@@ -110,6 +114,12 @@ class Routing:
             self.gain_N.index_copy(0, rows_n, part.gain_N.to(self.gain_N.dtype)),
             self.js_N.index_copy(0, rows_n, part.js_N.to(self.js_N.dtype)),
         )
+
+
+def is_on(route_N: Tensor, route: Route) -> Tensor:
+    """Which routes are this one, bool [N]. Compares with a plain number: within ``torch.compile``, a tensor compared
+    with an enum is the constant False."""
+    return route_N == int(route)
 
 
 def skipped(like_N: Tensor) -> Routing:
@@ -228,9 +238,9 @@ SURPRISES: dict[str, Callable[[Evidence, RoutingSettings], Tensor]] = {
 
 
 def _routing(route_N: Tensor, share_N: Tensor, gold_gain: float, js_N: Tensor) -> Routing:
-    weight1_N = share_N.where(route_N == Route.BLENDED, (route_N == Route.TEACHER1).to(share_N.dtype))
-    gain_N = (route_N != Route.SKIP).to(share_N.dtype)
-    return Routing(route_N, weight1_N, gain_N.masked_fill(route_N == Route.GOLD, gold_gain), js_N)
+    weight1_N = share_N.where(is_on(route_N, Route.BLENDED), is_on(route_N, Route.TEACHER1).to(share_N.dtype))
+    gain_N = (~is_on(route_N, Route.SKIP)).to(share_N.dtype)
+    return Routing(route_N, weight1_N, gain_N.masked_fill(is_on(route_N, Route.GOLD), gold_gain), js_N)
 
 
 def _with_dreams(routing: Routing, dreamer_N: Tensor) -> Routing:

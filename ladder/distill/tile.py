@@ -79,18 +79,17 @@ def figures(logits: Sequence[Tensor], labels_n: Tensor, temperature: float) -> t
     return found, _jensen_shannon(distributions)
 
 
-def student_gradient(
-    objective: Objective,
+def turn_into_gradient_(
     student_nV: Tensor,
+    objective: Objective,
     teachers: Sequence[tuple[Tensor, Figures]],
     shares: Sequence[Tensor],
     labels_n: Tensor,
     weights: Weights,
-    out_nV: Tensor,
     scale: float,
     cap: float | None,
 ) -> Terms:
-    """Terms of a tile, and in ``out_nV`` the gradient of its weighted loss with respect to the raw logits.
+    """Terms of a tile; ``student_nV`` then holds the gradient of its weighted loss with respect to the raw logits.
 
     Args:
         student_nV: logits, after scale and cap.
@@ -98,15 +97,15 @@ def student_gradient(
         shares: share [n] of each of them in the target, summing to 1 in every row.
         labels_n: a column everywhere; it counts where ``weights.ce`` is not 0.
     """
-    temperature = objective.temperature
+    temperature, label_n1 = objective.temperature, labels_n.unsqueeze(-1)
     top_n1 = student_nV.amax(-1, keepdim=True)
     shifted_nV = student_nV - top_n1
     power_nV = (shifted_nV / temperature).exp()
     unit_nV = _at_one(power_nV, shifted_nV, temperature)
     total_n1, power_total_n1 = unit_nV.sum(-1, keepdim=True), power_nV.sum(-1, keepdim=True)
-    label_n1 = student_nV.gather(-1, labels_n.unsqueeze(-1))
-    surprisal_n = (total_n1.log() + top_n1 - label_n1).squeeze(-1)
-    gradient_nV = (weights.ce.unsqueeze(-1) / total_n1) * unit_nV
+    surprisal_n = (total_n1.log() + top_n1 - student_nV.gather(-1, label_n1)).squeeze(-1)
+    is_label_nV = torch.arange(student_nV.shape[-1], device=student_nV.device) == label_n1
+    gradient_nV = weights.ce.unsqueeze(-1) * (unit_nV / total_n1 - is_label_nV.to(student_nV.dtype))
     kd_n = regularizer_n = torch.zeros_like(surprisal_n)
     if teachers:
         log_s_nV = shifted_nV / temperature - power_total_n1.log()
@@ -120,17 +119,8 @@ def student_gradient(
             teachers[0], unit_nV / total_n1, shifted_nV - total_n1.log(), temperature
         )
         gradient_nV = gradient_nV + weights.regularizer.unsqueeze(-1) * direction_nV
-    out_nV.copy_(gradient_nV * slope(student_nV, scale, cap))
+    student_nV.copy_(gradient_nV * slope(student_nV, scale, cap))
     return Terms(surprisal_n, kd_n, regularizer_n)
-
-
-def subtract_labels(
-    out_nV: Tensor, student_nV: Tensor, labels_n: Tensor, weights: Weights, scale: float, cap: float | None
-) -> None:
-    """The part of the cross-entropy's gradient that falls on the label's own column."""
-    column_n1 = labels_n.unsqueeze(-1)
-    slope_n1 = slope(student_nV.gather(-1, column_n1), scale, cap)
-    out_nV.scatter_add_(-1, column_n1, -weights.ce.unsqueeze(-1) * slope_n1)
 
 
 class _Target(NamedTuple):

@@ -45,6 +45,27 @@ class Tokens:
 
 
 @dataclass(frozen=True, eq=False)
+class Decided:
+    """Some of the tokens with what is decided about them when the student is asked. All tensors are [n]."""
+
+    labels_n: Tensor
+    """Id of the gold token, or IGNORE; int64."""
+    dream_n: Tensor
+    """Whether it is a dream."""
+    weight_n: Tensor
+    """Reduction weight, in the student's dtype."""
+    open_n: Tensor
+    """Whether the route is still open."""
+    routing: Routing
+    """Holds where ``open_n`` is False."""
+
+    def at(self, part: Tensor | slice) -> Decided:
+        return Decided(
+            self.labels_n[part], self.dream_n[part], self.weight_n[part], self.open_n[part], self.routing.at(part)
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Ahead:
     """What is decided before the student runs, so that the trained tokens of a whole step can be counted first."""
 
@@ -93,7 +114,7 @@ def needed(ahead: Ahead, teachers: Teachers, objective: Objective) -> tuple[Tens
     taught_N = taught(routing)
     first_N = taught_N & (routing.weight1_N > 0)
     if objective.gamma:
-        first_N = first_N | (routing.route_N == Route.BLENDED)
+        first_N = first_N | routing.on(Route.BLENDED)
     first_N, second_N = first_N | ahead.open_N, taught_N & (routing.weight1_N < 1)
     for number, (needs_N, speaks_N) in enumerate(zip((first_N, second_N), speaks, strict=True), 1):
         if (needs_N & ~speaks_N).any():

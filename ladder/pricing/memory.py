@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ladder.distill.chunks import BUFFERS
 from ladder.pricing.shape import Shape
 
 SLACK = 1.7
 """Resident bytes for each byte of activations."""
-BUFFERS = 4
-"""[chunk, V] buffers of the fused loss: two teachers, the student, its gradient."""
 GENERATION = 6
 """Copies of the last logits [rows, V] while sampling: logits, scores, softmax, draws."""
 FLOAT = 4
