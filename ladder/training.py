@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ladder.actors.dreaming import write_dreams
 from ladder.actors.session import fetch
 from ladder.actors.stream import stream
 from ladder.actors.student import StudentGroup
 from ladder.actors.teacher import TeacherHandle
 from ladder.casting import cast_of, student_of
 from ladder.data.batches import Batches
+from ladder.data.dreams import Dream
+from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
 from ladder.run import Run, Workshop
@@ -40,7 +41,8 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
     loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
-    dreams = write_dreams(run.request, run.dreams, teachers, start, lesson.replay, work.console)
+    ask, say = _dreamt_by(teachers), work.console.say
+    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson.replay, say)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
@@ -95,6 +97,11 @@ def _steps(
                     remedy="allow more minutes or plan fewer steps",
                 )
     return usage
+
+
+def _dreamt_by(teachers: Mapping[int, TeacherHandle]) -> Callable[[Sequence[Night]], list[list[Dream]]]:
+    """Teachers that dream, all that are asked at the same time."""
+    return lambda nights: fetch([teachers[night.teacher].dream(night) for night in nights])
 
 
 def _surveyed(usage: Usage, teachers: Mapping[int, TeacherHandle], actors: Mapping[str, Any]) -> Usage:

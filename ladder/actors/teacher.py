@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ladder.actors.measured import Measured
 from ladder.data.collate import Batch
-from ladder.data.dreams import Dream, Sampling
-from ladder.models.load import load_tokenizer
+from ladder.data.dreams import Dream, Night
 from ladder.models.shared_base import SharedBase, Stack
 from ladder.signals.statistics import CacheStatistics
 from ladder.signals.teacher import Teacher, TeacherSpec
@@ -53,17 +51,9 @@ class TeacherActor(Measured):
         """What the teacher says about each micro-batch of a step."""
         return [self.teachers[number].signal(batch) for batch in batches]
 
-    def dream(
-        self,
-        number: int,
-        tokenizer: Path,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seed: int,
-        answer_turn: Sequence[int],
-    ) -> list[Dream]:
+    def dream(self, night: Night) -> list[Dream]:
         """One block of dreams."""
-        return self.teachers[number].dream(load_tokenizer(tokenizer), prompts, sampling, seed, answer_turn)
+        return self.teachers[night.teacher].dream(night)
 
     def digest(self, number: int) -> str:
         """Digest of the tensors in memory now."""
@@ -100,15 +90,8 @@ class TeacherHandle:
     def signal(self, batches: Any) -> Any:
         return self.actor.signal.remote(self.number, batches)
 
-    def dream(
-        self,
-        tokenizer: Path,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seed: int,
-        answer_turn: Sequence[int],
-    ) -> Any:
-        return self.actor.dream.remote(self.number, tokenizer, prompts, sampling, seed, answer_turn)
+    def dream(self, night: Night) -> Any:
+        return self.actor.dream.remote(night)
 
     def digest(self) -> Any:
         return self.actor.digest.remote(self.number)

@@ -82,6 +82,26 @@ class Sampling:
     taboo_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Night:
+    """What a dreamer is asked for: one block of dreams.
+
+    Args:
+        teacher: who dreams, 1 or 2.
+        tokenizer: the folder of the child's tokenizer.
+        prompts: openings to draw from.
+        seed: of this block alone.
+        turn: see ``write_block``.
+    """
+
+    teacher: int
+    tokenizer: Path
+    prompts: Sequence[Sequence[int]]
+    sampling: Sampling
+    seed: int
+    turn: Sequence[int]
+
+
 def write_block(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,

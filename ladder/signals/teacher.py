@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from ladder.data.collate import Batch
-from ladder.data.dreams import Dream, Sampling, write_block
+from ladder.data.dreams import Dream, Night, write_block
 from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.forward import trained_hidden_states, trained_logits
-from ladder.models.load import load_model
+from ladder.models.load import load_model, load_tokenizer
 from ladder.models.packing import check_packing
 from ladder.models.proof import prove
 from ladder.models.shared_base import SharedBase, Stack, Voice, WholeModel
@@ -98,18 +98,17 @@ class Teacher:
         """What the cache of signals did since this teacher was loaded; all zero without one."""
         return self.cache.statistics if self.cache else CacheStatistics()
 
-    def dream(
-        self,
-        tokenizer: PreTrainedTokenizerFast,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seed: int,
-        answer_turn: Sequence[int],
-    ) -> list[Dream]:
+    def dream(self, night: Night) -> list[Dream]:
         """Write one block of dreams."""
         with self.voice.speaking() as model:
             return write_block(
-                model, tokenizer, prompts, sampling, teacher=self.spec.number, seed=seed, answer_turn=answer_turn
+                model,
+                load_tokenizer(night.tokenizer),
+                night.prompts,
+                night.sampling,
+                teacher=self.spec.number,
+                seed=night.seed,
+                answer_turn=night.turn,
             )
 
     def digest(self) -> str:

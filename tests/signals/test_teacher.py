@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ladder.data.collate import Batch, Collation, collate
-from ladder.data.dreams import Sampling
+from ladder.data.dreams import Night, Sampling
 from ladder.data.examples import Example
 from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
@@ -150,15 +150,19 @@ def test_a_teacher_must_keep_packed_rows_apart(parent: Path, monkeypatch: pytest
     assert checked == ([teacher.voice.model] if packing else [])
 
 
-def test_dreams_name_their_dreamer(parent: Path, tokenizer: Any) -> None:
+def night(folder: Path, seed: int) -> Night:
+    return Night(1, folder, [[1]], Sampling(1.0, 4), seed, ())
+
+
+def test_dreams_name_their_dreamer(parent: Path) -> None:
     first, second = (Teacher(spec(parent, number, "hidden")) for number in (1, 2))
-    one, other = (each.dream(tokenizer, [[1]], Sampling(1.0, 4), 3, ()) for each in (first, second))
+    one, other = (each.dream(night(parent, 3)) for each in (first, second))
     assert {dream.teacher for dream in one} == {1} and {dream.teacher for dream in other} == {2}
     assert [dream.ids for dream in one] == [dream.ids for dream in other]
-    assert [d.ids for d in first.dream(tokenizer, [[1]], Sampling(1.0, 4), 4, ())] != [d.ids for d in one]
+    assert [d.ids for d in first.dream(night(parent, 4))] != [d.ids for d in one]
 
 
-def test_different_teachers_dream_differently(make_folder: Callable[..., Path], parent: Path, tokenizer: Any) -> None:
+def test_different_teachers_dream_differently(make_folder: Callable[..., Path], parent: Path) -> None:
     teachers = [Teacher(spec(folder, 1, "hidden")) for folder in (parent, make_folder(9))]
-    one, other = ([d.ids for d in each.dream(tokenizer, [[1]], Sampling(1.0, 4), 3, ())] for each in teachers)
+    one, other = ([d.ids for d in each.dream(night(parent, 3))] for each in teachers)
     assert sum(a == b for a, b in zip(one, other, strict=True)) < 5
