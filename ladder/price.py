@@ -156,7 +156,10 @@ def _tensors(
     runtime, size = manifest.runtime, bytes_each(manifest.student.dtype)
     load = Load(signals.grid, signals.grid_trained, signals.largest, runtime.in_flight)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
-    chunk = Chunking.of(len(load_tokenizer(ahead.start)), torch.device(devices["student"])).chunk
+    device = torch.device(devices["student"])
+    chunking = Chunking.of(len(load_tokenizer(ahead.start)), device)
+    # Memory of a CPU that was never written to takes no place.
+    chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
     ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
     student = student_bytes(shape, trained, size, load, chunk, ema=ema, wire=runtime.wire, teachers=teachers)
     kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0

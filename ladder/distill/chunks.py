@@ -40,6 +40,10 @@ class Chunking:
         chunk = _between(128, _CHUNK_BYTES // row, 1024)
         return cls(chunk, _between(1, _TILE_BYTES // row, chunk))
 
+    def touched(self, tokens: int) -> int:
+        """Rows of the longest chunk that so many tokens are split into: as much of the buffers is ever touched."""
+        return -(-tokens // -(-tokens // self.chunk)) if tokens else 0
+
 
 @lru_cache(maxsize=2)
 def workspace(buffers: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
