@@ -12,15 +12,14 @@ from transformers import PreTrainedTokenizerFast
 
 from ladder.ancestry import Ancestry, lineage_of
 from ladder.data.batches import Batches
-from ladder.data.dreams import Dream, openings, read_dreams
-from ladder.data.examples import Encoding, encode_rows
+from ladder.data.dreams import Dream, read_dreams
 from ladder.errors import NotFound
 from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.load import load_tokenizer
-from ladder.pricing.dreams import stand_ins
+from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
 
@@ -136,9 +135,7 @@ def _dreams(
     if written.is_file():
         return read_dreams(written), True
     file = None if wanted.prompts in ("start", "template", "replay") else request.file(wanted.prompts)
-    begins = openings(wanted.prompts, tokenizer, lesson.replay, file)
-    rows = encode_rows(lesson.replay, tokenizer, Encoding(longest, completion_only=False))
-    guessed = stand_ins(rows, begins, wanted.count, wanted.max_new_tokens, longest, request.manifest.seeds.dreams)
+    guessed = expected(wanted, tokenizer, lesson.replay, file, longest, request.manifest.seeds.dreams)
     return [
         Dream(ids, opening, dreamers[number % len(dreamers)], "") for number, (ids, opening) in enumerate(guessed)
     ], False

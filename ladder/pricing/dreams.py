@@ -8,10 +8,38 @@ dreams can be equal, and two stand-ins are as soon as they are drawn from the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
-from ladder.data.examples import Example
+from ladder.data.dreams import answer_turn, openings
+from ladder.data.examples import Encoding, Example, encode_rows
+from ladder.data.rows import Row
+from ladder.manifest.schema import Dreams
+
+
+def expected(
+    wanted: Dreams,
+    tokenizer: PreTrainedTokenizerFast,
+    replay: Sequence[Row],
+    file: Path | None,
+    max_length: int,
+    seed: int,
+) -> list[tuple[tuple[int, ...], int]]:
+    """Ids and the length of the opening of each dream that a manifest wants.
+
+    Args:
+        replay: what the ancestors left.
+        file: of prompts, where the manifest names one.
+        max_length: of an example.
+    """
+    begins, new = openings(wanted.prompts, tokenizer, replay, file), wanted.max_new_tokens
+    if wanted.prompts == "template":
+        # A chat model asks and answers what it likes, as long as it may in both turns: rows say nothing of that.
+        return stand_ins([], begins, wanted.count, 2 * new + len(answer_turn(tokenizer)), max_length, seed)
+    rows = encode_rows(replay, tokenizer, Encoding(max_length, completion_only=False))
+    return stand_ins(rows, begins, wanted.count, new, max_length, seed)
 
 
 def stand_ins(
@@ -22,7 +50,7 @@ def stand_ins(
     Args:
         rows: the ancestors' rows, encoded; where there are none, dreams are taken to be as long as they may.
         openings: what dreams begin with; the n-th belongs to the n-th row where there are as many.
-        longest_new: ``max_new_tokens``.
+        longest_new: tokens that a dream adds to its opening, at most.
         max_length: of an example.
     """
     generator = np.random.default_rng(seed)

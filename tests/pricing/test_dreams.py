@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ladder.data.dreams import answer_turn, openings
 from ladder.data.examples import Example
-from ladder.pricing.dreams import stand_ins
+from ladder.data.rows import parse_row
+from ladder.manifest.schema import Dreams
+from ladder.pricing.dreams import expected, stand_ins
 
 ROWS = [Example((1, 5, 6, 7, 8), (True,) * 4, gold=True), Example((1, 9, 9), (True,) * 2, gold=True)]
 
@@ -21,3 +26,13 @@ def test_it_ends_where_a_dream_must() -> None:
 def test_without_rows_it_is_as_long_as_it_may_be() -> None:
     found = stand_ins([], [[1]], 5, longest_new=6, max_length=32, seed=0)
     assert {len(ids) for ids, _ in found} == {7} and len(set(found)) == 5
+
+
+def test_a_chat_models_dream_has_two_turns(tokenizer: Any) -> None:
+    """It asks and answers, each as long as it may; what its ancestors' rows look like is no measure."""
+    replay = [parse_row('{"text": "the moon"}', "a:1")]
+    (chat,) = expected(Dreams(prompts="template", count=1, max_new_tokens=9), tokenizer, replay, None, 99, 0)
+    opening = openings("template", tokenizer, [], None)[0]
+    assert chat[1] == len(opening) and len(chat[0]) == len(opening) + 9 + len(answer_turn(tokenizer)) + 9
+    (short,) = expected(Dreams(prompts="replay", count=1, max_new_tokens=9), tokenizer, replay, None, 99, 0)
+    assert len(short[0]) < 9
