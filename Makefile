@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo smollm2 test test-long lint bench clean
+.PHONY: help demo smollm2 test test-long lint bench evidence clean
 
 help:
 	@echo "make demo       a family of small models evolves on this machine"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-long  the long tests: soak, many random kills"
 	@echo "make lint       ruff, formatting, types"
 	@echo "make bench      the benchmarks"
+	@echo "make evidence   what is learned and kept over generations, against other ways; many hours, goes on where it was"
 	@echo "make clean      remove what builds and checks left behind; keeps .venv and .ladder"
 
 demo: .venv/.ready
@@ -40,6 +41,12 @@ bench: .venv/.ready
 	@test -f benchmarks/run.py || { echo "there are no benchmarks yet: benchmarks/run.py is missing" >&2; exit 1; }
 	@$(MAKE) --no-print-directory .venv/.bench
 	$(BIN)/python benchmarks/run.py
+
+evidence: .venv/.bench
+	$(BIN)/python benchmarks/continual/run.py
+	$(BIN)/python benchmarks/continual/run.py --generations 10 --methods default --seeds 0,1,2
+	$(BIN)/python benchmarks/continual/run.py --size medium --methods fine-tuning,replay,default --seeds 0,1,2
+	$(BIN)/python benchmarks/continual/report.py
 
 clean:
 	@echo "== removing build products and caches; .venv and .ladder stay"

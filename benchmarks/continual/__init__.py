@@ -1,0 +1,1 @@
+"""A ladder of generations, one domain of facts after another: what is learned, and what is kept."""

@@ -1,0 +1,185 @@
+"""One cell: a family climbs in this process, with the classes that ``ladder evolve`` hosts in actors.
+
+A child is examined as the gates would, and is the next generation's parent whatever they say: how far a bad recipe
+falls is what the comparison is about.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.continual.calibration import calibration, distinct, entropy
+from benchmarks.continual.facts import SENTENCES, Domain, domains
+from benchmarks.continual.lessons import probes, rows, write_lesson
+from benchmarks.continual.methods import METHODS, SIZES, document, genesis_document
+from ladder.data.dreams import Dream, Night
+from ladder.data.replay import replay_sample, to_jsonl
+from ladder.dreaming import write_dreams
+from ladder.gates import Answers, Exam, Sampling, decide, measure
+from ladder.gates.examine import examine
+from ladder.lesson import build_batches, loss_elements, read_lesson
+from ladder.manifest import Request
+from ladder.manifest.request import read_request
+from ladder.methods import method_of
+from ladder.models.load import load_model, load_tokenizer
+from ladder.models.save import save_folder, save_model, save_text
+from ladder.models.scratch import fresh_model, train_tokenizer
+from ladder.signals.teacher import Teacher
+from ladder.teaching import cache_settings, teacher_spec
+from ladder.train.spec import TrainingSpec
+from ladder.train.trainer import Trainer
+
+SAMPLES = Sampling(count=64, tokens=48)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run once: a method, a size, a seed, and how many generations after the genesis."""
+
+    method: str
+    size: str = "small"
+    seed: int = 0
+    generations: int = 5
+
+    @property
+    def key(self) -> str:
+        return f"{self.size}/{self.generations}/{self.method}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a generation took: seconds from the teachers' load to the candidate, and tokens through the student."""
+
+    seconds: float
+    tokens: int
+    routes: dict[str, int]
+
+
+def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
+    """Run a cell; its row, as plain data."""
+    torch.set_num_threads(threads)
+    lessons, folder = domains(cell.generations + 1), work / "cells" / cell.key
+    candidates, grown = [genesis(cell, work, threads)], []
+    for generation in range(1, cell.generations + 1):
+        place = folder / f"g{generation}"
+        written = document(METHODS[cell.method], SIZES[cell.size], cell.seed, generation)
+        request = write_request(place, written, lessons[generation])
+        cost = evolve(request, candidates, place, threads)
+        candidates.append(place / "candidate")
+        grown.append(_figures(request, candidates, lessons, cost))
+    return {"cell": asdict(cell), "threads": threads, "generations": grown}
+
+
+def genesis(cell: Cell, work: Path, threads: int) -> Path:
+    """Generation 0 of a size and seed, which all methods start from; trained once."""
+    place = work / "genesis" / f"{cell.size}-{cell.seed}"
+    if not (place / "candidate" / "ladder").is_dir():
+        request = write_request(place, genesis_document(SIZES[cell.size], cell.seed), domains(1)[0])
+        evolve(request, [], place, threads)
+    return place / "candidate"
+
+
+def write_request(place: Path, written: dict[str, Any], domain: Domain) -> Request:
+    """A manifest with its data in a folder, read as any other."""
+    write_lesson(place, domain)
+    save_text(place / "manifest.json", json.dumps(written, indent=1))
+    return read_request(place / "manifest.json")
+
+
+def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: int) -> Cost:
+    """Train one child up to its candidate folder.
+
+    Args:
+        ancestors: candidate folders, the genesis first and the parent last.
+    """
+    manifest, method = request.manifest, method_of(request.manifest)
+    folders = dict(enumerate(reversed(ancestors[-2:] if request.grandparent else ancestors[-1:]), 1))
+    lesson = read_lesson(request, ancestors)
+    start = folders.get(1, place / "start")
+    if not ancestors:
+        write_start(start, request)
+    began = time.monotonic()
+    teachers = {
+        number: Teacher(
+            teacher_spec(
+                manifest, folder, number, device="cpu", threads=threads, cache=cache_settings(manifest.runtime, place)
+            )
+        )
+        for number, folder in folders.items()
+        if number in method.teachers() | method.dreamers()
+    }
+
+    def dreamt(nights: Sequence[Night]) -> list[list[Dream]]:
+        return [teachers[night.teacher].dream(night) for night in nights]
+
+    dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, lesson.replay, lambda _: None)
+    batches = build_batches(request, start, lesson, dreams, place / "tokens")
+    spec = TrainingSpec(
+        manifest,
+        start,
+        {number: folders[number] for number in teachers},
+        place,
+        "parent",
+        threads=threads,
+        loss_elements=loss_elements(batches, manifest.training_params.steps, start),
+    )
+    trainer, tokens, routes = Trainer(spec), 0, dict[str, int]()
+    for step in range(manifest.training_params.steps):
+        made = batches(step)
+        said = {number: [teacher.signal(batch) for batch in made] for number, teacher in teachers.items()}
+        report = trainer.step(step, made, said)
+        tokens += report.tokens
+        routes = {route: routes.get(route, 0) + count for route, count in report.routes.items()}
+    trainer.finish(place / "candidate")
+    seconds = time.monotonic() - began
+    sample = replay_sample(lesson.new, manifest.stabilizers.replay_size, manifest.seeds.data)
+    save_text(place / "candidate" / "ladder" / "replay.jsonl", to_jsonl(sample))
+    return Cost(seconds, tokens, {route: count for route, count in routes.items() if count})
+
+
+def write_start(folder: Path, request: Request) -> None:
+    """Random weights, and a tokenizer that has seen every domain's words: the language is there before the facts."""
+    architecture = request.manifest.student.architecture
+    assert architecture is not None
+    texts = [row["text"] for domain in domains(len(SENTENCES)) for row in rows(domain)]
+    tokenizer = train_tokenizer(texts, architecture.vocab_size)
+    model = fresh_model(architecture, tokenizer, request.manifest.seeds.init)
+    save_folder(folder, lambda target: save_model(target, model, tokenizer))
+
+
+def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Domain], cost: Cost) -> dict[str, Any]:
+    """What the newest candidate can do, beside its parent on the same exam."""
+    generation = len(candidates) - 1
+    old, new = lessons[:generation], lessons[generation]
+    exam = Exam(
+        recall={domain.name: tuple(probes(domain)) for domain in old},
+        generalize=tuple(probes(new)),
+        decoding=request.manifest.gates.decoding,
+        sampled=SAMPLES,
+    )
+    answers: list[Answers] = [examine(folder, exam) for folder in (candidates[-1], candidates[-2])]
+    child, parent = (measure(exam, given, None) for given in answers)
+    report = decide(request.manifest.gates, child, parent, [])
+    model, tokenizer = load_model(candidates[-1]), load_tokenizer(candidates[-1])
+    asked = [probe for domain in (*old, new) for probe in probes(domain)]
+    return {
+        "generation": generation,
+        "domain": new.name,
+        "accuracy": {**child.recall_by, new.name: child.generalize},
+        "before": {**parent.recall_by, new.name: parent.generalize},
+        "promoted": report.passed,
+        "failed": list(report.failed),
+        "ece": calibration(model, tokenizer, asked, exam.decoding),
+        "entropy": entropy(model, tokenizer, asked),
+        "distinct": distinct(answers[0].sampled),
+        "seconds": round(cost.seconds, 2),
+        "tokens": cost.tokens,
+        "routes": cost.routes,
+    }

@@ -1,0 +1,108 @@
+"""``python benchmarks/continual/report.py``: the tables of ``docs/evidence.md`` and its plots, from the rows alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from benchmarks.continual.figures import COLUMNS, Row, curves, summary
+from benchmarks.continual.methods import METHODS
+from benchmarks.continual.run import ROWS, read
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables between their marks, and the plots beside the document."""
+    asked = _parser().parse_args(arguments)
+    text = asked.document.read_text(encoding="utf-8")
+    for (size, generations), rows in ladders(read(asked.rows)).items():
+        name = f"{size}-{generations}"
+        text = between(text, name, table(rows))
+        plots = asked.document.with_suffix("") / f"{name}.svg"
+        plots.parent.mkdir(parents=True, exist_ok=True)
+        draw(rows, plots)
+    asked.document.write_text(text, encoding="utf-8")
+    return 0
+
+
+def ladders(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
+    """Rows by size and number of generations; methods in the order of ``METHODS``, then seeds."""
+    order = {method: place for place, method in enumerate(METHODS)}
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (order[row["cell"]["method"]], row["cell"]["seed"])):
+        found.setdefault((row["cell"]["size"], row["cell"]["generations"]), []).append(row)
+    return found
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table: a line for each method, a mean over seeds with its interval in each cell."""
+    lines = [["method", "what it is", "seeds", *COLUMNS], ["---"] * (3 + len(COLUMNS))]
+    for method, figures in summary(rows).items():
+        seeds = next(iter(figures.values())).seeds
+        cells = [figures[name].text(digits) for name, (_, digits) in COLUMNS.items()]
+        lines.append([method, METHODS[method].says, str(seeds), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def between(text: str, name: str, body: str) -> str:
+    """The document with what stands between the marks of this name replaced.
+
+    Raises:
+        ValueError: it has no such marks.
+    """
+    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"the document has no marks {begin.strip()} and {end}")
+    before, rest = text.split(begin, 1)
+    return before + begin + body + end + rest.split(end, 1)[1]
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """A panel for each method: accuracy on each domain after each generation."""
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row["cell"]["method"], []).append(row)
+    columns = min(4, len(by_method))
+    lines = -(-len(by_method) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.1 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for panel in axes.flat[len(by_method) :]:
+        panel.set_visible(False)
+    for panel, (method, own) in zip(axes.flat, by_method.items(), strict=False):
+        _panel(panel, curves(own))
+        panel.set_title(method)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.supxlabel("generation")
+    figure.supylabel("accuracy")
+    # The same figures give the same file.
+    with rc_context({"svg.hashsalt": "ladder"}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _panel(panel: Any, found: Mapping[str, Sequence[float]]) -> None:
+    last = max(map(len, found.values()))
+    for name, values in found.items():
+        first = last - len(values) + 1
+        panel.plot(range(first, last + 1), values, marker=".", label=name)
+    panel.set_ylim(-0.05, 1.05)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--document", type=Path, default=DOCUMENT)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
