@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
-from itertools import count
 from pathlib import Path
 
-from ladder.data.dreams import BLOCK, Dream, Night, Sampling, answer_turn, block_seed, openings, read_dreams, to_jsonl
+from transformers import PreTrainedTokenizerFast
+
+from ladder.data.dreams import (
+    BLOCK,
+    Dream,
+    Night,
+    Sampling,
+    answer_turn,
+    block_seed,
+    dreams_wanted,
+    opening_kind,
+    openings,
+    read_dreams,
+    to_jsonl,
+)
 from ladder.data.rows import Row
 from ladder.errors import DataError
 from ladder.lesson import data_of
 from ladder.manifest import Request
+from ladder.manifest.paths import dream_prompts
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.load import load_tokenizer
@@ -53,19 +68,18 @@ def _dream(
     request: Request, wanted: Dreams, dreamers: Sequence[int], ask: Ask, start: Path, replay: Sequence[Row]
 ) -> list[Dream]:
     tokenizer, seeds = load_tokenizer(start), request.manifest.seeds
-    kind = wanted.prompts
-    file = None if kind in ("start", "template", "replay") else request.file(kind)
-    prompts = openings(kind, tokenizer, replay, file)
+    kind, prompts = beginnings(request, wanted, tokenizer, replay)
     turn = answer_turn(tokenizer) if kind == "template" else []
     sampling = Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(request.manifest, tokenizer))
-    blocks, longest = -(-wanted.count // BLOCK), data_of(request).max_length
+    count, longest = dreams_wanted(wanted), data_of(request).max_length
+    blocks = -(-count // BLOCK)
     dreams: list[Dream] = []
-    for block in count():
-        if len(dreams) >= wanted.count:
-            return dreams[: wanted.count]
+    for block in itertools.count():
+        if len(dreams) >= count:
+            return dreams[:count]
         if block >= BLOCKS_FACTOR * blocks:
             raise DataError(
-                f"{len(dreams)} usable dreams among {block * BLOCK * len(dreamers)}, {wanted.count} wanted",
+                f"{len(dreams)} usable dreams among {block * BLOCK * len(dreamers)}, {count} wanted",
                 where="stabilizers.dreams",
                 remedy="lower min_new_tokens, max_new_tokens or count, raise data.max_length, or choose other prompts",
             )
@@ -75,6 +89,18 @@ def _dream(
         ]
         dreams += [dream for written in ask(nights) for dream in written if _is_usable(dream, wanted, longest)]
     raise AssertionError("count() does not end")
+
+
+def beginnings(
+    request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]
+) -> tuple[str, list[list[int]]]:
+    """What the dreams of a run begin with: of which kind, and the ids.
+
+    Raises:
+        DataError: there is nothing to begin with.
+    """
+    kind, file = opening_kind(wanted.prompts, tokenizer, replay), dream_prompts(request.manifest)
+    return kind, openings(kind, tokenizer, replay, request.file(file) if file else None)
 
 
 def _is_usable(dream: Dream, wanted: Dreams, longest: int) -> bool:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data.batches import Batches
 from ladder.data.collate import Collation
+from ladder.data.context import with_readings
 from ladder.data.dreams import Dream
 from ladder.data.examples import Encoding, Example
 from ladder.data.replay import read_left_behind
@@ -18,6 +19,7 @@ from ladder.data.rows import Row, read_rows
 from ladder.data.tokens import encode_once
 from ladder.errors import DataError
 from ladder.manifest import Request
+from ladder.manifest.effective import contexts
 from ladder.manifest.schema import Data
 from ladder.methods import method_of
 from ladder.models.generation import pad_id
@@ -124,11 +126,22 @@ def build_pools(
     new = Encoding(data.max_length, data.truncation_side, method_of(request.manifest).completion_only)
     old = Encoding(data.max_length, data.truncation_side)
     pools = {
-        "new": encode_once(lesson.new, tokenizer, new, cache),
+        "new": _with_readings(request, lesson.new, encode_once(lesson.new, tokenizer, new, cache), start, new),
         "replay": encode_once(lesson.replay, tokenizer, old, cache),
         "dreams": [dream.example() for dream in dreams],
     }
     return {source: examples for source, examples in pools.items() if examples and shares[source] > 0}
+
+
+def _with_readings(
+    request: Request, rows: Sequence[Row], examples: list[Example], start: Path, encoding: Encoding
+) -> list[Example]:
+    """The new rows with what teachers read that see more than the student."""
+    told = contexts(request.manifest)
+    if not told:
+        return examples
+    longest = config_of(start).get_text_config().max_position_embeddings
+    return with_readings(rows, examples, told, load_tokenizer(start), encoding, longest)
 
 
 def loss_elements(batches: Batches, steps: int, start: Path) -> int:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from ladder.ancestry import Ancestry, lineage_of
 from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, read_dreams
+from ladder.dreaming import beginnings
 from ladder.errors import NotFound
 from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
 from ladder.manifest import Request
@@ -134,8 +135,8 @@ def _dreams(
     written = home / "runs" / str(request.child) / request.digest[:16] / "dreams.jsonl"
     if written.is_file():
         return read_dreams(written), True
-    file = None if wanted.prompts in ("start", "template", "replay") else request.file(wanted.prompts)
-    guessed = expected(wanted, tokenizer, lesson.replay, file, longest, request.manifest.seeds.dreams)
+    kind, begins = beginnings(request, wanted, tokenizer, lesson.replay)
+    guessed = expected(wanted, kind, begins, tokenizer, lesson.replay, longest, request.manifest.seeds.dreams)
     return [
         Dream(ids, opening, dreamers[number % len(dreamers)], "") for number, (ids, opening) in enumerate(guessed)
     ], False

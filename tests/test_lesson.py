@@ -9,17 +9,21 @@ from typing import Any
 import pytest
 
 from ladder.data.batches import Batches
+from ladder.errors import DataError
 from ladder.lesson import build_batches, read_lesson
 from ladder.manifest import read_request
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
 
 
-def build(folder: Path, parent: Path, rows: int, **data: Any) -> Batches:
+def build(folder: Path, parent: Path, rows: int, teachers: dict | None = None, **data: Any) -> Batches:
     lines = [json.dumps({"prompt": f"who is {n}?", "completion": " luna" * (1 + n % 5)}) for n in range(rows)]
     (folder / "rows.jsonl").write_text("\n".join(lines))
-    params = {"batch_size": 8, "accumulation": 2}
-    document = {"evolution_request": REQUEST, "training_params": params, "data": {"train": ["rows.jsonl"], **data}}
+    params, request = {"batch_size": 8, "accumulation": 2}, REQUEST
+    if teachers:
+        request = REQUEST | {"training_method": "teacher_student_distillation", "grandparent_gen": "Luna-G000"}
+    data = {"train": ["rows.jsonl"], **data}
+    document = {"evolution_request": request, "training_params": params, "data": data, "teachers": teachers or {}}
     (folder / "manifest.json").write_text(json.dumps(document))
     request = read_request(folder / "manifest.json")
     return build_batches(request, parent, read_lesson(request, []), (), folder / "tokens")
@@ -40,3 +44,20 @@ def test_many_rows_are_encoded_once(parent: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("ladder.data.tokens.encode_rows", lambda rows, *_: pytest.fail("again") if rows else [])
     assert build(tmp_path, parent, 600).pools == first
     assert list((tmp_path / "tokens").iterdir()) == [path]
+
+
+def test_a_teacher_reads_what_the_manifest_shows_it(parent: Path, tmp_path: Path) -> None:
+    """The student's ids stay as they are; with the demonstration before them the same tokens are trained."""
+    plain = build(tmp_path, parent, 8)(0)[0]
+    assert not plain.readings
+    shown = build(tmp_path, parent, 8, {"teacher2": {"context": "{completion}, so "}})(0)[0]
+    assert shown.readings.keys() == {2} and shown.read_by(1) is shown
+    assert shown.input_ids_BT.tolist() == plain.input_ids_BT.tolist()
+    told = shown.read_by(2)
+    assert told.labels_N.tolist() == shown.labels_N.tolist() and told.tokens > shown.tokens
+
+
+def test_no_more_is_shown_than_a_teacher_can_read(parent: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the teacher reads 64") as caught:
+        build(tmp_path, parent, 8, {"teacher1": {"context": "moon " * 60}})
+    assert caught.value.where.endswith("rows.jsonl:1")

@@ -25,14 +25,14 @@ class Size:
     lr: float
 
 
+def _shape(layers: int, hidden: int, heads: int) -> Section:
+    return {"layers": layers, "hidden": hidden, "heads": heads, "max_positions": 128, "vocab_size": 2048}
+
+
 SIZES = {
-    "small": Size(
-        {"layers": 3, "hidden": 96, "heads": 4, "max_positions": 128, "vocab_size": 2048}, 400, 250, 48, 2e-3
-    ),
-    "medium": Size(
-        {"layers": 4, "hidden": 160, "heads": 4, "max_positions": 128, "vocab_size": 2048}, 400, 250, 48, 2e-3
-    ),
-    "tiny": Size({"layers": 1, "hidden": 32, "heads": 2, "max_positions": 128, "vocab_size": 2048}, 4, 3, 8, 2e-3),
+    "small": Size(_shape(3, 128, 4), genesis_steps=400, steps=300, rows=48, lr=2.5e-3),
+    "medium": Size(_shape(4, 192, 6), genesis_steps=400, steps=300, rows=48, lr=2e-3),
+    "tiny": Size(_shape(1, 32, 2), genesis_steps=4, steps=3, rows=8, lr=2e-3),
 }
 """``tiny`` is for tests."""
 
@@ -119,7 +119,7 @@ def document(method: Method, size: Size, seed: int, generation: int) -> dict[str
 def _common(request: dict[str, str], size: Size, seed: int, steps: int) -> dict[str, Any]:
     return {
         "evolution_request": request,
-        "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 64},
+        "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 64, "packing": True},
         "training_params": {"steps": steps, "lr": size.lr, "batch_size": size.rows},
         "stabilizers": {"ema": True, "ema_decay": 0.98},
         "gates": {"tone": {"reference": "none"}, "decoding": {"max_new_tokens": 12, "stop": ["."]}},

@@ -5,8 +5,8 @@ Everything about the loss is indexed by the N trained tokens, not by [B, T]: onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Batch:
         dreamer_N: 0, or which teacher dreamt the token.
         example_N: which example of the batch the token belongs to.
         digests: digest of each example of the batch, by that number.
+        readings: for a teacher that sees more than the student, its reading of each example, by that number.
     """
 
     input_ids_BT: np.ndarray
@@ -51,6 +52,7 @@ class Batch:
     dreamer_N: np.ndarray
     example_N: np.ndarray
     digests: tuple[str, ...]
+    readings: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -72,10 +74,21 @@ class Batch:
         """The sequences that this teacher (1 or 2) must read, and which of the N tokens they hold.
 
         A dream needs only its own dreamer; with ``dreams_only`` the teacher has nothing to say on other text. Sequences
-        without a wanted token are left out.
+        without a wanted token are left out. Where the teacher sees more than the student, they are its own readings.
         """
         wanted_N = (self.dreamer_N == teacher) | ((self.dreamer_N == 0) & (not dreams_only))
-        return self.select(wanted_N)
+        heard, places = self.select(wanted_N)
+        return heard.read_by(teacher), places
+
+    def read_by(self, teacher: int) -> Batch:
+        """The same trained tokens as this teacher reads them, where that is more than is in the batch."""
+        if teacher not in self.readings or len(self.rows_N) == 0:
+            return self
+        numbers, first = np.unique(self.example_N, return_index=True)
+        order = numbers[np.argsort(first)]
+        sources, told = self.source_N[np.sort(first)].tolist(), [self.readings[teacher][number] for number in order]
+        # Whole examples follow one another in the N tokens, so that sequences of their own keep the order.
+        return collate(told, sources, Collation(pad_id=0, max_length=max(map(len, told))))
 
     def select(self, wanted_N: np.ndarray) -> tuple[Batch, np.ndarray]:
         """The sequences that hold a wanted token, with those tokens as the trained ones, and which of the N these are.
@@ -98,6 +111,7 @@ class Batch:
             dreamer_N=self.dreamer_N[places],
             example_N=self.example_N[places],
             digests=self.digests,
+            readings=self.readings,
         )
         return view, places
 
@@ -128,7 +142,14 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
         dreamer_N=dreamer_E[example_N],
         example_N=example_N,
         digests=tuple(example.digest for example in examples),
+        readings=_readings(examples),
     )
+
+
+def _readings(examples: Sequence[Example]) -> dict[int, tuple[Example, ...]]:
+    """What each teacher reads that sees more; an example without a reading of its own is read as it is."""
+    teachers = sorted({number for example in examples for number in example.readings})
+    return {number: tuple(example.readings.get(number, example) for example in examples) for number in teachers}
 
 
 def _layout(lengths_E: np.ndarray, collation: Collation) -> list[list[int]]:

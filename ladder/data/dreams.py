@@ -18,11 +18,13 @@ from ladder.data.examples import Example, begin_ids, chat_ids, text_ids
 from ladder.data.jsonl import read_lines
 from ladder.data.rows import Row
 from ladder.errors import DataError, ModelError
+from ladder.manifest.schema import Dreams
 from ladder.models.generation import end_ids, generation_settings, pad_id
 
 BLOCK = 64
 """Dreams written with one seed; a block is the unit that can be written again alone."""
-_OPENING_TOKENS = 4
+OPENING_TOKENS = 2
+"""Of a replayed text without a prompt. Fewer leave more to the dreamer, more keep it closer to the rows."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,23 @@ class Dream:
         return Example(self.ids, trained, gold=False, dreamer=self.teacher)
 
 
+def opening_kind(prompts: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]) -> str:
+    """What ``auto`` means for this model and these rows: ``replay``, ``start`` or ``template``; other words stay."""
+    if prompts != "auto":
+        return prompts
+    if replay:
+        return "replay"
+    return "start" if begin_ids(tokenizer) else "template"
+
+
 def openings(
     kind: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row], file: Path | None
 ) -> list[list[int]]:
-    """What dreams begin with: ``start``, ``template``, ``replay``, or the lines of a file.
+    """What dreams begin with.
+
+    Args:
+        kind: the word of ``opening_kind``, or the manifest's for a file.
+        file: of prompts, one a line.
 
     Raises:
         DataError: there is nothing to begin with.
@@ -71,6 +86,12 @@ def openings(
             remedy="use start, template, replay, or a file with one prompt a line, whichever this model has",
         )
     return [ids for ids in found if ids]
+
+
+def dreams_wanted(wanted: Dreams) -> int:
+    """How many, which ``effective`` wrote out."""
+    assert wanted.count is not None
+    return wanted.count
 
 
 @dataclass(frozen=True)
@@ -202,7 +223,7 @@ def _opening(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         case "completion" | "prompt":
             return begin_ids(tokenizer) + text_ids(tokenizer, row.fields["prompt"])
         case _:
-            return begin_ids(tokenizer) + text_ids(tokenizer, row.fields["text"])[:_OPENING_TOKENS]
+            return begin_ids(tokenizer) + text_ids(tokenizer, row.fields["text"])[:OPENING_TOKENS]
 
 
 def _around_user(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -28,6 +28,7 @@ class Example:
         gold: whether the labels are gold; on dreams and unlabelled rows they are not.
         dreamer: 0, or which teacher dreamt this row (1 or 2).
         truncated: whether the row was longer than the maximum length.
+        readings: the same row as a teacher reads it that sees more, by its number; see ``ladder.data.context``.
     """
 
     ids: tuple[int, ...]
@@ -35,6 +36,7 @@ class Example:
     gold: bool
     dreamer: int = 0
     truncated: bool = False
+    readings: Mapping[int, Example] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,7 +65,7 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, encodin
         DataError: a row leaves nothing to train on after truncation, needs a chat template that is not there, or is
             refused by the chat template.
     """
-    return [_encode(row, tokenizer, encoding) for row in rows]
+    return [encode_row(row, tokenizer, encoding) for row in rows]
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -76,7 +78,8 @@ def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
-def _encode(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
+    """Encode one row; raises as ``encode_rows``."""
     ids, trained = _parts(row, tokenizer, encoding.completion_only)
     excess = len(ids) - encoding.max_length
     if excess > 0:

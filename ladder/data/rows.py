@@ -12,6 +12,7 @@ from ladder.errors import DataError
 
 _FORMS = '{"text"}, {"prompt"}, {"prompt", "completion"} or {"messages"}'
 _KEYS = ({"text"}, {"prompt"}, {"prompt", "completion"}, {"messages"})
+_CONTEXT = "context"
 _ROLES = ("system", "user", "assistant")
 
 
@@ -20,10 +21,15 @@ class Row:
     """One row as it was read: exactly one of the four forms, and its place for messages.
 
     A ``{"prompt"}`` row has no gold label: only teachers can say something about it.
+
+    Args:
+        context: what may be shown to teachers beside the row (``teachers.*.context``), and never to the student. Not
+            left behind for descendants.
     """
 
     fields: dict[str, Any]
     where: str
+    context: str | None = None
 
     @property
     def form(self) -> str:
@@ -58,12 +64,15 @@ def parse_row(text: str, where: str) -> Row:
         DataError: it is no row.
     """
     fields = parse_object(text, where, _FORMS)
+    context = fields.pop(_CONTEXT, None)
+    if context is not None:
+        check_text(_CONTEXT, context, where)
     if set(fields) not in _KEYS:
         found = f"keys {sorted(fields)}"
         raise DataError(f"found {found}, expected {_FORMS}", where=where, remedy="remove or rename the other keys")
     for key, value in fields.items():
         _check_messages(value, where) if key == "messages" else check_text(key, value, where)
-    return Row(fields, where)
+    return Row(fields, where, context)
 
 
 def _check_messages(messages: Any, where: str) -> None:

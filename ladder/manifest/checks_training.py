@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from string import Formatter
 
-from ladder.manifest.effective import DISTILLATION, architecture, routing
+from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, Manifest
+
+CONTEXT_FIELDS = ("prompt", "completion", "text", "context")
+"""What ``teachers.*.context`` may name. Of messages, the last but one is the prompt and the last one the completion."""
 
 
 def recipe_is_for_distillation(manifest: Manifest) -> Iterator[Problem]:
@@ -161,6 +165,29 @@ def adapter_has_targets(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def contexts_are_templates(manifest: Manifest) -> Iterator[Problem]:
+    method = manifest.evolution_request.training_method
+    for number, template in contexts(manifest).items():
+        field = f"teachers.teacher{number}.context"
+        if method != DISTILLATION:
+            yield Problem(field, f"found a text, but no teacher reads rows in {method}", "leave it out")
+        elif (wrong := _wrong_field(template)) is not None:
+            known = ", ".join(f"{{{name}}}" for name in CONTEXT_FIELDS)
+            yield Problem(field, f"found {wrong}, expected any of {known}", "write a brace that is meant as one twice")
+
+
+def _wrong_field(template: str) -> str | None:
+    """The first replacement field that is not plainly a row's, or a brace that stands alone."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        return str(error)
+    for _, name, form, conversion in parts:
+        if name is not None and (name not in CONTEXT_FIELDS or form or conversion):
+            return f"{{{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}}}"
+    return None
+
+
 CHECKS = (
     recipe_is_for_distillation,
     objective_has_weight,
@@ -174,4 +201,5 @@ CHECKS = (
     heads_divide_the_width,
     rows_fit_the_positions,
     adapter_has_targets,
+    contexts_are_templates,
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Literal
 
-from ladder.manifest.schema import Architecture, Dreams, Manifest, Recipe
+from ladder.manifest.schema import Architecture, Dreams, Manifest, Recipe, TrainingParams
 
 DISTILLATION = "teacher_student_distillation"
+MOST_DREAMS = 2400
+"""Dreams that are written where a manifest does not say how many."""
 
 
 def effective(manifest: Manifest) -> Manifest:
@@ -39,13 +42,26 @@ def routing(manifest: Manifest) -> Literal["seed", "surprise"] | None:
 def dreams(manifest: Manifest) -> Dreams | Literal[False]:
     """How to dream, or False. On for a child with a parent, but for ``logit_blending_kd`` and a share of 0."""
     written = manifest.stabilizers.dreams
-    if isinstance(written, Dreams):
-        return written
     if written is None:
         has_parent = manifest.evolution_request.parent_gen is not None
-        wanted = recipe(manifest) != "logit_blending_kd" and manifest.training_params.shares.dreams > 0
-        return Dreams() if has_parent and wanted else False
-    return Dreams() if written else False
+        written = has_parent and recipe(manifest) != "logit_blending_kd" and manifest.training_params.shares.dreams > 0
+    if not written:
+        return False
+    found = written if isinstance(written, Dreams) else Dreams()
+    return found if found.count else found.model_copy(update={"count": _read_once(manifest.training_params)})
+
+
+def _read_once(params: TrainingParams) -> int:
+    """Dreams enough for each to be read once, within ``MOST_DREAMS``."""
+    shares = params.shares
+    each = params.batch_size * shares.dreams / (shares.new + shares.replay + shares.dreams)
+    return max(1, min(MOST_DREAMS, params.steps * ceil(each)))
+
+
+def contexts(manifest: Manifest) -> dict[int, str]:
+    """What teachers read before each new row, by their number; only teachers that see more than the student."""
+    teachers = {1: manifest.teachers.teacher1, 2: manifest.teachers.teacher2}
+    return {number: one.context for number, one in teachers.items() if one is not None and one.context is not None}
 
 
 def architecture(manifest: Manifest) -> Architecture | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ladder.manifest.schema import Dreams, Manifest
 
-DREAM_STARTS = ("start", "template", "replay")
+DREAM_STARTS = ("auto", "start", "template", "replay")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
@@ -16,7 +16,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
     files.append(("gates.tone.reference", None if tone.reference == "none" else tone.reference))
     files.append(("gates.tone.prompts", tone.prompts))
-    files.append(("stabilizers.dreams.prompts", _dream_prompts(manifest)))
+    files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     return [(field, path) for field, path in files if path is not None]
 
 
@@ -29,6 +29,7 @@ def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
     return [(field, path) for field, path in folders if path is not None]
 
 
-def _dream_prompts(manifest: Manifest) -> str | None:
+def dream_prompts(manifest: Manifest) -> str | None:
+    """The file that dreams begin with, where they begin with one."""
     dreams = manifest.stabilizers.dreams
     return dreams.prompts if isinstance(dreams, Dreams) and dreams.prompts not in DREAM_STARTS else None

@@ -59,6 +59,10 @@ class Teacher(Section):
     """``primary`` for teacher 1, ``stabilizing_critic`` for teacher 2."""
     path: str | None = None
     """Folder that holds this generation. It must equal the registered one, or is imported first if the name is new."""
+    context: Annotated[str, Field(min_length=1)] | None = None
+    """What this teacher reads before each new row, and the student never: a text in which ``{prompt}``,
+    ``{completion}`` and ``{text}`` stand for the row's own words (a demonstration), and ``{context}`` for the field
+    ``context`` of the row (retrieved evidence). For models that can use what they read."""
 
 
 class Teachers(Section):
@@ -192,13 +196,14 @@ class TrainingParams(Section):
 class Dreams(Section):
     """Text that a teacher writes itself and the student learns its full distribution on (generative replay)."""
 
-    count: Count = 600
-    """Rows written before training."""
+    count: Count | None = None
+    """Rows written before training; when left out, one for each time that a step reads one, at most 2,400."""
     temperature: Positive = 1.0
     max_new_tokens: Count = 48
-    prompts: str = "start"
+    prompts: str = "auto"
     """``start`` (the model's own start token), ``template`` (the opening of a user turn), ``replay`` (openings of the
-    ancestors' rows), or a text file with one prompt a line."""
+    ancestors' rows), a text file with one prompt a line, or ``auto``: ``replay`` where ancestors left rows, else
+    ``start``, or ``template`` for a model without a start token."""
     teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
     min_new_tokens: Annotated[int, Field(ge=1)] = 2
     """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""

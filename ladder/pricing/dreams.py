@@ -8,12 +8,11 @@ dreams can be equal, and two stand-ins are as soon as they are drawn from the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from ladder.data.dreams import answer_turn, openings
+from ladder.data.dreams import answer_turn, dreams_wanted
 from ladder.data.examples import Encoding, Example, encode_rows
 from ladder.data.rows import Row
 from ladder.manifest.schema import Dreams
@@ -21,25 +20,26 @@ from ladder.manifest.schema import Dreams
 
 def expected(
     wanted: Dreams,
+    kind: str,
+    begins: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerFast,
     replay: Sequence[Row],
-    file: Path | None,
     max_length: int,
     seed: int,
 ) -> list[tuple[tuple[int, ...], int]]:
     """Ids and the length of the opening of each dream that a manifest wants.
 
     Args:
+        kind: what dreams begin with (``opening_kind``), and ``begins`` the ids.
         replay: what the ancestors left.
-        file: of prompts, where the manifest names one.
         max_length: of an example.
     """
-    begins, new = openings(wanted.prompts, tokenizer, replay, file), wanted.max_new_tokens
-    if wanted.prompts == "template":
+    count, new = dreams_wanted(wanted), wanted.max_new_tokens
+    if kind == "template":
         # A chat model asks and answers what it likes, as long as it may in both turns: rows say nothing of that.
-        return stand_ins([], begins, wanted.count, 2 * new + len(answer_turn(tokenizer)), max_length, seed)
+        return stand_ins([], begins, count, 2 * new + len(answer_turn(tokenizer)), max_length, seed)
     rows = encode_rows(replay, tokenizer, Encoding(max_length, completion_only=False))
-    return stand_ins(rows, begins, wanted.count, new, max_length, seed)
+    return stand_ins(rows, begins, count, new, max_length, seed)
 
 
 def stand_ins(

@@ -12,10 +12,12 @@ import torch
 
 from ladder.data.dreams import (
     BLOCK,
+    OPENING_TOKENS,
     Dream,
     Sampling,
     answer_turn,
     block_seed,
+    opening_kind,
     openings,
     read_dreams,
     to_jsonl,
@@ -163,8 +165,18 @@ def test_openings_of_replayed_rows(tokenizer: Any) -> None:
     rows = [row(text=text), row(prompt="who is", completion=" luna"), row(prompt="who is"), row(messages=chat)]
     found = openings("replay", tokenizer, rows, None)
     start = [1, *text_ids(tokenizer, "who is")]
-    assert found[:3] == [[1, *text_ids(tokenizer, text)[:4]], start, start]
+    assert found[:3] == [[1, *text_ids(tokenizer, text)[:OPENING_TOKENS]], start, start]
     assert tokenizer.decode(found[3]) == "<|begin|>user\nwho?<|end|>\n<|begin|>assistant\n"
+
+
+def test_what_auto_begins_with(tokenizer: Any) -> None:
+    """What the ancestors left covers all that they were taught; the start token only what the model says by itself."""
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = None
+    left = [row(text="the moon")]
+    assert opening_kind("auto", tokenizer, left) == opening_kind("auto", bare, left) == "replay"
+    assert (opening_kind("auto", tokenizer, []), opening_kind("auto", bare, [])) == ("start", "template")
+    assert opening_kind("start", tokenizer, left) == "start" and opening_kind("a.txt", bare, []) == "a.txt"
 
 
 def test_nothing_to_begin_with(tokenizer: Any, tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({**PRETRAINING, "student.architecture": {"kv_heads": 3}}, "student.architecture.kv_heads", "divisor of heads 4"),
     ({**PRETRAINING, "data.max_length": 1024}, "data.max_length", "max_positions 512"),
     ({"student.adapter": {"target_modules": []}}, "student.adapter.target_modules", "all-linear"),
+    ({"teachers.teacher1": {"context": "{answer}"}}, "teachers.teacher1.context", "found {answer}, expected any of"),
+    ({"teachers.teacher1": {"context": "{text.real}"}}, "teachers.teacher1.context", "found {text.real}"),
+    ({"teachers.teacher1": {"context": "{text!r:>9}"}}, "teachers.teacher1.context", "found {text!r:>9}"),
+    ({"teachers.teacher2": {"context": "{"}}, "teachers.teacher2.context", "write a brace that is meant as one twice"),
+    ({**FINE_TUNING, "teachers.teacher1": {"context": "a"}}, "teachers.teacher1.context", "no teacher reads rows"),
     # data, gates, laws, budget
     ({"data.probes": " "}, "data.probes", "found an empty path"),
     ({"laws.allowed_sources": [""]}, "laws.allowed_sources.0", "found an empty path"),

@@ -16,18 +16,21 @@ CONTINUAL = {REQUEST + "training_method": "continual_pretraining"}
 FROM_FOLDER = {**GENESIS, REQUEST + "training_method": "supervised_fine_tuning", "student.model": "models/base"}
 BLENDING = {"training_params.method": "logit_blending_kd"}
 
+DREAMS = Dreams(count=2400)
+"""7 rows of 16 in each of 1,200 steps would be more."""
+
 MEANT = [
-    ({}, "surprise_kd", "surprise", Dreams(), True),
-    ({"training_params.method": "surprise_kd"}, "surprise_kd", "surprise", Dreams(), True),
+    ({}, "surprise_kd", "surprise", DREAMS, True),
+    ({"training_params.method": "surprise_kd"}, "surprise_kd", "surprise", DREAMS, True),
     (BLENDING, "logit_blending_kd", "seed", False, True),
     ({**BLENDING, "training_params.routing": "surprise"}, "logit_blending_kd", "surprise", False, True),
-    ({"training_params.routing": "seed"}, "surprise_kd", "seed", Dreams(), True),
-    ({**BLENDING, "stabilizers.dreams": True}, "logit_blending_kd", "seed", Dreams(), True),
+    ({"training_params.routing": "seed"}, "surprise_kd", "seed", DREAMS, True),
+    ({**BLENDING, "stabilizers.dreams": True}, "logit_blending_kd", "seed", DREAMS, True),
     ({**BLENDING, "stabilizers.dreams": {"count": 9}}, "logit_blending_kd", "seed", Dreams(count=9), True),
     ({"stabilizers.dreams": False}, "surprise_kd", "surprise", False, True),
     ({"training_params.shares": {"dreams": 0}}, "surprise_kd", "surprise", False, True),
-    ({"training_params.shares": {"replay": 0}}, "surprise_kd", "surprise", Dreams(), False),
-    (CONTINUAL, None, None, Dreams(), True),
+    ({"training_params.shares": {"replay": 0}}, "surprise_kd", "surprise", DREAMS, False),
+    (CONTINUAL, None, None, DREAMS, True),
     (PRETRAINING, None, None, False, True),
     (FROM_FOLDER, None, None, False, True),
 ]
@@ -60,3 +63,20 @@ def test_sections_are_immutable_once_read(write, change):
     manifest = load_manifest(write(change({})))
     with pytest.raises(ValueError, match="frozen"):
         manifest.training_params.lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("params", "count"),
+    [
+        ({"steps": 10, "batch_size": 10}, 40),
+        ({"steps": 10, "batch_size": 9}, 40),
+        ({"steps": 7, "batch_size": 8, "shares": {"new": 3.0, "dreams": 1.0}}, 14),
+        ({"steps": 600, "batch_size": 10}, 2400),
+        ({"steps": 601, "batch_size": 10}, 2400),
+    ],
+)
+def test_dreams_are_enough_to_read_each_once(write, change, params, count):
+    manifest = effective(load_manifest(write(change({"training_params": params}))))
+    assert manifest.stabilizers.dreams.count == count
+    written = effective(load_manifest(write(change({"training_params": params, "stabilizers.dreams": {"count": 7}}))))
+    assert written.stabilizers.dreams.count == 7

@@ -31,8 +31,8 @@ def test_without_rows_it_is_as_long_as_it_may_be() -> None:
 def test_a_chat_models_dream_has_two_turns(tokenizer: Any) -> None:
     """It asks and answers, each as long as it may; what its ancestors' rows look like is no measure."""
     replay = [parse_row('{"text": "the moon"}', "a:1")]
-    (chat,) = expected(Dreams(prompts="template", count=1, max_new_tokens=9), tokenizer, replay, None, 99, 0)
-    opening = openings("template", tokenizer, [], None)[0]
+    wanted, (opening,) = Dreams(count=1, max_new_tokens=9), openings("template", tokenizer, [], None)
+    (chat,) = expected(wanted, "template", [opening], tokenizer, replay, 99, 0)
     assert chat[1] == len(opening) and len(chat[0]) == len(opening) + 9 + len(answer_turn(tokenizer)) + 9
-    (short,) = expected(Dreams(prompts="replay", count=1, max_new_tokens=9), tokenizer, replay, None, 99, 0)
+    (short,) = expected(wanted, "start", [[1]], tokenizer, replay, 99, 0)
     assert len(short[0]) < 9
