@@ -29,6 +29,8 @@ from ladder.registry import Registry, open_registry
 from ladder.sharing import sharing_of
 from ladder.train.ema import start_weight
 
+UNLEARNED_WARNING = 0.2
+"""Share of what is new that a recipe may fail to teach before `plan --probe` says so."""
 EMA_WARNING = 0.01
 FIRST_USE = 50 * 2**20
 """Bytes that an actor takes beyond its imports: connections of Ray, the model's own code, buffers of first products."""
@@ -105,7 +107,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         price=price,
         threads=threads(manifest.runtime, machine),
         placement=describe(slots),
-        warnings=_warnings(request),
+        warnings=[*_warnings(request), *_forecast(price)],
     )
 
 
@@ -163,6 +165,16 @@ def _obstacle(request: Request, registry: Registry | None, planned: set[str]) ->
     except (Blocked, HeadMoved) as error:
         return str(error)
     return None
+
+
+def _forecast(price: Price | None) -> list[str]:
+    share = price.unlearned_share if price else None
+    if share is None or share < UNLEARNED_WARNING:
+        return []
+    return [
+        f"training_params: {share:.0%} of the new tokens that the teachers do not know will not be learned, because "
+        "their target says otherwise; use routing surprise, or raise alpha"
+    ]
 
 
 def _warnings(request: Request) -> list[str]:

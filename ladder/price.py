@@ -45,6 +45,8 @@ class Price:
         disk_bytes: most that the home grows by.
         step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
         timing: ``probe`` where a step was measured, else ``rough``.
+        unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
+            teachers' target says otherwise, 0 to 1; None without a probe, or where nothing is distilled.
     """
 
     parameters: int
@@ -63,6 +65,7 @@ class Price:
     step_seconds: float
     seconds: float
     timing: Literal["probe", "rough"]
+    unlearned_share: float | None
 
 
 def price_of(
@@ -110,6 +113,7 @@ def price_of(
         step_seconds=step,
         seconds=steps * step + start,
         timing="probe" if probed else "rough",
+        unlearned_share=probed.forecast.share if probed and probed.forecast else None,
     )
 
 

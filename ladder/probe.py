@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ladder.data.collate import Batch
+from ladder.distill.forecast import Forecast
 from ladder.lesson import loss_elements
 from ladder.outlook import Outlook
 from ladder.pricing.seconds import Work
@@ -25,6 +27,8 @@ from ladder.train.trainer import Trainer
 
 REPEATS = 3
 """Timed steps after the one that warms up. Their mean counts: what else runs here will slow the run, too."""
+LOOKED_AT = 512
+"""New tokens whose targets are compared with their labels."""
 SEEN = 50
 """Steps of which the one with the median number of tokens is taken."""
 
@@ -38,12 +42,14 @@ class Probe:
         teachers: reading the step's batch, and recalling it from a cache of the manifest's kind.
         courier: making the batch.
         start: more that the first step takes, for compiling where the loss is compiled.
+        forecast: what the recipe will not teach of the step's new tokens; None where nothing is distilled.
     """
 
     student: float
     teachers: tuple[Work, ...]
     courier: float
     start: float
+    forecast: Forecast | None
 
 
 def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
@@ -65,9 +71,11 @@ def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
             spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache)
             work, said[number] = _teacher(spec, batches)
             teachers.append(work)
-        seconds = _student(outlook, devices["student"], threads, Path(temporary), batches, said)
+        trainer = _trainer(outlook, devices["student"], threads, Path(temporary))
+        ahead = _forecast(trainer, batches, said) if outlook.speakers else None
+        seconds = [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
     mean = sum(seconds[1:]) / REPEATS
-    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean))
+    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean), ahead)
 
 
 def _typical(outlook: Outlook) -> int:
@@ -87,21 +95,22 @@ def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Si
     return Work(reading, recalling), said
 
 
-def _student(
-    outlook: Outlook,
-    device: str,
-    threads: int,
-    folder: Path,
-    batches: Sequence[Batch],
-    said: dict[int, list[Signal]],
-) -> list[float]:
-    """Seconds of each of the first steps; the first one warms up."""
-    manifest = outlook.request.manifest
+def _trainer(outlook: Outlook, device: str, threads: int, folder: Path) -> Trainer:
+    manifest, name = outlook.request.manifest, str(outlook.request.child)
     elements = loss_elements(outlook.batches, manifest.training_params.steps, outlook.start)
-    where = folder / "run"
-    name = str(outlook.request.child)
-    trainer = Trainer(TrainingSpec(manifest, outlook.start, outlook.teachers, where, name, device, threads, elements))
-    return [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
+    spec = TrainingSpec(manifest, outlook.start, outlook.teachers, folder / "run", name, device, threads, elements)
+    return Trainer(spec)
+
+
+def _forecast(trainer: Trainer, batches: Sequence[Batch], said: dict[int, list[Signal]]) -> Forecast:
+    """What the recipe will not teach, over the first ``LOOKED_AT`` new tokens of a step."""
+    found, left = Forecast(), LOOKED_AT
+    for place, batch in enumerate(batches):
+        new_N = np.flatnonzero((batch.source_N == 0) & (batch.dreamer_N == 0))[:left]
+        if len(new_N):
+            found += trainer.forecast(batch, {number: signals[place] for number, signals in said.items()}, new_N)
+        left -= len(new_N)
+    return found
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

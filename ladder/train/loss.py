@@ -12,10 +12,12 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data.batches import SOURCES
 from ladder.data.collate import Batch
 from ladder.distill import Route, reduction_weights, source_counts
+from ladder.distill.forecast import Forecast, forecast
 from ladder.distill.fused import FusedLoss, FusedResult
 from ladder.distill.source import Source, Teachers
 from ladder.distill.student import Student
 from ladder.distill.tokens import Ahead, Tokens
+from ladder.distill.vocabulary import Columns
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Manifest
 from ladder.methods import Method
@@ -71,6 +73,24 @@ class Loss:
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
         result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
         return result.total, _sums(result, item) | js_doubt(item.tokens, item.teachers, self.fused.settings)
+
+    def forecast(self, item: Routed, rows_n: Tensor) -> Forecast:
+        """What will not be learned of some tokens of a micro-batch, which are no dreams; holds a tensor [n, V] for
+        each teacher."""
+        fused, tokens = self.fused, item.tokens.at(rows_n)
+        first_nV, second_nV = (
+            None if source is None else _all_logits(source, rows_n, fused.columns) for source in item.teachers
+        )
+        if first_nV is None:
+            return Forecast()
+        labels_n = fused.columns.relabel(tokens.labels_N)
+        return forecast(first_nV, second_nV, labels_n, tokens.row_N, fused.objective, fused.settings)
+
+
+def _all_logits(source: Source, rows_n: Tensor, columns: Columns) -> Tensor:
+    """A teacher's logits of these tokens over the columns that take part."""
+    out_nV = torch.empty(len(rows_n), columns.head_size, device=rows_n.device)
+    return columns.select(source.logits(rows_n, out_nV))
 
 
 def _sums(result: FusedResult, item: Routed) -> dict[str, Tensor]:

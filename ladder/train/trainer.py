@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder.data.collate import Batch
 from ladder.distill.compiled import has_compiler
+from ladder.distill.forecast import Forecast
 from ladder.distill.student import Student, StudentLogits
 from ladder.errors import RunError
 from ladder.methods import method_of
@@ -29,7 +31,7 @@ from ladder.signals.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from ladder.train.clock import StepClock
 from ladder.train.ema import Ema
-from ladder.train.loss import Loss
+from ladder.train.loss import Loss, Routed
 from ladder.train.optimizer import adamw, dump_state, load_state
 from ladder.train.schedule import lr_factor
 from ladder.train.spec import StepReport, TrainingSpec
@@ -93,6 +95,15 @@ class Trainer:
         report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
+
+    def forecast(self, batch: Batch, said: Mapping[int, Signal], rows_n: np.ndarray) -> Forecast:
+        """What will not be learned of some of a micro-batch's tokens, whatever the student does. Changes nothing.
+
+        Args:
+            said: what each teacher says about the micro-batch.
+            rows_n: which of the N tokens, int64 [n]; none of them dreams.
+        """
+        return self.loss.forecast(self._routed(batch, said), torch.from_numpy(rows_n).to(self.model.device))
 
     def checkpoint(self) -> int:
         """Save the state after the last step; returns the number of steps done."""
@@ -169,12 +180,10 @@ class Trainer:
 
     def _backward(self, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> list[dict[str, Tensor]]:
         """Route every micro-batch, count over all of them, then accumulate the gradient of the one reduced loss."""
-        work = []
-        for place, batch in enumerate(batches):
-            sources = {
-                number: self.teachers[number].source(said[place], len(batch.rows_N)) for number, said in signals.items()
-            }
-            work.append(self.loss.routed(batch, sources, self.model.device))
+        work = [
+            self._routed(batch, {number: said[place] for number, said in signals.items()})
+            for place, batch in enumerate(batches)
+        ]
         counts_S = torch.stack([self.loss.counts(item) for item in work]).sum(0)
         sums = []
         for item in work:
@@ -182,6 +191,10 @@ class Trainer:
             total.backward()
             sums.append(parts)
         return sums
+
+    def _routed(self, batch: Batch, said: Mapping[int, Signal]) -> Routed:
+        sources = {number: self.teachers[number].source(one, len(batch.rows_N)) for number, one in said.items()}
+        return self.loss.routed(batch, sources, self.model.device)
 
     def _student(self, batch: Batch) -> Student:
         model = plain(self.model)

@@ -39,7 +39,7 @@ def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[
     path = distillation(toy, training_params={"steps": 20}, runtime=runtime)
     before = left_by_runs(toy)
     price = planned(toy, path, "--probe")["price"]
-    assert price["dreams"] == "estimated" and price["timing"] == "probe"
+    assert price["dreams"] == "estimated" and price["timing"] == "probe" and price["unlearned_share"] == 0.0
     assert left_by_runs(toy) == before, "a plan leaves no trace"
     (outcome,) = toy.evolve(path)
     assert outcome.verdict == "PROMOTED", outcome.detail
@@ -51,6 +51,16 @@ def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[
     # Other work on this machine can slow either down, so only the order of magnitude is sure.
     shown = (usage["step_seconds"] + usage["waited_seconds"]) / usage["steps"]
     assert shown / 20 < price["step_seconds"] < 20 * shown
+
+
+def test_a_recipe_that_cannot_teach_is_told_before_it_runs(copy_of: Callable[[], Any]) -> None:
+    """Both teachers are wrong about what is new, and the first sketch's routing tells the student to copy them."""
+    toy = copy_of()
+    path = distillation(toy, training_params={"steps": 20, "method": "logit_blending_kd", "alpha": 0.001})
+    plan = planned(toy, path, "--probe")
+    share = plan["price"]["unlearned_share"]
+    assert share > 0.2 and any(f"{share:.0%} of the new tokens" in warning for warning in plan["warnings"])
+    assert planned(toy, path)["price"]["unlearned_share"] is None
 
 
 def test_the_run_logs_what_each_step_took(copy_of: Callable[[], Any]) -> None:
