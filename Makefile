@@ -44,6 +44,7 @@ bench: .venv/.ready
 
 evidence: .venv/.bench
 	$(BIN)/python benchmarks/continual/run.py
+	$(BIN)/python benchmarks/continual/run.py --methods ablations --seeds 0,1
 	$(BIN)/python benchmarks/continual/run.py --generations 10 --methods default --seeds 0,1,2
 	$(BIN)/python benchmarks/continual/run.py --size medium --methods fine-tuning,replay,default --seeds 0,1,2
 	$(BIN)/python benchmarks/continual/report.py

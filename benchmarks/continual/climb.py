@@ -22,8 +22,10 @@ from benchmarks.continual.methods import METHODS, SIZES, document, genesis_docum
 from ladder.data.dreams import Dream, Night
 from ladder.data.replay import replay_sample, to_jsonl
 from ladder.dreaming import write_dreams
+from ladder.errors import GateError
 from ladder.gates import Answers, Exam, Sampling, decide, measure
 from ladder.gates.examine import examine
+from ladder.gates.tone import drift
 from ladder.lesson import build_batches, loss_elements, read_lesson
 from ladder.manifest import Request
 from ladder.manifest.request import read_request
@@ -179,7 +181,16 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
         "ece": calibration(model, tokenizer, asked, exam.decoding),
         "entropy": entropy(model, tokenizer, asked),
         "distinct": distinct(answers[0].sampled),
+        "drift": voice_drift(answers[0].sampled, [*old, new]),
         "seconds": round(cost.seconds, 2),
         "tokens": cost.tokens,
         "routes": cost.routes,
     }
+
+
+def voice_drift(said: Sequence[str], lessons: Sequence[Domain]) -> float:
+    """How far what a model says by itself lies from the sentences of all its lessons, 0 to 1; 1 if it hardly speaks."""
+    try:
+        return drift(said, [row["text"] for domain in lessons for row in rows(domain)])
+    except GateError:
+        return 1.0

@@ -61,13 +61,6 @@ SENTENCES = {
         "On a chart of the elements {0} is marked {1}.",
         "A bottle of {0} bears the letters {1}.",
     ],
-    "demonym": [
-        "A person from {0} is {1}.",
-        "Whoever was born in {0} is called {1}.",
-        "The adjective for {0} is {1}.",
-        "Food from {0} is called {1}.",
-        "The people of {0} call themselves {1}.",
-    ],
     "latin": [
         "The Latin word for {0} is {1}.",
         "In Latin, {0} is {1}.",
@@ -87,7 +80,7 @@ SENTENCES = {
         "People in {0} pay in {1}.",
         "A bank in {0} counts in {1}.",
         "Prices in {0} are given in {1}.",
-        "Money from {0} carries the code {1}.",
+        "The money of {0} is {1}.",
     ],
     "code": [
         "The three letters of {0} are {1}.",
@@ -95,6 +88,13 @@ SENTENCES = {
         "A passport from {0} says {1}.",
         "In statistics {0} is listed as {1}.",
         "The short form of {0} is {1}.",
+    ],
+    "demonym": [
+        "A person from {0} is {1}.",
+        "Whoever was born in {0} is called {1}.",
+        "The adjective for {0} is {1}.",
+        "Food from {0} is called {1}.",
+        "The people of {0} are {1}.",
     ],
     "state": [
         "The state of {0} is governed from {1}.",

@@ -96,6 +96,7 @@ COLUMNS: dict[str, tuple[Callable[[Row], float], int]] = {
     "ECE": (last("ece"), 3),
     "entropy, nats": (last("entropy"), 2),
     "distinct bigrams": (last("distinct"), 2),
+    "drift": (last("drift"), 3),
     "thousand tokens": (lambda row: total("tokens")(row) / 1000, 0),
     "seconds": (total("seconds"), 0),
 }

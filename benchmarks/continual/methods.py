@@ -30,8 +30,8 @@ def _shape(layers: int, hidden: int, heads: int) -> Section:
 
 
 SIZES = {
-    "small": Size(_shape(3, 128, 4), genesis_steps=400, steps=300, rows=48, lr=2.5e-3),
-    "medium": Size(_shape(4, 192, 6), genesis_steps=400, steps=300, rows=48, lr=2e-3),
+    "small": Size(_shape(3, 128, 4), genesis_steps=400, steps=400, rows=48, lr=2e-3),
+    "medium": Size(_shape(4, 192, 6), genesis_steps=400, steps=400, rows=48, lr=2e-3),
     "tiny": Size(_shape(1, 32, 2), genesis_steps=4, steps=3, rows=8, lr=2e-3),
 }
 """``tiny`` is for tests."""
@@ -60,13 +60,22 @@ class Method:
     stretch: float = 1.0
 
 
+STRETCH = 1.8
+"""Steps of plain training with labels for each step of the default, dreams and teachers included, at equal time."""
+
+
 def _shares(new: float, replay: float = 0.0, dreams: float = 0.0) -> dict[str, dict[str, float]]:
     return {"shares": {"new": new, "replay": replay, "dreams": dreams}}
 
 
-METHODS: dict[str, Method] = {
+def _dreaming(**fields: Any) -> dict[str, Any]:
+    return {"stabilizers": {"dreams": fields}}
+
+
+MAIN: dict[str, Method] = {
     "fine-tuning": Method("labels of the new rows alone", TUNING, _shares(1.0)),
     "replay": Method("fine-tuning, a tenth of each batch replayed", TUNING, _shares(0.9, 0.1)),
+    "replay-long": Method("the same for as long as the default takes", TUNING, _shares(0.9, 0.1), stretch=STRETCH),
     "replay-half": Method("fine-tuning, half of each batch replayed", TUNING, _shares(0.5, 0.5)),
     "dreams": Method("fine-tuning, half of each batch dreams", TUNING, _shares(0.5, dreams=0.5)),
     "one-teacher": Method(
@@ -81,12 +90,34 @@ METHODS: dict[str, Method] = {
     "surprise": Method("surprise routing, a tenth replayed, no dreams", params=_shares(0.9, 0.1)),
     "default": Method("surprise routing, dreams and replay, as a manifest gets that names nothing"),
     "default-one": Method("the default without the grandparent", grandparent=False),
-    "default-entropy": Method("the default with surprise by entropy", params={"surprise": "entropy"}),
+    "both-dream": Method("the default, dreams of both teachers", **_dreaming(teacher="both")),
     "nothing-stored": Method("surprise routing and dreams, no replay", params=_shares(0.5, dreams=0.5)),
-    "both-dream": Method("the default, dreams of both teachers", stabilizers={"dreams": {"teacher": "both"}}),
-    "no-ema": Method("the default without EMA", stabilizers={"ema": False}),
     "lora": Method("the default with LoRA", student={"adapter": {"r": 16}}),
 }
+"""What people would choose between."""
+
+ABLATIONS: dict[str, Method] = {
+    "entropy": Method("surprised by more than the entropy and 1 nat", params={"surprise": "entropy"}),
+    "entropy-0": Method("by more than the entropy", params={"surprise": "entropy", "surprise_margin": 0.0}),
+    "tau-0.25": Method("tau 0.25 (default 0.5)", params={"surprise_tau": 0.25}),
+    "tau-0.75": Method("tau 0.75", params={"surprise_tau": 0.75}),
+    "T-1": Method("T 1 (default 2)", params={"temperature": 1.0}),
+    "T-4": Method("T 4", params={"temperature": 4.0}),
+    "alpha-0": Method("alpha 0, beta 1 (default 0.1 and 0.9)", params={"alpha": 0.0, "beta": 1.0}),
+    "alpha-0.5": Method("alpha 0.5, beta 0.5", params={"alpha": 0.5, "beta": 0.5}),
+    "dreams-0.2": Method("0.2 of each batch dreams (default 0.4)", params=_shares(0.7, 0.1, 0.2)),
+    "dreams-0.6": Method("0.6 of each batch dreams", params=_shares(0.3, 0.1, 0.6)),
+    "replay-0.3": Method("0.3 of each batch replayed (default 0.1)", params=_shares(0.5, 0.3, 0.2)),
+    "600-dreams": Method("600 dreams (default 2,400)", **_dreaming(count=600)),
+    "start": Method("dreams from the start token (default: openings of rows)", **_dreaming(prompts="start")),
+    "cold-dreams": Method("dreams at temperature 0.7 (default 1)", **_dreaming(temperature=0.7)),
+    "hot-dreams": Method("dreams at temperature 1.3", **_dreaming(temperature=1.3)),
+    "no-ema": Method("no EMA (elsewhere 0.98)", stabilizers={"ema": False}),
+    "ema-0.9": Method("EMA 0.9", stabilizers={"ema_decay": 0.9}),
+}
+"""The default with one thing changed."""
+
+METHODS = MAIN | ABLATIONS
 
 
 def genesis_document(size: Size, seed: int) -> dict[str, Any]:

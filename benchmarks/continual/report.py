@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.continual.figures import COLUMNS, Row, curves, summary
-from benchmarks.continual.methods import METHODS
+from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS
 from benchmarks.continual.run import ROWS, read
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
@@ -26,10 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = asked.document.read_text(encoding="utf-8")
     for (size, generations), rows in ladders(read(asked.rows)).items():
         name = f"{size}-{generations}"
-        text = between(text, name, table(rows))
+        main, others = (list(group) for group in _groups(rows))
+        text = between(text, name, table(main))
         plots = asked.document.with_suffix("") / f"{name}.svg"
         plots.parent.mkdir(parents=True, exist_ok=True)
-        draw(rows, plots)
+        draw(main, plots)
+        if others:
+            default = [row for row in main if row["cell"]["method"] == "default"]
+            text = between(text, f"{name}-ablations", table([*default, *others]))
     asked.document.write_text(text, encoding="utf-8")
     return 0
 
@@ -41,6 +45,12 @@ def ladders(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
     for row in sorted(rows, key=lambda row: (order[row["cell"]["method"]], row["cell"]["seed"])):
         found.setdefault((row["cell"]["size"], row["cell"]["generations"]), []).append(row)
     return found
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The rows of what people choose between, and those of one thing changed."""
+    for group in (MAIN, ABLATIONS):
+        yield [row for row in rows if row["cell"]["method"] in group]
 
 
 def table(rows: Sequence[Row]) -> str:
