@@ -77,7 +77,7 @@ MAIN: dict[str, Method] = {
     "replay": Method("fine-tuning, a tenth of each batch replayed", TUNING, _shares(0.9, 0.1)),
     "replay-long": Method("the same for as long as the default takes", TUNING, _shares(0.9, 0.1), stretch=STRETCH),
     "replay-half": Method("fine-tuning, half of each batch replayed", TUNING, _shares(0.5, 0.5)),
-    "dreams": Method("fine-tuning, half of each batch dreams", TUNING, _shares(0.5, dreams=0.5)),
+    "dreams": Method("fine-tuning, 0.4 of each batch dreams, no teachers", TUNING, _shares(0.6, dreams=0.4)),
     "one-teacher": Method(
         "learning without forgetting: labels, and one teacher's word on the new rows",
         params={"method": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **_shares(1.0)},
@@ -91,7 +91,9 @@ MAIN: dict[str, Method] = {
     "default": Method("surprise routing, dreams and replay, as a manifest gets that names nothing"),
     "default-one": Method("the default without the grandparent", grandparent=False),
     "both-dream": Method("the default, dreams of both teachers", **_dreaming(teacher="both")),
-    "nothing-stored": Method("surprise routing and dreams, no replay", params=_shares(0.5, dreams=0.5)),
+    "nothing-stored": Method(
+        "surprise routing and dreams from the start token, no replay", params=_shares(0.6, dreams=0.4)
+    ),
     "lora": Method("the default with LoRA", student={"adapter": {"r": 16}}),
 }
 """What people would choose between."""
@@ -105,9 +107,10 @@ ABLATIONS: dict[str, Method] = {
     "T-4": Method("T 4", params={"temperature": 4.0}),
     "alpha-0": Method("alpha 0, beta 1 (default 0.1 and 0.9)", params={"alpha": 0.0, "beta": 1.0}),
     "alpha-0.5": Method("alpha 0.5, beta 0.5", params={"alpha": 0.5, "beta": 0.5}),
-    "dreams-0.2": Method("0.2 of each batch dreams (default 0.4)", params=_shares(0.7, 0.1, 0.2)),
-    "dreams-0.6": Method("0.6 of each batch dreams", params=_shares(0.3, 0.1, 0.6)),
-    "replay-0.3": Method("0.3 of each batch replayed (default 0.1)", params=_shares(0.5, 0.3, 0.2)),
+    "dreams-0.2": Method("0.2 of each batch dreams, 0.7 new (default 0.3 and 0.6)", params=_shares(0.7, 0.1, 0.2)),
+    "dreams-0.4": Method("0.4 dreams, 0.5 new", params=_shares(0.5, 0.1, 0.4)),
+    "dreams-0.6": Method("0.6 dreams, 0.3 new", params=_shares(0.3, 0.1, 0.6)),
+    "replay-0.3": Method("0.3 of each batch replayed (default 0.1), 0.4 new", params=_shares(0.4, 0.3, 0.3)),
     "600-dreams": Method("600 dreams (default 2,400)", **_dreaming(count=600)),
     "start": Method("dreams from the start token (default: openings of rows)", **_dreaming(prompts="start")),
     "cold-dreams": Method("dreams at temperature 0.7 (default 1)", **_dreaming(temperature=0.7)),

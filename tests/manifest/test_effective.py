@@ -17,7 +17,7 @@ FROM_FOLDER = {**GENESIS, REQUEST + "training_method": "supervised_fine_tuning",
 BLENDING = {"training_params.method": "logit_blending_kd"}
 
 DREAMS = Dreams(count=2400)
-"""7 rows of 16 in each of 1,200 steps would be more."""
+"""5 rows of 16 in each of 1,200 steps would be more."""
 
 MEANT = [
     ({}, "surprise_kd", "surprise", DREAMS, True),
@@ -68,11 +68,11 @@ def test_sections_are_immutable_once_read(write, change):
 @pytest.mark.parametrize(
     ("params", "count"),
     [
-        ({"steps": 10, "batch_size": 10}, 40),
-        ({"steps": 10, "batch_size": 9}, 40),
-        ({"steps": 7, "batch_size": 8, "shares": {"new": 3.0, "dreams": 1.0}}, 14),
-        ({"steps": 600, "batch_size": 10}, 2400),
-        ({"steps": 601, "batch_size": 10}, 2400),
+        ({"steps": 10, "batch_size": 10}, 30),
+        ({"steps": 10, "batch_size": 9}, 30),
+        ({"steps": 7, "batch_size": 8, "shares": {"new": 3.0, "dreams": 0.9}}, 14),
+        ({"steps": 800, "batch_size": 10}, 2400),
+        ({"steps": 801, "batch_size": 10}, 2400),
     ],
 )
 def test_dreams_are_enough_to_read_each_once(write, change, params, count):
