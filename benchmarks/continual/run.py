@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = [cell for cell in cells if cell.key not in done(asked.rows)]
     print(f"{len(cells) - len(left)} of {len(cells)} cells are there, {len(left)} to run", flush=True)
     threads = max(1, (os.cpu_count() or 1) // asked.workers)
-    machine, failed = describe_machine(threads), 0
+    machine, failed = {name: value for name, value in describe_machine(threads).items() if name != "command"}, 0
     with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
         # Every method starts from the genesis of its seed, so those come first.
         for seed in sorted({cell.seed for cell in left}):
