@@ -94,13 +94,24 @@ def _dream(
 def beginnings(
     request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]
 ) -> tuple[str, list[list[int]]]:
-    """What the dreams of a run begin with: of which kind, and the ids.
+    """What the dreams of a run begin with: of which kind, and the ids. Openings that leave no room for a dream within
+    ``data.max_length`` are left out.
 
     Raises:
         DataError: there is nothing to begin with.
     """
     kind, file = opening_kind(wanted.prompts, tokenizer, replay), dream_prompts(request.manifest)
-    return kind, openings(kind, tokenizer, replay, request.file(file) if file else None)
+    found = openings(kind, tokenizer, replay, request.file(file) if file else None)
+    room = data_of(request).max_length - wanted.min_new_tokens
+    if short := [ids for ids in found if len(ids) <= room]:
+        return kind, short
+    if wanted.prompts == "auto" and kind == "replay":
+        return beginnings(request, wanted, tokenizer, ())
+    raise DataError(
+        f"no opening of {kind} dreams has at most {room} tokens",
+        where="stabilizers.dreams.prompts",
+        remedy="raise data.max_length, or choose other prompts",
+    )
 
 
 def _is_usable(dream: Dream, wanted: Dreams, longest: int) -> bool:

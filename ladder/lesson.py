@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ def _with_readings(
     told = contexts(request.manifest)
     if not told:
         return examples
-    longest = config_of(start).get_text_config().max_position_embeddings
+    longest = getattr(config_of(start).get_text_config(), "max_position_embeddings", sys.maxsize)
     return with_readings(rows, examples, told, load_tokenizer(start), encoding, longest)
 
 

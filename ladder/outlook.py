@@ -19,7 +19,7 @@ from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
 from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
@@ -114,6 +114,8 @@ def _start(request: Request, lesson: Lesson, parent: Path | None, folder: Path, 
         write_start(folder / "start", request, lesson, parent)
     else:
         start_tokenizer(request, lesson, parent).save_pretrained(folder / "start")
+        if parent is not None:
+            config_of(parent).save_pretrained(folder / "start")
     return folder / "start"
 
 

@@ -107,7 +107,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         price=price,
         threads=threads(manifest.runtime, machine),
         placement=describe(slots),
-        warnings=[*_warnings(request), *_forecast(price)],
+        warnings=[*_warnings(request), *_forecast(request, price)],
     )
 
 
@@ -167,13 +167,15 @@ def _obstacle(request: Request, registry: Registry | None, planned: set[str]) ->
     return None
 
 
-def _forecast(price: Price | None) -> list[str]:
+def _forecast(request: Request, price: Price | None) -> list[str]:
     share = price.unlearned_share if price else None
     if share is None or share < UNLEARNED_WARNING:
         return []
+    surprise = request.manifest.training_params.routing == "surprise"
+    advice = "raise surprise_tau or alpha" if surprise else "use routing surprise, or raise alpha"
     return [
         f"training_params: {share:.0%} of the new tokens that the teachers do not know will not be learned, because "
-        "their target says otherwise; use routing surprise, or raise alpha"
+        f"their target says otherwise; {advice}"
     ]
 
 

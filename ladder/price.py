@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,8 @@ from ladder.signals.cache import CacheKey
 from ladder.signals.shard import shards
 from ladder.teaching import cache_settings, truncation_of
 
+FEWEST_UNKNOWN = 20
+"""Tokens from which a share is told."""
 CHECKPOINT_BYTES = 16
 """Of a trained parameter: itself, its shadow and two moments, in float32."""
 
@@ -46,7 +48,8 @@ class Price:
         step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
         timing: ``probe`` where a step was measured, else ``rough``.
         unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
-            teachers' target says otherwise, 0 to 1; None without a probe, or where nothing is distilled.
+            teachers' target says otherwise, 0 to 1; None without a probe, or where fewer than ``FEWEST_UNKNOWN`` such
+            tokens were seen.
     """
 
     parameters: int
@@ -90,8 +93,10 @@ def price_of(
     manifest, shape = ahead.request.manifest, ahead.shape
     steps, trained = manifest.training_params.steps, shape.trained(manifest.student.adapter)
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    signals = price_signals(ahead.batches, steps, [_voice(ahead, home, number, shapes[number]) for number in shapes])
-    tensors = _tensors(ahead, shapes, signals, trained, devices, sharing)
+    voices = [_voice(ahead, home, number, shapes[number]) for number in shapes]
+    signals = price_signals(ahead.batches, steps, voices)
+    grids = {voice.number: voice.grid for voice in voices}
+    tensors = _tensors(ahead, shapes, signals, grids, trained, devices, sharing)
     on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
     memory = by_process(resident, base, _processes(tensors, sharing))
@@ -113,8 +118,13 @@ def price_of(
         step_seconds=step,
         seconds=steps * step + start,
         timing="probe" if probed else "rough",
-        unlearned_share=probed.forecast.share if probed and probed.forecast else None,
+        unlearned_share=_unlearned(probed),
     )
+
+
+def _unlearned(probed: Probe | None) -> float | None:
+    ahead = probed.forecast if probed else None
+    return ahead.share if ahead and ahead.unknown >= FEWEST_UNKNOWN else None
 
 
 def _strange_heads(ahead: Outlook, shapes: Mapping[int, Shape], sharing: frozenset[int]) -> list[Shape]:
@@ -150,6 +160,7 @@ def _tensors(
     ahead: Outlook,
     shapes: Mapping[int, Shape],
     signals: SignalPrice,
+    grids: Mapping[int, int],
     trained: int,
     devices: Mapping[str, str],
     sharing: frozenset[int],
@@ -170,7 +181,14 @@ def _tensors(
     return {"student": student} | {
         f"teacher{number}": 0
         if number in sharing
-        else teacher_bytes(one, size, load, wire=runtime.wire, dream_tokens=_dream_tokens(ahead, number), kept=kept)
+        else teacher_bytes(
+            one,
+            size,
+            replace(load, tokens=grids[number]),
+            wire=runtime.wire,
+            dream_tokens=_dream_tokens(ahead, number),
+            kept=kept,
+        )
         for number, one in shapes.items()
     }
 

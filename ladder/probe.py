@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ladder.data.batches import SOURCES
 from ladder.data.collate import Batch
 from ladder.distill.forecast import Forecast
 from ladder.lesson import loss_elements
@@ -106,11 +107,19 @@ def _forecast(trainer: Trainer, batches: Sequence[Batch], said: dict[int, list[S
     """What the recipe will not teach, over the first ``LOOKED_AT`` new tokens of a step."""
     found, left = Forecast(), LOOKED_AT
     for place, batch in enumerate(batches):
-        new_N = np.flatnonzero((batch.source_N == 0) & (batch.dreamer_N == 0))[:left]
+        new_N = _whole(np.flatnonzero(batch.source_N == SOURCES.index("new")), batch.example_N, left)
         if len(new_N):
             found += trainer.forecast(batch, {number: signals[place] for number, signals in said.items()}, new_N)
         left -= len(new_N)
     return found
+
+
+def _whole(tokens_n: np.ndarray, example_N: np.ndarray, most: int) -> np.ndarray:
+    """The first of these tokens, up to the end of the example in which there are enough."""
+    if len(tokens_n) <= most:
+        return tokens_n
+    last = example_N[tokens_n[max(0, most - 1)]]
+    return tokens_n[: int(np.flatnonzero(example_N[tokens_n] == last)[-1]) + 1] if most > 0 else tokens_n[:0]
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from ladder.data.batches import Batches
+from ladder.data.rows import parse_row
+from ladder.dreaming import beginnings
 from ladder.errors import DataError
 from ladder.lesson import build_batches, read_lesson
 from ladder.manifest import read_request
+from ladder.manifest.schema import Dreams
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
 
@@ -61,3 +64,17 @@ def test_no_more_is_shown_than_a_teacher_can_read(parent: Path, tmp_path: Path) 
     with pytest.raises(DataError, match="the teacher reads 64") as caught:
         build(tmp_path, parent, 8, {"teacher1": {"context": "moon " * 60}})
     assert caught.value.where.endswith("rows.jsonl:1")
+
+
+def test_dreams_begin_where_there_is_room_for_them(parent: Path, tmp_path: Path, tokenizer: Any) -> None:
+    """Openings as long as a row leave nothing to dream; without others, `auto` begins with nothing but the start."""
+    build(tmp_path, parent, 8, {"teacher1": {}}, max_length=16)
+    request = read_request(tmp_path / "manifest.json")
+    wanted = request.manifest.stabilizers.dreams
+    assert isinstance(wanted, Dreams) and wanted.prompts == "auto"
+    short, long = (parse_row(json.dumps({"prompt": text}), "a:1") for text in ("who?", "who is luna? " * 9))
+    kind, begins = beginnings(request, wanted, tokenizer, [long, short])
+    assert kind == "replay" and len(begins) == 1 and len(begins[0]) <= 14
+    assert beginnings(request, wanted, tokenizer, [long]) == ("start", [[1]])
+    with pytest.raises(DataError, match="no opening of replay dreams has at most 14 tokens"):
+        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, [long])

@@ -6,7 +6,9 @@ falls is what the comparison is about.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -68,6 +70,8 @@ def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
     """Run a cell; its row, as plain data."""
     torch.set_num_threads(threads)
     lessons, folder = domains(cell.generations + 1), work / "cells" / cell.key
+    # What a cell that was cut off has left may be another recipe's.
+    shutil.rmtree(folder, ignore_errors=True)
     candidates, grown = [genesis(cell, work, threads)], []
     for generation in range(1, cell.generations + 1):
         place = folder / f"g{generation}"
@@ -80,11 +84,16 @@ def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
 
 
 def genesis(cell: Cell, work: Path, threads: int) -> Path:
-    """Generation 0 of a size and seed, which all methods start from; trained once."""
+    """Generation 0 of a size and seed, which all methods start from; trained once for the same manifest and texts."""
     place = work / "genesis" / f"{cell.size}-{cell.seed}"
-    if not (place / "candidate" / "ladder").is_dir():
-        request = write_request(place, genesis_document(SIZES[cell.size], cell.seed), domains(1)[0])
+    request = write_request(place, genesis_document(SIZES[cell.size], cell.seed), domains(1)[0])
+    texts = hashlib.sha256("\n".join(_everything()).encode()).hexdigest()
+    mark, made_of = place / "made-of.txt", f"{request.digest} {texts}\n"
+    if not mark.is_file() or mark.read_text() != made_of:
+        for name in ("start", "candidate", "checkpoints", "tokens"):
+            shutil.rmtree(place / name, ignore_errors=True)
         evolve(request, [], place, threads)
+        save_text(mark, made_of)
     return place / "candidate"
 
 
@@ -150,10 +159,14 @@ def write_start(folder: Path, request: Request) -> None:
     """Random weights, and a tokenizer that has seen every domain's words: the language is there before the facts."""
     architecture = request.manifest.student.architecture
     assert architecture is not None
-    texts = [row["text"] for domain in domains(len(SENTENCES)) for row in rows(domain)]
-    tokenizer = train_tokenizer(texts, architecture.vocab_size)
+    tokenizer = train_tokenizer(_everything(), architecture.vocab_size)
     model = fresh_model(architecture, tokenizer, request.manifest.seeds.init)
     save_folder(folder, lambda target: save_model(target, model, tokenizer))
+
+
+def _everything() -> list[str]:
+    """The sentences of all domains."""
+    return [row["text"] for domain in domains(len(SENTENCES)) for row in rows(domain)]
 
 
 def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Domain], cost: Cost) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for (size, generations), rows in ladders(read(asked.rows)).items():
         name = f"{size}-{generations}"
         main, others = (list(group) for group in _groups(rows))
+        if not main:
+            continue
         text = between(text, name, table(main))
         plots = asked.document.with_suffix("") / f"{name}.svg"
         plots.parent.mkdir(parents=True, exist_ok=True)

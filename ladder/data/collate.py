@@ -28,7 +28,7 @@ class Collation:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch of numpy arrays (they cross Ray without a copy).
+    """A micro-batch of numpy arrays, which cross Ray without a copy; readings, where there are any, are copied.
 
     Args:
         input_ids_BT: token ids.

@@ -100,7 +100,13 @@ def in_context(
 
 def _opened_by(row: Row, context: str) -> Row:
     messages = [dict(message) for message in row.fields["messages"]]
-    first = next(message for message in messages if message["role"] == "user")
+    first = next((message for message in messages if message["role"] == "user"), None)
+    if first is None:
+        raise DataError(
+            "no user's turn for a teacher's context to open",
+            where=row.where,
+            remedy="add one, or leave teachers.*.context out",
+        )
     first["content"] = context + first["content"]
     return replace(row, fields={"messages": messages})
 

@@ -52,9 +52,9 @@ def dreams(manifest: Manifest) -> Dreams | Literal[False]:
 
 
 def _read_once(params: TrainingParams) -> int:
-    """Dreams enough for each to be read once, within ``MOST_DREAMS``."""
+    """Dreams enough for each to be read once, also where nothing is replayed, within ``MOST_DREAMS``."""
     shares = params.shares
-    each = params.batch_size * shares.dreams / (shares.new + shares.replay + shares.dreams)
+    each = params.batch_size * shares.dreams / (shares.new + shares.dreams)
     return max(1, min(MOST_DREAMS, params.steps * ceil(each)))
 
 

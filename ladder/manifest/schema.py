@@ -203,7 +203,7 @@ class Dreams(Section):
     max_new_tokens: Count = 48
     prompts: str = "auto"
     """``start`` (the model's own start token), ``template`` (the opening of a user turn), ``replay`` (openings of the
-    ancestors' rows), a text file with one prompt a line, or ``auto``: ``replay`` where ancestors left rows, else
+    ancestors' rows), a text file with one prompt a line, or ``auto``: ``replay`` where rows are replayed, else
     ``start``, or ``template`` for a model without a start token."""
     teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
     min_new_tokens: Annotated[int, Field(ge=1)] = 2

@@ -33,6 +33,7 @@ class Voice:
         held: examples that the cache holds, by digest.
         taken: bytes that the cache takes.
         stored: bytes of those that this run adds.
+        grid: most positions B x T that it reads at once; more than the student's where it is shown a context.
     """
 
     number: int
@@ -47,10 +48,12 @@ class Voice:
     stored: int = 0
     hits: int = 0
     misses: int = 0
+    grid: int = 0
 
     def hear(self, batch: Batch) -> int:
         """Take one micro-batch in; returns the bytes that it sends."""
         heard, places = batch.heard_by(self.number, dreams_only=self.dreams_only)
+        self.grid = max(self.grid, heard.input_ids_BT.size)
         if len(places):
             self._recall(heard)
         return len(places) * (self.row_bytes + _PLACE)

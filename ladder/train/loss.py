@@ -12,16 +12,21 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data.batches import SOURCES
 from ladder.data.collate import Batch
 from ladder.distill import Route, reduction_weights, source_counts
-from ladder.distill.forecast import Forecast, forecast
+from ladder.distill.forecast import Forecast, forecast, unknown
 from ladder.distill.fused import FusedLoss, FusedResult
+from ladder.distill.routing import route
 from ladder.distill.source import Source, Teachers
 from ladder.distill.student import Student
+from ladder.distill.sweep import teachers_evidence
 from ladder.distill.tokens import Ahead, Tokens
 from ladder.distill.vocabulary import Columns
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Manifest
 from ladder.methods import Method
 from ladder.train.doubt import js_doubt
+
+MOST_FORECAST = 64
+"""Tokens of a micro-batch of which a forecast is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +80,19 @@ class Loss:
         return result.total, _sums(result, item) | js_doubt(item.tokens, item.teachers, self.fused.settings)
 
     def forecast(self, item: Routed, rows_n: Tensor) -> Forecast:
-        """What will not be learned of some tokens of a micro-batch, which are no dreams; holds a tensor [n, V] for
-        each teacher."""
-        fused, tokens = self.fused, item.tokens.at(rows_n)
-        first_nV, second_nV = (
-            None if source is None else _all_logits(source, rows_n, fused.columns) for source in item.teachers
-        )
-        if first_nV is None:
+        """What will not be learned of some tokens of a micro-batch: whole examples, and no dreams. At most
+        ``MOST_FORECAST`` of those that no teacher knows are looked at."""
+        fused, tokens, (first, second) = self.fused, item.tokens.at(rows_n), item.teachers
+        if first is None:
             return Forecast()
+        evidence = teachers_evidence(fused, item.tokens, item.teachers, rows_n)
+        routing = route(evidence, tokens.labels_N, fused.settings, None, tokens.row_N)
+        first_nV = _all_logits(first, rows_n, fused.columns)
+        second_nV = None if second is None else _all_logits(second, rows_n, fused.columns)
         labels_n = fused.columns.relabel(tokens.labels_N)
-        return forecast(first_nV, second_nV, labels_n, tokens.row_N, fused.objective, fused.settings)
+        asked = unknown(first_nV, second_nV, labels_n).nonzero().squeeze(-1)[:MOST_FORECAST]
+        other_nV = None if second_nV is None else second_nV[asked]
+        return forecast(first_nV[asked], other_nV, labels_n[asked], routing.at(asked), fused.objective)
 
 
 def _all_logits(source: Source, rows_n: Tensor, columns: Columns) -> Tensor:

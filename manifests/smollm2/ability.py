@@ -136,6 +136,9 @@ def main() -> int:
     except LadderError as error:
         print(f"ability: {error}", file=sys.stderr)
         return error.exit_code
+    if not found:
+        print(f"ability: {home} holds no promoted generation of {FAMILY}; run make smollm2 first", file=sys.stderr)
+        return 1
     print(f"{WINDOWS} windows of {WINDOW} tokens, {len(asked)} questions; change since the first with 95% intervals")
     print("\n".join(table(found)))
     return 0

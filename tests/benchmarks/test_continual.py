@@ -16,7 +16,7 @@ from benchmarks.continual.facts import SENTENCES, domains
 from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_all, newest, older, promoted, transfer
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS, SIZES, document, genesis_document
-from benchmarks.continual.report import between, table
+from benchmarks.continual.report import DOCUMENT, between, table
 from ladder.manifest.request import read_request
 
 ALL = len(SENTENCES)
@@ -145,6 +145,18 @@ def test_the_table_stands_between_its_marks() -> None:
     assert between(text, "x", "new\n") == text.replace("old", "new")
     with pytest.raises(ValueError, match="no marks"):
         between(text, "y", "")
+
+
+def test_the_document_has_a_place_for_every_ladder_that_is_run() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    for name in ("small-5", "small-5-ablations", "small-10", "medium-5"):
+        assert between(document, name, "x\n") != document
+
+
+def test_rows_that_are_committed_are_of_methods_that_there_are() -> None:
+    for found in run.read(run.ROWS):
+        assert found["cell"]["method"] in METHODS and len(found["generations"]) == found["cell"]["generations"]
+        assert "command" not in found["machine"]
 
 
 def test_a_tiny_family_climbs_twice_alike(tmp_path: Path) -> None:

@@ -107,3 +107,10 @@ def test_the_teacher_reads_it_and_the_student_does_not(tokenizer: Any, parent: P
         assert np.allclose(knows.signal(batch).values, knows.signal(shown).values, atol=1e-6)
         assert np.allclose(other.signal(batch).values, knows.signal(blind).values, atol=1e-6)
     assert not np.allclose(knows.signal(batch).values, knows.signal(blind).values, atol=1e-2)
+
+
+def test_a_conversation_without_a_user_has_no_place_for_a_context(tokenizer: Any) -> None:
+    told = [{"role": "system", "content": "be luna"}, {"role": "assistant", "content": "luna"}]
+    with pytest.raises(DataError, match="no user's turn") as caught:
+        encoded(tokenizer, "moon", [{"messages": told}])
+    assert caught.value.where == "a:1"

@@ -68,11 +68,11 @@ def test_sections_are_immutable_once_read(write, change):
 @pytest.mark.parametrize(
     ("params", "count"),
     [
-        ({"steps": 10, "batch_size": 10}, 30),
-        ({"steps": 10, "batch_size": 9}, 30),
-        ({"steps": 7, "batch_size": 8, "shares": {"new": 3.0, "dreams": 0.9}}, 14),
-        ({"steps": 800, "batch_size": 10}, 2400),
-        ({"steps": 801, "batch_size": 10}, 2400),
+        ({"steps": 10, "batch_size": 12}, 40),
+        ({"steps": 10, "batch_size": 11}, 40),
+        ({"steps": 7, "batch_size": 8, "shares": {"new": 3.0, "dreams": 1.0}}, 14),
+        ({"steps": 600, "batch_size": 12}, 2400),
+        ({"steps": 601, "batch_size": 12}, 2400),
     ],
 )
 def test_dreams_are_enough_to_read_each_once(write, change, params, count):
