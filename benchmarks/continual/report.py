@@ -93,7 +93,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         _panel(panel, curves(own))
         panel.set_title(method)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
     figure.supxlabel("generation")
     figure.supylabel("accuracy")
     # The same figures give the same file.
