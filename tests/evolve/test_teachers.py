@@ -36,6 +36,21 @@ def test_a_path_that_holds_another_model_is_refused(copy_of: Callable[[], Any], 
     assert outcome.verdict == "FAILED" and "registered as" in outcome.detail
 
 
+def test_a_teacher_that_sees_more_teaches_something_else(copy_of: Callable[[], Any]) -> None:
+    """Through actors, packed and cached: the child of a shown teacher is another one, and may be promoted all the same."""
+    digests = set()
+    for shown in ({}, {"teachers": {"teacher1": {"context": "{text} "}}}):
+        toy = copy_of()
+        request = {"grandparent_gen": "Toy-G001"}
+        path = toy.manifest(
+            3, "teacher_student_distillation", parent=2, request=request, data={"packing": True}, **shown
+        )
+        (outcome,) = toy.evolve(path)
+        assert outcome.verdict == "PROMOTED", outcome.detail
+        digests.add(toy.registry.find("Toy@HEAD").digest)
+    assert len(digests) == 2
+
+
 def _distillation(toy: Any, parent: Path, grandparent: Path) -> Path:
     return toy.manifest(
         11,
