@@ -109,12 +109,12 @@ def climbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 @pytest.fixture
-def copy_of(climbed: Toy, tmp_path: Path) -> Callable[[], Toy]:
+def copy_of(climbed: Toy, tmp_path: Path) -> Callable[..., Toy]:
     """A copy of the climbed family that a test may change."""
     import shutil
 
-    def copy() -> Toy:
-        shutil.copytree(climbed.folder, tmp_path / "copy")
-        return Toy(tmp_path / "copy")
+    def copy(name: str = "copy") -> Toy:
+        shutil.copytree(climbed.folder, tmp_path / name)
+        return Toy(tmp_path / name)
 
     return copy

@@ -36,11 +36,11 @@ def test_a_path_that_holds_another_model_is_refused(copy_of: Callable[[], Any], 
     assert outcome.verdict == "FAILED" and "registered as" in outcome.detail
 
 
-def test_a_teacher_that_sees_more_teaches_something_else(copy_of: Callable[[], Any]) -> None:
-    """Through actors, packed and cached: the child of a shown teacher is another one, and may be promoted all the same."""
+def test_a_teacher_that_sees_more_teaches_something_else(copy_of: Callable[..., Any]) -> None:
+    """Through actors, packed and cached: the child of a teacher that is shown the answer is another one."""
     digests = set()
-    for shown in ({}, {"teachers": {"teacher1": {"context": "{text} "}}}):
-        toy = copy_of()
+    for name, shown in (("plain", {}), ("shown", {"teachers": {"teacher1": {"context": "{text} "}}})):
+        toy = copy_of(name)
         request = {"grandparent_gen": "Toy-G001"}
         path = toy.manifest(
             3, "teacher_student_distillation", parent=2, request=request, data={"packing": True}, **shown
