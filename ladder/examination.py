@@ -118,15 +118,15 @@ def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Gate
     reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
     measured = measure(exam, child, reference)
     of_parent = measure(exam, parent, reference) if parent else None
-    return decide(manifest.gates, measured, of_parent, _violations(run, child))
+    return decide(manifest.gates, measured, of_parent, _violations(run, exam, child))
 
 
-def _violations(run: Run, child: Answers) -> list[Violation]:
+def _violations(run: Run, exam: Exam, child: Answers) -> list[Violation]:
     manifest, request = run.request.manifest, run.request
     notes = run.notes()
     found = [
         violation
-        for where, texts in child.texts().items()
+        for where, texts in exam.texts(child).items()
         for violation in laws.forbidden_text(texts, manifest.laws.forbidden_text, where)
     ]
     found += laws.budget(manifest.budget, manifest.training_params.steps, notes.get("tokens"), _minutes(notes))

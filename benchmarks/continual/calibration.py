@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.gates.examine import encode_question
 from ladder.gates.probes import Probe, is_right
+from ladder.gates.question import encode_question
 from ladder.manifest.schema import Decoding
 from ladder.models.generation import end_ids, generation_settings, pad_id
 

@@ -39,16 +39,32 @@ class Exam:
     sampled: Sampling = Sampling()
     taboo_ids: tuple[int, ...] = ()
 
+    def probes(self) -> dict[str, tuple[Probe, ...]]:
+        """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
+        return {f"recall {name}": probes for name, probes in self.recall.items()} | {"generalize": self.generalize}
+
     def questions(self) -> list[Prompt]:
-        """Every prompt of the exam once, in order: recall, generalize, tone."""
-        probes = [probe for part in self.recall.values() for probe in part]
-        asked = [probe.question() for probe in (*probes, *self.generalize)]
+        """Every prompt that is answered in words once, in order: recall, generalize, tone."""
+        asked = [probe.question() for part in self.probes().values() for probe in part if probe.is_written]
         return list(dict.fromkeys([*asked, *self.tone_prompts]))
+
+    def read_probes(self) -> list[Probe]:
+        """Every probe that is read and not answered, once."""
+        return list(dict.fromkeys(probe for part in self.probes().values() for probe in part if not probe.is_written))
+
+    def texts(self, answers: Answers) -> dict[str, tuple[str, ...]]:
+        """Every text that a model wrote, by the part of the exam; what the laws read."""
+        given = {f"recall {name}": said for name, said in answers.recall.items()} | {"generalize": answers.generalize}
+        written = {
+            part: tuple(text for probe, text in zip(probes, given[part], strict=True) if probe.is_written)
+            for part, probes in self.probes().items()
+        }
+        return written | {"tone": answers.tone, "sampled": answers.sampled}
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answered, in the order of the exam.
+    """What one model answered, in the order of the exam. See ``probes.score`` for those that it did not write.
 
     Args:
         recall: answers to each ancestor's probes.
@@ -65,8 +81,3 @@ class Answers:
     sampled: tuple[str, ...]
     digest: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def texts(self) -> dict[str, tuple[str, ...]]:
-        """Every text the model produced, by the part of the exam; what the laws read."""
-        recall = {f"recall {ancestor}": texts for ancestor, texts in self.recall.items()}
-        return recall | {"generalize": self.generalize, "tone": self.tone, "sampled": self.sampled}

@@ -1,8 +1,9 @@
 """Sitting the exam: a folder is loaded, asked everything, and its answers come back as plain text.
 
-Answers are greedy and do not depend on the batch they were decoded in: rows are padded on the left, masked by
-attention (the pad id may be the end id), and a sampled text depends on its own random numbers only. The sampling
-settings that a folder carries for its users (``generation_config.json``) play no part, only its end tokens do.
+What a model does not answer in words is read off its probabilities, in ``ladder.gates.likelihood``. Answers are greedy
+and do not depend on the batch they were decoded in: rows are padded on the left, masked by attention (the pad id may be
+the end id), and a sampled text depends on its own random numbers only. The sampling settings that a folder carries for
+its users (``generation_config.json``) play no part, only its end tokens do.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import transformers
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
-from ladder.data.examples import begin_ids, chat_ids, text_ids
+from ladder.data.examples import begin_ids
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam, Sampling
-from ladder.gates.probes import Prompt
+from ladder.gates.likelihood import read_likelihoods
+from ladder.gates.probes import Probe, Prompt
+from ladder.gates.question import banned_ids, check_lengths, encode_question
 from ladder.manifest.schema import Decoding
 from ladder.models.digest import folder_digest
 from ladder.models.generation import end_ids, generation_settings, pad_id
@@ -43,12 +46,18 @@ def examine(
     check_finite(model, str(folder))
     questions = exam.questions()
     said = dict(zip(questions, answer_prompts(model, tokenizer, questions, exam.decoding, exam.taboo_ids), strict=True))
+    likely = exam.read_probes()
+    found = dict(
+        zip(likely, read_likelihoods(model, tokenizer, likely, exam.decoding.batch_size, exam.taboo_ids), strict=True)
+    )
+
+    def answers(probes: Sequence[Probe]) -> tuple[str, ...]:
+        return tuple(said[probe.question()] if probe.is_written else found[probe] for probe in probes)
+
     openings = sample_openings(tokenizer, questions, exam.sampled.count)
     return Answers(
-        recall={
-            ancestor: tuple(said[probe.question()] for probe in probes) for ancestor, probes in exam.recall.items()
-        },
-        generalize=tuple(said[probe.question()] for probe in exam.generalize),
+        recall={ancestor: answers(probes) for ancestor, probes in exam.recall.items()},
+        generalize=answers(exam.generalize),
         tone=tuple(said[prompt] for prompt in exam.tone_prompts),
         sampled=tuple(sample_texts(model, tokenizer, openings, exam.sampled, exam.decoding.batch_size, exam.taboo_ids)),
         digest=digest,
@@ -114,30 +123,6 @@ def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt
     return [start] * (count - prompted) + [encode_question(tokenizer, prompt) for prompt in spread]
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Ids of a raw prompt as training rows begin: the start token where there is one, the text, never an end token."""
-    return begin_ids(tokenizer) + text_ids(tokenizer, text)
-
-
-def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
-    """Ids of a raw prompt, or of a user's turn with the opening of the assistant's.
-
-    Raises:
-        GateError: a chat prompt, and the tokenizer has no chat template; or nothing to encode.
-    """
-    if prompt.chat and tokenizer.chat_template is None:
-        raise GateError(
-            "the tokenizer has no chat template",
-            where=f"prompt {prompt.text[:40]!r}",
-            remedy="name one in data.chat_template, or leave chat out of the probe",
-        )
-    messages = [{"role": "user", "content": prompt.text}]
-    ids = chat_ids(tokenizer, messages, opening=True) if prompt.chat else encode_prompt(tokenizer, prompt.text)
-    if not ids:
-        raise GateError("the prompt has no tokens", where=f"prompt {prompt.text[:40]!r}")
-    return ids
-
-
 def check_finite(model: PreTrainedModel, where: str) -> None:
     """Refuse weights that hold NaN or infinity.
 
@@ -165,11 +150,11 @@ class _Writer:
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.ends = end_ids(model, tokenizer)
         self.pad = pad_id(tokenizer)
-        self.banned = _banned(model, tokenizer, taboo_ids)
+        self.banned = banned_ids(model, tokenizer, taboo_ids)
 
     def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[str]:
         """Continuations in the order of the prompts: greedy, or drawn with ``uniform_BT`` (one row a prompt)."""
-        _check_lengths(self.model, prompts, self.max_new_tokens)
+        check_lengths(self.model, prompts, self.max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         texts = [""] * len(prompts)
         for first in range(0, len(order), self.batch_size):
@@ -242,31 +227,6 @@ class _SaidStop(StoppingCriteria):
                 if any(stop in text for stop in self.writer.stop):
                     self.done.add(row)
         return torch.tensor([row in self.done for row in range(len(written))], device=input_ids.device)
-
-
-def _banned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, taboo_ids: Sequence[int]) -> Tensor:
-    """Taboo ids, and rows of the head beyond the tokenizer: they are padding and stand for nothing."""
-    size, real = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
-    strange = sorted(id_ for id_ in taboo_ids if not 0 <= id_ < real)
-    if strange:
-        raise GateError(
-            f"taboo ids {strange[:5]} are outside the vocabulary of {real}", where="stabilizers.taboo_token_ids"
-        )
-    banned = sorted({*taboo_ids, *range(real, size)})
-    if len(banned) == size:
-        raise GateError("every token is taboo, nothing can be answered", where="stabilizers.taboo_token_ids")
-    return torch.tensor(banned, dtype=torch.long, device=model.device)
-
-
-def _check_lengths(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(map(len, prompts), default=0)
-    if positions is not None and longest + max_new_tokens > positions:
-        raise GateError(
-            f"a prompt of {longest} tokens and {max_new_tokens} more exceed the model's {positions} positions",
-            where="gates.decoding.max_new_tokens",
-            remedy="shorten the prompt or the answers",
-        )
 
 
 def _settings(exam: Exam, device: str, dtype: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam
-from ladder.gates.probes import Probe, is_right
+from ladder.gates.probes import Probe, score
 from ladder.gates.tone import drift
 
 
@@ -37,14 +37,14 @@ class Measurements:
 
 
 def accuracy(probes: Sequence[Probe], answers: Sequence[str]) -> float:
-    """Share of right answers, 0 to 1.
+    """Mean score of the answers, 0 to 1: the share of right ones, but for ``nll``.
 
     Raises:
         GateError: there are no probes, or not one answer for each.
     """
     if not probes:
         raise GateError("no probes to measure accuracy on", where="accuracy")
-    return _right(probes, answers) / len(probes)
+    return _scored(probes, answers) / len(probes)
 
 
 def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Measurements:
@@ -60,13 +60,13 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Me
         raise GateError(f"answers for {sorted(answers.recall)}, expected {sorted(exam.recall)}", where="recall")
     parts = {ancestor: (probes, answers.recall[ancestor]) for ancestor, probes in exam.recall.items()}
     recall_n = sum(len(probes) for probes, _ in parts.values())
-    recall_right = sum(_right(probes, given) for probes, given in parts.values())
-    generalize_right = _right(exam.generalize, answers.generalize)
+    recall_scored = sum(_scored(probes, given) for probes, given in parts.values())
+    generalize_scored = _scored(exam.generalize, answers.generalize)
     tone, remarks = _tone(exam, answers, reference)
     return Measurements(
-        recall=_share(recall_right, recall_n),
+        recall=_share(recall_scored, recall_n),
         recall_n=recall_n,
-        generalize=_share(generalize_right, len(exam.generalize)),
+        generalize=_share(generalize_scored, len(exam.generalize)),
         generalize_n=len(exam.generalize),
         tone_drift=tone,
         tone_n=0 if reference is None else len(answers.tone),
@@ -75,14 +75,14 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Me
     )
 
 
-def _right(probes: Sequence[Probe], answers: Sequence[str]) -> int:
+def _scored(probes: Sequence[Probe], answers: Sequence[str]) -> float:
     if len(probes) != len(answers):
         raise GateError(f"{len(answers)} answers to {len(probes)} probes", where="accuracy")
-    return sum(is_right(probe, answer) for probe, answer in zip(probes, answers, strict=True))
+    return sum(score(probe, answer) for probe, answer in zip(probes, answers, strict=True))
 
 
-def _share(right: int, n: int) -> float | None:
-    return right / n if n else None
+def _share(scored: float, n: int) -> float | None:
+    return scored / n if n else None
 
 
 def _tone(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> tuple[float | None, tuple[str, ...]]:

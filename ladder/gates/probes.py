@@ -1,4 +1,8 @@
-"""Probes: held-out questions with one right answer each, and what counts as right."""
+"""Probes: held-out questions, and how far what a model does with one is right.
+
+Three kinds are answered in the model's own words (``exact``, ``contains``, ``regex``), two are read: of ``choice`` the
+likeliest option is taken, of ``nll`` the likelihood of a text.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,16 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ladder.data.jsonl import check_text, parse_object, read_lines, shown
 from ladder.errors import DataError
 
-Kind = Literal["exact", "contains"]
+Kind = Literal["exact", "contains", "regex", "choice", "nll"]
+READ = ("choice", "nll")
+"""Kinds that a model does not answer in its own words."""
 
-_FORM = '{"prompt", "answer"} with optional "kind" (exact or contains) and "chat" (true or false)'
+_FORM = '{"prompt", "answer"} with optional "kind" (exact, contains, regex, choice or nll), "options" and "chat"'
 _EDGES = " .,;:!?…'\"“”‘’«»()[]{}*_`。，、；：！？「」『』（）"
 """Sentence punctuation, quotes, brackets and emphasis. Signs that change a meaning stay: C#, -5, 20%, $3."""
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -36,15 +42,23 @@ class Probe:
 
     Args:
         prompt: what the model is given.
-        answer: what it must say, compared after ``normalize``.
-        kind: the whole of what it says must be the answer, or it must contain the answer as whole words.
+        answer: what it must say, compared after ``normalize``; for ``regex`` a pattern that must be found in it, for
+            ``choice`` one of the options, for ``nll`` the text whose likelihood is measured.
+        kind: the whole of what it says must be the answer (``exact``), or it must contain the answer as whole words.
         chat: the prompt is a user's turn, rendered by the chat template; otherwise the model continues the raw text.
+        options: of ``choice``, as the model would go on with them (a raw prompt wants a space in front).
     """
 
     prompt: str
     answer: str
     kind: Kind = "contains"
     chat: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the model answers in its own words."""
+        return self.kind not in READ
 
     def question(self) -> Prompt:
         return Prompt(self.prompt, self.chat)
@@ -57,14 +71,27 @@ def normalize(text: str) -> str:
     return " ".join(folded.split()).rstrip(_EDGES).lstrip(_EDGES.replace(".", ""))
 
 
+def score(probe: Probe, said: str) -> float:
+    """How right a model was, 0 to 1: 1 or 0, and for ``nll`` the mean probability of a token (geometric mean).
+
+    Args:
+        said: its answer, the option it found likeliest, or for ``nll`` that figure in digits.
+    """
+    return float(said) if probe.kind == "nll" else float(is_right(probe, said))
+
+
 def is_right(probe: Probe, answer: str) -> bool:
-    """Whether a model's answer is right.
+    """Whether a model's answer is right. Not for ``nll``.
 
     ``contains`` asks for the expected answer as whole words: "Niger" is not found in "Nigeria" nor in
     "Niger-Congo", and 5 not in 15, 5.3, 1,500 or -5. It does not read: "not Paris" counts, and so does a list that
     names Paris among others. How much a model can list is bounded by the decoding length and the stop strings, which
     are the same for parent and child; ask with ``exact`` where that is not enough.
     """
+    if probe.kind == "choice":
+        return answer == probe.answer
+    if probe.kind == "regex":
+        return re.search(probe.answer, answer) is not None
     expected, found = normalize(probe.answer), normalize(answer)
     if not expected:
         return False
@@ -72,16 +99,16 @@ def is_right(probe: Probe, answer: str) -> bool:
 
 
 def read_probes(path: Path) -> list[Probe]:
-    """Read a JSONL file of ``{"prompt", "answer"[, "kind"][, "chat"]}``; empty lines are skipped.
+    """Read a JSONL file of ``{"prompt", "answer"[, "kind"][, "options"][, "chat"]}``; empty lines are skipped.
 
     Raises:
         DataError: a line is no probe, a question is asked twice, or there is none. Names file and line.
     """
     probes: list[Probe] = []
-    seen: dict[Prompt, int] = {}
+    seen: dict[tuple[Prompt, str], int] = {}
     for number, line in read_lines(path):
         probe = _parse(line, f"{path}:{number}")
-        first = seen.setdefault(probe.question(), number)
+        first = seen.setdefault((probe.question(), probe.answer if probe.kind == "nll" else ""), number)
         if first != number:
             raise DataError(
                 f"the prompt {shown(probe.prompt)} is asked again, it stands on line {first}",
@@ -96,8 +123,13 @@ def read_probes(path: Path) -> list[Probe]:
 
 def write_probes(path: Path, probes: Sequence[Probe]) -> None:
     """Write the JSONL file that ``read_probes`` reads."""
-    lines = [json.dumps(asdict(probe), ensure_ascii=False) + "\n" for probe in probes]
+    lines = [json.dumps(_fields(probe), ensure_ascii=False) + "\n" for probe in probes]
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def _fields(probe: Probe) -> dict[str, Any]:
+    fields = asdict(probe)
+    return fields if probe.options else {name: value for name, value in fields.items() if name != "options"}
 
 
 def _word_pattern(expected: str) -> re.Pattern[str]:
@@ -113,19 +145,48 @@ def _word_pattern(expected: str) -> re.Pattern[str]:
 
 def _parse(line: str, where: str) -> Probe:
     fields = parse_object(line, where, _FORM)
-    if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "chat"}:
+    if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "options", "chat"}:
         found = f"keys {sorted(fields)}"
         raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
     for key in ("prompt", "answer"):
         check_text(key, fields[key], where)
-    if not normalize(fields["answer"]):
+    kind = fields.get("kind", "contains")
+    if kind not in get_args(Kind):
+        raise DataError(f"'kind' is {shown(kind)}, expected one of {', '.join(get_args(Kind))}", where=where)
+    if kind in ("exact", "contains") and not normalize(fields["answer"]):
         raise DataError(
             f"'answer' is {shown(fields['answer'])}, of which nothing is left to compare",
             where=where,
             remedy="punctuation at the ends of an answer is not compared; expect a word",
         )
-    if fields.get("kind", "contains") not in get_args(Kind):
-        raise DataError(f"'kind' is {shown(fields['kind'])}, expected exact or contains", where=where)
     if not isinstance(fields.get("chat", False), bool):
         raise DataError(f"'chat' is {shown(fields['chat'])}, expected true or false", where=where)
-    return Probe(**fields)
+    if kind == "regex":
+        _check_pattern(fields["answer"], where)
+    options = _options(fields, where) if kind == "choice" or "options" in fields else ()
+    return Probe(**fields | {"options": options})
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        found = f"'answer' is {shown(pattern)}, which is no regular expression: {error}"
+        raise DataError(found, where=where) from error
+
+
+def _options(fields: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The options of a choice: two or more, all different, the answer among them."""
+    options = fields.get("options")
+    if fields.get("kind") != "choice":
+        raise DataError("'options' stand with another kind than choice", where=where, remedy='add "kind": "choice"')
+    if not isinstance(options, list) or len(options) < 2:
+        raise DataError(f"'options' is {shown(options)}, expected a list of two or more texts", where=where)
+    for option in options:
+        check_text("options", option, where)
+    if len(set(options)) < len(options) or fields["answer"] not in options:
+        raise DataError(
+            f"'answer' is {shown(fields['answer'])}, expected one of {shown(options)}, each of which stands once",
+            where=where,
+        )
+    return tuple(options)

@@ -8,12 +8,15 @@ from math import comb
 
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam
-from ladder.gates.probes import Probe, is_right
+from ladder.gates.probes import Probe, score
+
+_SAME = 1e-6
+"""Likelihoods that differ by less are the same: the order of a sum, not a change of mind."""
 
 
 @dataclass(frozen=True)
 class Regression:
-    """A probe that the parent answered rightly and the child does not."""
+    """A probe on which the child scores less than the parent."""
 
     part: str
     """The ancestor who left the probe, or ``generalize``."""
@@ -29,8 +32,8 @@ class Comparison:
 
     Args:
         n: probes compared.
-        lost: right in the parent, wrong in the child.
-        gained: wrong in the parent, right in the child.
+        lost: where the child scores less: right in the parent and wrong in the child, or of ``nll`` any loss.
+        gained: where it scores more.
         worst: some of the lost ones, those of the part that lost the largest share first.
     """
 
@@ -58,11 +61,11 @@ def compare(exam: Exam, child: Answers, parent: Answers, cap: int = 20) -> Compa
     for part, probes in parts.items():
         ours, theirs = _answers(child, part, probes), _answers(parent, part, probes)
         judged = [
-            (Regression(part, probe.prompt, probe.answer, before, now), is_right(probe, before), is_right(probe, now))
+            (Regression(part, probe.prompt, probe.answer, before, now), score(probe, before), score(probe, now))
             for probe, before, now in zip(probes, theirs, ours, strict=True)
         ]
-        lost[part] = [regression for regression, was, is_now in judged if was and not is_now]
-        gained += sum(is_now and not was for _, was, is_now in judged)
+        lost[part] = [regression for regression, was, is_now in judged if is_now < was - _SAME]
+        gained += sum(is_now > was + _SAME for _, was, is_now in judged)
     worst = [regression for part in _by_share_lost(lost, parts) for regression in lost[part]]
     return Comparison(sum(map(len, parts.values())), len(worst), gained, tuple(worst[:cap]))
 

@@ -18,13 +18,12 @@ from ladder.gates.examine import (
     _Choice,
     _Writer,
     answer_prompts,
-    encode_prompt,
-    encode_question,
     examine,
     sample_openings,
     sample_texts,
 )
 from ladder.gates.probes import Probe, Prompt
+from ladder.gates.question import encode_prompt, encode_question
 from ladder.manifest.schema import Decoding
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model, load_tokenizer
@@ -327,8 +326,12 @@ def test_the_exams_taboo_holds_for_answers_and_samples(tiny_folder, tokenizer):
     """Only one token is left to say, so every text repeats it."""
     word = tokenizer.encode("a", add_special_tokens=False)[0]
     taboo = tuple(id_ for id_ in range(len(tokenizer)) if id_ != word)
-    answers = examine(tiny_folder, Exam(generalize=PROBES[:2], decoding=FREE, sampled=Sampling(2, 5), taboo_ids=taboo))
-    assert answers.texts() == {"generalize": ("a" * 12,) * 2, "tone": (), "sampled": ("a" * 5,) * 2}
+    exam = Exam(generalize=PROBES[:2], decoding=FREE, sampled=Sampling(2, 5), taboo_ids=taboo)
+    assert exam.texts(examine(tiny_folder, exam)) == {
+        "generalize": ("a" * 12,) * 2,
+        "tone": (),
+        "sampled": ("a" * 5,) * 2,
+    }
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -108,7 +108,7 @@ def test_every_question_is_asked_once():
 
 def test_all_texts_are_for_the_laws():
     given = answers(tone=("t",), sampled=("s", "u"))
-    assert given.texts() == {
+    assert EXAM.texts(given) == {
         "recall Luna-G000": ("yes", "no", "yes"),
         "recall Luna-G001": ("no",),
         "recall Luna-G002": (),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ladder.errors import DataError
-from ladder.gates.probes import Probe, Prompt, is_right, normalize, read_probes, write_probes
+from ladder.gates.probes import Probe, Prompt, is_right, normalize, read_probes, score, write_probes
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,14 @@ GOOD = {"prompt": "p", "answer": "a"}
         ({**GOOD, "answer": 5}, "'answer' is 5"),
         ({**GOOD, "answer": None}, "'answer' is None"),
         ({**GOOD, "answer": "?!"}, "nothing is left to compare"),
-        ({**GOOD, "kind": "regex"}, "'kind' is 'regex'"),
+        ({**GOOD, "kind": "regexp"}, "'kind' is 'regexp', expected one of exact, contains, regex, choice, nll"),
+        ({**GOOD, "kind": "regex", "answer": "(a"}, r"'answer' is '\(a', which is no regular expression"),
+        ({**GOOD, "kind": "choice"}, "'options' is None, expected a list of two or more"),
+        ({**GOOD, "kind": "choice", "options": ["a"]}, "two or more"),
+        ({**GOOD, "kind": "choice", "options": ["b", "c"]}, "'answer' is 'a', expected one of"),
+        ({**GOOD, "kind": "choice", "options": ["a", "a"]}, "each of which stands once"),
+        ({**GOOD, "kind": "choice", "options": ["a", 5]}, "'options' is 5"),
+        ({**GOOD, "options": ["a", "b"]}, "another kind than choice"),
         ({**GOOD, "kind": ["exact"]}, r"'kind' is \['exact'\]"),
         ({**GOOD, "chat": 1}, "'chat' is 1"),
         ('{"prompt": "\\ud800", "answer": "a"}', "surrogate"),
@@ -136,6 +143,25 @@ def test_a_bad_line_is_named(tmp_path, row, found):
     with pytest.raises(DataError, match=found) as caught:
         read_probes(file)
     assert caught.value.where == f"{file}:2"
+
+
+def test_other_kinds(tmp_path):
+    """Two likelihoods may follow one prompt; they are not the same question."""
+    file = write(
+        tmp_path / "probes.jsonl",
+        {"prompt": "p", "answer": " b", "kind": "choice", "options": [" a", " b"]},
+        {"prompt": "p", "answer": "?!", "kind": "nll"},
+        {"prompt": "p", "answer": " other", "kind": "nll"},
+        {"prompt": "q", "answer": "^[0-9]+$", "kind": "regex"},
+    )
+    choice, likely, other, pattern = read_probes(file)
+    assert choice == Probe("p", " b", "choice", options=(" a", " b")) and likely == Probe("p", "?!", "nll")
+    assert (score(choice, " b"), score(choice, " a"), score(choice, "b")) == (1.0, 0.0, 0.0)
+    assert score(likely, "0.25") == score(other, "0.25") == 0.25
+    assert (score(pattern, "42"), score(pattern, "42.")) == (1.0, 0.0)
+    assert [probe.is_written for probe in (choice, likely, pattern)] == [False, False, True]
+    write_probes(file, [choice, likely, other, pattern])
+    assert read_probes(file) == [choice, likely, other, pattern]
 
 
 def test_a_question_is_asked_once(tmp_path):

@@ -1,0 +1,72 @@
+"""A question as token ids, the same for whoever is asked and however the answer is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ladder.data.examples import begin_ids, chat_ids, text_ids
+from ladder.errors import GateError
+from ladder.gates.probes import Prompt
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Ids of a raw prompt as training rows begin: the start token where there is one, the text, never an end token."""
+    return begin_ids(tokenizer) + text_ids(tokenizer, text)
+
+
+def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
+    """Ids of a raw prompt, or of a user's turn with the opening of the assistant's.
+
+    Raises:
+        GateError: a chat prompt, and the tokenizer has no chat template; or nothing to encode.
+    """
+    if prompt.chat and tokenizer.chat_template is None:
+        raise GateError(
+            "the tokenizer has no chat template",
+            where=f"prompt {prompt.text[:40]!r}",
+            remedy="name one in data.chat_template, or leave chat out of the probe",
+        )
+    messages = [{"role": "user", "content": prompt.text}]
+    ids = chat_ids(tokenizer, messages, opening=True) if prompt.chat else encode_prompt(tokenizer, prompt.text)
+    if not ids:
+        raise GateError("the prompt has no tokens", where=f"prompt {prompt.text[:40]!r}")
+    return ids
+
+
+def check_lengths(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse prompts that leave no room for the answer.
+
+    Raises:
+        GateError: a prompt and ``max_new_tokens`` are more than the model has positions.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if positions is not None and longest + max_new_tokens > positions:
+        raise GateError(
+            f"a prompt of {longest} tokens and {max_new_tokens} more exceed the model's {positions} positions",
+            where="gates.decoding.max_new_tokens",
+            remedy="shorten the prompt or the answers",
+        )
+
+
+def banned_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, taboo_ids: Sequence[int]) -> Tensor:
+    """Taboo ids, and rows of the head beyond the tokenizer: they are padding and stand for nothing. int64, on the
+    model's device.
+
+    Raises:
+        GateError: a taboo id that the tokenizer does not have, or no token is left.
+    """
+    size, real = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    strange = sorted(id_ for id_ in taboo_ids if not 0 <= id_ < real)
+    if strange:
+        raise GateError(
+            f"taboo ids {strange[:5]} are outside the vocabulary of {real}", where="stabilizers.taboo_token_ids"
+        )
+    banned = sorted({*taboo_ids, *range(real, size)})
+    if len(banned) == size:
+        raise GateError("every token is taboo, nothing can be answered", where="stabilizers.taboo_token_ids")
+    return torch.tensor(banned, dtype=torch.long, device=model.device)
