@@ -85,7 +85,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         by_method.setdefault(row["cell"]["method"], []).append(row)
     columns = min(4, len(by_method))
     lines = -(-len(by_method) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.1 * lines), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 2.6 * columns), 2.1 * lines + 0.8), layout="constrained")
     axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for panel in axes.flat[len(by_method) :]:
         panel.set_visible(False)
