@@ -32,7 +32,7 @@ from ladder.models.digest import folder_digest, template_digest, tokenizer_diges
 from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
 from ladder.report.card import model_card
-from ladder.run import Run, Workshop, hosted
+from ladder.run import REPORT, Run, Workshop, hosted
 from ladder.train.loss import taboo_ids
 
 PROBES = "probes.jsonl"
@@ -118,7 +118,18 @@ def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Gate
     reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
     measured = measure(exam, child, reference)
     of_parent = measure(exam, parent, reference) if parent else None
-    return decide(manifest.gates, measured, of_parent, _violations(run, exam, child))
+    return decide(manifest.gates, measured, of_parent, _violations(run, exam, child), _origins(run))
+
+
+def _origins(run: Run) -> dict[str, float]:
+    """What ancestors answered of the probes they left when they were examined themselves; imported ones never were."""
+    reports = {known.ref: run.folders[known.digest] / "ladder" / REPORT for known in run.ancestry.ancestors}
+    # Read as plain data: an ancestor's report may be of an older form.
+    results = {
+        name: json.loads(path.read_text())["gates"]["results"] for name, path in reports.items() if path.is_file()
+    }
+    figures = {name: one["value"] for name, gates in results.items() for one in gates if one["name"] == "generalize"}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _violations(run: Run, exam: Exam, child: Answers) -> list[Violation]:

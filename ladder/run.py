@@ -20,6 +20,9 @@ from ladder.models.save import save_text
 from ladder.registry import Registry
 from ladder.report.console import Console
 
+REPORT = "report.json"
+"""The gate report's name in a generation's ``ladder/`` folder."""
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -73,7 +76,7 @@ class Run:
     @property
     def report(self) -> Path:
         """The gate report, the last thing to be written beside the candidate."""
-        return self.candidate / "ladder" / "report.json"
+        return self.candidate / "ladder" / REPORT
 
     def clear(self) -> None:
         """Drop what the registry holds now; the notes stay."""

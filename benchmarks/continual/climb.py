@@ -27,6 +27,7 @@ from ladder.dreaming import write_dreams
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, Sampling, decide, measure
 from ladder.gates.examine import examine
+from ladder.gates.measure import mean
 from ladder.gates.tone import drift
 from ladder.lesson import build_batches, loss_elements, read_lesson
 from ladder.manifest import Request
@@ -187,8 +188,8 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
     return {
         "generation": generation,
         "domain": new.name,
-        "accuracy": {**child.recall_by, new.name: child.generalize},
-        "before": {**parent.recall_by, new.name: parent.generalize},
+        "accuracy": {**child.recall_by, new.name: mean(child.generalize)},
+        "before": {**parent.recall_by, new.name: mean(parent.generalize)},
         "promoted": report.passed,
         "failed": list(report.failed),
         "ece": calibration(model, tokenizer, asked, exam.decoding),

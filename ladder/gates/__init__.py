@@ -6,6 +6,7 @@ from ladder.gates.laws import Violation, budget, forbidden_text, parent_unchange
 from ladder.gates.measure import Measurements, accuracy, measure
 from ladder.gates.probes import Probe, Prompt, is_right, normalize, read_probes, score, write_probes
 from ladder.gates.regressions import Comparison, Regression, compare
+from ladder.gates.standing import Standing
 from ladder.gates.tone import drift, read_utterances
 from ladder.gates.verdict import GATES, GateReport, GateResult
 
@@ -21,6 +22,7 @@ __all__ = [
     "Prompt",
     "Regression",
     "Sampling",
+    "Standing",
     "Violation",
     "accuracy",
     "budget",

@@ -1,5 +1,10 @@
 """The decision: four gates, each a figure held against a threshold. All four must pass.
 
+Recall asks whether anything was forgotten, generalize whether the child is really better. With ``evidence: point`` of a
+gate the figures themselves are compared; with ``interval`` the comparison must also hold at the lower bound of the
+difference to the parent on the same probes: recall is then a test of non-inferiority by ``max_drop``, generalize one of
+superiority. ``docs/gates.md`` says how often each is wrong.
+
 A gate fails closed: a figure that is missing, not finite, out of range, or measured on other probes than the parent's
 does not pass. These are the only ways to pass without a figure, and each is printed as a remark of its gate:
 
@@ -13,27 +18,22 @@ does not pass. These are the only ways to pass without a figure, and each is pri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from ladder.gates.laws import Violation
-from ladder.gates.measure import Measurements
+from ladder.gates.measure import Measurements, mean
+from ladder.gates.paired import Interval
+from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand, why_not
 from ladder.gates.verdict import GateReport, GateResult
-from ladder.manifest.schema import Gates, GeneralizeGate, RecallGate, ToneGate
-
-_TOLERANCE = 1e-9
-"""So that 0.95 >= 1.0 - 0.05 holds. Far below the share of one probe in any exam."""
-
-
-class _Figure(NamedTuple):
-    """A figure between 0 and 1, None where it is missing, and how many probes or answers it stands on."""
-
-    value: float | None
-    n: int
+from ladder.manifest.schema import Gates, ToneGate
 
 
 def decide(
-    gates: Gates, child: Measurements, parent: Measurements | None, violations: Sequence[Violation] | None
+    gates: Gates,
+    child: Measurements,
+    parent: Measurements | None,
+    violations: Sequence[Violation] | None,
+    origins: Mapping[str, float] | None = None,
 ) -> GateReport:
     """Hold a child against its parent and the manifest's thresholds.
 
@@ -42,54 +42,76 @@ def decide(
         child: figures of the child.
         parent: figures of the parent on the same exam; None for a genesis.
         violations: every broken law; None where the laws were not examined, which fails.
+        origins: accuracy (0 to 1) of each ancestor on its own probes when it was examined itself, where that is known.
     """
+    standings = stand(gates, child.recall, parent.recall if parent else None, origins or {})
     results = (
-        _recall(gates.recall, child, parent),
-        _generalize(gates.generalize, child, parent),
+        _recall(gates, child, parent, standings),
+        _generalize(gates, child, parent),
         _tone(gates.tone, child, parent),
         _laws(violations),
     )
-    per_ancestor = {name: value for name, value in child.recall_by.items() if math.isfinite(value)}
-    return GateReport(results, tuple(violations or ()), gates.model_dump(mode="json"), per_ancestor)
+    return GateReport(results, tuple(violations or ()), gates.model_dump(mode="json"), standings)
 
 
-def _recall(gate: RecallGate, child: Measurements, parent: Measurements | None) -> GateResult:
-    ours = _Figure(child.recall, child.recall_n)
-    if parent is None:
-        if ours == _NOTHING:
+def _recall(
+    gates: Gates, child: Measurements, parent: Measurements | None, standings: Mapping[str, Standing]
+) -> GateResult:
+    gate, theirs = gates.recall, parent.recall if parent else None
+    if not child.recall and not theirs:
+        if parent is None:
             return _not_applicable("recall", "a genesis has no ancestors, so there is nothing to forget")
-        return _accuracy("recall", ours, None, lambda _: gate.minimum)
-    theirs = _Figure(parent.recall, parent.recall_n)
-    if ours == theirs == _NOTHING:
         if gate.minimum == 0:
             return _not_applicable("recall", "no ancestor left any probes, so forgetting was not measured")
         return _failed("recall", "no ancestor left any probes, and gates.recall.minimum asks for a figure")
-    return _accuracy("recall", ours, theirs, lambda before: max(gate.minimum, before - gate.max_drop))
+    if problem := why_not(child.recall, theirs):
+        return _failed("recall", problem)
+    ours, before = overall(child.recall), overall(theirs) if theirs else None
+    n = sum(map(len, child.recall.values()))
+    threshold = max(gate.minimum, before - gate.max_drop) if before is not None else gate.minimum
+    bounds = bounds_of(child.recall, theirs, gates.confidence)
+    fallen = [f"{name} {one.fallen}" for name, one in standings.items() if one.fallen]
+    sure = gate.evidence == "point" or bounds is None or bounds.low >= -gate.max_drop - TOLERANCE
+    passed = ours >= threshold - TOLERANCE and sure and not fallen
+    asked = f"{n} probes of {len(child.recall)} ancestor{'' if len(child.recall) == 1 else 's'}"
+    needed = f"at least {threshold:.4f} needed" + ("" if sure else f", and a drop of {gate.max_drop:g} ruled out")
+    detail = "; ".join([f"{ours:.4f} over {asked}{_against(before, bounds)}, {needed}", *fallen])
+    return GateResult("recall", passed, True, ours, threshold, before, n, detail, *_ends(bounds))
 
 
-def _generalize(gate: GeneralizeGate, child: Measurements, parent: Measurements | None) -> GateResult:
-    ours = _Figure(child.generalize, child.generalize_n)
-    if ours == _NOTHING:
+def _generalize(gates: Gates, child: Measurements, parent: Measurements | None) -> GateResult:
+    gate = gates.generalize
+    if not child.generalize:
         if gate.minimum == 0 and (parent is None or gate.min_gain == -1):
             return _not_applicable("generalize", "no probes, and the manifest asks for nothing")
         return _failed("generalize", "no probes: data.probes must hold questions that the child has not seen")
-    if parent is None:
-        return _accuracy("generalize", ours, None, lambda _: gate.minimum)
-    theirs = _Figure(parent.generalize, parent.generalize_n)
-    return _accuracy(
-        "generalize", ours, theirs, lambda before: max(gate.minimum, min(before + gate.min_gain, gate.ceiling))
-    )
+    own, theirs = {"own": child.generalize}, {"own": parent.generalize} if parent else None
+    if problem := why_not(own, theirs):
+        return _failed("generalize", problem)
+    ours, before = mean(child.generalize), mean(parent.generalize) if parent else None
+    threshold = gate.minimum if before is None else max(gate.minimum, min(before + gate.min_gain, gate.ceiling))
+    bounds = bounds_of(own, theirs, gates.confidence)
+    # Where the manifest allows a loss, that loss is what must be ruled out.
+    margin = min(0.0, gate.min_gain)
+    sure = gate.evidence == "point" or bounds is None or bounds.low > margin or ours >= gate.ceiling - TOLERANCE
+    needed = f"at least {threshold:.4f} needed" + ("" if sure else f", and a gain above {margin:g} beyond doubt")
+    n = len(child.generalize)
+    detail = f"{ours:.4f} over {n} probes{_against(before, bounds)}, {needed}"
+    passed = ours >= threshold - TOLERANCE and sure
+    return GateResult("generalize", passed, True, ours, threshold, before, n, detail, *_ends(bounds))
 
 
 def _tone(gate: ToneGate, child: Measurements, parent: Measurements | None) -> GateResult:
     if gate.reference == "none":
         return _not_applicable("tone", "no reference voice")
     before, drift = parent.tone_drift if parent else None, child.tone_drift
-    problem = _problem(_Figure(drift, child.tone_n), None)
-    if problem or drift is None:
-        return _failed("tone", "; ".join([problem, *child.remarks]), gate.max_drift)
+    if drift is None or child.tone_n <= 0 or not 0 <= drift <= 1:
+        found = f"found {_shown(drift)} over {child.tone_n} answers, expected 0 to 1"
+        return _failed(
+            "tone", "; ".join([f"the child's figure cannot be used: {found}", *child.remarks]), gate.max_drift
+        )
     detail = f"{drift:.4f} bits from the reference over {child.tone_n} answers, at most {gate.max_drift:.4f} allowed"
-    passed = drift <= gate.max_drift + _TOLERANCE
+    passed = drift <= gate.max_drift + TOLERANCE
     return GateResult("tone", passed, True, drift, gate.max_drift, _finite(before), child.tone_n, detail)
 
 
@@ -103,32 +125,14 @@ def _laws(violations: Sequence[Violation] | None) -> GateResult:
     return GateResult("laws", not violations, True, float(len(violations)), 0.0, None, len(violations), detail)
 
 
-def _accuracy(name: str, ours: _Figure, theirs: _Figure | None, needed: Callable[[float], float]) -> GateResult:
-    """Hold an accuracy against what is ``needed``, which depends on the parent's (0 without a parent)."""
-    problem = _problem(ours, theirs)
-    if problem or ours.value is None:
-        return _failed(name, problem)
-    before = theirs.value if theirs else None
-    threshold = needed(before or 0.0)
-    against = "" if before is None else f", the parent has {before:.4f}"
-    detail = f"{ours.value:.4f} over {ours.n} probes{against}, at least {threshold:.4f} needed"
-    passed = ours.value >= threshold - _TOLERANCE
-    return GateResult(name, passed, True, ours.value, threshold, before, ours.n, detail)
-
-
-def _problem(ours: _Figure, theirs: _Figure | None) -> str:
-    """Why figures cannot be decided on; empty where they can. NaN is in no range."""
-    if ours.value is None or ours.n <= 0:
-        return f"the child's figure is missing: found {_shown(ours.value)} over {ours.n}"
-    if not 0 <= ours.value <= 1:
-        return f"the child's figure is {_shown(ours.value)}, expected 0 to 1"
-    if theirs is None:
+def _against(before: float | None, bounds: Interval | None) -> str:
+    if before is None or bounds is None:
         return ""
-    if theirs.value is None or not 0 <= theirs.value <= 1:
-        return f"the parent's figure is {_shown(theirs.value)}, expected 0 to 1"
-    if theirs.n != ours.n:
-        return f"the child was asked {ours.n} probes and the parent {theirs.n}, expected the same exam"
-    return ""
+    return f", the parent has {before:.4f}; the difference lies in {bounds.low:+.4f} to {bounds.high:+.4f}"
+
+
+def _ends(bounds: Interval | None) -> tuple[float | None, float | None]:
+    return (bounds.low, bounds.high) if bounds else (None, None)
 
 
 def _shown(value: float | None) -> str:
@@ -146,6 +150,3 @@ def _not_applicable(name: str, detail: str) -> GateResult:
 
 def _failed(name: str, detail: str, threshold: float | None = None) -> GateResult:
     return GateResult(name, False, True, None, threshold, None, 0, detail)
-
-
-_NOTHING = _Figure(None, 0)

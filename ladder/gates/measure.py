@@ -4,47 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam
 from ladder.gates.probes import Probe, score
 from ladder.gates.tone import drift
 
+Scores = tuple[float, ...]
+"""One score (0 to 1) for each probe, in the order of the exam."""
+
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the gates decide on. A figure is None where nothing was asked, NaN where it could not be measured.
+    """What the gates decide on.
 
     Args:
-        recall: accuracy (0 to 1) over all ancestors' probes pooled: each probe weighs the same.
-        recall_n: how many probes that is.
-        recall_by: accuracy on each ancestor's probes; ancestors that left none are absent.
-        generalize: accuracy (0 to 1) on the child's own probes.
-        generalize_n: how many probes that is.
-        tone_drift: drift (0 to 1) from the reference; None without a reference.
+        recall: scores on the probes that each ancestor left; ancestors that left none are absent.
+        generalize: scores on the child's own probes; empty where there are none.
+        tone_drift: drift (0 to 1) from the reference; None without a reference, NaN where it could not be measured.
         tone_n: answers that drift was measured on.
         remarks: why a figure is NaN.
     """
 
-    recall: float | None
-    recall_n: int
-    generalize: float | None
-    generalize_n: int
+    recall: Mapping[str, Scores] = field(default_factory=dict)
+    generalize: Scores = ()
     tone_drift: float | None = None
     tone_n: int = 0
-    recall_by: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+
+    @property
+    def recall_by(self) -> dict[str, float]:
+        """Accuracy on each ancestor's probes."""
+        return {ancestor: mean(scores) for ancestor, scores in self.recall.items()}
+
+
+def mean(scores: Sequence[float]) -> float:
+    """Mean score; for all kinds of probes but ``nll`` that is the share of right answers."""
+    return fsum(scores) / len(scores)
 
 
 def accuracy(probes: Sequence[Probe], answers: Sequence[str]) -> float:
-    """Mean score of the answers, 0 to 1: the share of right ones, but for ``nll``.
+    """Mean score of the answers, 0 to 1.
 
     Raises:
         GateError: there are no probes, or not one answer for each.
     """
     if not probes:
         raise GateError("no probes to measure accuracy on", where="accuracy")
-    return _scored(probes, answers) / len(probes)
+    return mean(_scores(probes, answers))
 
 
 def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Measurements:
@@ -58,31 +66,21 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Me
     """
     if exam.recall.keys() != answers.recall.keys():
         raise GateError(f"answers for {sorted(answers.recall)}, expected {sorted(exam.recall)}", where="recall")
-    parts = {ancestor: (probes, answers.recall[ancestor]) for ancestor, probes in exam.recall.items()}
-    recall_n = sum(len(probes) for probes, _ in parts.values())
-    recall_scored = sum(_scored(probes, given) for probes, given in parts.values())
-    generalize_scored = _scored(exam.generalize, answers.generalize)
+    recall = {ancestor: _scores(probes, answers.recall[ancestor]) for ancestor, probes in exam.recall.items()}
     tone, remarks = _tone(exam, answers, reference)
     return Measurements(
-        recall=_share(recall_scored, recall_n),
-        recall_n=recall_n,
-        generalize=_share(generalize_scored, len(exam.generalize)),
-        generalize_n=len(exam.generalize),
+        recall={ancestor: scores for ancestor, scores in recall.items() if scores},
+        generalize=_scores(exam.generalize, answers.generalize),
         tone_drift=tone,
         tone_n=0 if reference is None else len(answers.tone),
-        recall_by={ancestor: accuracy(probes, given) for ancestor, (probes, given) in parts.items() if probes},
         remarks=remarks,
     )
 
 
-def _scored(probes: Sequence[Probe], answers: Sequence[str]) -> float:
+def _scores(probes: Sequence[Probe], answers: Sequence[str]) -> Scores:
     if len(probes) != len(answers):
         raise GateError(f"{len(answers)} answers to {len(probes)} probes", where="accuracy")
-    return sum(score(probe, answer) for probe, answer in zip(probes, answers, strict=True))
-
-
-def _share(scored: float, n: int) -> float | None:
-    return scored / n if n else None
+    return tuple(score(probe, answer) for probe, answer in zip(probes, answers, strict=True))
 
 
 def _tone(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> tuple[float | None, tuple[str, ...]]:

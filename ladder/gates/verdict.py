@@ -8,6 +8,7 @@ from typing import Any
 
 from ladder.errors import GateError
 from ladder.gates.laws import Violation
+from ladder.gates.standing import Standing
 
 GATES = ("recall", "generalize", "tone", "laws")
 
@@ -27,6 +28,8 @@ class GateResult:
         parent_value: the parent's figure on the same exam.
         n: probes, answers or violations behind the figure.
         detail: one sentence for people.
+        low: lower bound of the difference to the parent; None where there is none to bound.
+        high: upper bound.
     """
 
     name: str
@@ -37,6 +40,8 @@ class GateResult:
     parent_value: float | None
     n: int
     detail: str
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,13 @@ class GateReport:
         results: one for each of ``GATES``, in that order.
         violations: every broken law.
         settings: the thresholds that were used.
-        per_ancestor: the child's recall (0 to 1) on each ancestor's probes.
+        per_ancestor: how the child stands on each ancestor's probes.
     """
 
     results: tuple[GateResult, ...]
     violations: tuple[Violation, ...]
     settings: Mapping[str, Any]
-    per_ancestor: Mapping[str, float] = field(default_factory=dict)
+    per_ancestor: Mapping[str, Standing] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -67,10 +72,11 @@ class GateReport:
 
     def metrics(self) -> dict[str, float]:
         """Figures by metric name, such as ``gate.recall`` and ``gate.recall.parent``; a missing one is left out."""
-        found = {f"gate.recall.{name}": value for name, value in self.per_ancestor.items()}
+        found = {f"gate.recall.{name}": one.child for name, one in self.per_ancestor.items()}
         for result in self.results:
             metric = f"gate.{_METRICS[result.name]}"
             figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
+            figures |= {".low": result.low, ".high": result.high}
             found |= {metric + suffix: value for suffix, value in figures.items() if value is not None}
         return found | {"gate.passed": float(self.passed)}
 
@@ -82,7 +88,7 @@ class GateReport:
             "results": [asdict(result) for result in self.results],
             "violations": [asdict(violation) for violation in self.violations],
             "settings": dict(self.settings),
-            "per_ancestor": dict(self.per_ancestor),
+            "per_ancestor": {name: asdict(one) for name, one in self.per_ancestor.items()},
         }
 
     @classmethod
@@ -97,10 +103,10 @@ class GateReport:
                 tuple(GateResult(**result) for result in stored["results"]),
                 tuple(Violation(**violation) for violation in stored["violations"]),
                 dict(stored["settings"]),
-                dict(stored["per_ancestor"]),
+                {name: Standing(**one) for name, one in stored["per_ancestor"].items()},
             )
             said = stored["passed"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise GateError(f"no gate report: {error!r}", where="gate report") from error
         if said is not report.passed:
             raise GateError(

@@ -228,16 +228,29 @@ class Stabilizers(Section):
     """On for every child with a parent unless the recipe is ``logit_blending_kd``."""
 
 
+Evidence = Literal["point", "interval"]
+"""What decides a gate: the figures as they are, or also the lower bound of the difference to the parent, which is what
+other probes of the same kind would show at least (``docs/gates.md`` has how often each is wrong)."""
+
+
 class RecallGate(Section):
-    """No forgetting: accuracy on the ancestors' probes."""
+    """No forgetting: mean over the ancestors of the accuracy on the probes that each left."""
+
+    evidence: Evidence = "point"
+    """With ``interval`` a drop beyond ``max_drop`` must be ruled out, for which some hundred probes are needed."""
 
     max_drop: Probability = 0.05
-    """The child may lie this far below its parent."""
+    """The child may lie this far below its parent, and on no ancestor's probes plainly farther."""
+    max_slide: Probability = 0.25
+    """It may lie this far below what an ancestor itself answered of its own probes: small drops add up."""
     minimum: Probability = 0.0
 
 
 class GeneralizeGate(Section):
     """Really better: accuracy on this child's held-out probes."""
+
+    evidence: Evidence = "interval"
+    """With ``interval`` the gain must be beyond chance, unless ``ceiling`` is reached."""
 
     min_gain: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.02
     """The child must beat its parent by this much, or reach ``ceiling``."""
@@ -270,6 +283,8 @@ class Decoding(Section):
 class Gates(Section):
     """Thresholds of the four gates. All four must pass; a gate that cannot be examined fails."""
 
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    """Of each bound of a difference between child and parent."""
     recall: RecallGate = RecallGate()
     generalize: GeneralizeGate = GeneralizeGate()
     tone: ToneGate = ToneGate()

@@ -1,4 +1,4 @@
-"""Figures from answers: pooled, per ancestor, and refused where answers are missing."""
+"""Figures from answers: probe by probe, per ancestor, and refused where answers are missing."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def test_accuracy_needs_one_answer_a_probe(probes, given):
         accuracy(probes, given)
 
 
-def test_recall_is_pooled_over_probes_not_over_ancestors():
+def test_each_probe_has_its_score_in_the_order_of_the_exam():
     found = measure(EXAM, answers(), None)
-    assert (found.recall, found.recall_n) == (0.5, 4)
+    assert found.recall == {"Luna-G000": (1.0, 0.0, 1.0), "Luna-G001": (0.0,)}
     assert found.recall_by == {"Luna-G000": 2 / 3, "Luna-G001": 0.0}
-    assert (found.generalize, found.generalize_n) == (0.5, 2)
+    assert found.generalize == (1.0, 0.0)
     assert (found.tone_drift, found.tone_n, found.remarks) == (None, 0, ())
 
 
-def test_nothing_asked_is_none_and_not_zero():
-    found = measure(Exam(), answers(recall={}, generalize=()), None)
-    assert (found.recall, found.recall_n, found.generalize, found.generalize_n) == (None, 0, None, 0)
+def test_an_ancestor_that_left_nothing_is_absent():
+    found = measure(Exam(recall={"Luna-G000": ()}), answers(recall={"Luna-G000": ()}, generalize=()), None)
+    assert (found.recall, found.generalize) == ({}, ())
 
 
 @pytest.mark.parametrize(
