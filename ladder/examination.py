@@ -22,11 +22,10 @@ from ladder.gates import (
     decide,
     laws,
     measure,
-    read_probes,
     read_utterances,
 )
 from ladder.gates.regressions import compare
-from ladder.lesson import Lesson, data_of
+from ladder.lesson import PROBES, Lesson, data_of, own_probes, recall_probes
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
@@ -35,7 +34,6 @@ from ladder.report.card import model_card
 from ladder.run import REPORT, Run, Workshop, hosted
 from ladder.train.loss import taboo_ids
 
-PROBES = "probes.jsonl"
 _UNKNOWN = ("", "")
 """Digests of a teacher of which the run noted none; the law of unchanged parents counts that as broken."""
 
@@ -71,13 +69,12 @@ def read_report(run: Run) -> GateReport:
 def build_exam(run: Run) -> Exam:
     """The ancestors' probes, this child's own, the prompts of the tone gate, and how answers are decoded."""
     manifest, request = run.request.manifest, run.request
-    data, tone = data_of(request), manifest.gates.tone
-    own = tuple(read_probes(request.file(data.probes))) if data.probes else ()
+    own, tone = own_probes(request), manifest.gates.tone
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
         prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
     return Exam(
-        recall={known.ref: _left_behind(run.folders[known.digest]) for known in run.ancestry.ancestors},
+        recall=recall_probes(run.ancestors),
         generalize=own,
         tone_prompts=() if tone.reference == "none" else prompts,
         decoding=manifest.gates.decoding,
@@ -159,11 +156,6 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         shutil.copyfile(run.request.file(probes), sidecars / PROBES)
     if run.dreams.is_file():
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")
-
-
-def _left_behind(folder: Path) -> tuple[Any, ...]:
-    path = folder / "ladder" / PROBES
-    return tuple(read_probes(path)) if path.is_file() else ()
 
 
 def _allowed(request: Request) -> list[Path]:

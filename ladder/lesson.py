@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data.batches import Batches
 from ladder.data.collate import Collation
+from ladder.data.contamination import check_contamination
 from ladder.data.context import with_readings
 from ladder.data.dreams import Dream
 from ladder.data.examples import Encoding, Example
@@ -19,6 +21,7 @@ from ladder.data.replay import read_left_behind
 from ladder.data.rows import Row, read_rows
 from ladder.data.tokens import encode_once
 from ladder.errors import DataError
+from ladder.gates import Probe, read_probes
 from ladder.manifest import Request
 from ladder.manifest.effective import contexts
 from ladder.manifest.schema import Data
@@ -27,6 +30,9 @@ from ladder.models.generation import pad_id
 from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
+
+PROBES = "probes.jsonl"
+"""What a generation's probes are called in its folder."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,35 @@ def read_lesson(request: Request, ancestors: Sequence[Path]) -> Lesson:
     wanted = request.manifest.stabilizers.replay_buffer
     replay = [row for folder in ancestors for row in read_left_behind(folder)] if wanted else []
     return Lesson(tuple(new), tuple(replay))
+
+
+def own_probes(request: Request) -> tuple[Probe, ...]:
+    """This generation's held-out probes; none where the manifest names none."""
+    probes = data_of(request).probes
+    return tuple(read_probes(request.file(probes))) if probes else ()
+
+
+def recall_probes(ancestors: Mapping[str, Path]) -> dict[str, tuple[Probe, ...]]:
+    """The probes that each ancestor left in its folder, by its name."""
+    files = {name: folder / "ladder" / PROBES for name, folder in ancestors.items()}
+    return {
+        name: tuple(read_probes(file, f"{name}'s {PROBES}")) if file.is_file() else () for name, file in files.items()
+    }
+
+
+def check_held_out(request: Request, lesson: Lesson, ancestors: Mapping[str, Path]) -> None:
+    """See that no new row tells what the exam will ask.
+
+    Replayed rows were new rows once. Dreams are not checked: they are a model's own words.
+
+    Args:
+        ancestors: the folder of each ancestor that is there, by its name.
+
+    Raises:
+        DataError: names row and probe.
+    """
+    inherited = recall_probes(ancestors).values()
+    check_contamination([*own_probes(request), *chain.from_iterable(inherited)], lesson.new)
 
 
 def data_of(request: Request) -> Data:

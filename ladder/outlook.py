@@ -98,6 +98,12 @@ def ancestors(request: Request, registry: Registry | None) -> dict[int, Generati
         return None
 
 
+def ancestor_folders(request: Request, registry: Registry | None) -> dict[str, Path]:
+    """Folders of all ancestors by name, oldest first; none where the parent, or the grandparent, is not there yet."""
+    ancestry, by_digest = _line(ancestors(request, registry) or {}, registry)
+    return {known.ref: by_digest[known.digest] for known in ancestry.ancestors}
+
+
 def _line(found: dict[int, Generation], registry: Registry | None) -> tuple[Ancestry, dict[str, Path]]:
     """The parent's line, and the folder of each ancestor by digest, oldest first."""
     if registry is None or not found:

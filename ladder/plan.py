@@ -14,14 +14,12 @@ import torch
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
 from ladder.actors.placement import Machine, Slot, describe, place, threads
 from ladder.ancestry import Blocked, resolve
-from ladder.data.rows import read_rows
 from ladder.errors import HeadMoved, ManifestError, NotFound
-from ladder.gates import read_probes
-from ladder.lesson import data_of
+from ladder.lesson import check_held_out, data_of, own_probes, read_lesson
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.outlook import ancestors, outlook
+from ladder.outlook import ancestor_folders, ancestors, outlook
 from ladder.price import Price, price_of
 from ladder.probe import probe
 from ladder.process import resident_bytes
@@ -90,6 +88,9 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
     data, slots = data_of(request), place(manifest.runtime.devices, machine)
     decided = registry.decided(request.child, request.digest) if registry else None
+    lesson = read_lesson(request, [])
+    if decided is None:
+        check_held_out(request, lesson, ancestor_folders(request, registry))
     price = _price(request, registry, home, base, slots, machine, measure)
     return Plan(
         child=str(request.child),
@@ -99,8 +100,8 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         grandparent=str(request.grandparent) if request.grandparent else None,
         decided=f"{decided.ref} was {decided.verdict}" if decided else None,
         ready=None if decided else _obstacle(request, registry, planned),
-        rows=sum(len(read_rows(request.file(file))) for file in data.train),
-        probes=len(read_probes(request.file(data.probes))) if data.probes else 0,
+        rows=len(lesson.new),
+        probes=len(own_probes(request)),
         steps=params.steps,
         tokens=params.steps * params.batch_size * data.max_length,
         teachers=_speakers(request),

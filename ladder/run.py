@@ -59,6 +59,11 @@ class Run:
         return {number: self.folders[teacher.digest] for number, teacher in self.ancestry.teachers.items()}
 
     @property
+    def ancestors(self) -> dict[str, Path]:
+        """Folders of all ancestors by name, oldest first."""
+        return {known.ref: self.folders[known.digest] for known in self.ancestry.ancestors}
+
+    @property
     def start(self) -> Path:
         """The folder that the student starts as, where it is not the parent's own."""
         return self.folder / "start"

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,10 +22,11 @@ READ = ("choice", "nll")
 """Kinds that a model does not answer in its own words."""
 
 _FORM = '{"prompt", "answer"} with optional "kind" (exact, contains, regex, choice or nll), "options" and "chat"'
-_EDGES = " .,;:!?…'\"“”‘’«»()[]{}*_`。，、；：！？「」『』（）"
+EDGES = " .,;:!?…'\"“”‘’«»()[]{}*_`。，、；：！？「」『』（）"
 """Sentence punctuation, quotes, brackets and emphasis. Signs that change a meaning stay: C#, -5, 20%, $3."""
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
-"""Thai, Lao, Burmese, Khmer, kana and Han: written without spaces, so a word has no visible boundary."""
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Thai, Lao, Burmese, Khmer, kana and Han: written without spaces, so a word has no visible boundary.
+These are ranges of a character class."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Probe:
         kind: the whole of what it says must be the answer (``exact``), or it must contain the answer as whole words.
         chat: the prompt is a user's turn, rendered by the chat template; otherwise the model continues the raw text.
         options: of ``choice``, as the model would go on with them (a raw prompt wants a space in front).
+        where: file and line that it was read from. Plays no part in whether two probes are the same.
     """
 
     prompt: str
@@ -54,6 +56,7 @@ class Probe:
     kind: Kind = "contains"
     chat: bool = False
     options: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
     def is_written(self) -> bool:
@@ -64,11 +67,26 @@ class Probe:
         return Prompt(self.prompt, self.chat)
 
 
+def fold(text: str) -> str:
+    """Case-folded and composed (NFC)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
 def normalize(text: str) -> str:
-    """Case-folded, composed (NFC), white space collapsed, sentence punctuation stripped at both ends."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Folded, white space collapsed, sentence punctuation stripped at both ends."""
     # A full stop is part of what it opens (.5, .net), so it is stripped at the end only.
-    return " ".join(folded.split()).rstrip(_EDGES).lstrip(_EDGES.replace(".", ""))
+    return " ".join(fold(text).split()).rstrip(EDGES).lstrip(EDGES.replace(".", ""))
+
+
+def word_pattern(expected: str) -> re.Pattern[str]:
+    """The answer between boundaries that a reader sees: no letter, digit or hyphenated word joined to it."""
+    before = r"(?<!\w)(?<!\w-)" + (r"(?<!-)(?<!\d[.,])" if expected[0].isdigit() else "")
+    after = r"(?!\w)(?!-\w)" + (r"(?![.,]\d)" if expected[-1].isdigit() else "")
+    if _is_unspaced(expected[0]):
+        before = ""
+    if _is_unspaced(expected[-1]):
+        after = ""
+    return re.compile(before + re.escape(expected) + after)
 
 
 def score(probe: Probe, said: str) -> float:
@@ -95,11 +113,14 @@ def is_right(probe: Probe, answer: str) -> bool:
     expected, found = normalize(probe.answer), normalize(answer)
     if not expected:
         return False
-    return found == expected if probe.kind == "exact" else _word_pattern(expected).search(found) is not None
+    return found == expected if probe.kind == "exact" else word_pattern(expected).search(found) is not None
 
 
-def read_probes(path: Path) -> list[Probe]:
+def read_probes(path: Path, name: str | None = None) -> list[Probe]:
     """Read a JSONL file of ``{"prompt", "answer"[, "kind"][, "options"][, "chat"]}``; empty lines are skipped.
+
+    Args:
+        name: what the file is called where a probe or an error says its place; the path when left out.
 
     Raises:
         DataError: a line is no probe, a question is asked twice, or there is none. Names file and line.
@@ -107,12 +128,12 @@ def read_probes(path: Path) -> list[Probe]:
     probes: list[Probe] = []
     seen: dict[tuple[Prompt, str], int] = {}
     for number, line in read_lines(path):
-        probe = _parse(line, f"{path}:{number}")
+        probe = _parse(line, f"{name or path}:{number}")
         first = seen.setdefault((probe.question(), probe.answer if probe.kind == "nll" else ""), number)
         if first != number:
             raise DataError(
                 f"the prompt {shown(probe.prompt)} is asked again, it stands on line {first}",
-                where=f"{path}:{number}",
+                where=probe.where,
                 remedy="ask each question once, or it weighs twice in the gate",
             )
         probes.append(probe)
@@ -128,19 +149,13 @@ def write_probes(path: Path, probes: Sequence[Probe]) -> None:
 
 
 def _fields(probe: Probe) -> dict[str, Any]:
-    fields = asdict(probe)
-    return fields if probe.options else {name: value for name, value in fields.items() if name != "options"}
+    """What stands on a probe's line."""
+    unwritten = {"where"} if probe.options else {"where", "options"}
+    return {name: value for name, value in asdict(probe).items() if name not in unwritten}
 
 
-def _word_pattern(expected: str) -> re.Pattern[str]:
-    """The answer between boundaries that a reader sees: no letter, digit or hyphenated word joined to it."""
-    before = r"(?<!\w)(?<!\w-)" + (r"(?<!-)(?<!\d[.,])" if expected[0].isdigit() else "")
-    after = r"(?!\w)(?!-\w)" + (r"(?![.,]\d)" if expected[-1].isdigit() else "")
-    if _UNSPACED.match(expected[0]):
-        before = ""
-    if _UNSPACED.match(expected[-1]):
-        after = ""
-    return re.compile(before + re.escape(expected) + after)
+def _is_unspaced(character: str) -> bool:
+    return re.match(f"[{UNSPACED}]", character) is not None
 
 
 def _parse(line: str, where: str) -> Probe:
@@ -164,7 +179,7 @@ def _parse(line: str, where: str) -> Probe:
     if kind == "regex":
         _check_pattern(fields["answer"], where)
     options = _options(fields, where) if kind == "choice" or "options" in fields else ()
-    return Probe(**fields | {"options": options})
+    return Probe(**fields | {"options": options, "where": where})
 
 
 def _check_pattern(pattern: str, where: str) -> None:

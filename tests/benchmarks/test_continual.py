@@ -17,6 +17,9 @@ from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_a
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS, SIZES, document, genesis_document
 from benchmarks.continual.report import DOCUMENT, between, table
+from ladder.data.contamination import find_contamination
+from ladder.data.rows import Row
+from ladder.gates.probes import Probe
 from ladder.manifest.request import read_request
 
 ALL = len(SENTENCES)
@@ -69,6 +72,13 @@ def test_no_two_domains_share_a_sentence() -> None:
     assert len(set(everything)) == len(everything) == 5 * ALL
     with pytest.raises(ValueError, match="there are"):
         domains(ALL + 1)
+
+
+def test_no_lesson_tells_what_is_asked_of_it_or_before() -> None:
+    asked: list[Probe] = []
+    for domain in domains(ALL):
+        asked += probes(domain)
+        assert find_contamination(asked, [Row(line, "row") for line in rows(domain)]) == []
 
 
 @pytest.mark.parametrize("method", METHODS)

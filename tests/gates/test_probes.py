@@ -107,6 +107,8 @@ def test_read(tmp_path):
     assert first == Probe("Capital of France?", "Paris", "contains", False)
     assert second == Probe("Capital of France?", "Paris", "exact", True)
     assert second.question() == Prompt("Capital of France?", chat=True)
+    assert (first.where, second.where) == (f"{file}:1", f"{file}:3")
+    assert [probe.where for probe in read_probes(file, "Luna-G000's")] == ["Luna-G000's:1", "Luna-G000's:3"]
 
 
 GOOD = {"prompt": "p", "answer": "a"}
