@@ -148,12 +148,20 @@ def lineage(
 
 
 @app.command(rich_help_panel=LOOK)
-def show(ref: Ref, home: Home = HOME, as_json: Json = False) -> None:
-    """One generation's card."""
+def show(
+    ref: Ref,
+    home: Home = HOME,
+    as_json: Json = False,
+    html: Annotated[bool, typer.Option("--html", help="Open the page of its verdict in a browser.")] = False,
+) -> None:
+    """One generation's card, or with --html the page of its verdict: gates, lost answers, laws, who taught."""
     from ladder.report.lineage import card_text
 
     registry = _registry(home)
     generation = registry.find(ref)
+    if html:
+        _open_page(registry.materialize(generation) / "ladder" / "report.html", generation.ref)
+        return
     _answer(generation.to_dict(), card_text(generation, registry.materialize(generation) / "ladder"), as_json)
 
 
@@ -269,6 +277,19 @@ def _registry(home: Path) -> Any:
     from ladder.registry import open_registry
 
     return open_registry(home, create=False)
+
+
+def _open_page(path: Path, ref: str) -> None:
+    """Print where a page lies, and on a terminal open it."""
+    import webbrowser
+
+    from ladder.errors import NotFound
+
+    if not path.is_file():
+        raise NotFound(f"{ref} has no report", remedy="only generations that were examined here have one")
+    print(path)
+    if sys.stdout.isatty():
+        webbrowser.open(path.resolve().as_uri())
 
 
 def _answer(data: Any, text: str, as_json: bool) -> None:

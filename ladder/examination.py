@@ -24,12 +24,13 @@ from ladder.gates import (
     measure,
     read_utterances,
 )
-from ladder.gates.regressions import compare
+from ladder.gates.regressions import Comparison, compare
 from ladder.lesson import PROBES, Lesson, data_of, own_probes, recall_probes
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
+from ladder.report import page
 from ladder.report.card import model_card
 from ladder.run import REPORT, Run, Workshop, hosted
 from ladder.train.loss import taboo_ids
@@ -51,13 +52,15 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     child, parent = _sit(run, exam, work)
     report = _judge(run, exam, child, parent)
     work.console.gates(report)
+    comparison = compare(exam, child, parent) if parent else None
     document: dict[str, Any] = {
         "gates": report.to_dict(),
-        "answers": asdict(compare(exam, child, parent)) if parent else None,
+        "answers": asdict(comparison) if comparison else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
+    save_text(run.report.with_name(page.FILE), page.html(_page(run, report, comparison, work)))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -142,6 +145,29 @@ def _violations(run: Run, exam: Exam, child: Answers) -> list[Violation]:
     frozen = notes.get("frozen", {})
     before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
     return found + laws.parent_unchanged(before, after)
+
+
+def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Workshop) -> page.Page:
+    ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
+    return page.Page(
+        child=str(run.request.child),
+        method=evolution.training_method,
+        note=evolution.note or "",
+        digest=folder_digest(run.candidate),
+        manifest_digest=run.request.digest,
+        parent=ancestry.parent.ref if ancestry.parent else None,
+        grandparent=ancestry.grandparent.ref if ancestry.grandparent else None,
+        line=[known.ref for known in ancestry.ancestors],
+        gates=report,
+        comparison=comparison,
+        routes=_routes(run, work),
+    )
+
+
+def _routes(run: Run, work: Workshop) -> page.Series:
+    logged = work.registry.step_metrics(run.notes()["mlflow_run"], "route/")
+    # How sure the routing was is no route.
+    return {name: series for name, series in logged.items() if name != "js_uncertain"}
 
 
 def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:

@@ -94,6 +94,11 @@ class Registry:
         self._steps.write(run_id, rows)
 
     @translated
+    def step_metrics(self, run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
+        """What ``log_steps`` logged under names with this prefix: (step, value) in order, by the rest of the name."""
+        return runs.step_metrics(self.store, run_id, prefix)
+
+    @translated
     def fail_run(self, run_id: str, reason: str) -> None:
         """Mark a run as failed, with the reason."""
         runs.fail_run(self.store, run_id, reason)

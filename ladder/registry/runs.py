@@ -83,6 +83,16 @@ def runs_with_status(store: Store, family: str, status: str) -> list[Run]:
     return list(pages(store.client.search_runs, experiment_ids=[experiment], filter_string=clause))
 
 
+def step_metrics(store: Store, run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
+    """Values by step of the metrics whose name begins with ``prefix``, which the names then go without."""
+    names = [name for name in store.client.get_run(run_id).data.metrics if name.startswith(prefix)]
+    histories = {name: store.client.get_metric_history(run_id, name) for name in names}
+    return {
+        name.removeprefix(prefix): sorted((metric.step, metric.value) for metric in history)
+        for name, history in histories.items()
+    }
+
+
 class StepLog:
     """Writes metrics of training steps once each, also when a resumed run hands them in again."""
 

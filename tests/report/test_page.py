@@ -1,0 +1,118 @@
+"""The page of a verdict: it shows what was decided, trusts no text, and asks nothing of the network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from ladder.gates import GateReport, decide
+from ladder.gates.measure import Measurements
+from ladder.gates.regressions import Comparison, Regression
+from ladder.manifest.schema import Gates
+from ladder.report.page import Page, Scale, forests, html, layers
+
+RIGHT, WRONG = (1.0,) * 40, (0.0,) * 40
+
+
+def verdict(forgot: bool = False) -> GateReport:
+    before = {"Luna-G000": RIGHT, "Luna-G001": RIGHT}
+    after = before | {"Luna-G001": WRONG if forgot else RIGHT}
+    return decide(Gates(), Measurements(after, RIGHT), Measurements(before, WRONG), [])
+
+
+def page(**changes: object) -> Page:
+    made = Page("Luna-G002", "distillation", "a note", "d" * 64, "m" * 64, "Luna-G001", "Luna-G000",
+                ["Luna-G000", "Luna-G001"], verdict())  # fmt: skip
+    return replace(made, **changes)
+
+
+class Read(HTMLParser):
+    """Text, addresses, and whether every element is closed."""
+
+    VOID = ("meta", "br", "polygon")
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.words, self.open, self.addresses = "", list[str](), list[str]()
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open += [] if tag in self.VOID else [tag]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_a_page_says_who_was_judged_and_how() -> None:
+    read = Read(html(page(gates=verdict(forgot=True))))
+    words = " ".join(read.words.split())
+    assert not read.open
+    assert "Luna-G002 rejected by recall" in words
+    assert "distillation, from Luna-G001 and Luna-G000" in words
+    assert "Luna-G001 was forgotten: the parent has 1.0000, the child 0.0000" in words
+    assert "Each end of a bar holds with 95% confidence" in words
+    assert "passed all gates" in Read(html(page())).words
+
+
+def test_what_a_model_says_is_text_and_never_markup() -> None:
+    hostile = "<script src=//evil.example></script>{{ 7 * 7 }}"
+    lost = Comparison(40, 1, 0, (Regression("recall Luna-G001", hostile, hostile, hostile, hostile),))
+    read = Read(html(page(comparison=lost, note=hostile)))
+    assert read.words.count(hostile) == 5
+    assert "script" not in read.open
+
+
+def test_a_page_asks_for_nothing_from_outside() -> None:
+    source = html(page(routes={"gold": [(0, 1.0)]}))
+    assert Read(source).addresses == []
+    assert not re.search(r"@import|url\(|https?://", source)
+
+
+def test_a_genesis_has_no_difference_to_show() -> None:
+    genesis = decide(Gates(), Measurements({}, RIGHT), None, [])
+    words = Read(html(page(gates=genesis, parent=None, grandparent=None, line=[]))).words
+    assert "Difference to the parent" not in words
+    assert "a genesis has no ancestors" in words
+
+
+def test_the_forest_has_recall_its_ancestors_and_generalize() -> None:
+    recall, own = forests(verdict(forgot=True))
+    assert [(row.label, row.state, round(row.value, 3)) for row in recall] == [
+        ("recall", "failed", -0.5),
+        ("Luna-G000", "passed", 0.0),
+        ("Luna-G001", "failed", -1.0),
+    ]
+    assert [(row.label, row.value, row.margin) for row in own] == [("generalize", 1.0, None)]
+    assert all(row.low <= row.value <= row.high for row in (*recall, *own))
+
+
+def test_the_scale_holds_every_row_and_zero() -> None:
+    recall, _ = forests(verdict(forgot=True))
+    scale = Scale.of(recall)
+    places = [scale(end) for row in recall for end in (row.low, row.high, row.margin or 0.0, 0.0)]
+    assert 0 < min(places) < 5 < 90 < max(places) < 100
+
+
+def test_routes_are_stacked_to_their_sum() -> None:
+    gold, blended = layers(
+        {"gold": [(0, 0.25), (1, 0.5)], "skip": [(0, 0.0), (1, 0.0)], "blended": [(0, 0.75), (1, 0.5)]}
+    )
+    assert (gold.text, blended.text) == ("gold 38%", "blended 62%")
+    assert gold.points == "0.00,75.00 100.00,50.00 100.00,100.00 0.00,100.00"
+    assert blended.points == "0.00,0.00 100.00,0.00 100.00,50.00 0.00,75.00"
+
+
+@pytest.mark.parametrize("steps", [1, 199, 200, 201, 1000])
+def test_a_long_run_is_averaged_and_a_short_one_is_not(steps: int) -> None:
+    (layer,) = layers({"gold": [(step, step % 2) for step in range(steps * 2)]}, most=200)
+    heights = [100 - float(corner.split(",")[1]) for corner in layer.points.split()]
+    top = heights[: len(heights) // 2]
+    assert len(top) == min(200, 2 * steps)
+    assert sum(top) / len(top) == pytest.approx(50, abs=0.5)
