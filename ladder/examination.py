@@ -18,26 +18,23 @@ from ladder.gates import (
     GateReport,
     Prompt,
     Sampling,
-    Violation,
     decide,
-    laws,
+    judge_laws,
     measure,
     read_probes,
     read_utterances,
 )
 from ladder.gates.regressions import compare
+from ladder.lawbook import case_of, laws_of, prompts_of
 from ladder.lesson import Lesson, data_of
-from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
 from ladder.report.card import model_card
-from ladder.run import Run, Workshop, hosted
+from ladder.run import Run, Workshop
 from ladder.train.loss import taboo_ids
 
 PROBES = "probes.jsonl"
-_UNKNOWN = ("", "")
-"""Digests of a teacher of which the run noted none; the law of unchanged parents counts that as broken."""
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -69,7 +66,7 @@ def read_report(run: Run) -> GateReport:
 
 
 def build_exam(run: Run) -> Exam:
-    """The ancestors' probes, this child's own, the prompts of the tone gate, and how answers are decoded."""
+    """The ancestors' probes, this child's own, the prompts of tone gate and laws, and how answers are decoded."""
     manifest, request = run.request.manifest, run.request
     data, tone = data_of(request), manifest.gates.tone
     own = tuple(read_probes(request.file(data.probes))) if data.probes else ()
@@ -83,6 +80,7 @@ def build_exam(run: Run) -> Exam:
         decoding=manifest.gates.decoding,
         sampled=Sampling(manifest.laws.sampled_answers, manifest.laws.sampled_tokens, manifest.seeds.data),
         taboo_ids=taboo_ids(manifest, load_tokenizer(run.candidate)),
+        law_prompts=prompts_of(request),
     )
 
 
@@ -118,22 +116,8 @@ def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Gate
     reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
     measured = measure(exam, child, reference)
     of_parent = measure(exam, parent, reference) if parent else None
-    return decide(manifest.gates, measured, of_parent, _violations(run, exam, child))
-
-
-def _violations(run: Run, exam: Exam, child: Answers) -> list[Violation]:
-    manifest, request = run.request.manifest, run.request
-    notes = run.notes()
-    found = [
-        violation
-        for where, texts in exam.texts(child).items()
-        for violation in laws.forbidden_text(texts, manifest.laws.forbidden_text, where)
-    ]
-    found += laws.budget(manifest.budget, manifest.training_params.steps, notes.get("tokens"), _minutes(notes))
-    found += laws.sources([request.file(file) for file in request.files], _allowed(request))
-    frozen = notes.get("frozen", {})
-    before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
-    return found + laws.parent_unchanged(before, after)
+    laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
+    return decide(manifest.gates, measured, of_parent, laws)
 
 
 def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
@@ -155,14 +139,7 @@ def _left_behind(folder: Path) -> tuple[Any, ...]:
     return tuple(read_probes(path)) if path.is_file() else ()
 
 
-def _allowed(request: Request) -> list[Path]:
-    return [request.folder(source) for source in request.manifest.laws.allowed_sources]
-
-
-def _minutes(notes: dict[str, Any]) -> float | None:
-    return notes["seconds"] / 60 if "seconds" in notes else None
-
-
 def _size(exam: Exam) -> str:
     recall = sum(len(probes) for probes in exam.recall.values())
-    return f"{recall} recall and {len(exam.generalize)} own probes, {len(exam.tone_prompts)} for the tone"
+    own, tone, laws = len(exam.generalize), len(exam.tone_prompts), len(exam.law_prompts)
+    return f"{recall} recall and {own} own probes, {tone} prompts for the tone, {laws} for the laws"

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ladder.gates.laws import Violation
+from ladder.gates.law import LawResult, sampled_sentence
 from ladder.gates.measure import Measurements
 from ladder.gates.verdict import GateReport, GateResult
 from ladder.manifest.schema import Gates, GeneralizeGate, RecallGate, ToneGate
@@ -33,7 +33,7 @@ class _Figure(NamedTuple):
 
 
 def decide(
-    gates: Gates, child: Measurements, parent: Measurements | None, violations: Sequence[Violation] | None
+    gates: Gates, child: Measurements, parent: Measurements | None, laws: Sequence[LawResult] | None
 ) -> GateReport:
     """Hold a child against its parent and the manifest's thresholds.
 
@@ -41,16 +41,17 @@ def decide(
         gates: the thresholds.
         child: figures of the child.
         parent: figures of the parent on the same exam; None for a genesis.
-        violations: every broken law; None where the laws were not examined, which fails.
+        laws: what became of each law; None where the laws were not examined, which fails.
     """
     results = (
         _recall(gates.recall, child, parent),
         _generalize(gates.generalize, child, parent),
         _tone(gates.tone, child, parent),
-        _laws(violations),
+        _laws(laws),
     )
     per_ancestor = {name: value for name, value in child.recall_by.items() if math.isfinite(value)}
-    return GateReport(results, tuple(violations or ()), gates.model_dump(mode="json"), per_ancestor)
+    broken = tuple(violation for law in laws or () for violation in law.found.violations)
+    return GateReport(results, broken, gates.model_dump(mode="json"), per_ancestor, tuple(laws or ()))
 
 
 def _recall(gate: RecallGate, child: Measurements, parent: Measurements | None) -> GateResult:
@@ -93,14 +94,18 @@ def _tone(gate: ToneGate, child: Measurements, parent: Measurements | None) -> G
     return GateResult("tone", passed, True, drift, gate.max_drift, _finite(before), child.tone_n, detail)
 
 
-def _laws(violations: Sequence[Violation] | None) -> GateResult:
-    if violations is None:
+def _laws(laws: Sequence[LawResult] | None) -> GateResult:
+    if laws is None:
         return _failed("laws", "the laws were not examined", 0.0)
-    detail = f"{len(violations)} violation{'' if len(violations) == 1 else 's'}"
-    if violations:
-        first = violations[0]
-        detail += f"; {first.law} at {first.where}: {first.found}"
+    violations = [violation for law in laws for violation in law.found.violations]
+    parts = [f"{_counted(len(violations), 'violation')} of {_counted(len(laws), 'law')}"]
+    parts += [f"{first.law} at {first.where}: {first.found}" for first in violations[:1]]
+    detail = "; ".join(part for part in (*parts, sampled_sentence(laws)) if part)
     return GateResult("laws", not violations, True, float(len(violations)), 0.0, None, len(violations), detail)
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _accuracy(name: str, ours: _Figure, theirs: _Figure | None, needed: Callable[[float], float]) -> GateResult:

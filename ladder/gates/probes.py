@@ -24,7 +24,7 @@ READ = ("choice", "nll")
 _FORM = '{"prompt", "answer"} with optional "kind" (exact, contains, regex, choice or nll), "options" and "chat"'
 _EDGES = " .,;:!?…'\"“”‘’«»()[]{}*_`。，、；：！？「」『』（）"
 """Sentence punctuation, quotes, brackets and emphasis. Signs that change a meaning stay: C#, -5, 20%, $3."""
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 """Thai, Lao, Burmese, Khmer, kana and Han: written without spaces, so a word has no visible boundary."""
 
 
@@ -66,9 +66,13 @@ class Probe:
 
 def normalize(text: str) -> str:
     """Case-folded, composed (NFC), white space collapsed, sentence punctuation stripped at both ends."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     # A full stop is part of what it opens (.5, .net), so it is stripped at the end only.
-    return " ".join(folded.split()).rstrip(_EDGES).lstrip(_EDGES.replace(".", ""))
+    return fold(text).rstrip(_EDGES).lstrip(_EDGES.replace(".", ""))
+
+
+def fold(text: str) -> str:
+    """Case-folded, composed (NFC), white space collapsed."""
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
 def score(probe: Probe, said: str) -> float:
@@ -136,9 +140,9 @@ def _word_pattern(expected: str) -> re.Pattern[str]:
     """The answer between boundaries that a reader sees: no letter, digit or hyphenated word joined to it."""
     before = r"(?<!\w)(?<!\w-)" + (r"(?<!-)(?<!\d[.,])" if expected[0].isdigit() else "")
     after = r"(?!\w)(?!-\w)" + (r"(?![.,]\d)" if expected[-1].isdigit() else "")
-    if _UNSPACED.match(expected[0]):
+    if UNSPACED.match(expected[0]):
         before = ""
-    if _UNSPACED.match(expected[-1]):
+    if UNSPACED.match(expected[-1]):
         after = ""
     return re.compile(before + re.escape(expected) + after)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladder.errors import GateError
-from ladder.gates.laws import Violation
+from ladder.gates.law import LawResult, Violation
 
 GATES = ("recall", "generalize", "tone", "laws")
 
@@ -48,12 +48,14 @@ class GateReport:
         violations: every broken law.
         settings: the thresholds that were used.
         per_ancestor: the child's recall (0 to 1) on each ancestor's probes.
+        laws: every law that was examined; empty in reports from before laws were listed.
     """
 
     results: tuple[GateResult, ...]
     violations: tuple[Violation, ...]
     settings: Mapping[str, Any]
     per_ancestor: Mapping[str, float] = field(default_factory=dict)
+    laws: tuple[LawResult, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -83,6 +85,7 @@ class GateReport:
             "violations": [asdict(violation) for violation in self.violations],
             "settings": dict(self.settings),
             "per_ancestor": dict(self.per_ancestor),
+            "laws": [law.to_dict() for law in self.laws],
         }
 
     @classmethod
@@ -90,14 +93,16 @@ class GateReport:
         """Read what ``to_dict`` wrote.
 
         Raises:
-            GateError: it is no gate report, or its verdict is not the one its results give.
+            GateError: it is no gate report, or it contradicts itself.
         """
         try:
+            violations = tuple(Violation(**violation) for violation in stored["violations"])
             report = cls(
                 tuple(GateResult(**result) for result in stored["results"]),
-                tuple(Violation(**violation) for violation in stored["violations"]),
+                violations,
                 dict(stored["settings"]),
                 dict(stored["per_ancestor"]),
+                tuple(LawResult.from_dict(law, violations) for law in stored.get("laws", ())),
             )
             said = stored["passed"]
         except (KeyError, TypeError, ValueError) as error:
