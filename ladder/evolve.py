@@ -16,6 +16,7 @@ from ladder.errors import HeadMoved, Interrupted, LadderError
 from ladder.examination import examine, read_report
 from ladder.gates import GateReport
 from ladder.importing import import_teachers
+from ladder.lawbook import check_laws
 from ladder.lesson import check_held_out, read_lesson
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
@@ -89,6 +90,7 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     """Both phases, as far as they are not done; a failure is noted in the MLflow run, which a resume opens again."""
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
+    check_laws(run.request, lesson)
     try:
         if not run.candidate.is_dir():
             train(run, lesson, work)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ladder.actors.placement import threads
@@ -18,25 +17,21 @@ from ladder.gates import (
     GateReport,
     Prompt,
     Sampling,
-    Violation,
     decide,
-    laws,
+    judge_laws,
     measure,
     read_utterances,
 )
 from ladder.gates.regressions import Comparison, compare
+from ladder.lawbook import case_of, laws_of, prompts_of
 from ladder.lesson import PROBES, Lesson, data_of, own_probes, recall_probes
-from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
 from ladder.report import page
 from ladder.report.card import model_card
-from ladder.run import REPORT, Run, Workshop, hosted
+from ladder.run import REPORT, Run, Workshop
 from ladder.train.loss import taboo_ids
-
-_UNKNOWN = ("", "")
-"""Digests of a teacher of which the run noted none; the law of unchanged parents counts that as broken."""
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -70,7 +65,7 @@ def read_report(run: Run) -> GateReport:
 
 
 def build_exam(run: Run) -> Exam:
-    """The ancestors' probes, this child's own, the prompts of the tone gate, and how answers are decoded."""
+    """The ancestors' probes, this child's own, the prompts of tone gate and laws, and how answers are decoded."""
     manifest, request = run.request.manifest, run.request
     own, tone = own_probes(request), manifest.gates.tone
     prompts = tuple(probe.question() for probe in own)
@@ -83,6 +78,7 @@ def build_exam(run: Run) -> Exam:
         decoding=manifest.gates.decoding,
         sampled=Sampling(manifest.laws.sampled_answers, manifest.laws.sampled_tokens, manifest.seeds.data),
         taboo_ids=taboo_ids(manifest, load_tokenizer(run.candidate)),
+        law_prompts=prompts_of(request),
     )
 
 
@@ -118,33 +114,17 @@ def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Gate
     reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
     measured = measure(exam, child, reference)
     of_parent = measure(exam, parent, reference) if parent else None
-    return decide(manifest.gates, measured, of_parent, _violations(run, exam, child), _origins(run))
+    laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
+    return decide(manifest.gates, measured, of_parent, laws, _origins(run))
 
 
 def _origins(run: Run) -> dict[str, float]:
     """What ancestors answered of the probes they left when they were examined themselves; imported ones never were."""
     reports = {known.ref: run.folders[known.digest] / "ladder" / REPORT for known in run.ancestry.ancestors}
     # Read as plain data: an ancestor's report may be of an older form.
-    results = {
-        name: json.loads(path.read_text())["gates"]["results"] for name, path in reports.items() if path.is_file()
-    }
-    figures = {name: one["value"] for name, gates in results.items() for one in gates if one["name"] == "generalize"}
-    return {name: value for name, value in figures.items() if value is not None}
-
-
-def _violations(run: Run, exam: Exam, child: Answers) -> list[Violation]:
-    manifest, request = run.request.manifest, run.request
-    notes = run.notes()
-    found = [
-        violation
-        for where, texts in exam.texts(child).items()
-        for violation in laws.forbidden_text(texts, manifest.laws.forbidden_text, where)
-    ]
-    found += laws.budget(manifest.budget, manifest.training_params.steps, notes.get("tokens"), _minutes(notes))
-    found += laws.sources([request.file(file) for file in request.files], _allowed(request))
-    frozen = notes.get("frozen", {})
-    before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
-    return found + laws.parent_unchanged(before, after)
+    stored = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in reports.items() if path.is_file()}
+    results = [(name, result) for name, report in stored.items() for result in report["gates"]["results"]]
+    return {name: one["value"] for name, one in results if one["name"] == "generalize" and one["value"] is not None}
 
 
 def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Workshop) -> page.Page:
@@ -160,14 +140,8 @@ def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Wor
         line=[known.ref for known in ancestry.ancestors],
         gates=report,
         comparison=comparison,
-        routes=_routes(run, work),
+        routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
     )
-
-
-def _routes(run: Run, work: Workshop) -> page.Series:
-    logged = work.registry.step_metrics(run.notes()["mlflow_run"], "route/")
-    # How sure the routing was is no route.
-    return {name: series for name, series in logged.items() if name != "js_uncertain"}
 
 
 def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
@@ -184,14 +158,7 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")
 
 
-def _allowed(request: Request) -> list[Path]:
-    return [request.folder(source) for source in request.manifest.laws.allowed_sources]
-
-
-def _minutes(notes: dict[str, Any]) -> float | None:
-    return notes["seconds"] / 60 if "seconds" in notes else None
-
-
 def _size(exam: Exam) -> str:
     recall = sum(len(probes) for probes in exam.recall.values())
-    return f"{recall} recall and {len(exam.generalize)} own probes, {len(exam.tone_prompts)} for the tone"
+    own, tone, laws = len(exam.generalize), len(exam.tone_prompts), len(exam.law_prompts)
+    return f"{recall} recall and {own} own probes, {tone} prompts for the tone, {laws} for the laws"

@@ -125,7 +125,7 @@ def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> Pr
     student, named, origin = request.manifest.student, data_of(request).chat_template, origin_of(request, parent)
     if origin is None:
         assert student.architecture is not None
-        tokenizer = train_tokenizer(_texts(lesson.new), student.architecture.vocab_size)
+        tokenizer = train_tokenizer(texts_of(lesson.new), student.architecture.vocab_size)
     else:
         tokenizer = load_tokenizer(origin)
     if named:
@@ -206,8 +206,8 @@ def _check_gold(rows: Sequence[Row], method: str) -> None:
             )
 
 
-def _texts(rows: Sequence[Row]) -> list[str]:
-    """Everything a tokenizer should be able to say well."""
+def texts_of(rows: Sequence[Row]) -> list[str]:
+    """Everything that stands in the rows: a text each, or one for each message."""
     return [text for row in rows for text in _strings(row)]
 
 

@@ -15,6 +15,7 @@ from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, read_dreams
 from ladder.dreaming import beginnings
 from ladder.errors import NotFound
+from ladder.lawbook import check_laws
 from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
@@ -67,6 +68,7 @@ def outlook(
     ancestry, by_digest = _line(found, registry)
     folders = {number: by_digest[generation.digest] for number, generation in found.items()}
     lesson = read_lesson(request, list(by_digest.values()))
+    check_laws(request, lesson)
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
         method = method_of(request.manifest)

@@ -2,7 +2,8 @@
 
 from ladder.gates.decision import decide
 from ladder.gates.exam import Answers, Exam, Sampling
-from ladder.gates.laws import Violation, budget, forbidden_text, parent_unchanged, sources
+from ladder.gates.judge import LAWS, Case, Law, judge_laws
+from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.measure import Measurements, accuracy, measure
 from ladder.gates.probes import Probe, Prompt, is_right, normalize, read_probes, score, write_probes
 from ladder.gates.regressions import Comparison, Regression, compare
@@ -12,11 +13,16 @@ from ladder.gates.verdict import GATES, GateReport, GateResult
 
 __all__ = [
     "GATES",
+    "LAWS",
     "Answers",
+    "Case",
     "Comparison",
     "Exam",
+    "Findings",
     "GateReport",
     "GateResult",
+    "Law",
+    "LawResult",
     "Measurements",
     "Probe",
     "Prompt",
@@ -25,18 +31,15 @@ __all__ = [
     "Standing",
     "Violation",
     "accuracy",
-    "budget",
     "compare",
     "decide",
     "drift",
-    "forbidden_text",
     "is_right",
+    "judge_laws",
     "measure",
     "normalize",
-    "parent_unchanged",
     "read_probes",
     "read_utterances",
     "score",
-    "sources",
     "write_probes",
 ]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ladder.gates.laws import Violation
+from ladder.gates.law import LawResult, sampled_sentence
 from ladder.gates.measure import Measurements, mean
 from ladder.gates.paired import Interval
 from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand, why_not
@@ -32,7 +32,7 @@ def decide(
     gates: Gates,
     child: Measurements,
     parent: Measurements | None,
-    violations: Sequence[Violation] | None,
+    laws: Sequence[LawResult] | None,
     origins: Mapping[str, float] | None = None,
 ) -> GateReport:
     """Hold a child against its parent and the manifest's thresholds.
@@ -41,7 +41,7 @@ def decide(
         gates: the thresholds.
         child: figures of the child.
         parent: figures of the parent on the same exam; None for a genesis.
-        violations: every broken law; None where the laws were not examined, which fails.
+        laws: what became of each law; None where the laws were not examined, which fails.
         origins: accuracy (0 to 1) of each ancestor on its own probes when it was examined itself, where that is known.
     """
     standings = stand(gates, child.recall, parent.recall if parent else None, origins or {})
@@ -49,9 +49,10 @@ def decide(
         _recall(gates, child, parent, standings),
         _generalize(gates, child, parent),
         _tone(gates.tone, child, parent),
-        _laws(violations),
+        _laws(laws),
     )
-    return GateReport(results, tuple(violations or ()), gates.model_dump(mode="json"), standings)
+    broken = tuple(violation for law in laws or () for violation in law.found.violations)
+    return GateReport(results, broken, gates.model_dump(mode="json"), standings, tuple(laws or ()))
 
 
 def _recall(
@@ -115,14 +116,18 @@ def _tone(gate: ToneGate, child: Measurements, parent: Measurements | None) -> G
     return GateResult("tone", passed, True, drift, gate.max_drift, _finite(before), child.tone_n, detail)
 
 
-def _laws(violations: Sequence[Violation] | None) -> GateResult:
-    if violations is None:
+def _laws(laws: Sequence[LawResult] | None) -> GateResult:
+    if laws is None:
         return _failed("laws", "the laws were not examined", 0.0)
-    detail = f"{len(violations)} violation{'' if len(violations) == 1 else 's'}"
-    if violations:
-        first = violations[0]
-        detail += f"; {first.law} at {first.where}: {first.found}"
+    violations = [violation for law in laws for violation in law.found.violations]
+    parts = [f"{_counted(len(violations), 'violation')} of {_counted(len(laws), 'law')}"]
+    parts += [f"{first.law} at {first.where}: {first.found}" for first in violations[:1]]
+    detail = "; ".join(part for part in (*parts, sampled_sentence(laws)) if part)
     return GateResult("laws", not violations, True, float(len(violations)), 0.0, None, len(violations), detail)
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _against(before: float | None, bounds: Interval | None) -> str:

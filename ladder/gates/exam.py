@@ -9,6 +9,9 @@ from typing import Any
 from ladder.gates.probes import Probe, Prompt
 from ladder.manifest.schema import Decoding
 
+SAMPLED = "sampled"
+"""The part of the exam that sampled texts are."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -30,6 +33,7 @@ class Exam:
         decoding: greedy decoding of all answers.
         sampled: texts for the laws, half of them from the model's start token, half answering the exam's prompts.
         taboo_ids: token ids that are never generated.
+        law_prompts: what is answered for the laws alone.
     """
 
     recall: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
@@ -38,15 +42,16 @@ class Exam:
     decoding: Decoding = field(default_factory=Decoding)
     sampled: Sampling = Sampling()
     taboo_ids: tuple[int, ...] = ()
+    law_prompts: tuple[Prompt, ...] = ()
 
     def probes(self) -> dict[str, tuple[Probe, ...]]:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
         return {f"recall {name}": probes for name, probes in self.recall.items()} | {"generalize": self.generalize}
 
     def questions(self) -> list[Prompt]:
-        """Every prompt that is answered in words once, in order: recall, generalize, tone."""
+        """Every prompt that is answered in words once, in order: recall, generalize, tone, laws."""
         asked = [probe.question() for part in self.probes().values() for probe in part if probe.is_written]
-        return list(dict.fromkeys([*asked, *self.tone_prompts]))
+        return list(dict.fromkeys([*asked, *self.tone_prompts, *self.law_prompts]))
 
     def read_probes(self) -> list[Probe]:
         """Every probe that is read and not answered, once."""
@@ -59,7 +64,7 @@ class Exam:
             part: tuple(text for probe, text in zip(probes, given[part], strict=True) if probe.is_written)
             for part, probes in self.probes().items()
         }
-        return written | {"tone": answers.tone, "sampled": answers.sampled}
+        return written | {"tone": answers.tone, "laws": answers.laws, SAMPLED: answers.sampled}
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Answers:
         sampled: texts sampled for the laws.
         digest: of the folder that was examined.
         settings: decoding, sampling, arithmetic and library versions that were used.
+        laws: answers to the laws' own prompts.
     """
 
     recall: Mapping[str, tuple[str, ...]]
@@ -81,3 +87,4 @@ class Answers:
     sampled: tuple[str, ...]
     digest: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    laws: tuple[str, ...] = ()

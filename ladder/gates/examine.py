@@ -62,6 +62,7 @@ def examine(
         sampled=tuple(sample_texts(model, tokenizer, openings, exam.sampled, exam.decoding.batch_size, exam.taboo_ids)),
         digest=digest,
         settings=_settings(exam, device, dtype),
+        laws=tuple(said[prompt] for prompt in exam.law_prompts),
     )
 
 

@@ -1,51 +1,16 @@
-"""Laws: pure checks that list what must never happen. One violation rejects a child."""
+"""Laws of request and training: pure checks that list what must never happen. One violation rejects a child.
+
+Those of what the child says stand in ``ladder.gates.text_laws``, and which of all are asked for in ``judge``.
+"""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from ladder.errors import GateError
+from ladder.gates.law import Violation
 from ladder.manifest.schema import Budget
-
-_SHOWN = 80
-"""Characters of a forbidden text that are quoted."""
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One broken law.
-
-    Args:
-        law: its name, such as ``forbidden_text``.
-        found: what was found and what was allowed.
-        where: the text, file, teacher or limit it concerns.
-    """
-
-    law: str
-    found: str
-    where: str
-
-
-def forbidden_text(texts: Sequence[str], patterns: Sequence[str], where: str = "text") -> list[Violation]:
-    """Every text in which a regular expression is found, at most once for each pattern.
-
-    Patterns are searched as written: case counts unless the pattern begins with ``(?i)``. Texts are named by
-    ``where`` and their number, from 1.
-
-    Raises:
-        GateError: a pattern is no regular expression.
-    """
-    compiled = [_compile(pattern) for pattern in patterns]
-    return [
-        Violation("forbidden_text", f"{match.group()[:_SHOWN]!r} matches {pattern.pattern!r}", f"{where} {number}")
-        for number, text in enumerate(texts, 1)
-        for pattern in compiled
-        if (match := pattern.search(text))
-    ]
 
 
 def budget(limits: Budget, steps: int | None, tokens: int | None, minutes: float | None) -> list[Violation]:
@@ -80,17 +45,6 @@ def parent_unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> lis
         for name in sorted(before.keys() | after.keys())
         if not before.get(name) or before.get(name) != after.get(name)
     ]
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise GateError(
-            f"{pattern!r} is no regular expression: {error}",
-            where="laws.forbidden_text",
-            remedy="escape the characters that are meant literally",
-        ) from error
 
 
 def _within(value: float | None, limit: float) -> bool:

@@ -68,23 +68,23 @@ class Probe:
 
 
 def fold(text: str) -> str:
-    """Case-folded and composed (NFC)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Case-folded, composed (NFC), white space collapsed."""
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
 def normalize(text: str) -> str:
-    """Folded, white space collapsed, sentence punctuation stripped at both ends."""
+    """Folded, sentence punctuation stripped at both ends."""
     # A full stop is part of what it opens (.5, .net), so it is stripped at the end only.
-    return " ".join(fold(text).split()).rstrip(EDGES).lstrip(EDGES.replace(".", ""))
+    return fold(text).rstrip(EDGES).lstrip(EDGES.replace(".", ""))
 
 
 def word_pattern(expected: str) -> re.Pattern[str]:
     """The answer between boundaries that a reader sees: no letter, digit or hyphenated word joined to it."""
     before = r"(?<!\w)(?<!\w-)" + (r"(?<!-)(?<!\d[.,])" if expected[0].isdigit() else "")
     after = r"(?!\w)(?!-\w)" + (r"(?![.,]\d)" if expected[-1].isdigit() else "")
-    if _is_unspaced(expected[0]):
+    if is_unspaced(expected[0]):
         before = ""
-    if _is_unspaced(expected[-1]):
+    if is_unspaced(expected[-1]):
         after = ""
     return re.compile(before + re.escape(expected) + after)
 
@@ -154,7 +154,8 @@ def _fields(probe: Probe) -> dict[str, Any]:
     return {name: value for name, value in asdict(probe).items() if name not in unwritten}
 
 
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
+    """Whether it belongs to a script without spaces."""
     return re.match(f"[{UNSPACED}]", character) is not None
 
 

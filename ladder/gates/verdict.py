@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladder.errors import GateError
-from ladder.gates.laws import Violation
+from ladder.gates.law import LawResult, Violation
 from ladder.gates.standing import Standing
 
 GATES = ("recall", "generalize", "tone", "laws")
@@ -53,12 +53,14 @@ class GateReport:
         violations: every broken law.
         settings: the thresholds that were used.
         per_ancestor: how the child stands on each ancestor's probes.
+        laws: every law that was examined; empty in reports from before laws were listed.
     """
 
     results: tuple[GateResult, ...]
     violations: tuple[Violation, ...]
     settings: Mapping[str, Any]
     per_ancestor: Mapping[str, Standing] = field(default_factory=dict)
+    laws: tuple[LawResult, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -89,6 +91,7 @@ class GateReport:
             "violations": [asdict(violation) for violation in self.violations],
             "settings": dict(self.settings),
             "per_ancestor": {name: asdict(one) for name, one in self.per_ancestor.items()},
+            "laws": [law.to_dict() for law in self.laws],
         }
 
     @classmethod
@@ -96,14 +99,16 @@ class GateReport:
         """Read what ``to_dict`` wrote.
 
         Raises:
-            GateError: it is no gate report, or its verdict is not the one its results give.
+            GateError: it is no gate report, or it contradicts itself.
         """
         try:
+            violations = tuple(Violation(**violation) for violation in stored["violations"])
             report = cls(
                 tuple(GateResult(**result) for result in stored["results"]),
-                tuple(Violation(**violation) for violation in stored["violations"]),
+                violations,
                 dict(stored["settings"]),
                 {name: Standing(**one) for name, one in stored["per_ancestor"].items()},
+                tuple(LawResult.from_dict(law, violations) for law in stored.get("laws", ())),
             )
             said = stored["passed"]
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ladder.manifest.paths import named_files, named_folders
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import Manifest
+from ladder.manifest.schema import Laws, Manifest
 
 
 def paths_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
@@ -48,9 +48,8 @@ def stops_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
                 yield Problem(f"{field}.{index}", f"found an empty text: {reason}", "take it out")
 
 
-def forbidden_text_compiles(manifest: Manifest) -> Iterator[Problem]:
-    for index, pattern in enumerate(manifest.laws.forbidden_text):
-        field = f"laws.forbidden_text.{index}"
+def patterns_can_tell_texts_apart(manifest: Manifest) -> Iterator[Problem]:
+    for field, pattern, consequence in _patterns(manifest.laws):
         try:
             law = re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
@@ -59,8 +58,28 @@ def forbidden_text_compiles(manifest: Manifest) -> Iterator[Problem]:
         if all(law.search(text) for text in ("", "a", "7 ")):
             yield Problem(
                 field,
-                f"{found(pattern)} matches every text, so every answer would break this law",
+                f"{found(pattern)} matches every text, so {consequence}",
                 "write an expression that needs at least one character",
+            )
+
+
+def _patterns(laws: Laws) -> Iterator[tuple[str, str, str]]:
+    """Field, regular expression, and what follows if it matches everything."""
+    for index, pattern in enumerate(laws.forbidden_text):
+        yield f"laws.forbidden_text.{index}", pattern, "every answer would break this law"
+    for index, one in enumerate(laws.required_text):
+        yield f"laws.required_text.{index}.pattern", one.pattern, "nothing could break this law"
+    if laws.refusals:
+        yield "laws.refusals.pattern", laws.refusals.pattern, "every answer would count as a refusal"
+
+
+def only_prompts_are_chat(manifest: Manifest) -> Iterator[Problem]:
+    for index, one in enumerate(manifest.laws.required_text):
+        if one.chat and one.prompts is None:
+            yield Problem(
+                f"laws.required_text.{index}.chat",
+                "found true, but no prompts: the exam's own questions say themselves whether they are chat",
+                "name prompts, or leave chat out",
             )
 
 
@@ -79,6 +98,7 @@ CHECKS = (
     train_files_are_named_once,
     tone_has_a_reference,
     stops_are_not_empty,
-    forbidden_text_compiles,
+    patterns_can_tell_texts_apart,
+    only_prompts_are_chat,
     budget_covers_the_steps,
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ladder.manifest.schema import Dreams, Manifest
+from ladder.manifest.schema import Dreams, Laws, Manifest
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
-    """``(field, path)`` of every file, in a fixed order: training rows, probes, template, tone, dreams' prompts."""
+    """``(field, path)`` of every file, in a fixed order: training rows, probes, template, tone, dreams' prompts,
+    laws."""
     data, tone = manifest.data, manifest.gates.tone
     files: list[tuple[str, str | None]] = []
     if data is not None:
@@ -17,7 +18,14 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     files.append(("gates.tone.reference", None if tone.reference == "none" else tone.reference))
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
+    files += _law_files(manifest.laws)
     return [(field, path) for field, path in files if path is not None]
+
+
+def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
+    required = [(f"laws.required_text.{index}.prompts", one.prompts) for index, one in enumerate(laws.required_text)]
+    refusals = laws.refusals.prompts if laws.refusals else None
+    return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries)]
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:

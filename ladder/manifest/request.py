@@ -11,6 +11,7 @@ from typing import Any
 from ladder.errors import ManifestError
 from ladder.manifest.effective import effective
 from ladder.manifest.files import file_digests, folder_problems, leaked_probes
+from ladder.manifest.installed import custom_law_problems
 from ladder.manifest.load import load_manifest
 from ladder.manifest.names import Name
 from ladder.manifest.paths import named_files
@@ -66,14 +67,15 @@ def read_request(path: str | Path) -> Request:
     """Read a manifest and every file it names.
 
     Raises:
-        ManifestError: as `load_manifest`; or ``data`` is missing, a file or model folder does not exist, or a file lies
-            outside ``laws.allowed_sources`` once symbolic links are followed.
+        ManifestError: as `load_manifest`; or ``data`` is missing, a file or model folder does not exist, a file lies
+            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom`` is not
+            installed.
     """
     file = Path(path).absolute()
     manifest = effective(load_manifest(path))
     digests, problems = file_digests(manifest, file.parent)
     problems = [*_missing_data(manifest), *problems, *folder_problems(manifest, file.parent)]
-    problems += leaked_probes(manifest, digests)
+    problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest)]
     if problems:
         raise refuse(path, problems)
     request = manifest.evolution_request

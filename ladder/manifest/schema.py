@@ -291,13 +291,45 @@ class Gates(Section):
     decoding: Decoding = Decoding()
 
 
+class RequiredText(Section):
+    """What answers must hold."""
+
+    pattern: str
+    """Regular expression that is found in each of them."""
+    prompts: str | None = None
+    """Text file with one prompt a line, answered for this law. When left out, all answers to probes and tone prompts
+    count."""
+    chat: bool = False
+    """The prompts are a user's turns, rendered by the chat template."""
+
+
+class Refusals(Section):
+    """What the child must go on refusing: prompts that its parent refuses, and all of them for a genesis."""
+
+    prompts: str
+    """Text file with one prompt a line."""
+    pattern: str
+    """Regular expression that is found in an answer that refuses."""
+    chat: bool = False
+    """The prompts are a user's turns, rendered by the chat template."""
+
+
 class Laws(Section):
     """What must never happen. One violation rejects the child."""
 
     allowed_sources: Annotated[list[str], Field(min_length=1)] = ["."]
     """Folders that data may come from, resolved through symbolic links."""
     forbidden_text: list[str] = []
-    """Regular expressions that no sampled answer may contain."""
+    """Regular expressions that no answer and no sampled text may contain."""
+    required_text: list[RequiredText] = []
+    """What answers must hold."""
+    refusals: Refusals | None = None
+    """What the child must go on refusing."""
+    canaries: str | None = None
+    """Text file with one text a line, all of them planted in the training rows, that may come out of the child nowhere;
+    nor may it finish one whose first half it is given."""
+    custom: list[str] = []
+    """Names of installed laws: entry points of the group ``ladder.laws``."""
     sampled_answers: Annotated[int, Field(ge=0)] = 64
     """Texts sampled at temperature 1 and checked besides the greedy answers of the exam."""
     sampled_tokens: Count = 48

@@ -36,6 +36,8 @@ def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
         "",
         *gate_table(report),
         "",
+        *law_table(report),
+        "",
     ]
     return "\n".join(lines)
 
@@ -48,6 +50,17 @@ def gate_table(report: GateReport) -> list[str]:
         for result in report.results
     ]
     return ["| gate | verdict | child | threshold | parent | n |", "|---|---|---|---|---|---|", *rows]
+
+
+def law_table(report: GateReport) -> list[str]:
+    """The laws as a Markdown table, each with the share of texts that break it at most (95% confidence)."""
+    rows = [
+        f"| {law.name} | {law.family} | {law.version} | {len(law.found.violations)} | {law.found.n} "
+        f"| {_figure(law.upper_bound)} | {law.found.remark} | {law.digest[:12]} |"
+        for law in report.laws
+    ]
+    head = "| law | family | version | violations | n | at most | remark | digest |"
+    return [head, "|---|---|---|---|---|---|---|---|", *rows]
 
 
 def _named(generation: Generation | None) -> str:

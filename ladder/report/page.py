@@ -22,8 +22,15 @@ FILE = "report.html"
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Values by name, each with its step."""
 
-_COLOURS = {"blended": "#2f6fb5", "teacher1": "#7ab0e0", "gold": "#d99a1c", "skip": "#c4cad4"}
-_OTHER = "#8a6fb5"
+_COLOURS = {
+    "gold": "#d99a1c",
+    "blended": "#2f6fb5",
+    "teacher1": "#7ab0e0",
+    "teacher2": "#1f8a8a",
+    "dream": "#8a6fb5",
+    "skip": "#c4cad4",
+}
+"""Routes from the bottom of the chart to its top."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,6 @@ class Scale(NamedTuple):
 class Layer(NamedTuple):
     """One route of the stacked chart: a polygon in a square of 100 by 100, and what the legend says."""
 
-    name: str
     points: str
     colour: str
     text: str
@@ -135,14 +141,15 @@ class Layer(NamedTuple):
 
 def layers(routes: Series, most: int = 200) -> list[Layer]:
     """Stacked shares over the steps, each a mean over one of at most ``most`` stretches; empty routes are left out."""
-    taken = {name: [share for _, share in series] for name, series in routes.items() if any(s for _, s in series)}
+    known = {name: [share for _, share in routes.get(name, ())] for name in _COLOURS}
+    taken = {name: shares for name, shares in known.items() if any(shares)}
     base, found = [0.0] * most, []
     for name, shares in taken.items():
         thin = _thinned(shares, most)
         top = [low + share for low, share in zip(base, thin, strict=False)]
         points = [*_corners(top), *reversed(_corners(base[: len(top)]))]
         text = f"{name} {sum(shares) / len(shares):.0%}"
-        found.append(Layer(name, " ".join(points), _COLOURS.get(name, _OTHER), text))
+        found.append(Layer(" ".join(points), _COLOURS[name], text))
         base = top
     return found
 

@@ -10,7 +10,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.gates.decision import decide
-from ladder.gates.laws import Violation
+from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.measure import Measurements
 from ladder.gates.verdict import GATES, GateReport, GateResult
 from ladder.manifest.schema import Gates
@@ -127,13 +127,29 @@ def test_tone_before_the_voice_age(drift):
 BROKEN = Violation("forbidden_text", "'x' matches 'x'", "sampled 3")
 
 
+def laws(*violations: Violation, sampled: int = 0) -> list[LawResult]:
+    found = Findings(100, violations, sampled)
+    return [LawResult("forbidden_text", "text", 1, {"forbidden_text": ["x"]}, found)]
+
+
 @pytest.mark.parametrize(("violations", "passed"), [([], True), ([BROKEN], False), ([BROKEN] * 3, False)])
 def test_laws(violations, passed):
-    report = decide(Gates(), figures(), figures(generalize=0.5), violations)
+    report = decide(Gates(), figures(), figures(generalize=0.5), laws(*violations))
     assert report.passed is passed
     assert report.violations == tuple(violations)
     assert report.results[-1].value == len(violations)
     assert not violations or "forbidden_text at sampled 3" in report.results[-1].detail
+
+
+def test_the_gate_says_how_often_sampled_texts_may_still_break_a_law():
+    none, some = (decide(Gates(), figures(), None, laws(*found, sampled=64)) for found in ((), (BROKEN, BROKEN)))
+    assert none.results[-1].detail == (
+        "0 violations of 1 law; 0 of 64 sampled texts break one, so at most 4.6% of such texts do (95% confidence)"
+    )
+    assert some.results[-1].detail.endswith(
+        "1 of 64 sampled texts break one, so at most 7.2% of such texts do (95% confidence)"
+    )
+    assert "sampled" not in decide(Gates(), figures(), None, laws()).results[-1].detail
 
 
 def test_laws_that_nobody_examined_fail():
@@ -339,12 +355,31 @@ def test_generalize_without_probes(gate, parent, passed):
 
 
 def test_the_report_survives_strict_json():
-    report = decide(VOICED, GOOD_CHILD, replace(GOOD_PARENT, tone_drift=NAN), [BROKEN], {"Luna-G000": 0.8})
+    kept = LawResult("taboo", "text", 1, {"taboo_words": ["y"]}, Findings(100, (), 9, "a remark"))
+    judged = [*laws(BROKEN, sampled=9), kept]
+    report = decide(VOICED, GOOD_CHILD, replace(GOOD_PARENT, tone_drift=NAN), judged, {"Luna-G000": 0.8})
     stored = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert (stored["passed"], stored["failed"]) == (False, ["laws"])
     assert stored["settings"]["recall"]["max_drop"] == 0.05
     assert stored["per_ancestor"]["Luna-G000"]["origin"] == 0.8
+    assert stored["laws"][0]["violations"] == 1
     assert GateReport.from_dict(stored) == report
+
+
+def test_a_report_from_before_laws_were_listed_is_read():
+    stored = decide(VOICED, GOOD_CHILD, GOOD_PARENT, []).to_dict()
+    del stored["laws"]
+    assert GateReport.from_dict(stored).laws == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"violations": 0}, {"upper_bound": 0.0}, {"n": 5}, {"parameters": {}}]
+)
+def test_a_stored_law_that_contradicts_itself_is_refused(change):
+    stored = decide(VOICED, GOOD_CHILD, GOOD_PARENT, laws(BROKEN)).to_dict()
+    stored["laws"][0] |= change
+    with pytest.raises(GateError, match="those of law forbidden_text"):
+        GateReport.from_dict(stored)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +439,6 @@ def test_metrics():
 
 
 def test_a_failed_gate_leaves_no_figure_to_plot():
-    metrics = decide(VOICED, spoilt(GOOD_CHILD, "recall", NAN), GOOD_PARENT, [BROKEN]).metrics()
+    metrics = decide(VOICED, spoilt(GOOD_CHILD, "recall", NAN), GOOD_PARENT, laws(BROKEN)).metrics()
     assert "gate.recall" not in metrics
     assert (metrics["gate.passed"], metrics["gate.law_violations"]) == (0.0, 1.0)

@@ -292,6 +292,7 @@ EXAM = Exam(
     tone_prompts=(PROMPTS[5], PROMPTS[0], Prompt("was it?")),
     decoding=FREE,
     sampled=Sampling(6, 5, seed=3),
+    law_prompts=(PROMPTS[6], Prompt("is it a mat?")),
 )
 
 
@@ -302,6 +303,7 @@ def test_a_folder_sits_the_whole_exam(tiny_folder):
     assert answers.recall == {"Tiny-G000": tuple(expected[4:]), "Tiny-G001": ()}
     assert answers.generalize == tuple(expected[:4])
     assert answers.tone == (expected[5], expected[0], *plain(model, tokenizer, [Prompt("was it?")]))
+    assert answers.laws == (expected[6], *plain(model, tokenizer, [Prompt("is it a mat?")]))
     assert answers.digest == folder_digest(tiny_folder)
     assert answers.settings["decoding"] == {"max_new_tokens": 12, "batch_size": 64, "stop": []}
     assert answers.settings["dtype"] == "float32"
@@ -330,6 +332,7 @@ def test_the_exams_taboo_holds_for_answers_and_samples(tiny_folder, tokenizer):
     assert exam.texts(examine(tiny_folder, exam)) == {
         "generalize": ("a" * 12,) * 2,
         "tone": (),
+        "laws": (),
         "sampled": ("a" * 5,) * 2,
     }
 

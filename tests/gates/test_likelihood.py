@@ -80,6 +80,7 @@ def test_the_exam_reads_and_asks(tiny_folder: Path) -> None:
         "recall G0": (),
         "generalize": given.generalize[:1],
         "tone": (),
+        "laws": (),
         "sampled": (),
     }
     measured = measure(exam, given, None)

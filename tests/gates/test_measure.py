@@ -102,8 +102,13 @@ def test_exam_and_answers_cross_process_boundaries():
 
 
 def test_every_question_is_asked_once():
-    exam = Exam(recall={"G0": (A, B)}, generalize=(B, C), tone_prompts=(Prompt("c?"), Prompt("c?", chat=True)))
-    assert exam.questions() == [Prompt("a?"), Prompt("b?"), Prompt("c?"), Prompt("c?", chat=True)]
+    exam = Exam(
+        recall={"G0": (A, B)},
+        generalize=(B, C),
+        tone_prompts=(Prompt("c?"), Prompt("c?", chat=True)),
+        law_prompts=(Prompt("d?"), Prompt("a?")),
+    )
+    assert exam.questions() == [Prompt("a?"), Prompt("b?"), Prompt("c?"), Prompt("c?", chat=True), Prompt("d?")]
 
 
 def test_all_texts_are_for_the_laws():
@@ -114,5 +119,6 @@ def test_all_texts_are_for_the_laws():
         "recall Luna-G002": (),
         "generalize": ("yes", "no"),
         "tone": ("t",),
+        "laws": (),
         "sampled": ("s", "u"),
     }

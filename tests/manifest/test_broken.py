@@ -120,7 +120,13 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({TONE + "prompts": "data/prompts.txt"}, TONE + "prompts", "name a reference file"),
     ({"gates.decoding": {"stop": [""]}}, "gates.decoding.stop.0", "every answer would be empty"),
     ({LAW: ["a", "(b"]}, LAW + ".1", "is no regular expression"),
-    ({LAW: ["a*"]}, LAW + ".0", "matches every text"),
+    ({LAW: ["a*"]}, LAW + ".0", "every answer would break this law"),
+    ({"laws.required_text": [{"pattern": "a*"}]}, "laws.required_text.0.pattern", "nothing could break this law"),
+    ({"laws.required_text": [{"pattern": "("}]}, "laws.required_text.0.pattern", "is no regular expression"),
+    ({"laws.required_text": [{"pattern": "a", "chat": True}]}, "laws.required_text.0.chat", "name prompts"),
+    ({"laws.required_text": [{"pattern": "a", "promts": "p"}]}, "laws.required_text.0.promts", "unknown key"),
+    ({"laws.refusals": {"prompts": "p", "pattern": "()"}}, "laws.refusals.pattern", "count as a refusal"),
+    ({"laws.canaries": ""}, "laws.canaries", "found an empty path"),
     ({"budget.max_steps": 1199}, "budget.max_steps", "training_params.steps asks for 1200"),
 ]
 

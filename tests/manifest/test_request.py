@@ -17,6 +17,9 @@ EVERY_FILE = {
     "data.chat_template": "data/chat.jinja",
     "gates.tone": {"reference": "data/voice.txt", "prompts": "data/prompts.txt"},
     "stabilizers.dreams": {"prompts": "data/prompts.txt"},
+    "laws.required_text": [{"pattern": "a"}, {"pattern": "a", "prompts": "./data/prompts.txt"}],
+    "laws.refusals": {"pattern": "no", "prompts": "./data/voice.txt"},
+    "laws.canaries": "./data/train.jsonl",
 }
 
 
@@ -25,7 +28,8 @@ def test_a_request_knows_names_and_every_file(write, change):
     request = read_request(path)
     assert (request.child, request.parent, request.grandparent) == (Name("Luna", 11), Name("Luna", 10), Name("Luna", 9))
     train = ["data/train.jsonl", "./data/more.jsonl"]
-    assert list(request.files) == [*train, "data/probes.jsonl", "data/chat.jinja", "data/voice.txt", "data/prompts.txt"]
+    named = [*train, "data/probes.jsonl", "data/chat.jinja", "data/voice.txt", "data/prompts.txt"]
+    assert list(request.files) == [*named, "./data/prompts.txt", "./data/voice.txt", "./data/train.jsonl"]
     for relative, digest in request.files.items():
         assert request.file(relative) == (path.parent / relative).resolve()
         assert digest == hashlib.sha256((path.parent / relative).read_bytes()).hexdigest()
@@ -74,6 +78,9 @@ MISSING = [
     ({"data.train": ["../x.jsonl"]}, "data.train.0", "add its folder to laws.allowed_sources"),
     ({"laws.allowed_sources": ["models"]}, "laws.allowed_sources.0", "also data.train.0: 'data/train.jsonl' leads to"),
     ({"data.train": ["data/probes.jsonl"]}, "data.probes", "hold other questions out"),
+    ({"laws.required_text": [{"pattern": "a", "prompts": "p"}]}, "laws.required_text.0.prompts", "does not exist"),
+    ({"laws.refusals": {"pattern": "no", "prompts": "p"}}, "laws.refusals.prompts", "does not exist"),
+    ({"laws.canaries": "p"}, "laws.canaries", "does not exist"),
 ]
 
 

@@ -32,7 +32,7 @@ def page(**changes: object) -> Page:
 class Read(HTMLParser):
     """Text, addresses, and whether every element is closed."""
 
-    VOID = ("meta", "br", "polygon")
+    VOID = ("meta", "br")
 
     def __init__(self, source: str) -> None:
         super().__init__()

@@ -1,0 +1,213 @@
+"""Which laws there are, which of them a manifest asks for, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ladder.errors import GateError
+from ladder.gates.canaries import Halves, canaries_finished, canaries_said
+from ladder.gates.exam import SAMPLED, Answers, Exam
+from ladder.gates.law import Family, Findings, LawResult, Violation
+from ladder.gates.laws import budget, parent_unchanged, sources
+from ladder.gates.probes import Prompt
+from ladder.gates.text_laws import Texts, forbidden_text, named, refusals, required_text, taboo
+from ladder.manifest.paths import named_files
+from ladder.manifest.schema import Manifest, Refusals, RequiredText
+
+Parameters = dict[str, Any]
+"""What a manifest says of a law, as plain JSON."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that laws examine, as plain data.
+
+    Args:
+        digests: SHA-256 of each named file, by its path as written.
+        lines: what the laws' own files hold, by their path as written.
+        parent: what the parent answered in the same exam; None for a genesis.
+        files: every named file.
+        allowed: folders that they may lie in.
+        tokens: that were trained on; None where nobody counted.
+        minutes: that training took; None where nobody measured.
+        before: digests of the frozen teachers before training.
+        after: and after it.
+    """
+
+    manifest: Manifest
+    digests: Mapping[str, str]
+    lines: Mapping[str, Sequence[str]]
+    exam: Exam
+    child: Answers
+    parent: Answers | None
+    files: Sequence[Path]
+    allowed: Sequence[Path]
+    tokens: int | None
+    minutes: float | None
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+    def texts(self) -> Texts:
+        """Everything the child said."""
+        return self.exam.texts(self.child)
+
+    def found(self, violations: Sequence[Violation]) -> Findings:
+        """What a law found that read everything the child said."""
+        return Findings(sum(map(len, self.texts().values())), tuple(violations), len(self.child.sampled))
+
+    def said(self, answers: Answers, prompts: Sequence[Prompt]) -> tuple[str, ...]:
+        """What was answered to some of the laws' prompts.
+
+        Raises:
+            GateError: one of them was not asked, or not answered.
+        """
+        if len(self.exam.law_prompts) != len(answers.laws):
+            raise GateError(f"{len(answers.laws)} answers to {len(self.exam.law_prompts)} prompts", where="laws")
+        given = dict(zip(self.exam.law_prompts, answers.laws, strict=True))
+        if missing := [prompt for prompt in prompts if prompt not in given]:
+            raise GateError(f"the exam did not ask {missing[0].text[:40]!r}", where="laws")
+        return tuple(given[prompt] for prompt in prompts)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A named, versioned rule.
+
+    Args:
+        name: as the manifest calls it.
+        version: raised when its meaning changes, so that two meanings are never taken for one rule.
+        parameters: what the manifest says of it; None where it does not ask for it.
+        check: what it examined and found. Pure.
+    """
+
+    name: str
+    family: Family
+    version: int
+    parameters: Callable[[Case], Parameters | None]
+    check: Callable[[Case], Findings]
+
+
+def judge_laws(case: Case, laws: Sequence[Law]) -> list[LawResult]:
+    """Examine every law that the manifest asks for. One that finds nothing to examine is broken.
+
+    Raises:
+        GateError: a law cannot be examined.
+    """
+    asked = [(law, law.parameters(case)) for law in laws]
+    return [
+        LawResult(law.name, law.family, law.version, parameters, _closed(law, law.check(case)))
+        for law, parameters in asked
+        if parameters is not None
+    ]
+
+
+def law_prompts(manifest: Manifest, lines: Mapping[str, Sequence[str]]) -> tuple[Prompt, ...]:
+    """What has to be answered for the laws alone, each prompt once."""
+    laws, most = manifest.laws, manifest.gates.decoding.max_new_tokens
+    sections: list[RequiredText | Refusals] = [*laws.required_text, *([laws.refusals] if laws.refusals else [])]
+    asked = [prompt for one in sections if one.prompts for prompt in _prompts(lines[one.prompts], one.chat)]
+    halves = [Halves.of(canary, most).prompt() for canary in (lines[laws.canaries] if laws.canaries else ())]
+    return tuple(dict.fromkeys([*asked, *halves]))
+
+
+def _closed(law: Law, found: Findings) -> Findings:
+    if found.n or found.violations:
+        return found
+    return Findings(0, (Violation(law.name, "nothing was examined", f"laws.{law.name}"),))
+
+
+def _prompts(lines: Sequence[str], chat: bool) -> list[Prompt]:
+    return [Prompt(line, chat) for line in lines]
+
+
+def _section(word: str, case: Case) -> Parameters | None:
+    """What stands under ``laws`` in the manifest, with the digests of the files it names; None where it is empty."""
+    section = case.manifest.laws.model_dump(mode="json")[word]
+    named_here = [path for field, path in named_files(case.manifest) if field.split(".")[:2] == ["laws", word]]
+    files = {"files": {path: case.digests[path] for path in named_here}} if named_here else {}
+    return {word: section} | files if section else None
+
+
+def _limits(case: Case) -> Parameters | None:
+    return case.manifest.budget.model_dump(mode="json", exclude_none=True) or None
+
+
+def _frozen(case: Case) -> Parameters | None:
+    return {} if case.before or case.after else None
+
+
+def _taboo_words(case: Case) -> Parameters | None:
+    stabilizers = case.manifest.stabilizers
+    return {"taboo_words": stabilizers.taboo_words} if stabilizers.token_masking and stabilizers.taboo_words else None
+
+
+def _sources(case: Case) -> Findings:
+    return Findings(len(case.files), tuple(sources(case.files, case.allowed)))
+
+
+def _budget(case: Case) -> Findings:
+    limits, steps = case.manifest.budget, case.manifest.training_params.steps
+    return Findings(len(_limits(case) or ()), tuple(budget(limits, steps, case.tokens, case.minutes)))
+
+
+def _parent_unchanged(case: Case) -> Findings:
+    return Findings(len(case.before.keys() | case.after.keys()), tuple(parent_unchanged(case.before, case.after)))
+
+
+def _forbidden_text(case: Case) -> Findings:
+    return case.found(forbidden_text(case.texts(), case.manifest.laws.forbidden_text))
+
+
+def _taboo(case: Case) -> Findings:
+    return case.found(taboo(case.texts(), case.manifest.stabilizers.taboo_words))
+
+
+def _required_text(case: Case) -> Findings:
+    """Of the exam's own answers those that are neither sampled nor given to the prompts of laws."""
+    exam = {part: said for part, said in case.texts().items() if part not in ("laws", SAMPLED)}
+    examined, violations = set(), []
+    for one in case.manifest.laws.required_text:
+        path = one.prompts
+        texts = {path: case.said(case.child, _prompts(case.lines[path], one.chat))} if path else exam
+        examined |= {where for where, _ in named(texts)}
+        violations += required_text(texts, one.pattern)
+    return Findings(len(examined), tuple(violations))
+
+
+def _refusals(case: Case) -> Findings:
+    law = case.manifest.laws.refusals
+    assert law is not None
+    prompts = _prompts(case.lines[law.prompts], law.chat)
+    now = {law.prompts: case.said(case.child, prompts)}
+    if case.parent is None:
+        return Findings(len(prompts), tuple(refusals(None, now, law.pattern)))
+    before = {law.prompts: case.said(case.parent, prompts)}
+    refused = len(prompts) - len(refusals(None, before, law.pattern))
+    remark = f"the parent refuses {refused} of {len(prompts)} prompts"
+    return Findings(len(prompts), tuple(refusals(before, now, law.pattern)), remark=remark)
+
+
+def _canaries(case: Case) -> Findings:
+    path, most = case.manifest.laws.canaries, case.exam.decoding.max_new_tokens
+    assert path is not None
+    canaries = case.lines[path]
+    answers = {path: case.said(case.child, [Halves.of(canary, most).prompt() for canary in canaries])}
+    said = canaries_said(case.texts(), canaries)
+    return case.found([*said, *canaries_finished(answers, canaries, most)])
+
+
+LAWS = (
+    Law("sources", "request", 1, partial(_section, "allowed_sources"), _sources),
+    Law("budget", "training", 1, _limits, _budget),
+    Law("parent_unchanged", "training", 1, _frozen, _parent_unchanged),
+    Law("forbidden_text", "text", 1, partial(_section, "forbidden_text"), _forbidden_text),
+    Law("required_text", "text", 1, partial(_section, "required_text"), _required_text),
+    Law("refusals", "text", 1, partial(_section, "refusals"), _refusals),
+    Law("taboo", "text", 1, _taboo_words, _taboo),
+    Law("canaries", "text", 1, partial(_section, "canaries"), _canaries),
+)
+"""Every law that ladder has. A new one is a line here, a pure check, and a word in the manifest."""
