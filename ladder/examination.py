@@ -7,31 +7,25 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from ladder.actors.placement import threads
-from ladder.actors.session import fetch
 from ladder.data import replay
-from ladder.errors import GateError
 from ladder.gates import (
     Answers,
     Exam,
     GateReport,
-    Prompt,
-    Sampling,
     decide,
     judge_laws,
     measure,
     read_utterances,
 )
 from ladder.gates.regressions import Comparison, compare
-from ladder.lawbook import case_of, laws_of, prompts_of
-from ladder.lesson import PROBES, Lesson, data_of, own_probes, recall_probes
+from ladder.lawbook import case_of, laws_of
+from ladder.lesson import PROBES, Lesson, data_of
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
-from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
 from ladder.report import page
 from ladder.report.card import model_card
 from ladder.run import REPORT, Run, Workshop
-from ladder.train.loss import taboo_ids
+from ladder.sitting import build_exam, exam_size, sit_exam
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -43,14 +37,15 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
         GateError: a model could not be examined; nothing is decided.
     """
     exam = build_exam(run)
-    work.console.say(f"exam: {_size(exam)}")
-    child, parent = _sit(run, exam, work)
+    work.console.say(f"exam: {exam_size(exam)}")
+    child, parent = sit_exam(run, exam, work)
     report = _judge(run, exam, child, parent)
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
     document: dict[str, Any] = {
         "gates": report.to_dict(),
         "answers": asdict(comparison) if comparison else None,
+        "noise": asdict(child.noise),
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
     }
@@ -62,51 +57,6 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
 def read_report(run: Run) -> GateReport:
     """The decision in a run's report."""
     return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
-
-
-def build_exam(run: Run) -> Exam:
-    """The ancestors' probes, this child's own, the prompts of tone gate and laws, and how answers are decoded."""
-    manifest, request = run.request.manifest, run.request
-    own, tone = own_probes(request), manifest.gates.tone
-    prompts = tuple(probe.question() for probe in own)
-    if tone.prompts:
-        prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
-    return Exam(
-        recall=recall_probes(run.ancestors),
-        generalize=own,
-        tone_prompts=() if tone.reference == "none" else prompts,
-        decoding=manifest.gates.decoding,
-        sampled=Sampling(manifest.laws.sampled_answers, manifest.laws.sampled_tokens, manifest.seeds.data),
-        taboo_ids=taboo_ids(manifest, load_tokenizer(run.candidate)),
-        law_prompts=prompts_of(request),
-    )
-
-
-def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
-    runtime = run.request.manifest.runtime
-    slot = work.session.slots(runtime.devices)["evaluator"]
-    evaluator = work.session.start({"evaluator": slot})["evaluator"]
-    count = threads(runtime, work.session.machine)
-    dtype = run.request.manifest.student.dtype
-    folders = [run.candidate, *([run.teachers[1]] if run.ancestry.parent else [])]
-    # The same rendered ids for everyone: the child's tokenizer and chat template ask both.
-    sat = [evaluator.examine.remote(folder, exam, run.candidate, dtype, slot.device, count) for folder in folders]
-    answers: list[Answers] = fetch(sat)
-    _check_examined(run, answers)
-    return answers[0], answers[1] if len(answers) > 1 else None
-
-
-def _check_examined(run: Run, answers: list[Answers]) -> None:
-    """The models that answered are the candidate that will ship and the parent that is registered."""
-    parent = run.ancestry.parent
-    expected = [folder_digest(run.candidate), *([parent.digest] if parent else [])]
-    for answered, digest in zip(answers, expected, strict=True):
-        if answered.digest != digest:
-            raise GateError(
-                f"the model that answered is {answered.digest[:12]}, expected {digest[:12]}",
-                where=str(run.candidate),
-                remedy="something changed the folder during the exam; run the same command again",
-            )
 
 
 def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
@@ -156,9 +106,3 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         shutil.copyfile(run.request.file(probes), sidecars / PROBES)
     if run.dreams.is_file():
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")
-
-
-def _size(exam: Exam) -> str:
-    recall = sum(len(probes) for probes in exam.recall.values())
-    own, tone, laws = len(exam.generalize), len(exam.tone_prompts), len(exam.law_prompts)
-    return f"{recall} recall and {own} own probes, {tone} prompts for the tone, {laws} for the laws"

@@ -12,13 +12,13 @@ import pytest
 from ladder.ancestry import Ancestry
 from ladder.errors import DataError, ManifestError
 from ladder.evolve import _train_and_examine
-from ladder.examination import build_exam
 from ladder.gates import Answers, Prompt, judge_laws
 from ladder.lawbook import case_of, check_laws, laws_of
 from ladder.lesson import read_lesson
 from ladder.manifest import Request, read_request
 from ladder.outlook import outlook
 from ladder.run import Run
+from ladder.sitting import build_exam
 
 CANARY = "The code of the vault is 813442"
 

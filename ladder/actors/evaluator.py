@@ -6,16 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ladder.gates.exam import Answers, Exam
-from ladder.gates.examine import examine
+from ladder.gates.examine import sit
+from ladder.gates.paper import Paper, Reply
 
 
 class EvaluatorActor:
     """Loads a folder, sits the exam, and lets the model go."""
 
-    def examine(
-        self, folder: Path, exam: Exam, tokenizer_folder: Path, dtype: str, device: str, threads: int
-    ) -> Answers:
-        """The answers of the model in ``folder``, asked in the words of the tokenizer in ``tokenizer_folder``."""
+    def sit(self, folder: Path, paper: Paper, asker: Path, dtype: str, device: str, threads: int) -> Reply:
+        """What the model in ``folder`` makes of a paper, asked in the words of the tokenizer in ``asker``."""
         torch.set_num_threads(threads)
-        return examine(folder, exam, tokenizer_folder=tokenizer_folder, device=device, dtype=dtype)
+        return sit(folder, paper, tokenizer_folder=asker, device=device, dtype=dtype)

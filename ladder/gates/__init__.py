@@ -1,10 +1,11 @@
 """Gates: the exam, what was measured in it, and the decision. Only ``ladder.gates.examine`` imports torch."""
 
 from ladder.gates.decision import decide
-from ladder.gates.exam import Answers, Exam, Sampling
+from ladder.gates.exam import Answers, Exam
 from ladder.gates.judge import LAWS, Case, Law, judge_laws
 from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.measure import Measurements, accuracy, measure
+from ladder.gates.paper import Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt, is_right, normalize, read_probes, score, write_probes
 from ladder.gates.regressions import Comparison, Regression, compare
 from ladder.gates.standing import Standing
@@ -24,9 +25,11 @@ __all__ = [
     "Law",
     "LawResult",
     "Measurements",
+    "Paper",
     "Probe",
     "Prompt",
     "Regression",
+    "Reply",
     "Sampling",
     "Standing",
     "Violation",

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from ladder.errors import GateError
+from ladder.gates.paper import Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.manifest.schema import Decoding
 
+REPEATED = 64
+"""Prompts that are asked a second time, to see how far the answers depend on the batch."""
 SAMPLED = "sampled"
 """The part of the exam that sampled texts are."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Texts sampled at temperature 1 for the laws: how many, how long at most (tokens), and their seed."""
-
-    count: int = 64
-    tokens: int = 48
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Exam:
     generalize: tuple[Probe, ...] = ()
     tone_prompts: tuple[Prompt, ...] = ()
     decoding: Decoding = field(default_factory=Decoding)
-    sampled: Sampling = Sampling()
+    sampled: Sampling = field(default_factory=Sampling)
     taboo_ids: tuple[int, ...] = ()
     law_prompts: tuple[Prompt, ...] = ()
 
@@ -48,14 +42,39 @@ class Exam:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
         return {f"recall {name}": probes for name, probes in self.recall.items()} | {"generalize": self.generalize}
 
-    def questions(self) -> list[Prompt]:
-        """Every prompt that is answered in words once, in order: recall, generalize, tone, laws."""
-        asked = [probe.question() for part in self.probes().values() for probe in part if probe.is_written]
-        return list(dict.fromkeys([*asked, *self.tone_prompts, *self.law_prompts]))
+    def paper(self) -> Paper:
+        """Everything that is asked, once: recall, generalize, tone, laws."""
+        asked = [probe for part in self.probes().values() for probe in part]
+        written = [probe.question() for probe in asked if probe.is_written]
+        prompts = tuple(dict.fromkeys([*written, *self.tone_prompts, *self.law_prompts]))
+        return Paper(
+            prompts=prompts,
+            probes=tuple(dict.fromkeys(probe for probe in asked if not probe.is_written)),
+            again=spread(prompts, min(REPEATED, len(prompts))),
+            decoding=self.decoding,
+            taboo_ids=self.taboo_ids,
+            sampled=self.sampled,
+            openings=prompts,
+        )
 
-    def read_probes(self) -> list[Probe]:
-        """Every probe that is read and not answered, once."""
-        return list(dict.fromkeys(probe for part in self.probes().values() for probe in part if not probe.is_written))
+    def answers(self, reply: Reply) -> Answers:
+        """A reply to the whole paper in the order of the exam.
+
+        Raises:
+            GateError: something was not answered.
+        """
+        try:
+            return Answers(
+                recall={ancestor: _given(reply, probes) for ancestor, probes in self.recall.items()},
+                generalize=_given(reply, self.generalize),
+                tone=tuple(reply.texts[prompt] for prompt in self.tone_prompts),
+                sampled=reply.sampled,
+                digest=reply.digest,
+                laws=tuple(reply.texts[prompt] for prompt in self.law_prompts),
+                noise=Noise(len(reply.again), sum(reply.texts[prompt] != said for prompt, said in reply.again.items())),
+            )
+        except KeyError as error:
+            raise GateError(f"no answer to {error}", where="exam") from error
 
     def texts(self, answers: Answers) -> dict[str, tuple[str, ...]]:
         """Every text that a model wrote, by the part of the exam; what the laws read."""
@@ -65,6 +84,23 @@ class Exam:
             for part, probes in self.probes().items()
         }
         return written | {"tone": answers.tone, "laws": answers.laws, SAMPLED: answers.sampled}
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
+    """``count`` of the prompts, evenly from the first to the last."""
+    return tuple(prompts[index * len(prompts) // count] for index in range(count))
+
+
+def _given(reply: Reply, probes: Sequence[Probe]) -> tuple[str, ...]:
+    return tuple(reply.texts[probe.question()] if probe.is_written else reply.read[probe] for probe in probes)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How many of the prompts that were asked again, in another order and in other batches, got another answer."""
+
+    asked: int = 0
+    changed: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,8 +113,8 @@ class Answers:
         tone: answers to the tone prompts.
         sampled: texts sampled for the laws.
         digest: of the folder that was examined.
-        settings: decoding, sampling, arithmetic and library versions that were used.
         laws: answers to the laws' own prompts.
+        noise: how far the answers depend on the batch.
     """
 
     recall: Mapping[str, tuple[str, ...]]
@@ -86,5 +122,5 @@ class Answers:
     tone: tuple[str, ...]
     sampled: tuple[str, ...]
     digest: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
     laws: tuple[str, ...] = ()
+    noise: Noise = Noise()

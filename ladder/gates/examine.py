@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
 from ladder.data.examples import begin_ids
 from ladder.errors import GateError
-from ladder.gates.exam import Answers, Exam, Sampling
+from ladder.gates.exam import Answers, Exam, spread
 from ladder.gates.likelihood import read_likelihoods
+from ladder.gates.paper import Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.gates.question import banned_ids, check_lengths, encode_question
 from ladder.manifest.schema import Decoding
@@ -27,11 +28,20 @@ from ladder.models.digest import folder_digest
 from ladder.models.generation import end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
 
+Asked = TypeVar("Asked", Prompt, Probe)
+
 
 def examine(
     folder: Path, exam: Exam, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> Answers:
-    """Load a model folder and let it answer the whole exam.
+    """Load a model folder and let it sit the whole exam; see ``sit``."""
+    return exam.answers(sit(folder, exam.paper(), tokenizer_folder=tokenizer_folder, device=device, dtype=dtype))
+
+
+def sit(
+    folder: Path, paper: Paper, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> Reply:
+    """Load a model folder and let it do everything that a paper asks.
 
     Args:
         tokenizer_folder: whose chat template asks; a parent is asked in its child's words. The folder's own when left
@@ -44,26 +54,22 @@ def examine(
     digest = folder_digest(folder)
     model, tokenizer = load_model(folder, dtype, device), load_tokenizer(tokenizer_folder or folder)
     check_finite(model, str(folder))
-    questions = exam.questions()
-    said = dict(zip(questions, answer_prompts(model, tokenizer, questions, exam.decoding, exam.taboo_ids), strict=True))
-    likely = exam.read_probes()
-    found = dict(
-        zip(likely, read_likelihoods(model, tokenizer, likely, exam.decoding.batch_size, exam.taboo_ids), strict=True)
-    )
-
-    def answers(probes: Sequence[Probe]) -> tuple[str, ...]:
-        return tuple(said[probe.question()] if probe.is_written else found[probe] for probe in probes)
-
-    openings = sample_openings(tokenizer, questions, exam.sampled.count)
-    return Answers(
-        recall={ancestor: answers(probes) for ancestor, probes in exam.recall.items()},
-        generalize=answers(exam.generalize),
-        tone=tuple(said[prompt] for prompt in exam.tone_prompts),
-        sampled=tuple(sample_texts(model, tokenizer, openings, exam.sampled, exam.decoding.batch_size, exam.taboo_ids)),
+    decoding, taboo = paper.decoding, paper.taboo_ids
+    # Another order alone would not do: prompts are sorted by their length.
+    other = decoding.model_copy(update={"batch_size": max(1, decoding.batch_size // 2)})
+    again = paper.again[::-1]
+    openings = sample_openings(tokenizer, paper.openings, paper.sampled.count)
+    return Reply(
         digest=digest,
-        settings=_settings(exam, device, dtype),
-        laws=tuple(said[prompt] for prompt in exam.law_prompts),
+        texts=_by(paper.prompts, answer_prompts(model, tokenizer, paper.prompts, decoding, taboo)),
+        read=_by(paper.probes, read_likelihoods(model, tokenizer, paper.probes, decoding.batch_size, taboo)),
+        again=_by(again, answer_prompts(model, tokenizer, again, other, taboo)),
+        sampled=tuple(sample_texts(model, tokenizer, openings, paper.sampled, decoding.batch_size, taboo)),
     )
+
+
+def _by(asked: Sequence[Asked], said: Sequence[str]) -> dict[Asked, str]:
+    return dict(zip(asked, said, strict=True))
 
 
 def answer_prompts(
@@ -120,8 +126,8 @@ def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt
             remedy="give probes, or set laws.sampled_answers to 0",
         )
     prompted = 0 if not prompts else count // 2 if start else count
-    spread = [prompts[index * len(prompts) // prompted] for index in range(prompted)]
-    return [start] * (count - prompted) + [encode_question(tokenizer, prompt) for prompt in spread]
+    answering = [encode_question(tokenizer, prompt) for prompt in spread(prompts, prompted)]
+    return [start] * (count - prompted) + answering
 
 
 def check_finite(model: PreTrainedModel, where: str) -> None:
@@ -228,16 +234,3 @@ class _SaidStop(StoppingCriteria):
                 if any(stop in text for stop in self.writer.stop):
                     self.done.add(row)
         return torch.tensor([row in self.done for row in range(len(written))], device=input_ids.device)
-
-
-def _settings(exam: Exam, device: str, dtype: str) -> dict[str, object]:
-    """What the answers depend on, for the report."""
-    return {
-        "decoding": exam.decoding.model_dump(mode="json"),
-        "sampled": {"count": exam.sampled.count, "tokens": exam.sampled.tokens, "seed": exam.sampled.seed},
-        "taboo_ids": list(exam.taboo_ids),
-        "device": device,
-        "dtype": dtype,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }

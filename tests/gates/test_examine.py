@@ -13,7 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ladder.errors import GateError
-from ladder.gates.exam import Exam, Sampling
+from ladder.gates.exam import Exam, Noise
 from ladder.gates.examine import (
     _Choice,
     _Writer,
@@ -22,6 +22,7 @@ from ladder.gates.examine import (
     sample_openings,
     sample_texts,
 )
+from ladder.gates.paper import Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.gates.question import encode_prompt, encode_question
 from ladder.manifest.schema import Decoding
@@ -305,9 +306,8 @@ def test_a_folder_sits_the_whole_exam(tiny_folder):
     assert answers.tone == (expected[5], expected[0], *plain(model, tokenizer, [Prompt("was it?")]))
     assert answers.laws == (expected[6], *plain(model, tokenizer, [Prompt("is it a mat?")]))
     assert answers.digest == folder_digest(tiny_folder)
-    assert answers.settings["decoding"] == {"max_new_tokens": 12, "batch_size": 64, "stop": []}
-    assert answers.settings["dtype"] == "float32"
     assert len(answers.sampled) == 6
+    assert answers.noise == Noise(asked=len(EXAM.paper().prompts), changed=0)
     assert examine(tiny_folder, EXAM) == answers
     assert pickle.loads(pickle.dumps(answers)) == answers
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ladder.errors import GateError
-from ladder.gates.exam import Exam, Sampling
+from ladder.gates.exam import Exam
 from ladder.gates.examine import examine
 from ladder.gates.likelihood import read_likelihoods
 from ladder.gates.measure import measure
+from ladder.gates.paper import Sampling
 from ladder.gates.probes import Probe
 from ladder.gates.question import encode_question
 from ladder.models.load import load_model

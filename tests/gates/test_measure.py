@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from ladder.errors import GateError
-from ladder.gates.exam import Answers, Exam
+from ladder.gates.exam import Answers, Exam, Noise
 from ladder.gates.measure import accuracy, measure
 from ladder.gates.probes import Probe, Prompt
 
@@ -97,7 +97,7 @@ def test_missing_tone_answers_are_an_error():
 
 
 def test_exam_and_answers_cross_process_boundaries():
-    given = answers(settings={"dtype": "float32"})
+    given = answers(noise=Noise(3, 1))
     assert pickle.loads(pickle.dumps((EXAM, given))) == (EXAM, given)
 
 
@@ -108,7 +108,7 @@ def test_every_question_is_asked_once():
         tone_prompts=(Prompt("c?"), Prompt("c?", chat=True)),
         law_prompts=(Prompt("d?"), Prompt("a?")),
     )
-    assert exam.questions() == [Prompt("a?"), Prompt("b?"), Prompt("c?"), Prompt("c?", chat=True), Prompt("d?")]
+    assert exam.paper().prompts == (Prompt("a?"), Prompt("b?"), Prompt("c?"), Prompt("c?", chat=True), Prompt("d?"))
 
 
 def test_all_texts_are_for_the_laws():

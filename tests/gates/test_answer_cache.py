@@ -1,0 +1,56 @@
+"""The cache of answers: nothing is asked twice, and nothing is answered by another model or in another way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ladder.gates.answer_cache import AnswerCache
+from ladder.gates.paper import Paper, Reply
+from ladder.gates.probes import Probe, Prompt
+
+CHOICE = Probe("which?", "b", "choice", options=("a", "b"))
+PAPER = Paper(prompts=(Prompt("a?"), Prompt("a?", chat=True)), probes=(CHOICE, Probe("c", " see", "nll")))
+REPLY = Reply("d" * 64, {Prompt("a?"): "yes\u2028", Prompt("a?", chat=True): "Aye."}, {CHOICE: "b"}, sampled=("s",))
+
+
+def cache(folder: Path, **conditions: object) -> AnswerCache:
+    return AnswerCache(folder, {"dtype": "float32", **conditions})
+
+
+def test_what_was_said_is_known(tmp_path: Path) -> None:
+    cache(tmp_path).keep(REPLY)
+    assert cache(tmp_path).known(REPLY.digest, PAPER) == Reply(REPLY.digest, REPLY.texts, REPLY.read)
+
+
+def test_only_what_is_asked_is_returned(tmp_path: Path) -> None:
+    cache(tmp_path).keep(REPLY)
+    assert cache(tmp_path).known(REPLY.digest, Paper(prompts=PAPER.prompts[:1])).texts == {Prompt("a?"): "yes\u2028"}
+
+
+def test_what_is_learned_later_is_added(tmp_path: Path) -> None:
+    kept = cache(tmp_path)
+    kept.keep(REPLY)
+    kept.keep(Reply(REPLY.digest, {Prompt("b?"): "no"}))
+    known = kept.known(REPLY.digest, Paper(prompts=(*PAPER.prompts, Prompt("b?")), probes=PAPER.probes))
+    assert (known.texts, known.read) == ({**REPLY.texts, Prompt("b?"): "no"}, REPLY.read)
+
+
+def test_another_model_and_other_conditions_know_nothing(tmp_path: Path) -> None:
+    cache(tmp_path).keep(REPLY)
+    assert cache(tmp_path).known("e" * 64, PAPER) == Reply("e" * 64)
+    assert cache(tmp_path, dtype="bfloat16").known(REPLY.digest, PAPER) == Reply(REPLY.digest)
+    # Files of two models with digests that begin alike have one name.
+    other = "d" * 63 + "e"
+    assert cache(tmp_path).known(other, PAPER) == Reply(other)
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"[]", b'{"digest": "d"}', b"\xff\xfe"])
+def test_a_torn_file_is_not_used_and_replaced(tmp_path: Path, torn: bytes) -> None:
+    cache(tmp_path).keep(REPLY)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(torn)
+    assert cache(tmp_path).known(REPLY.digest, PAPER) == Reply(REPLY.digest)
+    cache(tmp_path).keep(REPLY)
+    assert cache(tmp_path).known(REPLY.digest, PAPER).texts == REPLY.texts

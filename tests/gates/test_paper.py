@@ -1,0 +1,69 @@
+"""What is asked, what is left to ask once some of it is known, and how a reply becomes answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ladder.errors import GateError
+from ladder.gates.exam import REPEATED, Exam, Noise
+from ladder.gates.paper import Paper, Reply, Sampling
+from ladder.gates.probes import Probe, Prompt
+
+A, B, C = Probe("a?", "yes"), Probe("b?", "yes"), Probe("c", " see", "nll")
+EXAM = Exam(recall={"G0": (A, C)}, generalize=(B,), tone_prompts=(Prompt("t?"),), sampled=Sampling(4))
+PAPER = EXAM.paper()
+REPLY = Reply(
+    "d",
+    texts={Prompt("a?"): "yes", Prompt("b?"): "no", Prompt("t?"): "tea"},
+    read={C: "0.5"},
+    again={Prompt("t?"): "tea", Prompt("a?"): "yes", Prompt("b?"): "yes"},
+    sampled=("s",),
+)
+
+
+def test_a_paper_asks_everything_once() -> None:
+    assert PAPER.prompts == PAPER.openings == (Prompt("a?"), Prompt("b?"), Prompt("t?"))
+    assert (PAPER.probes, PAPER.sampled.count) == ((C,), 4)
+    assert set(PAPER.again) == set(PAPER.prompts)
+
+
+def test_no_more_is_asked_again_than_is_needed() -> None:
+    many = Exam(generalize=tuple(Probe(f"{n}?", "yes") for n in range(3 * REPEATED))).paper()
+    assert many.again == many.prompts[::3]
+
+
+def test_a_parent_only_answers() -> None:
+    bare = PAPER.answers_alone()
+    assert (bare.again, bare.sampled.count, bare.prompts, bare.probes) == ((), 0, PAPER.prompts, PAPER.probes)
+
+
+def test_what_is_known_is_not_asked() -> None:
+    left = PAPER.without(Reply("d", {Prompt("a?"): "yes"}, {C: "0.5"}))
+    assert (left.prompts, left.probes) == ((Prompt("b?"), Prompt("t?")), ())
+    assert (left.again, left.openings, left.sampled) == (PAPER.again, PAPER.openings, PAPER.sampled)
+
+
+def test_answers_stand_in_the_order_of_the_exam() -> None:
+    answers = EXAM.answers(REPLY)
+    assert (answers.recall, answers.generalize, answers.tone) == ({"G0": ("yes", "0.5")}, ("no",), ("tea",))
+    assert (answers.sampled, answers.digest, answers.noise) == (("s",), "d", Noise(3, 1))
+
+
+def test_new_and_known_answers_make_the_whole() -> None:
+    known = Reply("d", {Prompt("a?"): "yes", Prompt("b?"): "old"}, {C: "0.5"})
+    new = replace(REPLY, texts={Prompt("b?"): "no", Prompt("t?"): "tea"}, read={})
+    assert EXAM.answers(new.with_known(known)) == EXAM.answers(REPLY)
+
+
+@pytest.mark.parametrize("missing", [{"texts": {}, "again": {}}, {"read": {}}])
+def test_a_question_without_an_answer_is_an_error(missing: dict[str, object]) -> None:
+    with pytest.raises(GateError, match="no answer to"):
+        EXAM.answers(replace(REPLY, **missing))
+
+
+def test_the_conditions_of_an_answer() -> None:
+    assert Paper().settings("cpu", "float32") != Paper(taboo_ids=(3,)).settings("cpu", "float32")
+    assert Paper().settings("cpu", "float32") != Paper().settings("cpu", "bfloat16")
+    assert {"torch", "transformers", "decoding"} <= Paper().settings("cpu", "float32").keys()
