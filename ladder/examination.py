@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,19 @@ from ladder.gates import (
     Sampling,
     Violation,
     decide,
+    drift,
     laws,
     measure,
     read_probes,
     read_utterances,
 )
+from ladder.gates.embedding import embedding_drift
+from ladder.gates.measure import Drift
 from ladder.gates.regressions import compare
 from ladder.lesson import Lesson, data_of
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
+from ladder.models.encoder import SentenceEncoder
 from ladder.models.load import load_tokenizer
 from ladder.models.save import save_text
 from ladder.report.card import model_card
@@ -53,8 +59,10 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     child, parent = _sit(run, exam, work)
     report = _judge(run, exam, child, parent)
     work.console.gates(report)
+    encoder = run.request.manifest.gates.tone.encoder
     document: dict[str, Any] = {
         "gates": report.to_dict(),
+        "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "answers": asdict(compare(exam, child, parent)) if parent else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
@@ -114,11 +122,29 @@ def _check_examined(run: Run, answers: list[Answers]) -> None:
 
 
 def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
-    manifest, tone = run.request.manifest, run.request.manifest.gates.tone
-    reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
-    measured = measure(exam, child, reference)
-    of_parent = measure(exam, parent, reference) if parent else None
-    return decide(manifest.gates, measured, of_parent, _violations(run, exam, child))
+    gates = run.request.manifest.gates
+    voice, distance = _voice(run, parent), _drift(run.request)
+    measured = measure(exam, child, voice, distance)
+    # A parent that is itself the reference has no drift.
+    of_parent = measure(exam, parent, None if gates.tone.reference == "parent" else voice, distance) if parent else None
+    return decide(gates, measured, of_parent, _violations(run, exam, child))
+
+
+def _voice(run: Run, parent: Answers | None) -> Sequence[str] | None:
+    """What the tone is compared with; None where it is not gated. Without a parent's answers that gate fails."""
+    reference = run.request.manifest.gates.tone.reference
+    if reference == "parent":
+        return parent.tone if parent else ()
+    return None if reference == "none" else read_utterances(run.request.file(reference))
+
+
+def _drift(request: Request) -> Drift:
+    """How the tone is measured. An encoder is loaded here, on the CPU."""
+    tone = request.manifest.gates.tone
+    paired = tone.reference == "parent"
+    if tone.encoder is None:
+        return partial(drift, paired=paired)
+    return partial(embedding_drift, SentenceEncoder(request.folder(tone.encoder)).embed, paired=paired)
 
 
 def _violations(run: Run, exam: Exam, child: Answers) -> list[Violation]:

@@ -88,7 +88,8 @@ def _tone(gate: ToneGate, child: Measurements, parent: Measurements | None) -> G
     problem = _problem(_Figure(drift, child.tone_n), None)
     if problem or drift is None:
         return _failed("tone", "; ".join([problem, *child.remarks]), gate.max_drift)
-    detail = f"{drift:.4f} bits from the reference over {child.tone_n} answers, at most {gate.max_drift:.4f} allowed"
+    voice = "parent" if gate.reference == "parent" else "reference"
+    detail = f"{drift:.4f} from the {voice} over {child.tone_n} answers ({gate.measure}), at most {gate.max_drift:.4f}"
     passed = drift <= gate.max_drift + _TOLERANCE
     return GateResult("tone", passed, True, drift, gate.max_drift, _finite(before), child.tone_n, detail)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam
 from ladder.gates.probes import Probe, score
 from ladder.gates.tone import drift
+
+Drift = Callable[[Sequence[str], Sequence[str]], float]
+"""How far answers lie from a reference, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ def accuracy(probes: Sequence[Probe], answers: Sequence[str]) -> float:
     return _scored(probes, answers) / len(probes)
 
 
-def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Measurements:
+def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None, drift: Drift = drift) -> Measurements:
     """Measure one model's answers.
 
     Args:
         reference: utterances in the voice that answers are held against; None where the tone is not gated.
+        drift: measures the tone; stylometric when left out.
 
     Raises:
         GateError: answers are missing, or belong to another exam.
@@ -62,7 +66,7 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Me
     recall_n = sum(len(probes) for probes, _ in parts.values())
     recall_scored = sum(_scored(probes, given) for probes, given in parts.values())
     generalize_scored = _scored(exam.generalize, answers.generalize)
-    tone, remarks = _tone(exam, answers, reference)
+    tone, remarks = _tone(exam, answers, reference, drift)
     return Measurements(
         recall=_share(recall_scored, recall_n),
         recall_n=recall_n,
@@ -85,7 +89,9 @@ def _share(scored: float, n: int) -> float | None:
     return scored / n if n else None
 
 
-def _tone(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> tuple[float | None, tuple[str, ...]]:
+def _tone(
+    exam: Exam, answers: Answers, reference: Sequence[str] | None, drift: Drift
+) -> tuple[float | None, tuple[str, ...]]:
     """The drift; NaN and the reason where it cannot be measured, so that the gate fails and says why."""
     if reference is None:
         return None, ()
