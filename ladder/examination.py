@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ladder.data import replay
@@ -13,14 +15,19 @@ from ladder.gates import (
     Exam,
     GateReport,
     decide,
+    drift,
     judge_laws,
     measure,
     read_utterances,
 )
+from ladder.gates.embedding import embedding_drift
+from ladder.gates.measure import Drift
 from ladder.gates.regressions import Comparison, compare
 from ladder.lawbook import case_of, laws_of
 from ladder.lesson import PROBES, Lesson, data_of
+from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
+from ladder.models.encoder import SentenceEncoder
 from ladder.models.save import save_text
 from ladder.report import page
 from ladder.report.card import model_card
@@ -42,10 +49,12 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     report = _judge(run, exam, child, parent)
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
+    encoder = run.request.manifest.gates.tone.encoder
     document: dict[str, Any] = {
         "gates": report.to_dict(),
         "answers": asdict(comparison) if comparison else None,
         "noise": asdict(child.noise),
+        "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
     }
@@ -60,12 +69,30 @@ def read_report(run: Run) -> GateReport:
 
 
 def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
-    manifest, tone = run.request.manifest, run.request.manifest.gates.tone
-    reference = None if tone.reference == "none" else read_utterances(run.request.file(tone.reference))
-    measured = measure(exam, child, reference)
-    of_parent = measure(exam, parent, reference) if parent else None
+    gates = run.request.manifest.gates
+    voice, distance = _voice(run, parent), _drift(run.request)
+    measured = measure(exam, child, voice, distance)
+    # A parent that is itself the reference has no drift.
+    of_parent = measure(exam, parent, None if gates.tone.reference == "parent" else voice, distance) if parent else None
     laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
-    return decide(manifest.gates, measured, of_parent, laws, _origins(run))
+    return decide(gates, measured, of_parent, laws, _origins(run))
+
+
+def _voice(run: Run, parent: Answers | None) -> Sequence[str] | None:
+    """What the tone is compared with; None where it is not gated. Without a parent's answers that gate fails."""
+    reference = run.request.manifest.gates.tone.reference
+    if reference == "parent":
+        return parent.tone if parent else ()
+    return None if reference == "none" else read_utterances(run.request.file(reference))
+
+
+def _drift(request: Request) -> Drift:
+    """How the tone is measured. An encoder is loaded here, on the CPU."""
+    tone = request.manifest.gates.tone
+    paired = tone.reference == "parent"
+    if tone.encoder is None:
+        return partial(drift, paired=paired)
+    return partial(embedding_drift, SentenceEncoder(request.folder(tone.encoder)).embed, paired=paired)
 
 
 def _origins(run: Run) -> dict[str, float]:

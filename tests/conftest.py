@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ SWITCHES = {
 # A developer's own settings, which would point a test at a real store or cluster.
 PERSONAL = ("LADDER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS")
 
+# The benchmarks are no part of the package: they are found from the checkout's root.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.update(SWITCHES)
 for name in PERSONAL:
     os.environ.pop(name, None)
@@ -92,6 +95,25 @@ def parent(make_folder: Callable[..., Path]) -> Path:
 def grandparent(make_folder: Callable[..., Path]) -> Path:
     """Another one, with the same tokenizer. Read only."""
     return make_folder(2)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random BERT with a tokenizer. Read only."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from benchmarks.voices import speak
+    from ladder.models.scratch import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = train_tokenizer([text for name in ("sailor", "clerk") for text in speak(name, 40)], 400)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=40, initializer_range=0.3, **shape)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

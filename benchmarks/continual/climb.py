@@ -28,7 +28,7 @@ from ladder.errors import GateError
 from ladder.gates import Answers, Exam, Sampling, decide, measure
 from ladder.gates.examine import examine
 from ladder.gates.measure import mean
-from ladder.gates.tone import drift
+from ladder.gates.tone import facet_drifts
 from ladder.lesson import build_batches, loss_elements, read_lesson
 from ladder.manifest import Request
 from ladder.manifest.request import read_request
@@ -203,8 +203,9 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
 
 
 def voice_drift(said: Sequence[str], lessons: Sequence[Domain]) -> float:
-    """How far what a model says by itself lies from the sentences of all its lessons, 0 to 1; 1 if it hardly speaks."""
+    """How far the words of what a model says by itself lie from those of all its lessons, 0 to 1; 1 if it hardly
+    speaks. Words alone, as in the rows that were written before the tone gate had other facets."""
     try:
-        return drift(said, [row["text"] for domain in lessons for row in rows(domain)])
+        return max(0.0, facet_drifts(said, [row["text"] for domain in lessons for row in rows(domain)])["words"])
     except GateError:
         return 1.0

@@ -1,4 +1,4 @@
-"""Gates: the exam, what was measured in it, and the decision. Only ``ladder.gates.examine`` imports torch."""
+"""Gates: the exam, what was measured in it, and the decision. What is named here imports no torch."""
 
 from ladder.gates.decision import decide
 from ladder.gates.exam import Answers, Exam

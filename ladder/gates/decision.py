@@ -107,11 +107,10 @@ def _tone(gate: ToneGate, child: Measurements, parent: Measurements | None) -> G
         return _not_applicable("tone", "no reference voice")
     before, drift = parent.tone_drift if parent else None, child.tone_drift
     if drift is None or child.tone_n <= 0 or not 0 <= drift <= 1:
-        found = f"found {_shown(drift)} over {child.tone_n} answers, expected 0 to 1"
-        return _failed(
-            "tone", "; ".join([f"the child's figure cannot be used: {found}", *child.remarks]), gate.max_drift
-        )
-    detail = f"{drift:.4f} bits from the reference over {child.tone_n} answers, at most {gate.max_drift:.4f} allowed"
+        found = f"the child's figure is {_shown(drift)} over {child.tone_n} answers, expected 0 to 1"
+        return _failed("tone", "; ".join([found, *child.remarks]), gate.max_drift)
+    voice = "parent" if gate.reference == "parent" else "reference"
+    detail = f"{drift:.4f} from the {voice} over {child.tone_n} answers ({gate.measure}), at most {gate.max_drift:.4f}"
     passed = drift <= gate.max_drift + TOLERANCE
     return GateResult("tone", passed, True, drift, gate.max_drift, _finite(before), child.tone_n, detail)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 
@@ -13,6 +13,9 @@ from ladder.gates.tone import drift
 
 Scores = tuple[float, ...]
 """One score (0 to 1) for each probe, in the order of the exam."""
+
+Drift = Callable[[Sequence[str], Sequence[str]], float]
+"""How far answers lie from a reference, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ def accuracy(probes: Sequence[Probe], answers: Sequence[str]) -> float:
     return mean(_scores(probes, answers))
 
 
-def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Measurements:
+def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None, drift: Drift = drift) -> Measurements:
     """Measure one model's answers.
 
     Args:
         reference: utterances in the voice that answers are held against; None where the tone is not gated.
+        drift: measures the tone; stylometric when left out.
 
     Raises:
         GateError: answers are missing, or belong to another exam.
@@ -67,7 +71,7 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> Me
     if exam.recall.keys() != answers.recall.keys():
         raise GateError(f"answers for {sorted(answers.recall)}, expected {sorted(exam.recall)}", where="recall")
     recall = {ancestor: _scores(probes, answers.recall[ancestor]) for ancestor, probes in exam.recall.items()}
-    tone, remarks = _tone(exam, answers, reference)
+    tone, remarks = _tone(exam, answers, reference, drift)
     return Measurements(
         recall={ancestor: scores for ancestor, scores in recall.items() if scores},
         generalize=_scores(exam.generalize, answers.generalize),
@@ -83,7 +87,9 @@ def _scores(probes: Sequence[Probe], answers: Sequence[str]) -> Scores:
     return tuple(score(probe, answer) for probe, answer in zip(probes, answers, strict=True))
 
 
-def _tone(exam: Exam, answers: Answers, reference: Sequence[str] | None) -> tuple[float | None, tuple[str, ...]]:
+def _tone(
+    exam: Exam, answers: Answers, reference: Sequence[str] | None, drift: Drift
+) -> tuple[float | None, tuple[str, ...]]:
     """The drift; NaN and the reason where it cannot be measured, so that the gate fails and says why."""
     if reference is None:
         return None, ()

@@ -1,66 +1,85 @@
 """Tone: how far a model's answers have drifted from a reference voice.
 
-A style profile is the share of each of the reference's most frequent words and punctuation marks, as they are
-written, with all others in one bucket; such words carry a voice more than a topic (J. Burrows, "Delta", 2002). Two
-profiles are compared by their Jensen-Shannon divergence in bits (0 to 1).
+A style profile has three facets (``ladder.gates.style``): words, characters, and the shape of sentences. In each, it is
+the share of every frequent thing, with all others in one bucket. Two profiles are compared by the Jensen-Shannon
+divergence of each facet in bits (0 to 1), and the mean of the three is the drift.
 
 Two samples of one voice diverge too, the more the smaller they are. That noise is measured and taken off: in every
 draw a sample of the reference, as long as the answers' sample, is compared with the same rest of the reference. For
 answers in the reference's own voice the two divergences agree on average, so the drift is 0 but for the scatter.
 
-Measured on sentences of nine public authors, 45 splits of one author and 72 pairs of two:
-
-    answers, reference (sentences)      20, 100    60, 400
-    same author: mean, largest          0.005, 0.044   0.002, 0.010
-    another author: median, above 0.05  0.049, 49%     0.066, 67%
-
-Authors who share an era and an office (presidents' speeches) are the ones that stay below 0.05. So a voice gate needs
-some 60 answers, and finds another voice, not another mood.
+``docs/gates.md`` says what was measured with it.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from ladder.errors import DataError, GateError
+from ladder.gates.style import Profile, words
 
-_TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
-_VOCABULARY = 200
-"""Words and marks in a profile."""
-_FREQUENT = 3
-"""Occurrences in the reference below which a word is not told from the rest: rarer ones fit the reference by chance."""
 _DRAWS = 20
 _MIN_TEXTS = 8
 _MIN_TOKENS = 100
 
 
-def drift(answers: Sequence[str], reference: Sequence[str], seed: int = 0) -> float:
-    """Stylometric drift of ``answers`` from ``reference``, in [0, 1].
+def drift(answers: Sequence[str], reference: Sequence[str], seed: int = 0, *, paired: bool = False) -> float:
+    """Stylometric drift of ``answers`` from ``reference``, in [0, 1]: the mean of its three facets.
 
     Args:
         answers: what the model said, one text an entry; empty ones say nothing and are left out.
         reference: utterances in the voice, of about the answers' length.
         seed: of the random samples of both.
+        paired: each answer and the utterance at its place answer one prompt, so they are drawn together.
 
     Raises:
         GateError: fewer than 8 answers or 100 words and marks, or a reference with less than twice that, or one
-            utterance that is longer than all others together.
+            utterance that is longer than all others together, or pairs of which one is missing.
     """
-    profile = _frequent(_count(reference))
-    ours = _profiles(answers, profile)
-    voice = _profiles(reference, profile)
+    return mean_drift(facet_drifts(answers, reference, seed, paired=paired))
+
+
+def mean_drift(facets: Mapping[str, float]) -> float:
+    """One figure of the facets' drifts, in [0, 1]."""
+    return min(1.0, max(0.0, math.fsum(facets.values()) / len(facets)))
+
+
+def facet_drifts(
+    answers: Sequence[str], reference: Sequence[str], seed: int = 0, *, paired: bool = False
+) -> dict[str, float]:
+    """Each facet's own drift, -1 to 1: below 0 where the answers lie nearer to the reference than its own samples.
+
+    Arguments and errors are those of ``drift``.
+    """
+    ours, voice = comparable(answers, reference, paired=paired)
+    size = min(_size(ours), _size(voice) // 2)
+    draw = random.Random(seed)
+    excess = [_excess(draw, ours, voice, size, paired) for _ in range(_DRAWS)]
+    return {facet: math.fsum(each[facet] for each in excess) / _DRAWS for facet in excess[0]}
+
+
+def comparable(
+    answers: Sequence[str], reference: Sequence[str], *, paired: bool = False
+) -> tuple[list[str], list[str]]:
+    """Answers and utterances that say something; of pairs, those of which both do.
+
+    Raises:
+        GateError: there is too little of them, as in ``drift``.
+    """
+    if paired:
+        said = [pair for pair in _pairs(answers, reference) if all(map(str.strip, pair))]
+        ours, voice = [answer for answer, _ in said], [utterance for _, utterance in said]
+    else:
+        ours, voice = list(filter(str.strip, answers)), list(filter(str.strip, reference))
     _check_enough(ours, "answers", 1)
     _check_enough(voice, "reference", 2)
     _check_split(voice)
-    size = min(_size(ours), _size(voice) // 2)
-    draw = random.Random(seed)
-    excess = [_excess(draw, ours, voice, size) for _ in range(_DRAWS)]
-    return min(1.0, max(0.0, math.fsum(excess) / _DRAWS))
+    return ours, voice
 
 
 def divergence(p: Counter[str], q: Counter[str]) -> float:
@@ -90,43 +109,42 @@ def read_utterances(path: Path) -> list[str]:
     return found
 
 
-def _excess(draw: random.Random, ours: list[Counter[str]], voice: list[Counter[str]], size: int) -> float:
-    """How much farther a sample of ours lies from a part of the voice than another, equal sample of the voice."""
-    (own, rest), (said, _) = _sample(draw, voice, size), _sample(draw, ours, size)
-    return divergence(said, rest) - divergence(own, rest)
+def _pairs(answers: Sequence[str], reference: Sequence[str]) -> list[tuple[str, str]]:
+    if len(answers) != len(reference):
+        raise GateError(
+            f"found {len(answers)} answers and {len(reference)} utterances, expected one of each for every prompt",
+            where="gates.tone.reference",
+            remedy="compare answers to the same prompts",
+        )
+    return list(zip(answers, reference, strict=True))
 
 
-def _sample(draw: random.Random, texts: list[Counter[str]], size: int) -> tuple[Counter[str], Counter[str]]:
-    """Whole texts in random order until ``size`` tokens are reached, and all the others."""
-    taken: Counter[str] = Counter()
-    others: Counter[str] = Counter()
-    so_far = 0
-    for text in draw.sample(texts, len(texts)):
-        (taken if so_far < size else others).update(text)
-        so_far += text.total()
-    return taken, others
+def _excess(draw: random.Random, ours: list[str], voice: list[str], size: int, paired: bool) -> dict[str, float]:
+    """How much farther a sample of ours lies from a part of the voice than another, equal sample of the voice.
+
+    The profile is that of the part: both samples are new to it.
+    """
+    own, rest = _sample(draw, voice, size)
+    said = own if paired else _sample(draw, ours, size)[0]
+    profile = Profile(voice[place] for place in rest)
+    part = profile.count(voice[place] for place in rest)
+    near, far = profile.count(voice[place] for place in own), profile.count(ours[place] for place in said)
+    return {facet: divergence(far[facet], part[facet]) - divergence(near[facet], part[facet]) for facet in part}
 
 
-def _profiles(texts: Iterable[str], profile: set[str]) -> list[Counter[str]]:
-    """Tokens of each text that says something, those outside the profile counted under the empty string."""
-    counted = (Counter(token if token in profile else "" for token in _TOKEN.findall(text)) for text in texts)
-    return [counts for counts in counted if counts]
+def _sample(draw: random.Random, texts: list[str], size: int) -> tuple[list[int], list[int]]:
+    """Places of whole texts in random order until ``size`` words and marks are reached, and of all the others."""
+    order = draw.sample(range(len(texts)), len(texts))
+    sizes = accumulate(len(words(texts[place])) for place in order)
+    taken = next(count for count, so_far in enumerate(sizes, 1) if so_far >= size)
+    return order[:taken], order[taken:]
 
 
-def _frequent(counts: Counter[str]) -> set[str]:
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return {token for token, count in ranked[:_VOCABULARY] if count >= _FREQUENT}
+def _size(texts: list[str]) -> int:
+    return sum(len(words(text)) for text in texts)
 
 
-def _count(texts: Iterable[str]) -> Counter[str]:
-    return Counter(token for text in texts for token in _TOKEN.findall(text))
-
-
-def _size(texts: list[Counter[str]]) -> int:
-    return sum(counts.total() for counts in texts)
-
-
-def _check_enough(texts: list[Counter[str]], what: str, factor: int) -> None:
+def _check_enough(texts: list[str], what: str, factor: int) -> None:
     least_texts, least_tokens = factor * _MIN_TEXTS, factor * _MIN_TOKENS
     if len(texts) < least_texts or _size(texts) < least_tokens:
         raise GateError(
@@ -137,9 +155,9 @@ def _check_enough(texts: list[Counter[str]], what: str, factor: int) -> None:
         )
 
 
-def _check_split(voice: list[Counter[str]]) -> None:
+def _check_split(voice: list[str]) -> None:
     """No utterance may hold half of the reference: samples are of whole utterances, and something must remain."""
-    if 2 * max(counts.total() for counts in voice) > _size(voice):
+    if 2 * max(len(words(text)) for text in voice) > _size(voice):
         raise GateError(
             "one utterance holds more than half of the reference",
             where="gates.tone.reference",

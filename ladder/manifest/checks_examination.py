@@ -27,13 +27,45 @@ def train_files_are_named_once(manifest: Manifest) -> Iterator[Problem]:
 
 def tone_has_a_reference(manifest: Manifest) -> Iterator[Problem]:
     tone = manifest.gates.tone
-    if tone.reference != "none" and tone.reference.strip().lower() in {"none", "null", "false", "off"}:
+    meant = tone.reference.strip().lower()
+    if tone.reference != "none" and meant in {"none", "null", "false", "off"}:
         yield Problem("gates.tone.reference", f"found {tone.reference!r}", "write none where there is no reference")
-    if tone.reference == "none" and tone.prompts is not None:
+    if tone.reference != "parent" and meant == "parent":
+        yield Problem("gates.tone.reference", f"found {tone.reference!r}", "write parent for the parent's own answers")
+    if tone.reference == "parent" and manifest.evolution_request.parent_gen is None:
         yield Problem(
-            "gates.tone.prompts",
-            "found prompts, but gates.tone.reference is none, so nothing is compared",
-            "name a reference file, or leave the prompts out",
+            "gates.tone.reference",
+            "found 'parent', but evolution_request.parent_gen is missing, so nobody has a voice to keep",
+            "name a reference file, or write none",
+        )
+    for field in ("prompts", "encoder"):
+        if tone.reference == "none" and getattr(tone, field) is not None:
+            yield Problem(
+                f"gates.tone.{field}",
+                f"found {field}, but gates.tone.reference is none, so nothing is compared",
+                f"name a reference file, or leave {field} out",
+            )
+
+
+def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
+    tone = manifest.gates.tone
+    if tone.measure == "readout":
+        yield Problem(
+            "gates.tone.measure",
+            "found 'readout', which is a reserved name: ladder cannot measure a tone that way yet",
+            "write stylometric or embedding",
+        )
+    if tone.measure == "embedding" and tone.encoder is None:
+        yield Problem(
+            "gates.tone.encoder",
+            "is missing: measure embedding compares what a sentence encoder makes of the answers",
+            "name the local folder of one, or write measure: stylometric",
+        )
+    if tone.measure != "embedding" and tone.encoder is not None:
+        yield Problem(
+            "gates.tone.encoder",
+            f"found an encoder, but measure {tone.measure} asks none",
+            "leave it out, or write measure: embedding",
         )
 
 
@@ -97,6 +129,7 @@ CHECKS = (
     paths_are_not_empty,
     train_files_are_named_once,
     tone_has_a_reference,
+    tone_measure_is_complete,
     stops_are_not_empty,
     patterns_can_tell_texts_apart,
     only_prompts_are_chat,

@@ -15,7 +15,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     if data is not None:
         files += [(f"data.train.{index}", path) for index, path in enumerate(data.train)]
         files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
-    files.append(("gates.tone.reference", None if tone.reference == "none" else tone.reference))
+    files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
@@ -29,12 +29,19 @@ def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
-    """``(field, path)`` of every model folder: the student's start and the teachers'."""
+    """``(field, path)`` of every model folder: the student's start, the teachers' and the tone gate's encoder."""
     teachers = manifest.teachers
     folders = [("student.model", manifest.student.model), ("teachers.teacher1.path", teachers.teacher1.path)]
     if teachers.teacher2 is not None:
         folders.append(("teachers.teacher2.path", teachers.teacher2.path))
+    folders.append(("gates.tone.encoder", manifest.gates.tone.encoder))
     return [(field, path) for field, path in folders if path is not None]
+
+
+def voice_file(manifest: Manifest) -> str | None:
+    """The file that the tone is compared with, where it is compared with one."""
+    reference = manifest.gates.tone.reference
+    return None if reference in ("none", "parent") else reference
 
 
 def dream_prompts(manifest: Manifest) -> str | None:

@@ -260,15 +260,21 @@ class GeneralizeGate(Section):
 
 
 class ToneGate(Section):
-    """Same voice: stylometric drift of the child's answers from a reference text."""
+    """Same voice: drift of the child's answers from a reference."""
 
     reference: str = "none"
-    """``none`` before the voice age, or a text file in the family's voice, one utterance a line."""
+    """``none`` before the voice age, a text file in the family's voice, one utterance a line, or ``parent``: what the
+    parent answers to the same prompts."""
+    measure: Literal["stylometric", "embedding", "readout"] = "stylometric"
+    """What is compared: words, characters and sentence shape, without a model; or the sentence embeddings of
+    ``encoder``. ``readout`` is reserved."""
+    encoder: str | None = None
+    """Hugging Face folder of the sentence encoder that ``measure: embedding`` reads with, such as MiniLM."""
     prompts: str | None = None
     """Text file with one prompt a line, answered for this gate; the held-out probes' prompts when left out."""
     max_drift: Probability = 0.05
-    """Jensen-Shannon divergence in bits (0 to 1) between the style profiles of answers and reference, less what two
-    halves of the reference differ by."""
+    """Between 0 (the same voice) and 1, less what samples of one voice differ by: mean Jensen-Shannon divergence of the
+    three style profiles in bits, or for ``embedding`` the coefficient of inhomogeneity (see ``docs/gates.md``)."""
 
 
 class Decoding(Section):

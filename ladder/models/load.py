@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -13,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
@@ -39,26 +42,25 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
     Raises:
         ModelError: the folder cannot be loaded, weights are missing or do not fit, or an adapter lies among them.
     """
-    weight_files(folder)
-    if (folder / "adapter_config.json").exists():
-        # from_pretrained would load the adapter, and as its base whatever model the adapter names.
-        raise ModelError("an adapter lies among the weights", where=str(folder), remedy=_WHOLE_REMEDY)
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # so that they are reported, and named below
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot be loaded: {error}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
-    misfits = [key for kind in ("missing_keys", "mismatched_keys", "unexpected_keys") for key in report.get(kind, ())]
-    if misfits:
-        raise ModelError(f"weights do not fit the architecture: {misfits[:5]}", where=str(folder), remedy=_WHOLE_REMEDY)
+    model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype)
+    _check_fit([key for kind in _MISFITS for key in report.get(kind, ())], folder)
     return model.to(device).eval()
+
+
+def load_encoder(folder: Path) -> PreTrainedModel:
+    """Load the body of any encoder on the CPU in float32, for evaluation (dropout off).
+
+    A head that lies in the folder is left out, and a pooler that does not is never asked.
+
+    Raises:
+        ModelError: the folder cannot be loaded, the body's weights are missing or do not fit, or it needs a decoder.
+    """
+    model, report = _from_pretrained(AutoModel, folder, "float32")
+    if model.config.is_encoder_decoder:
+        raise ModelError("found an encoder with a decoder", where=str(folder), remedy="name an encoder such as BERT")
+    missing = [key for key in report.get("missing_keys", ()) if not key.startswith("pooler.")]
+    _check_fit([*missing, *report.get("mismatched_keys", ())], folder)
+    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -94,5 +96,33 @@ def config_of(folder: Path) -> PretrainedConfig:
     return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The folder as an Auto class reads it, and which keys did not fit."""
+    weight_files(folder)
+    if (folder / "adapter_config.json").exists():
+        # from_pretrained would load the adapter, and as its base whatever model the adapter names.
+        raise ModelError("an adapter lies among the weights", where=str(folder), remedy=_WHOLE_REMEDY)
+    try:
+        return kind.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that they are reported, and named by _check_fit
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"cannot be loaded: {error}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
+
+
+def _check_fit(misfits: Sequence[object], folder: Path) -> None:
+    if misfits:
+        raise ModelError(
+            f"weights do not fit the architecture: {list(misfits[:5])}", where=str(folder), remedy=_WHOLE_REMEDY
+        )
+
+
+_MISFITS = ("missing_keys", "mismatched_keys", "unexpected_keys")
 _ARCHITECTURE_REMEDY = "transformers must know the architecture without remote code"
 _WHOLE_REMEDY = "save the whole model again; an adapter belongs in a folder of its own"

@@ -4,86 +4,97 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
+from benchmarks.voices import VOICES, speak
 from ladder.errors import DataError, GateError
-from ladder.gates.tone import divergence, drift, read_utterances
+from ladder.gates.tone import divergence, drift, facet_drifts, mean_drift, read_utterances
+from ladder.manifest.schema import ToneGate
 
-# Each voice: how it opens, what it tells, how it closes. The subjects are the same, so only the voice differs.
-SAILOR = (
-    [
-        "Aye,",
-        "Well now, lad,",
-        "By my beard,",
-        "Hark ye,",
-        "Ah, me old friend,",
-        "So ye ask me,",
-        "Listen close, mate,",
-    ],
-    [
-        "the bread be hard and the water be foul",
-        "there be no finer harbour than the one ye come home to",
-        "a storm be but the sea a-talking to them as listen",
-        "me old ship never let in a drop till the night she went down",
-        "ye can trust a cat aboard, for she knows afore ye do",
-        "the stars be all the map a sailor needs, and the wind be his clock",
-        "I've seen the ice come down on us like a white wall",
-    ],
-    [
-        "and that be the truth of it!",
-        "so it be.",
-        "or drown me!",
-        "and ye may lay to that.",
-        "as me captain used to say.",
-    ],
-)
-CLERK = (
-    ["With regard to your enquiry,", "It is noted that", "Please be advised that", "In accordance with the records,"],
-    [
-        "the supply of bread has been found to be of insufficient quality",
-        "the harbour in question is considered to be suitable for the purpose",
-        "the storm was reported to the office by telegraph on the following day",
-        "the vessel was inspected in the presence of the officer of the port",
-        "the animal is to be entered in the register of the crew without delay",
-        "the position of the vessel is to be determined by means of the instruments",
-        "the formation of ice has been observed in the northern part of the district",
-    ],
-    ["; no further action is required.", "; a copy has been filed.", ", subject to the approval of the board.", "."],
-)
-CHILD = (
-    ["Guess what?", "I know!", "Mum says", "You know what?", "My favourite!", "Look, look!"],
-    [
-        "we had bread and it was so, so yummy",
-        "there's a harbour and it's got like a hundred boats",
-        "it was raining really really loud and I wasn't even scared",
-        "the ship had a hole in it and then it sank, splash",
-        "there's a cat on the boat and her name is Biscuit",
-        "you can see the stars and they're all twinkly",
-        "I saw ice and it was bigger than our house",
-    ],
-    ["and it was so cool!", "and then I laughed.", "can we go again?", "I'm not making it up!", "isn't that funny?"],
-)
-VOICES = {"sailor": SAILOR, "clerk": CLERK, "child": CHILD}
+ANSWERS = 60
+PAIRS = list(permutations(VOICES, 2))
 
 
-def speak(name: str, count: int, seed: int = 0) -> list[str]:
-    draw = random.Random(f"{name} {seed}")
-    return [" ".join(draw.choice(part) for part in VOICES[name]) for _ in range(count)]
+def test_parts_of_one_voice_drift_about_nothing():
+    """100 draws: 0.02 at most on average, and in 95% of the draws."""
+    spoken = [speak(name, 3 * ANSWERS, seed) for name in VOICES for seed in range(20)]
+    found = [drift(said[:ANSWERS], said[ANSWERS:]) for said in spoken]
+    assert fmean(found) <= 0.005
+    assert fmean(value <= 0.02 for value in found) >= 0.95
 
 
-@pytest.mark.parametrize("name", VOICES)
-def test_halves_of_one_voice_barely_differ(name):
-    halves = [(spoken[:80], spoken[80:]) for spoken in (speak(name, 160, seed) for seed in range(6))]
-    drifts = [drift(answers, reference) for answers, reference in halves]
-    assert 0.0 <= min(drifts) <= max(drifts) <= 0.03
-    assert sum(drifts) / len(drifts) <= 0.01
+def test_voices_are_told_apart_at_the_default_threshold():
+    """80 draws of two voices that say the same things; 95% would do, and all are found."""
+    limit = ToneGate().max_drift
+    found = [
+        drift(speak(ours, ANSWERS, seed), speak(theirs, ANSWERS, seed)) for ours, theirs in PAIRS for seed in range(4)
+    ]
+    assert limit == 0.05
+    assert fmean(value > limit for value in found) >= 0.95
+    assert min(found) > 0.2
 
 
-@pytest.mark.parametrize(("name", "other"), [(a, b) for a in VOICES for b in VOICES if a != b])
-def test_another_voice_is_far(name, other):
-    assert drift(speak(name, 60), speak(other, 120)) > 0.1
+def test_every_facet_tells_voices_apart_and_none_drifts_by_itself():
+    far = [facet_drifts(speak(ours, ANSWERS), speak(theirs, 120)) for ours, theirs in PAIRS]
+    near = [facet_drifts(said[:ANSWERS], said[ANSWERS:]) for said in (speak(name, 180) for name in VOICES)]
+    for facet in ("words", "characters", "shape"):
+        assert fmean(found[facet] for found in far) > 0.3
+        assert abs(fmean(found[facet] for found in near)) < 0.01
+
+
+def test_the_drift_is_the_mean_of_the_facets():
+    answers, reference = speak("coach", ANSWERS), speak("child", 120)
+    assert drift(answers, reference, 3) == pytest.approx(fmean(facet_drifts(answers, reference, 3).values()))
+    assert mean_drift({"words": -0.2, "characters": 0.1}) == 0.0
+
+
+def test_shape_alone_is_part_of_a_voice():
+    """The same words and marks in the same order; only where sentences end and how long they are differs."""
+    reference = ["the sea is wide and the sea is deep. we sail. we sing."] * 40
+    answers = ["the sea is wide. and the sea is deep we sail we sing."] * 20
+    found = facet_drifts(answers, reference)
+    assert found["words"] < 0.01 and found["shape"] > 0.3
+
+
+def test_the_order_of_common_words_is_part_of_a_voice():
+    reference = ["the sea is wide and the sea is deep."] * 40
+    answers = ["wide is the sea and deep is the sea."] * 20
+    found = facet_drifts(answers, reference)
+    assert found["words"] < 0.001 and found["shape"] < 0.001 and found["characters"] > 0.1
+
+
+def told(name: str, seed: int, count: int = ANSWERS) -> list[str]:
+    """A voice's answers to the same ``count`` prompts: each is about the same thing whoever speaks."""
+    draw, voice = random.Random(f"{name} {seed}"), VOICES[name]
+    return [
+        f"{draw.choice(voice.opens)} {voice.tells[number % 7]} {draw.choice(voice.closes)}" for number in range(count)
+    ]
+
+
+def test_answers_to_the_same_prompts_are_compared_pair_by_pair():
+    """A fifth of the parent's answers in another voice: unpaired, the others' common subjects hide it."""
+    before = told("child", 1)
+    after = told("coach", 2)[:12] + before[12:]
+    assert drift(before, before, paired=True) == 0.0
+    assert drift(after, before, paired=True) > 0.02
+    assert drift(after, before) < drift(after, before, paired=True) - 0.005
+
+
+def test_pairs_of_which_one_is_silent_are_left_out():
+    ours, theirs = speak("sailor", ANSWERS), speak("clerk", ANSWERS)
+    expected = drift(ours, theirs, paired=True)
+    assert drift(["", *ours, "Aye."], [theirs[0], *theirs, " "], paired=True) == expected
+    with pytest.raises(GateError, match="60 answers and 59 utterances"):
+        drift(ours, theirs[:-1], paired=True)
+
+
+def test_answers_of_marks_alone_can_be_measured():
+    assert drift(["?!"] * 100, ["?!"] * 200) == 0.0
+    assert drift(["?!"] * 100, speak("clerk", 60)) > 0.5
 
 
 def test_half_of_the_answers_in_another_voice_is_over_the_default_threshold():
@@ -111,6 +122,14 @@ def test_rare_words_are_no_part_of_a_voice():
     known = [f"{text} Name{number} said so." for number, text in enumerate(spoken)]
     unknown = [f"{text} Other{number} said so." for number, text in enumerate(spoken)]
     assert drift(known, reference) == drift(unknown, reference) > 0.1
+
+
+def test_a_word_that_only_the_answers_use_is_no_part_of_a_voice():
+    """The profile is the reference's: one new word in all answers weighs as a new word in each."""
+    reference, spoken = speak("clerk", 120), speak("child", 60)
+    once = [f"{text} Kraken said so." for text in spoken]
+    each = [f"{text} Kraken{number} said so." for number, text in enumerate(spoken)]
+    assert drift(once, reference) == drift(each, reference)
 
 
 def test_drift_is_reproducible_and_its_seed_matters():

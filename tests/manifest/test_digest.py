@@ -33,6 +33,7 @@ OTHER = [
     {"data.max_length": 256},
     {"data.group_by_length": True},
     {"laws.sampled_answers": 8},
+    {"gates.tone.reference": "parent"},
     {"data.train": ["data/more.jsonl"]},
     {"data.train": ["data/train.jsonl", "data/more.jsonl"]},
 ]

@@ -44,6 +44,11 @@ def test_a_genesis_has_no_parents(write, change):
     assert (request.parent, request.grandparent) == (None, None)
 
 
+def test_the_parents_voice_is_no_file(write, change):
+    request = read_request(write(change({"gates.tone.reference": "parent"})))
+    assert list(request.files) == ["data/train.jsonl", "data/probes.jsonl"]
+
+
 def test_the_document_is_json_and_can_be_read_again(write, change):
     request = read_request(write(change(EVERY_FILE)))
     document = json.loads(json.dumps(request.document()))
@@ -73,6 +78,11 @@ MISSING = [
     ({"data.train": ["data/" + "x" * 300]}, "data.train.0", "cannot be read"),
     ({"teachers.teacher1": {"path": "models/x"}}, "teachers.teacher1.path", "or leave path out"),
     ({"teachers.teacher2": {"path": "data/train.jsonl"}}, "teachers.teacher2.path", "is no existing folder"),
+    (
+        {"gates.tone": {"reference": "parent", "measure": "embedding", "encoder": "models/x"}},
+        "gates.tone.encoder",
+        "is no existing folder",
+    ),
     ({"laws.allowed_sources": [".", "elsewhere"]}, "laws.allowed_sources.1", "name an existing folder"),
     ({"data.train": ["/etc/hostname"]}, "data.train.0", "outside the allowed sources"),
     ({"data.train": ["../x.jsonl"]}, "data.train.0", "add its folder to laws.allowed_sources"),
