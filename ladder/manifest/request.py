@@ -37,7 +37,8 @@ class Request:
     files: dict[str, str]
     """Every named file: its path as written, and the SHA-256 of its content in hexadecimal."""
     digest: str
-    """SHA-256 in hexadecimal of the effective manifest (without note, budget and runtime) and the files' contents.
+    """SHA-256 in hexadecimal of what the effective manifest says beyond the defaults (without note, budget and runtime)
+    and of the files' contents.
 
     The same wherever the folder lies, whatever the order of keys, and in JSON, YAML and TOML alike.
     """
@@ -98,6 +99,8 @@ def _missing_data(manifest: Manifest) -> list[Problem]:
 
 
 def _digest(manifest: Manifest, contents: list[str]) -> str:
-    body = {"manifest": manifest.model_dump(mode="json", exclude=_NOT_DIGESTED), "files": contents}
+    # A field that a later version adds changes no digest as long as nobody writes it: what is decided stays decided.
+    written = manifest.model_dump(mode="json", exclude=_NOT_DIGESTED, exclude_defaults=True)
+    body = {"manifest": written, "files": contents}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
