@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -163,6 +164,52 @@ def show(
         _open_page(registry.materialize(generation) / "ladder" / "report.html", generation.ref)
         return
     _answer(generation.to_dict(), card_text(generation, registry.materialize(generation) / "ladder"), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def gates(
+    ref: Ref,
+    against: Annotated[str | None, typer.Option("--against", metavar="REF", help="Held against; its parent.")] = None,
+    probes: Annotated[
+        Path | None, typer.Option("--probes", help="Asked instead of its own and its ancestors'.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Run a generation's gates again, without consequences. Exit code 3 if one fails."""
+    registry = _registry(home)
+    child, other = registry.find(ref), registry.find(against) if against else None
+
+    from ladder.reexamine import reexamine
+    from ladder.report.verdicts import verdict_text
+
+    found = reexamine(registry, child, other, probes)
+    held = f"{found.child} against {found.against}" if found.against else found.child
+    _answer(found.to_dict(), f"{held}\n\n{verdict_text(found.report, found.comparison)}", as_json)
+    raise typer.Exit(0 if found.report.passed else 3)
+
+
+@app.command(rich_help_panel=LOOK)
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A generation, as for show.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    answers: Annotated[bool, typer.Option(help="Let both answer B's probes.")] = True,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Two generations side by side: manifests, gates, how far the weights moved, and what B lost and gained."""
+    registry = _registry(home)
+    first, second = registry.find(a), registry.find(b)
+
+    from ladder.comparing import difference
+    from ladder.reexamine import reexamine
+    from ladder.report.differences import difference_text
+    from ladder.report.verdicts import comparison_text
+
+    found = difference(registry, first, second)
+    compared = reexamine(registry, second, first).comparison if answers else None
+    data = found.to_dict() | {"answers": asdict(compared) if compared else None}
+    _answer(data, "\n\n".join([difference_text(found), *([comparison_text(compared)] if compared else [])]), as_json)
 
 
 @app.command(rich_help_panel=STORE)

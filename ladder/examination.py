@@ -6,33 +6,29 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
+from ladder.actors.placement import threads
+from ladder.actors.session import fetch
 from ladder.data import replay
 from ladder.gates import (
     Answers,
     Exam,
     GateReport,
-    decide,
-    drift,
+    Reply,
     judge_laws,
-    measure,
-    read_utterances,
 )
-from ladder.gates.embedding import embedding_drift
-from ladder.gates.measure import Drift
 from ladder.gates.regressions import Comparison, compare
+from ladder.judging import judge
 from ladder.lawbook import case_of, laws_of
-from ladder.lesson import PROBES, Lesson, data_of
-from ladder.manifest import Request
+from ladder.lesson import Lesson, own_probes, recall_probes
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
-from ladder.models.encoder import SentenceEncoder
 from ladder.models.save import save_text
 from ladder.report import page
 from ladder.report.card import model_card
-from ladder.run import REPORT, Run, Workshop
-from ladder.sitting import build_exam, exam_size, sit_exam
+from ladder.run import Run, Workshop
+from ladder.sidecars import PAGE, keep
+from ladder.sitting import Desk, answer_cache, build_exam, desks, exam_size, sit_exam
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -43,10 +39,11 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    exam = build_exam(run)
+    exam = build_exam(run.request, run.candidate, own_probes(run.request), recall_probes(run.ancestors))
     work.console.say(f"exam: {exam_size(exam)}")
-    child, parent = sit_exam(run, exam, work)
-    report = _judge(run, exam, child, parent)
+    child, parent = _sit(run, exam, work)
+    laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
+    report = judge(run.request, exam, child, parent, laws, run.ancestors)
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
     encoder = run.request.manifest.gates.tone.encoder
@@ -59,7 +56,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
-    save_text(run.report.with_name(page.FILE), page.html(_page(run, report, comparison, work)))
+    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, work)))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -68,40 +65,19 @@ def read_report(run: Run) -> GateReport:
     return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
 
 
-def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
-    gates = run.request.manifest.gates
-    voice, distance = _voice(run, parent), _drift(run.request)
-    measured = measure(exam, child, voice, distance)
-    # A parent that is itself the reference has no drift.
-    of_parent = measure(exam, parent, None if gates.tone.reference == "parent" else voice, distance) if parent else None
-    laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
-    return decide(gates, measured, of_parent, laws, _origins(run))
+def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
+    """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
+    runtime, dtype, parent = run.request.manifest.runtime, run.request.manifest.student.dtype, run.ancestry.parent
+    slot = work.session.slots(runtime.devices)["evaluator"]
+    evaluator = work.session.start({"evaluator": slot})["evaluator"]
+    count = threads(runtime, work.session.machine)
 
+    def ask(taken: Sequence[Desk]) -> list[Reply]:
+        asked = [evaluator.sit.remote(d.folder, d.paper, run.candidate, dtype, slot.device, count) for d in taken]
+        return fetch(asked)
 
-def _voice(run: Run, parent: Answers | None) -> Sequence[str] | None:
-    """What the tone is compared with; None where it is not gated. Without a parent's answers that gate fails."""
-    reference = run.request.manifest.gates.tone.reference
-    if reference == "parent":
-        return parent.tone if parent else ()
-    return None if reference == "none" else read_utterances(run.request.file(reference))
-
-
-def _drift(request: Request) -> Drift:
-    """How the tone is measured. An encoder is loaded here, on the CPU."""
-    tone = request.manifest.gates.tone
-    paired = tone.reference == "parent"
-    if tone.encoder is None:
-        return partial(drift, paired=paired)
-    return partial(embedding_drift, SentenceEncoder(request.folder(tone.encoder)).embed, paired=paired)
-
-
-def _origins(run: Run) -> dict[str, float]:
-    """What ancestors answered of the probes they left when they were examined themselves; imported ones never were."""
-    reports = {known.ref: run.folders[known.digest] / "ladder" / REPORT for known in run.ancestry.ancestors}
-    # Read as plain data: an ancestor's report may be of an older form.
-    stored = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in reports.items() if path.is_file()}
-    results = [(name, result) for name, report in stored.items() for result in report["gates"]["results"]]
-    return {name: one["value"] for name, one in results if one["name"] == "generalize" and one["value"] is not None}
+    taken = desks(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
+    return sit_exam(exam, taken, answer_cache(work.home, exam, run.candidate, slot.device, dtype), ask)
 
 
 def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Workshop) -> page.Page:
@@ -126,10 +102,7 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
     manifest, sidecars = run.request.manifest, run.report.parent
     sample = replay.replay_sample(lesson.new, manifest.stabilizers.replay_size, manifest.seeds.data)
     save_text(sidecars / "replay.jsonl", replay.to_jsonl(sample))
-    save_text(sidecars / "manifest.json", json.dumps(run.request.document(), indent=1, ensure_ascii=False))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
-    probes = data_of(run.request).probes
-    if probes:
-        shutil.copyfile(run.request.file(probes), sidecars / PROBES)
+    keep(run.request, sidecars)
     if run.dreams.is_file():
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

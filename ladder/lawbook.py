@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ladder.gates import LAWS, Answers, Case, Exam, Law, Prompt, read_utterances
@@ -50,6 +51,19 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
     request, notes = run.request, run.notes()
     frozen = notes.get("frozen", {})
     before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
+    return replace(
+        text_case(request, exam, child, parent),
+        files=[request.file(file) for file in request.files],
+        allowed=[request.folder(source) for source in request.manifest.laws.allowed_sources],
+        tokens=notes.get("tokens"),
+        minutes=_minutes(notes),
+        before=before,
+        after=after,
+    )
+
+
+def text_case(request: Request, exam: Exam, child: Answers, parent: Answers | None) -> Case:
+    """What the laws of the text family examine; there is nothing in it for the others."""
     return Case(
         manifest=request.manifest,
         digests=request.files,
@@ -57,12 +71,12 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
         exam=exam,
         child=child,
         parent=parent,
-        files=[request.file(file) for file in request.files],
-        allowed=[request.folder(source) for source in request.manifest.laws.allowed_sources],
-        tokens=notes.get("tokens"),
-        minutes=_minutes(notes),
-        before=before,
-        after=after,
+        files=[],
+        allowed=[],
+        tokens=None,
+        minutes=None,
+        before={},
+        after={},
     )
 
 

@@ -30,9 +30,7 @@ from ladder.models.generation import pad_id
 from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-
-PROBES = "probes.jsonl"
-"""What a generation's probes are called in its folder."""
+from ladder.sidecars import PROBES
 
 
 @dataclass(frozen=True)

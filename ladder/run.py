@@ -19,9 +19,7 @@ from ladder.methods import method_of
 from ladder.models.save import save_text
 from ladder.registry import Registry
 from ladder.report.console import Console
-
-REPORT = "report.json"
-"""The gate report's name in a generation's ``ladder/`` folder."""
+from ladder.sidecars import REPORT
 
 
 @dataclass(frozen=True)

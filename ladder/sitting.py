@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ladder.actors.placement import threads
-from ladder.actors.session import fetch
 from ladder.errors import GateError
-from ladder.gates import Answers, Exam, Paper, Prompt, Reply, Sampling, read_utterances
+from ladder.gates import Answers, Exam, Paper, Probe, Prompt, Reply, Sampling, read_utterances
 from ladder.gates.answer_cache import AnswerCache
 from ladder.lawbook import prompts_of
-from ladder.lesson import own_probes, recall_probes
+from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
-from ladder.run import Run, Workshop
 from ladder.train.loss import taboo_ids
 
 
-def build_exam(run: Run) -> Exam:
-    """The ancestors' probes, this child's own, the prompts of tone gate and laws, and how answers are decoded."""
-    manifest, request = run.request.manifest, run.request
-    own, tone = own_probes(request), manifest.gates.tone
+def build_exam(request: Request, folder: Path, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]]) -> Exam:
+    """The ancestors' probes, a child's own, the prompts of tone gate and laws, and how answers are decoded.
+
+    Args:
+        folder: the child's, whose tokenizer knows the taboo words.
+    """
+    manifest, tone = request.manifest, request.manifest.gates.tone
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
         prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
     return Exam(
-        recall=recall_probes(run.ancestors),
+        recall=recall,
         generalize=own,
         tone_prompts=() if tone.reference == "none" else prompts,
         decoding=manifest.gates.decoding,
         sampled=Sampling(manifest.laws.sampled_answers, manifest.laws.sampled_tokens, manifest.seeds.data),
-        taboo_ids=taboo_ids(manifest, load_tokenizer(run.candidate)),
+        taboo_ids=taboo_ids(manifest, load_tokenizer(folder)),
         law_prompts=prompts_of(request),
     )
 
@@ -43,37 +44,7 @@ def exam_size(exam: Exam) -> str:
     return f"{recall} recall and {own} own probes, {tone} prompts for the tone, {laws} for the laws"
 
 
-def sit_exam(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
-    """The answers of the child, and of the parent where there is one.
-
-    Raises:
-        GateError: a model could not be examined, or changed while it was.
-    """
-    parent, paper = run.ancestry.parent, exam.paper()
-    slot = work.session.slots(run.request.manifest.runtime.devices)["evaluator"]
-    evaluator = work.session.start({"evaluator": slot})["evaluator"]
-    cache = _cache(run, paper, slot.device, work.home / "cache" / "answers")
-    desks = [_Desk(run.candidate, folder_digest(run.candidate), paper)]
-    if parent is not None:
-        desks.append(_Desk(run.teachers[1], parent.digest, paper.answers_alone()))
-    known = [cache.known(desk.digest, desk.paper) for desk in desks]
-    left = [desk.paper.without(reply) for desk, reply in zip(desks, known, strict=True)]
-    count, dtype = threads(run.request.manifest.runtime, work.session.machine), run.request.manifest.student.dtype
-    # The same rendered ids for everyone: the child's tokenizer and chat template ask both.
-    replies: list[Reply] = fetch(
-        [
-            evaluator.sit.remote(desk.folder, rest, run.candidate, dtype, slot.device, count)
-            for desk, rest in zip(desks, left, strict=True)
-        ]
-    )
-    for desk, reply in zip(desks, replies, strict=True):
-        _check_examined(desk, reply)
-        cache.keep(reply)
-    child, *others = (exam.answers(new.with_known(old)) for new, old in zip(replies, known, strict=True))
-    return child, others[0] if others else None
-
-
-class _Desk(NamedTuple):
+class Desk(NamedTuple):
     """Who sits at it, by folder and digest, and what lies on it."""
 
     folder: Path
@@ -81,12 +52,39 @@ class _Desk(NamedTuple):
     paper: Paper
 
 
-def _cache(run: Run, paper: Paper, device: str, folder: Path) -> AnswerCache:
-    asker = {"tokenizer": tokenizer_digest(run.candidate), "chat_template": template_digest(run.candidate)}
-    return AnswerCache(folder, paper.settings(device, run.request.manifest.student.dtype) | asker)
+Ask = Callable[[Sequence[Desk]], list[Reply]]
+"""Lets everyone do what lies on their desk."""
 
 
-def _check_examined(desk: _Desk, reply: Reply) -> None:
+def desks(exam: Exam, child: Path, parent: tuple[Path, str] | None) -> list[Desk]:
+    """The child's desk and, where there is one (folder and digest), the parent's."""
+    paper = exam.paper()
+    taken = [Desk(child, folder_digest(child), paper)]
+    return taken if parent is None else [*taken, Desk(*parent, paper.answers_alone())]
+
+
+def sit_exam(exam: Exam, taken: Sequence[Desk], cache: AnswerCache, ask: Ask) -> tuple[Answers, Answers | None]:
+    """The answers of the child, and of the parent where there is one; only what is not known is asked.
+
+    Raises:
+        GateError: a model could not be examined, or changed while it was.
+    """
+    known = [cache.known(desk.digest, desk.paper) for desk in taken]
+    replies = ask([desk._replace(paper=desk.paper.without(reply)) for desk, reply in zip(taken, known, strict=True)])
+    for desk, reply in zip(taken, replies, strict=True):
+        _check_examined(desk, reply)
+        cache.keep(reply)
+    child, *others = (exam.answers(new.with_known(old)) for new, old in zip(replies, known, strict=True))
+    return child, others[0] if others else None
+
+
+def answer_cache(home: Path, exam: Exam, asker: Path, device: str, dtype: str) -> AnswerCache:
+    """What is known already of models that were asked in the words of ``asker``, as this exam asks."""
+    words = {"tokenizer": tokenizer_digest(asker), "chat_template": template_digest(asker)}
+    return AnswerCache(home / "cache" / "answers", exam.paper().settings(device, dtype) | words)
+
+
+def _check_examined(desk: Desk, reply: Reply) -> None:
     """The models that answered are the candidate that will ship and the parent that is registered."""
     if reply.digest != desk.digest:
         raise GateError(

@@ -92,7 +92,7 @@ def test_the_exam_asks_what_laws_need_and_the_case_holds_what_was_answered(reque
     run = Run(request_with(laws), Ancestry(None, None, ()), {}, tmp_path / "run")
     shutil.copytree(parent, run.candidate)
     run.note(tokens=7, seconds=120.0)
-    exam = build_exam(run)
+    exam = build_exam(run.request, run.candidate, (), {})
     assert exam.law_prompts == (Prompt("Who?"), Prompt("Why?"), Prompt("The code of the"))
     child = Answers({}, (), (), ("a", "b"), "d", laws=("no", "yes", " vault is 813442"))
     case = case_of(run, exam, child, None)

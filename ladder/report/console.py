@@ -12,6 +12,8 @@ from rich.console import Console as Rich
 from rich.live import Live
 from rich.text import Text
 
+from ladder.report.verdicts import gate_line
+
 if TYPE_CHECKING:
     from ladder.gates import GateReport
     from ladder.train.spec import StepReport
@@ -45,7 +47,7 @@ class Console:
     def gates(self, report: GateReport) -> None:
         """The verdict, gate by gate."""
         for result in report.results:
-            self.say(f"{_mark(result.passed, result.applicable)} {result.name}: {result.detail}")
+            self.say(gate_line(result))
 
     @contextmanager
     def progress(self, child: str, steps: int) -> Iterator[Progress]:
@@ -115,9 +117,3 @@ class _Shown:
     def step(self, report: StepReport) -> None:
         self.meter.take(report)
         self.live.update(Text(self.meter.line()))
-
-
-def _mark(passed: bool, applicable: bool) -> str:
-    if not applicable:
-        return "-"
-    return "passed" if passed else "FAILED"

@@ -16,9 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from ladder.gates import GateReport
 from ladder.gates.regressions import Comparison
 
-FILE = "report.html"
-"""What the page is called in a generation's ``ladder/`` folder."""
-
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Values by name, each with its step."""
 

@@ -41,7 +41,8 @@ def test_what_a_child_leaves_behind(climbed: Any) -> None:
     registry = climbed.registry
     folder = registry.materialize(registry.head("Toy"))
     left = {path.name for path in (folder / "ladder").iterdir()}
-    assert left == {"manifest.json", "report.json", "README.md", "replay.jsonl", "probes.jsonl", "dreams.jsonl"}
+    documents = {"manifest.json", "report.json", "report.html", "README.md"}
+    assert left == documents | {"replay.jsonl", "probes.jsonl", "dreams.jsonl"}
     dreams = [json.loads(line) for line in (folder / "ladder" / "dreams.jsonl").read_text().splitlines()]
     assert {dream["teacher"] for dream in dreams} == {1} and len(dreams) == 16
     assert len((folder / "ladder" / "replay.jsonl").read_text().splitlines()) == 10

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks.voices import speak
-from ladder import examination
+from ladder import judging
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import embedding_drift
@@ -36,24 +35,21 @@ def request(folder: Path, tone: str) -> Request:
     return read_request(path)
 
 
-def judged(folder: Path, monkeypatch: pytest.MonkeyPatch, tone: str, child: Answers, parent: Answers) -> GateResult:
-    for part, nothing in {"case_of": None, "judge_laws": [], "_origins": {}}.items():
-        monkeypatch.setattr(examination, part, lambda *_, nothing=nothing: nothing)
-    run: Any = SimpleNamespace(request=request(folder, tone))
-    report = examination._judge(run, EXAM, child, parent)
+def judged(folder: Path, tone: str, child: Answers, parent: Answers) -> GateResult:
+    report = judging.judge(request(folder, tone), EXAM, child, parent, [], {})
     return next(result for result in report.results if result.name == "tone")
 
 
-def test_a_file_is_the_reference_of_parent_and_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = judged(tmp_path, monkeypatch, "{reference: voice.txt}", answers("sailor"), answers("clerk"))
+def test_a_file_is_the_reference_of_parent_and_child(tmp_path: Path) -> None:
+    found = judged(tmp_path, "{reference: voice.txt}", answers("sailor"), answers("clerk"))
     assert found.passed and found.value is not None and found.value < 0.02
     assert found.parent_value is not None and found.parent_value > 0.2
     assert "from the reference over 60 answers (stylometric)" in found.detail
 
 
 @pytest.mark.parametrize(("voice", "passed"), [("clerk", True), ("sailor", False)])
-def test_the_parent_is_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voice: str, passed: bool) -> None:
-    found = judged(tmp_path, monkeypatch, "{reference: parent}", answers(voice, 1), answers("clerk"))
+def test_the_parent_is_the_reference(tmp_path: Path, voice: str, passed: bool) -> None:
+    found = judged(tmp_path, "{reference: parent}", answers(voice, 1), answers("clerk"))
     assert found.applicable and found.passed is passed and found.n == COUNT
     assert found.parent_value is None
     assert "from the parent" in found.detail
@@ -61,22 +57,22 @@ def test_the_parent_is_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_parents_answers_are_compared_prompt_by_prompt(tmp_path: Path) -> None:
     """A parent that gave fewer answers is no pair for the child."""
-    distance = examination._drift(request(tmp_path, "{reference: parent}"))
+    distance = judging._drift(request(tmp_path, "{reference: parent}"))
     with pytest.raises(GateError, match="one of each for every prompt"):
         distance(speak("sailor", COUNT), speak("sailor", COUNT + 1))
 
 
-def test_without_a_parents_answers_the_gate_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_parents_answers_the_gate_fails(tmp_path: Path) -> None:
     missing: Any = None
-    found = judged(tmp_path, monkeypatch, "{reference: parent}", answers("clerk"), missing)
+    found = judged(tmp_path, "{reference: parent}", answers("clerk"), missing)
     assert found.applicable and not found.passed
     assert "found 60 answers and 0 utterances" in found.detail
 
 
-def test_an_encoder_reads_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Path) -> None:
+def test_an_encoder_reads_what_was_said(tmp_path: Path, encoder: Path) -> None:
     tone = f"{{reference: parent, measure: embedding, encoder: {encoder}}}"
-    same = judged(tmp_path, monkeypatch, tone, answers("clerk", 1), answers("clerk"))
-    other = judged(tmp_path, monkeypatch, tone, answers("sailor", 1), answers("clerk"))
+    same = judged(tmp_path, tone, answers("clerk", 1), answers("clerk"))
+    other = judged(tmp_path, tone, answers("sailor", 1), answers("clerk"))
     assert same.passed and not other.passed
     said = answers("sailor", 1).tone, answers("clerk").tone
     assert other.value == embedding_drift(SentenceEncoder(encoder).embed, *said, paired=True)

@@ -1,0 +1,67 @@
+"""What a generation carries in its ``ladder/`` folder, and its manifest read from there: enough to examine it again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladder.errors import GateError
+from ladder.manifest import Manifest, Name, Request
+from ladder.manifest.paths import named_files
+from ladder.models.save import save_text
+
+PROBES = "probes.jsonl"
+REPORT = "report.json"
+PAGE = "report.html"
+MANIFEST = "manifest.json"
+EXAM = "exam"
+"""Files that the exam reads beside the probes (reference voice, prompts), named by the SHA-256 of their content."""
+
+
+@dataclass(frozen=True)
+class KeptRequest(Request):
+    """A request whose files are those that its generation kept."""
+
+    def file(self, relative: str) -> Path:
+        kept = self.path.parent / EXAM / self.files.get(relative, "")
+        if not kept.is_file():
+            raise GateError(
+                f"{relative} was not kept with {self.child}",
+                where=str(self.path),
+                remedy="it was recorded before ladder kept such files; only later generations can be examined again",
+            )
+        return kept
+
+    def folder(self, relative: str) -> Path:
+        raise GateError(
+            f"the folder {relative} is not kept with {self.child}",
+            where=str(self.path),
+            remedy="name the folder by an absolute path",
+        )
+
+
+def keep(request: Request, sidecars: Path) -> None:
+    """Write the manifest, the probes and the files of the exam into a generation's folder."""
+    save_text(sidecars / MANIFEST, json.dumps(request.document(), indent=1, ensure_ascii=False))
+    for field, relative in named_files(request.manifest):
+        if field == "data.probes":
+            shutil.copyfile(request.file(relative), sidecars / PROBES)
+        # A canary that travels with the model is none any more.
+        elif field.startswith(("gates.", "laws.")) and field != "laws.canaries":
+            (sidecars / EXAM).mkdir(exist_ok=True)
+            shutil.copyfile(request.file(relative), sidecars / EXAM / request.files[relative])
+
+
+def kept_request(sidecars: Path, child: Name) -> Request:
+    """The request that a generation was made from, without canaries; one with all defaults for an imported one."""
+    path = sidecars / MANIFEST
+    if path.is_file():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        imported = {"child_gen": str(child), "training_method": "pretraining"}
+        stored = {"manifest": {"evolution_request": imported}, "files": {}, "digest": ""}
+    manifest = Manifest.model_validate(stored["manifest"])
+    manifest = manifest.model_copy(update={"laws": manifest.laws.model_copy(update={"canaries": None})})
+    return KeptRequest(path, manifest, child, None, None, stored["files"], stored["digest"])
