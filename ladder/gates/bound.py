@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from math import exp, fsum, lgamma, log, log1p
-
 from ladder.errors import GateError
 
 CONFIDENCE = 0.95
-_HALVINGS = 60
-"""Halvings of [0, 1]; after 53 a float holds no more."""
 
 
 def upper_bound(found: int, n: int) -> float:
@@ -23,19 +19,7 @@ def upper_bound(found: int, n: int) -> float:
         raise GateError(f"found {found} of {n}, expected 0 to n of a sample of 1 or more", where="upper bound")
     if found == n:
         return 1.0
-    if found == 0:
-        return float(1 - (1 - CONFIDENCE) ** (1 / n))
-    low, high = found / n, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _tail(found, n, middle) > 1 - CONFIDENCE else (low, middle)
-    return high
+    # Here, because it takes a second to import.
+    from scipy.stats import beta
 
-
-def _tail(found: int, n: int, rate: float) -> float:
-    """P(X <= found) of a binomial X of n trials; 0 < rate < 1. Through logarithms, so that no n overflows."""
-    return fsum(exp(_log_ways(n, k) + k * log(rate) + (n - k) * log1p(-rate)) for k in range(found + 1))
-
-
-def _log_ways(n: int, k: int) -> float:
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+    return float(beta.ppf(CONFIDENCE, found + 1, n - found))

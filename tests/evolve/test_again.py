@@ -100,7 +100,7 @@ def test_two_generations_side_by_side(
 def test_the_files_of_an_exam_are_kept_and_no_canary(ray_session: None, toy: Any) -> None:
     voice = toy.write("voice.txt", [])
     voice.write_text("".join(f"Well now, friend, that be number {n} for ye, by my beard.\n" for n in range(40)))
-    (toy.folder / "canaries.txt").write_text("the apple is blue.\n")
+    (toy.folder / "canaries.txt").write_text("The apple is blue.\n")
     toy.manifest(
         0,
         "pretraining",

@@ -1,0 +1,148 @@
+"""``python benchmarks/zoo.py``: how often do the gates decide wrongly, by point and by interval?
+
+Children of kinds whose right verdict is known answer the same probes as their parent, 2,000 tables a kind. What a
+child of a kind keeps and gains of its parent's answers is drawn anew for each table; whether the gates' figures are
+those of a model is no question here, only what they decide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from benchmarks.tables import render
+from ladder.gates import decide
+from ladder.gates.bound import upper_bound
+from ladder.gates.measure import Measurements, Scores
+from ladder.manifest.schema import Gates
+
+TABLES = 2000
+EVIDENCE = {"point": ("point", "point"), "default": ("point", "interval"), "interval": ("interval", "interval")}
+"""``evidence`` of recall and of generalize."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a parent's answers.
+
+    Args:
+        knows: share that the parent has right, 0 to 1.
+        loses: of those, the share that the child has wrong.
+        gains: of the others, the share that it has right.
+    """
+
+    knows: float
+    loses: float
+    gains: float
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Children of one kind: what becomes of their ancestors' probes and of their own, and whether they deserve HEAD.
+
+    Args:
+        first: what becomes of the first ancestor's probes, where that is another thing.
+    """
+
+    says: str
+    good: bool
+    recall: Change
+    own: Change
+    first: Change | None = None
+    spoil: Callable[[Scores], Scores] = field(default=lambda scores: scores)
+
+
+KEPT, TAUGHT = Change(0.95, 0.03, 0.57), Change(0.05, 0.1, 0.9)
+"""Three answers in a hundred change both ways; a lesson of which the parent knows nothing is learned."""
+
+KINDS = {
+    "better": Kind("learned its lesson, as good as its parent on the old ones", True, KEPT, TAUGHT),
+    "a little better": Kind("0.6 of its own where the parent has 0.5", True, KEPT, Change(0.5, 0.1, 0.3)),
+    "identical": Kind("the parent itself", False, Change(0.95, 0.0, 0.0), Change(0.5, 0.0, 0.0)),
+    "lucky noise": Kind("as good as its parent everywhere, other answers", False, KEPT, Change(0.5, 0.2, 0.2)),
+    "forgot all a little": Kind("0.1 fewer of every ancestor", False, Change(0.95, 0.12, 0.3), TAUGHT),
+    "forgot one": Kind("nothing of the first ancestor is left", False, KEPT, TAUGHT, Change(0.95, 0.97, 0.03)),
+    "better but for one": Kind(
+        "better on average, 0.4 worse on the first ancestor",
+        False,
+        Change(0.7, 0.02, 0.6),
+        TAUGHT,
+        Change(0.9, 0.45, 0.0),
+    ),
+    "collapsed": Kind("one answer to everything", False, Change(0.95, 0.97, 0.03), Change(0.05, 0.97, 0.03)),
+    "NaN": Kind("one figure is not a number", False, KEPT, TAUGHT, spoil=lambda scores: (float("nan"), *scores[1:])),
+}
+SIZES = {"1 x 40": (1, 40), "4 x 40": (4, 40), "4 x 100": (4, 100)}
+"""Ancestors, and the probes of each; as many are the child's own."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table for each size and write all rates as JSON where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=int, default=TABLES, help="answer tables a kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file with every rate")
+    asked = parser.parse_args(arguments)
+    rates = {size: wrong_rates(size, asked.tables, asked.seed) for size in SIZES}
+    for size, found in rates.items():
+        title = f"{size} probes, {asked.tables} tables a kind: share of wrong verdicts (95% upper bound)"
+        print(render({"title": title, "rows": [_row(kind, found[kind], asked.tables) for kind in KINDS], "notes": []}))
+    if asked.out:
+        asked.out.write_text(json.dumps(rates, indent=1), encoding="utf-8")
+    return 0
+
+
+def wrong_rates(size: str, tables: int, seed: int) -> dict[str, dict[str, int]]:
+    """How many verdicts are wrong, by kind and by evidence."""
+    return {name: _wrong(kind, *SIZES[size], tables, seed) for name, kind in KINDS.items()}
+
+
+def gates_of(evidence: str) -> Gates:
+    """The default gates but for the evidence."""
+    recall, generalize = EVIDENCE[evidence]
+    return Gates.model_validate({"recall": {"evidence": recall}, "generalize": {"evidence": generalize}})
+
+
+def draw(kind: Kind, ancestors: int, probes: int, seed: Any) -> tuple[Measurements, Measurements]:
+    """Child and parent on one exam."""
+    random = np.random.default_rng(seed)
+    changes = [kind.first or kind.recall, *[kind.recall] * (ancestors - 1), kind.own]
+    *recall, own = (_pair(random, change, probes) for change in changes)
+    names = [f"A-G{number:03}" for number in range(ancestors)]
+    child = {name: pair[0] for name, pair in zip(names, recall, strict=True)}
+    child[names[0]] = kind.spoil(child[names[0]])
+    parent = {name: pair[1] for name, pair in zip(names, recall, strict=True)}
+    return Measurements(child, own[0]), Measurements(parent, own[1])
+
+
+def _wrong(kind: Kind, ancestors: int, probes: int, tables: int, seed: int) -> dict[str, int]:
+    wrong = dict.fromkeys(EVIDENCE, 0)
+    for table in range(tables):
+        child, parent = draw(kind, ancestors, probes, [seed, table])
+        for evidence in EVIDENCE:
+            wrong[evidence] += decide(gates_of(evidence), child, parent, []).passed is not kind.good
+    return wrong
+
+
+def _pair(random: np.random.Generator, change: Change, probes: int) -> tuple[Scores, Scores]:
+    knew, luck = random.random(probes) < change.knows, random.random(probes)
+    knows = np.where(knew, luck >= change.loses, luck < change.gains)
+    return tuple(knows.astype(float).tolist()), tuple(knew.astype(float).tolist())
+
+
+def _row(kind: str, wrong: Mapping[str, int], tables: int) -> dict[str, str]:
+    shares = {name: f"{count / tables:.3f} ({upper_bound(count, tables):.3f})" for name, count in wrong.items()}
+    return {"child": kind, "right verdict": "promote" if KINDS[kind].good else "reject"} | shares
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The decision broken on purpose, one line at a time: the tests of this room must notice each."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUARDS = ["test_decision.py", "test_measure.py", "test_paired.py"]
+
+MUTANTS = {
+    "recall: below for at least": (
+        "decision",
+        "ours >= threshold - TOLERANCE and sure and not fallen",
+        "ours > threshold + TOLERANCE and sure and not fallen",
+    ),
+    "recall: the sign of max_drop": ("decision", "before - gate.max_drop)", "before + gate.max_drop)"),
+    "recall: no minimum": ("decision", "max(gate.minimum, before - gate.max_drop)", "before - gate.max_drop"),
+    "recall: an ancestor may be forgotten": ("decision", " and sure and not fallen", " and sure"),
+    "recall: bounds are not asked": ("decision", "bounds.low >= -gate.max_drop - TOLERANCE", "True"),
+    "recall: the upper bound instead": ("decision", "bounds.low >= -gate.max_drop", "bounds.high >= -gate.max_drop"),
+    "generalize: a gain is not asked": (
+        "decision",
+        "min(before + gate.min_gain, gate.ceiling)",
+        "min(before, gate.ceiling)",
+    ),
+    "generalize: the ceiling is a floor": (
+        "decision",
+        "min(before + gate.min_gain, gate.ceiling)",
+        "max(before + gate.min_gain, gate.ceiling)",
+    ),
+    "generalize: a tie is a gain": ("decision", "bounds.low > margin", "bounds.low >= margin"),
+    "generalize: bounds are not asked": ("decision", "bounds.low > margin", "True"),
+    "tone: the sign": ("decision", "drift <= gate.max_drift", "drift >= gate.max_drift"),
+    "laws: one is forgiven": ("decision", '"laws", not violations,', '"laws", len(violations) < 2,'),
+    "laws: not examined passes": (
+        "decision",
+        'return _failed("laws", "the laws were not examined", 0.0)',
+        'return _not_applicable("laws", "")',
+    ),
+    "child and parent swapped": ("decision", "results = (", "child, parent = parent or child, child\n    results = ("),
+    "all probes weigh the same": (
+        "standing",
+        "return mean([mean(each) for each in scores.values()])",
+        "return mean([score for each in scores.values() for score in each])",
+    ),
+    "an ancestor: chance counts": ("standing", " and bounds.high < 0", ""),
+    "an ancestor: the allowed drop counts": ("standing", "now < before - gate.max_drop - TOLERANCE and ", ""),
+    "no slide is seen": ("standing", "now < origin - gate.max_slide - TOLERANCE", "False"),
+    "NaN is in range": ("standing", "if not 0 <= score <= 1]", "if score < 0 or score > 1]"),
+    "another exam is the same": ("standing", "_sizes(ours) != _sizes(theirs)", "False"),
+    "every ancestor at the full confidence": ("standing", "1 - (1 - gates.confidence) / len(ours)", "gates.confidence"),
+    "a difference the other way round": ("standing", "return [child - parent for", "return [parent - child for"),
+    "a missing gate passes": (
+        "verdict",
+        "tuple(result.name for result in self.results) == GATES and not self.failed",
+        "not self.failed",
+    ),
+    "no pair is added": (
+        "paired",
+        "weights = np.append(counts, weight) / (len(differences) + weight)",
+        "weights = np.append(counts, 0.0) / len(differences)",
+    ),
+    "both bounds from one side": (
+        "paired",
+        "_means(strata, -1.0, seed), _means(strata, 1.0, seed)",
+        "_means(strata, 1.0, seed), _means(strata, 1.0, seed)",
+    ),
+    "the confidence of both ends": (
+        "paired",
+        "np.quantile(lows, 1 - confidence",
+        "np.quantile(lows, (1 - confidence) / 2",
+    ),
+}
+"""What is broken: the module, what stands there, and what is put in its place."""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package where it can be broken, with the tests that guard it."""
+    target = tmp_path_factory.mktemp("mutants")
+    shutil.copytree(ROOT / "ladder", target / "ladder", ignore=shutil.ignore_patterns("__pycache__", "jobs"))
+    for name in GUARDS:
+        shutil.copy(ROOT / "tests" / "gates" / name, target)
+    return target
+
+
+@pytest.mark.long
+def test_whole_it_passes(copy: Path) -> None:
+    assert passes(copy)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MUTANTS)
+def test_broken_it_does_not(copy: Path, name: str) -> None:
+    module, stands, instead = MUTANTS[name]
+    file = copy / "ladder" / "gates" / f"{module}.py"
+    whole = file.read_text(encoding="utf-8")
+    assert whole.count(stands) == 1, "the line has changed; break the new one"
+    file.write_text(whole.replace(stands, instead), encoding="utf-8")
+    try:
+        assert not passes(copy)
+    finally:
+        file.write_text(whole, encoding="utf-8")
+
+
+def passes(package: Path) -> bool:
+    # With -m the working folder comes first on the path, before the installed package.
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *GUARDS]
+    ran = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    # 2 and more: nothing was tested at all.
+    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
+    return ran.returncode == 0
