@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ladder.data import replay
@@ -22,6 +23,7 @@ from ladder.gates import (
 )
 from ladder.gates.embedding import embedding_drift
 from ladder.gates.measure import Drift
+from ladder.gates.pulse import Pulse, take_pulse
 from ladder.gates.regressions import Comparison, compare
 from ladder.lawbook import case_of, laws_of
 from ladder.lesson import PROBES, Lesson, data_of
@@ -49,23 +51,30 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     report = _judge(run, exam, child, parent)
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
+    pulse = take_pulse(exam, child, parent, _parents_report(run).get("pulse", {}))
     encoder = run.request.manifest.gates.tone.encoder
     document: dict[str, Any] = {
         "gates": report.to_dict(),
         "answers": asdict(comparison) if comparison else None,
+        "pulse": pulse.to_dict(),
         "noise": asdict(child.noise),
         "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
-    save_text(run.report.with_name(page.FILE), page.html(_page(run, report, comparison, work)))
+    save_text(run.report.with_name(page.FILE), page.html(_page(run, report, comparison, pulse, work)))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def read_report(run: Run) -> GateReport:
     """The decision in a run's report."""
-    return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
+    return GateReport.from_dict(_stored(run.report)["gates"])
+
+
+def read_pulse(run: Run) -> Pulse:
+    """Calibration and collapse in a run's report; a report from before these were measured has none of them."""
+    return Pulse(**_stored(run.report).get("pulse", {}))
 
 
 def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
@@ -98,13 +107,25 @@ def _drift(request: Request) -> Drift:
 def _origins(run: Run) -> dict[str, float]:
     """What ancestors answered of the probes they left when they were examined themselves; imported ones never were."""
     reports = {known.ref: run.folders[known.digest] / "ladder" / REPORT for known in run.ancestry.ancestors}
-    # Read as plain data: an ancestor's report may be of an older form.
-    stored = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in reports.items() if path.is_file()}
+    stored = {name: _stored(path) for name, path in reports.items() if path.is_file()}
     results = [(name, result) for name, report in stored.items() for result in report["gates"]["results"]]
     return {name: one["value"] for name, one in results if one["name"] == "generalize" and one["value"] is not None}
 
 
-def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Workshop) -> page.Page:
+def _parents_report(run: Run) -> dict[str, Any]:
+    """What was found when the parent was examined itself; empty for an imported one, and without a parent."""
+    parent = run.ancestry.parent
+    path = run.folders[parent.digest] / "ladder" / REPORT if parent else None
+    return _stored(path) if path and path.is_file() else {}
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """A report as plain data: an ancestor's may be of an older form."""
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def _page(run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, work: Workshop) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
     return page.Page(
         child=str(run.request.child),
@@ -117,6 +138,7 @@ def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Wor
         line=[known.ref for known in ancestry.ancestors],
         gates=report,
         comparison=comparison,
+        pulse=pulse,
         routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
     )
 

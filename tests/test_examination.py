@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from benchmarks.voices import speak
 from ladder import examination
 from ladder.errors import GateError
-from ladder.gates import Answers, Exam, GateResult, Prompt
+from ladder.gates import Answers, Exam, GateResult, Measurements, Prompt, Sampling, decide
 from ladder.gates.embedding import embedding_drift
+from ladder.gates.paper import Certainty
 from ladder.manifest.request import Request, read_request
+from ladder.manifest.schema import Gates
 from ladder.models.encoder import SentenceEncoder
 
 COUNT = 60
@@ -71,6 +74,54 @@ def test_without_a_parents_answers_the_gate_fails(tmp_path: Path, monkeypatch: p
     found = judged(tmp_path, monkeypatch, "{reference: parent}", answers("clerk"), missing)
     assert found.applicable and not found.passed
     assert "found 60 answers and 0 utterances" in found.detail
+
+
+def test_a_report_holds_the_figures_of_child_and_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent's own texts are known from its own report; what the report says is what the registry is told."""
+    exam = Exam(sampled=Sampling(2, 8))
+    own = {"pulse": {"child": {"self_bleu": 0.5, "ece": 0.5}, "parent": {}, "sampled": {"count": 2, "tokens": 8}}}
+    (tmp_path / "parent" / "ladder").mkdir(parents=True)
+    (tmp_path / "parent" / "ladder" / "report.json").write_text(json.dumps(own))
+    child, parent = (
+        Answers({}, (), (), said, "d", certainty={Prompt("a?"): Certainty(0.5, nats, 2)})
+        for said, nats in ((("a b", "a b"), 1.5), ((), 2.5))
+    )
+    fakes = {
+        "build_exam": exam,
+        "sit_exam": (child, parent),
+        "_judge": decide(Gates(), Measurements(), None, []),
+        **dict.fromkeys(("_leave_behind", "tokenizer_digest", "template_digest", "folder_digest")),
+    }
+    for part, made in fakes.items():
+        monkeypatch.setattr(examination, part, lambda *_, made=made: made)
+    asked = request(tmp_path, "{reference: none}")
+    ancestry = SimpleNamespace(parent=SimpleNamespace(digest="p", ref="Toy-G000"), grandparent=None, ancestors=[])
+    run: Any = SimpleNamespace(
+        request=asked,
+        report=tmp_path / "report.json",
+        ancestry=ancestry,
+        folders={"p": tmp_path / "parent"},
+        candidate=tmp_path,
+        notes=lambda: {"mlflow_run": "r"},
+    )
+    work: Any = SimpleNamespace(
+        console=SimpleNamespace(say=lambda _: None, gates=lambda _: None),
+        registry=SimpleNamespace(step_metrics=lambda *_: {}),
+    )
+    nothing: Any = None
+    monkeypatch.setattr(examination.page, "html", lambda shown: repr(shown.pulse))
+    examination.examine(run, nothing, work)
+    metrics = examination.read_pulse(run).metrics()
+    assert (metrics["pulse.entropy"], metrics["pulse.entropy.parent"]) == (1.5, 2.5)
+    assert (metrics["pulse.self_bleu"], metrics["pulse.self_bleu.parent"]) == (1.0, 0.5)
+    assert "pulse.ece.parent" not in metrics
+    assert "'self_bleu': 1.0" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_from_before_has_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"gates": {}}')
+    run: Any = SimpleNamespace(report=tmp_path / "report.json")
+    assert examination.read_pulse(run).metrics() == {}
 
 
 def test_an_encoder_reads_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: Path) -> None:
