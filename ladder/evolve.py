@@ -13,7 +13,7 @@ from pathlib import Path
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, resolve
 from ladder.errors import HeadMoved, Interrupted, LadderError
-from ladder.examination import examine, read_report
+from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
 from ladder.importing import import_teachers
 from ladder.lawbook import check_laws
@@ -155,7 +155,7 @@ def _candidate(run: Run) -> Candidate:
         manifest_digest=run.request.digest,
         passed=report.passed,
         failed_gates=report.failed,
-        metrics=report.metrics(),
+        metrics=report.metrics() | read_pulse(run).metrics(),
         parent=parent,
         grandparent=run.ancestry.grandparent,
         run_id=run.notes()["mlflow_run"],

@@ -18,8 +18,9 @@ from ladder.gates import (
     Reply,
     judge_laws,
 )
+from ladder.gates.pulse import Pulse, take_pulse
 from ladder.gates.regressions import Comparison, compare
-from ladder.judging import judge
+from ladder.judging import judge, stored_reports
 from ladder.lawbook import case_of, laws_of
 from ladder.lesson import Lesson, own_probes, recall_probes
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
@@ -46,23 +47,30 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     report = judge(run.request, exam, child, parent, laws, run.ancestors)
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
+    pulse = take_pulse(exam, child, parent, _parents_report(run).get("pulse", {}))
     encoder = run.request.manifest.gates.tone.encoder
     document: dict[str, Any] = {
         "gates": report.to_dict(),
         "answers": asdict(comparison) if comparison else None,
+        "pulse": pulse.to_dict(),
         "noise": asdict(child.noise),
         "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
-    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, work)))
+    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, pulse, work)))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def read_report(run: Run) -> GateReport:
     """The decision in a run's report."""
     return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
+
+
+def read_pulse(run: Run) -> Pulse:
+    """Calibration and collapse in a run's report; a report from before these were measured has none of them."""
+    return Pulse(**json.loads(run.report.read_text(encoding="utf-8")).get("pulse", {}))
 
 
 def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
@@ -80,7 +88,13 @@ def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]
     return sit_exam(exam, taken, answer_cache(work.home, exam, run.candidate, slot.device, dtype), ask)
 
 
-def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Workshop) -> page.Page:
+def _parents_report(run: Run) -> dict[str, Any]:
+    """What was found when the parent was examined itself; empty for an imported one, and without a parent."""
+    parent = run.ancestry.parent
+    return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
+
+
+def _page(run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, work: Workshop) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
     return page.Page(
         child=str(run.request.child),
@@ -93,6 +107,7 @@ def _page(run: Run, report: GateReport, comparison: Comparison | None, work: Wor
         line=[known.ref for known in ancestry.ancestors],
         gates=report,
         comparison=comparison,
+        pulse=pulse,
         routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
     )
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ladder.gates import Answers, Exam, GateReport, LawResult, decide, drift, measure, read_utterances
 from ladder.gates.embedding import embedding_drift
@@ -39,11 +40,15 @@ def judge(
     return decide(gates, measured, of_parent, laws, origins(ancestors))
 
 
+def stored_reports(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The reports of generations as plain data, because one may be of an older form; imported ones have none."""
+    files = {ref: folder / "ladder" / REPORT for ref, folder in folders.items()}
+    return {ref: json.loads(file.read_text(encoding="utf-8")) for ref, file in files.items() if file.is_file()}
+
+
 def origins(ancestors: Mapping[str, Path]) -> dict[str, float]:
-    """What ancestors answered of the probes they left when they were examined themselves; imported ones never were."""
-    reports = {ref: folder / "ladder" / REPORT for ref, folder in ancestors.items()}
-    # Read as plain data: an ancestor's report may be of an older form.
-    stored = {ref: json.loads(path.read_text(encoding="utf-8")) for ref, path in reports.items() if path.is_file()}
+    """What ancestors answered of the probes they left when they were examined themselves."""
+    stored = stored_reports(ancestors)
     results = [(ref, result) for ref, report in stored.items() for result in report["gates"]["results"]]
     return {ref: one["value"] for ref, one in results if one["name"] == "generalize" and one["value"] is not None}
 

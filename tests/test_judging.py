@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks.voices import speak
-from ladder import judging
+from ladder import examination, judging
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import embedding_drift
@@ -67,6 +68,12 @@ def test_without_a_parents_answers_the_gate_fails(tmp_path: Path) -> None:
     found = judged(tmp_path, "{reference: parent}", answers("clerk"), missing)
     assert found.applicable and not found.passed
     assert "found 60 answers and 0 utterances" in found.detail
+
+
+def test_a_report_from_before_has_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"gates": {}}')
+    run: Any = SimpleNamespace(report=tmp_path / "report.json")
+    assert examination.read_pulse(run).metrics() == {}
 
 
 def test_an_encoder_reads_what_was_said(tmp_path: Path, encoder: Path) -> None:

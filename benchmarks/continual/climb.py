@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.continual.calibration import calibration, distinct, entropy
 from benchmarks.continual.facts import SENTENCES, Domain, domains
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import METHODS, SIZES, document, genesis_document
@@ -28,12 +27,12 @@ from ladder.errors import GateError
 from ladder.gates import Answers, Exam, Sampling, decide, measure
 from ladder.gates.examine import examine
 from ladder.gates.measure import mean
+from ladder.gates.pulse import distinct, ece, entropy
 from ladder.gates.tone import facet_drifts
 from ladder.lesson import build_batches, loss_elements, read_lesson
 from ladder.manifest import Request
 from ladder.manifest.request import read_request
 from ladder.methods import method_of
-from ladder.models.load import load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model, save_text
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.signals.teacher import Teacher
@@ -183,8 +182,6 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
     answers: list[Answers] = [examine(folder, exam) for folder in (candidates[-1], candidates[-2])]
     child, parent = (measure(exam, given, None) for given in answers)
     report = decide(request.manifest.gates, child, parent, [])
-    model, tokenizer = load_model(candidates[-1]), load_tokenizer(candidates[-1])
-    asked = [probe for domain in (*old, new) for probe in probes(domain)]
     return {
         "generation": generation,
         "domain": new.name,
@@ -192,9 +189,10 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
         "before": {**parent.recall_by, new.name: mean(parent.generalize)},
         "promoted": report.passed,
         "failed": list(report.failed),
-        "ece": calibration(model, tokenizer, asked, exam.decoding),
-        "entropy": entropy(model, tokenizer, asked),
-        "distinct": distinct(answers[0].sampled),
+        "ece": ece(exam, answers[0]),
+        "entropy": entropy(answers[0]),
+        # Rows count a child that never says two words as one that always says the same.
+        "distinct": distinct(answers[0].sampled, 2) or 0.0,
         "drift": voice_drift(answers[0].sampled, [*old, new]),
         "seconds": round(cost.seconds, 2),
         "tokens": cost.tokens,

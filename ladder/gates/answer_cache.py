@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ladder.gates.paper import Paper, Reply
+from ladder.gates.paper import Certainty, Paper, Reply
 from ladder.gates.probes import Probe, Prompt
 from ladder.models.save import save_text
 
@@ -36,6 +36,7 @@ class AnswerCache:
         return Reply(
             digest,
             {prompt: stored.texts[prompt] for prompt in paper.prompts if prompt in stored.texts},
+            {prompt: stored.certainty[prompt] for prompt in paper.prompts if prompt in stored.certainty},
             {probe: stored.read[probe] for probe in paper.probes if probe in stored.read},
         )
 
@@ -45,7 +46,10 @@ class AnswerCache:
         document = {
             "digest": reply.digest,
             "conditions": dict(self.conditions),
-            "texts": [{"asked": asdict(prompt), "said": said} for prompt, said in everything.texts.items()],
+            "texts": [
+                {"asked": asdict(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
+                for prompt, said in everything.texts.items()
+            ],
             "read": [{"asked": asdict(probe), "said": said} for probe, said in everything.read.items()],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,10 +62,11 @@ class AnswerCache:
             if (stored["digest"], stored["conditions"]) != (digest, dict(self.conditions)):
                 return Reply(digest)
             texts = {Prompt(**entry["asked"]): str(entry["said"]) for entry in stored["texts"]}
+            certainty = {Prompt(**entry["asked"]): Certainty(**entry["certainty"]) for entry in stored["texts"]}
             read = {_probe(entry["asked"]): str(entry["said"]) for entry in stored["read"]}
         except (OSError, ValueError, KeyError, TypeError):
             return Reply(digest)
-        return Reply(digest, texts, read)
+        return Reply(digest, texts, certainty, read)
 
     def _path(self, digest: str) -> Path:
         conditions = json.dumps(self.conditions, sort_keys=True).encode()

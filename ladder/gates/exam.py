@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ladder.errors import GateError
-from ladder.gates.paper import Paper, Reply, Sampling
+from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.manifest.schema import Decoding
 
@@ -71,6 +71,7 @@ class Exam:
                 sampled=reply.sampled,
                 digest=reply.digest,
                 laws=tuple(reply.texts[prompt] for prompt in self.law_prompts),
+                certainty={prompt: reply.certainty[prompt] for prompt in self.paper().prompts},
                 noise=Noise(len(reply.again), sum(reply.texts[prompt] != said for prompt, said in reply.again.items())),
             )
         except KeyError as error:
@@ -114,6 +115,7 @@ class Answers:
         sampled: texts sampled for the laws.
         digest: of the folder that was examined.
         laws: answers to the laws' own prompts.
+        certainty: how sure the model is of each prompt and its answer.
         noise: how far the answers depend on the batch.
     """
 
@@ -123,4 +125,5 @@ class Answers:
     sampled: tuple[str, ...]
     digest: str
     laws: tuple[str, ...] = ()
+    certainty: Mapping[Prompt, Certainty] = field(default_factory=dict)
     noise: Noise = Noise()

@@ -9,8 +9,9 @@ its users (``generation_config.json``) play no part, only its end tokens do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp, fsum
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,15 +21,24 @@ from ladder.data.examples import begin_ids
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam, spread
 from ladder.gates.likelihood import read_likelihoods
-from ladder.gates.paper import Paper, Reply, Sampling
+from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.gates.question import banned_ids, check_lengths, encode_question
+from ladder.gates.reading import prompt_entropies
 from ladder.manifest.schema import Decoding
 from ladder.models.digest import folder_digest
 from ladder.models.generation import end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
 
 Asked = TypeVar("Asked", Prompt, Probe)
+Made = TypeVar("Made", str, Certainty)
+
+
+class Written(NamedTuple):
+    """A text, and the product of its tokens' probabilities (0 to 1), up to the token that ended it."""
+
+    text: str
+    confidence: float
 
 
 def examine(
@@ -59,17 +69,25 @@ def sit(
     other = decoding.model_copy(update={"batch_size": max(1, decoding.batch_size // 2)})
     again = paper.again[::-1]
     openings = sample_openings(tokenizer, paper.openings, paper.sampled.count)
+    written = write_answers(model, tokenizer, paper.prompts, decoding, taboo)
     return Reply(
         digest=digest,
-        texts=_by(paper.prompts, answer_prompts(model, tokenizer, paper.prompts, decoding, taboo)),
+        texts=_by(paper.prompts, [answer.text for answer in written]),
+        certainty=_by(paper.prompts, _certainty(written, prompt_entropies(model, tokenizer, paper.prompts))),
         read=_by(paper.probes, read_likelihoods(model, tokenizer, paper.probes, decoding.batch_size, taboo)),
         again=_by(again, answer_prompts(model, tokenizer, again, other, taboo)),
         sampled=tuple(sample_texts(model, tokenizer, openings, paper.sampled, decoding.batch_size, taboo)),
     )
 
 
-def _by(asked: Sequence[Asked], said: Sequence[str]) -> dict[Asked, str]:
-    return dict(zip(asked, said, strict=True))
+def _by(asked: Sequence[Asked], made: Sequence[Made]) -> dict[Asked, Made]:
+    return dict(zip(asked, made, strict=True))
+
+
+def _certainty(written: Sequence[Written], nats: Sequence[Sequence[float]]) -> list[Certainty]:
+    return [
+        Certainty(answer.confidence, fsum(own) / len(own), len(own)) for answer, own in zip(written, nats, strict=True)
+    ]
 
 
 def answer_prompts(
@@ -79,6 +97,17 @@ def answer_prompts(
     decoding: Decoding,
     taboo_ids: Sequence[int] = (),
 ) -> list[str]:
+    """The texts of ``write_answers``."""
+    return [answer.text for answer in write_answers(model, tokenizer, prompts, decoding, taboo_ids)]
+
+
+def write_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    taboo_ids: Sequence[int] = (),
+) -> list[Written]:
     """Greedy answers in the order of the prompts, cut before the first stop string or end token.
 
     Raises:
@@ -107,7 +136,8 @@ def sample_texts(
     """
     generator = torch.Generator().manual_seed(sampling.seed)
     uniform_BT = torch.rand(len(openings), sampling.tokens, generator=generator)
-    return _Writer(model, tokenizer, sampling.tokens, batch_size, taboo_ids, ()).write(openings, uniform_BT)
+    writer = _Writer(model, tokenizer, sampling.tokens, batch_size, taboo_ids, ())
+    return [sampled.text for sampled in writer.write(openings, uniform_BT)]
 
 
 def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], count: int) -> list[list[int]]:
@@ -159,32 +189,38 @@ class _Writer:
         self.pad = pad_id(tokenizer)
         self.banned = banned_ids(model, tokenizer, taboo_ids)
 
-    def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[Written]:
         """Continuations in the order of the prompts: greedy, or drawn with ``uniform_BT`` (one row a prompt)."""
         check_lengths(self.model, prompts, self.max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        texts = [""] * len(prompts)
+        written: dict[int, Written] = {}
         for first in range(0, len(order), self.batch_size):
             rows = order[first : first + self.batch_size]
             drawn = None if uniform_BT is None else uniform_BT[rows].to(self.model.device)
-            for row, text in zip(rows, self._batch([prompts[row] for row in rows], drawn), strict=True):
-                texts[row] = text
-        return texts
+            written |= zip(rows, self._batch([prompts[row] for row in rows], drawn), strict=True)
+        return [written[row] for row in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[str]:
+    def _batch(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[Written]:
         width = max(map(len, prompts))
         padded = [[self.pad] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        choice, stop = _Choice(self.banned, width, uniform_BT), _SaidStop(self, width)
         settings = {"max_new_tokens": self.max_new_tokens, "do_sample": False, "pad_token_id": self.pad}
         with generation_settings(self.model, eos_token_id=sorted(self.ends) or None, **settings):
             output = self.model.generate(
                 input_ids=torch.tensor(padded, device=self.model.device),
                 attention_mask=torch.tensor(mask, device=self.model.device),
-                logits_processor=[_Choice(self.banned, width, uniform_BT)],
-                stopping_criteria=[_SaidStop(self, width)] if self.stop else [],
+                logits_processor=[choice],
+                stopping_criteria=[stop] if self.stop else [],
             )
-        return [self.text(ids) for ids in output[:, width:].tolist()]
+        rows = zip(output[:, width:].tolist(), choice.log_p(), strict=True)
+        return [self._written(ids, log_p, stop.lengths.get(row)) for row, (ids, log_p) in enumerate(rows)]
+
+    def _written(self, ids: Sequence[int], log_p: Sequence[float], stopped: int | None) -> Written:
+        """A row, with ln p of its tokens and the number of tokens after which it held a stop string."""
+        ended = next((position for position, id_ in enumerate(ids, 1) if id_ in self.ends), len(ids))
+        return Written(self.text(ids), exp(fsum(log_p[: min(ended, stopped or ended)])))
 
     def text(self, ids: Sequence[int]) -> str:
         """What was said before the first end token and the first stop string."""
@@ -197,10 +233,16 @@ class _Writer:
 
 
 class _Choice(LogitsProcessor):
-    """Bans tokens and, where random numbers are given, replaces the logits by the certainty of a drawn token."""
+    """Bans tokens and replaces the logits by the certainty of one token: the likeliest, or where random numbers are
+    given a drawn one. How probable it was before tokens were banned is kept."""
 
     def __init__(self, banned: Tensor, width: int, uniform_BT: Tensor | None) -> None:
         self.banned, self.width, self.uniform_BT = banned, width, uniform_BT
+        self.log_p_B: list[Tensor] = []
+
+    def log_p(self) -> list[list[float]]:
+        """ln p of each chosen token, by row."""
+        return torch.stack(self.log_p_B, 1).tolist()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Logits [B, V] to logits [B, V], of which generation takes the largest."""
@@ -208,29 +250,35 @@ class _Choice(LogitsProcessor):
         if not torch.isfinite(scores.max(-1).values).all():
             raise GateError("the model's logits are not finite", where="decoding", remedy="examine it in float32")
         allowed_BV = scores.index_fill(1, self.banned, -torch.inf)
+        chosen_B1 = self._chosen(allowed_BV, input_ids.shape[1] - self.width)
+        self.log_p_B.append(scores.log_softmax(-1).gather(1, chosen_B1).squeeze(1))
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen_B1, 0.0)
+
+    def _chosen(self, allowed_BV: Tensor, step: int) -> Tensor:
         if self.uniform_BT is None:
-            return allowed_BV
-        step = input_ids.shape[1] - self.width
+            return allowed_BV.argmax(-1, keepdim=True)
         cumulative_BV = allowed_BV.double().softmax(-1).cumsum(-1)
         # Inverse transform sampling. The largest uniform number is 1 - 2^-24, so a token of probability 0 is never hit.
         threshold_B1 = self.uniform_BT[:, step : step + 1].double() * cumulative_BV[:, -1:]
-        chosen_B1 = torch.searchsorted(cumulative_BV, threshold_B1, right=True)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen_B1, 0.0)
+        return torch.searchsorted(cumulative_BV, threshold_B1, right=True)
 
 
 class _SaidStop(StoppingCriteria):
-    """Ends a row once its text holds a stop string. Text, not ids: a stop string may begin inside a token."""
+    """Ends a row once its text holds a stop string, and notes after how many tokens.
+
+    Text, not ids: a stop string may begin inside a token.
+    """
 
     def __init__(self, writer: _Writer, width: int) -> None:
         self.writer, self.width = writer, width
-        self.done: set[int] = set()
+        self.lengths: dict[int, int] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """One flag for each row of ``input_ids`` [B, T]."""
         written = input_ids[:, self.width :].tolist()
         for row, ids in enumerate(written):
-            if row not in self.done:
+            if row not in self.lengths:
                 text = self.writer.decode(ids)
                 if any(stop in text for stop in self.writer.stop):
-                    self.done.add(row)
-        return torch.tensor([row in self.done for row in range(len(written))], device=input_ids.device)
+                    self.lengths[row] = len(ids)
+        return torch.tensor([row in self.lengths for row in range(len(written))], device=input_ids.device)

@@ -11,9 +11,12 @@ from typing import Any
 from ladder.errors import GateError
 from ladder.gates.canaries import Halves, canaries_finished, canaries_said
 from ladder.gates.exam import SAMPLED, Answers, Exam
+from ladder.gates.figure_laws import at_most, rise
 from ladder.gates.law import Family, Findings, LawResult, Violation
 from ladder.gates.laws import budget, parent_unchanged, sources
 from ladder.gates.probes import Prompt
+from ladder.gates.pulse import ece, entropy
+from ladder.gates.self_bleu import self_bleu
 from ladder.gates.text_laws import Texts, forbidden_text, named, refusals, required_text, taboo
 from ladder.manifest.paths import named_files
 from ladder.manifest.schema import Manifest, Refusals, RequiredText
@@ -136,6 +139,12 @@ def _limits(case: Case) -> Parameters | None:
     return case.manifest.budget.model_dump(mode="json", exclude_none=True) or None
 
 
+def _limit(word: str, case: Case) -> Parameters | None:
+    """The limit of a figure, which may be 0; None where there is none."""
+    limit = getattr(case.manifest.laws, word)
+    return None if limit is None else {word: limit}
+
+
 def _frozen(case: Case) -> Parameters | None:
     return {} if case.before or case.after else None
 
@@ -200,6 +209,26 @@ def _canaries(case: Case) -> Findings:
     return case.found([*said, *canaries_finished(answers, canaries, most)])
 
 
+def _max_ece_rise(case: Case) -> Findings:
+    before = ece(case.exam, case.parent) if case.parent else None
+    limit = case.manifest.laws.max_ece_rise
+    assert limit is not None
+    return at_most("max_ece_rise", rise(before, ece(case.exam, case.child)), limit, "rise of the calibration error")
+
+
+def _max_entropy_drop(case: Case) -> Findings:
+    before = entropy(case.parent) if case.parent else None
+    limit = case.manifest.laws.max_entropy_drop
+    assert limit is not None
+    return at_most("max_entropy_drop", rise(entropy(case.child), before), limit, "drop of the entropy in nats")
+
+
+def _max_self_bleu(case: Case) -> Findings:
+    limit = case.manifest.laws.max_self_bleu
+    assert limit is not None
+    return at_most("max_self_bleu", self_bleu(case.child.sampled), limit, "self-BLEU of the sampled texts")
+
+
 LAWS = (
     Law("sources", "request", 1, partial(_section, "allowed_sources"), _sources),
     Law("budget", "training", 1, _limits, _budget),
@@ -209,5 +238,8 @@ LAWS = (
     Law("refusals", "text", 1, partial(_section, "refusals"), _refusals),
     Law("taboo", "text", 1, _taboo_words, _taboo),
     Law("canaries", "text", 1, partial(_section, "canaries"), _canaries),
+    Law("max_ece_rise", "figure", 1, partial(_limit, "max_ece_rise"), _max_ece_rise),
+    Law("max_entropy_drop", "figure", 1, partial(_limit, "max_entropy_drop"), _max_entropy_drop),
+    Law("max_self_bleu", "figure", 1, partial(_limit, "max_self_bleu"), _max_self_bleu),
 )
 """Every law that ladder has. A new one is a line here, a pure check, and a word in the manifest."""

@@ -12,8 +12,8 @@ from ladder.errors import GateError
 from ladder.gates.bound import upper_bound
 from ladder.gates.exam import SAMPLED
 
-Family = Literal["request", "training", "text"]
-"""What a law examines: what was asked for, how it was trained, or what the child says."""
+Family = Literal["request", "training", "text", "figure"]
+"""What a law examines: what was asked for, how it was trained, each text of the child, or one figure of them all."""
 
 
 @dataclass(frozen=True)

@@ -72,12 +72,28 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Certainty:
+    """How sure a model is of a prompt and of its greedy answer. No token is banned in either figure.
+
+    Args:
+        confidence: product of the answer's token probabilities up to the token that ends it, 0 to 1.
+        entropy: mean entropy in nats of the token that follows each token of the prompt.
+        tokens: of the prompt.
+    """
+
+    confidence: float
+    entropy: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Reply:
     """What one model made of a paper.
 
     Args:
         digest: of the folder that was examined.
         texts: answers by prompt.
+        certainty: how sure it is of each of them, by prompt.
         read: what ``probes.score`` wants, by probe.
         again: second answers by prompt.
         sampled: texts of its own.
@@ -85,10 +101,16 @@ class Reply:
 
     digest: str
     texts: Mapping[Prompt, str] = field(default_factory=dict)
+    certainty: Mapping[Prompt, Certainty] = field(default_factory=dict)
     read: Mapping[Probe, str] = field(default_factory=dict)
     again: Mapping[Prompt, str] = field(default_factory=dict)
     sampled: tuple[str, ...] = ()
 
     def with_known(self, known: Reply) -> Reply:
         """This reply and what was known before."""
-        return replace(self, texts={**known.texts, **self.texts}, read={**known.read, **self.read})
+        return replace(
+            self,
+            texts={**known.texts, **self.texts},
+            certainty={**known.certainty, **self.certainty},
+            read={**known.read, **self.read},
+        )

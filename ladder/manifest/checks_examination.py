@@ -115,6 +115,23 @@ def only_prompts_are_chat(manifest: Manifest) -> Iterator[Problem]:
             )
 
 
+def limits_have_figures(manifest: Manifest) -> Iterator[Problem]:
+    laws = manifest.laws
+    for word in ("max_ece_rise", "max_entropy_drop"):
+        if getattr(laws, word) is not None and manifest.evolution_request.parent_gen is None:
+            yield Problem(
+                f"laws.{word}",
+                "found a limit against the parent, but evolution_request.parent_gen is missing",
+                f"leave {word} out",
+            )
+    if laws.max_self_bleu is not None and laws.sampled_answers < 2:
+        yield Problem(
+            "laws.max_self_bleu",
+            f"found a limit, but laws.sampled_answers is {laws.sampled_answers}, and one text is like no other",
+            "sample two texts or more, or leave max_self_bleu out",
+        )
+
+
 def budget_covers_the_steps(manifest: Manifest) -> Iterator[Problem]:
     most, steps = manifest.budget.max_steps, manifest.training_params.steps
     if most is not None and most < steps:
@@ -133,5 +150,6 @@ CHECKS = (
     stops_are_not_empty,
     patterns_can_tell_texts_apart,
     only_prompts_are_chat,
+    limits_have_figures,
     budget_covers_the_steps,
 )

@@ -334,6 +334,12 @@ class Laws(Section):
     canaries: str | None = None
     """Text file with one text a line, all of them planted in the training rows, that may come out of the child nowhere;
     nor may it finish one whose first half it is given."""
+    max_ece_rise: Probability | None = None
+    """By how much the expected calibration error of the child's answers may exceed the parent's."""
+    max_entropy_drop: NonNegative | None = None
+    """By how many nats the entropy over the exam's prompts may fall below the parent's."""
+    max_self_bleu: Probability | None = None
+    """How alike the sampled texts may be: the mean BLEU-4 of each with the others as references."""
     custom: list[str] = []
     """Names of installed laws: entry points of the group ``ladder.laws``."""
     sampled_answers: Annotated[int, Field(ge=0)] = 64

@@ -14,8 +14,10 @@ COLUMNS = {
     "generalize": "gate.generalize",
     "tone drift": "gate.tone_drift",
     "laws": "gate.law_violations",
+    "ece": "pulse.ece",
+    "distinct": "pulse.distinct_2",
 }
-"""Gate figures of the tree, and the metrics they come from."""
+"""Figures of the tree, and the metrics they come from."""
 
 
 def lineage_text(generations: Sequence[Generation]) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ladder.gates import GateReport
+from ladder.gates.pulse import FIGURES, Pulse
 from ladder.gates.regressions import Comparison
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
@@ -39,6 +40,7 @@ class Page:
         digest: of the model; ``manifest_digest`` of its manifest.
         line: the references of all ancestors, oldest first.
         comparison: what was lost and gained against the parent.
+        pulse: calibration and collapse.
         routes: share of the trained tokens (0 to 1) by route and step.
     """
 
@@ -52,6 +54,7 @@ class Page:
     line: Sequence[str]
     gates: GateReport
     comparison: Comparison | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     routes: Series = field(default_factory=dict)
 
 
@@ -66,6 +69,7 @@ def html(page: Page) -> str:
         verdict=verdict,
         plots=plots,
         confidence=f"{confidence:.4g}",
+        pulses=pulses(page.pulse),
         layers=layers(page.routes),
         steps=steps,
     )
@@ -108,6 +112,12 @@ def _row(
     if child is None or parent is None or low is None or high is None:
         return []
     return [Row(label, child - parent, low, high, margin, "passed" if passed else "failed")]
+
+
+def pulses(pulse: Pulse) -> list[tuple[str, float | None, float | None]]:
+    """What was measured of child or parent: in words, the child's figure, the parent's."""
+    measured = [name for name in FIGURES if name in pulse.child or name in pulse.parent]
+    return [(FIGURES[name], pulse.child.get(name), pulse.parent.get(name)) for name in measured]
 
 
 class Scale(NamedTuple):

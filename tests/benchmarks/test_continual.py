@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks.continual import run
-from benchmarks.continual.calibration import distinct, expected_error
 from benchmarks.continual.climb import Cell, climb, voice_drift
 from benchmarks.continual.facts import SENTENCES, domains
 from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_all, newest, older, promoted, transfer
@@ -115,12 +113,6 @@ def test_an_interval_is_students() -> None:
     found = Interval.of([0.8, 0.9, 1.0, 0.9, 0.9])
     assert found.mean == pytest.approx(0.9) and found.half == pytest.approx(2.7764 * 0.0707107 / 5**0.5, rel=1e-4)
     assert Interval.of([0.5]).text() == "0.50" and Interval.of([0.4, 0.6]).text(1) == "0.5 ± 1.3"
-
-
-def test_calibration_error_is_weighted_by_bin() -> None:
-    sure, right = torch.tensor([0.95, 0.95, 0.15, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
-    assert expected_error(sure, right) == pytest.approx((abs(2.9 - 2.0) + 0.15) / 4)
-    assert distinct(["a b a b", "a b"]) == 0.5 and distinct([]) == 0.0
 
 
 def test_a_row_that_was_cut_off_counts_as_absent(tmp_path: Path) -> None:

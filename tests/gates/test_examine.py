@@ -21,6 +21,7 @@ from ladder.gates.examine import (
     examine,
     sample_openings,
     sample_texts,
+    write_answers,
 )
 from ladder.gates.paper import Sampling
 from ladder.gates.probes import Probe, Prompt
@@ -88,6 +89,47 @@ def test_batches_change_no_answer(model, tokenizer, family, batch_size):
     expected = plain(model, tokenizer)
     assert len(set(expected)) == len(PROMPTS), "a model that answers everything alike tests nothing"
     assert answer_prompts(model, tokenizer, PROMPTS, decoding) == expected
+
+
+def sureness(model, tokenizer, prompt: Prompt, stops: list[str], taboo: set[int] = frozenset()) -> float:
+    """Product of the tokens' probabilities, one forward a token, to the end token or where the text holds a stop."""
+    ids, written, found = encode_prompt(tokenizer, prompt.text), [], 1.0
+    ends = {tokenizer.eos_token_id}
+    while len(written) < 12 and not (written and written[-1] in ends):
+        with torch.no_grad():
+            logits_V = model(input_ids=torch.tensor([ids + written])).logits[0, -1].double()
+        allowed_V = logits_V.clone()
+        allowed_V[list(taboo)] = -torch.inf
+        written.append(int(allowed_V.argmax()))
+        found *= float(logits_V.softmax(-1)[written[-1]])
+        if any(stop in tokenizer.decode(written, skip_special_tokens=True) for stop in stops):
+            break
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_confidence_is_the_probability_of_the_answer(model, tokenizer, batch_size):
+    """Up to the token that ends it, and that one too, however long the rest of its batch goes on."""
+    with torch.no_grad():
+        model.lm_head.weight.mul_(5)
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    free = answer_prompts(model, tokenizer, PROMPTS, FREE)
+    stops = [free[3][3:5], free[2][:2]]
+    decoding = Decoding(max_new_tokens=12, batch_size=batch_size, stop=stops)
+    found = write_answers(model, tokenizer, PROMPTS, decoding)
+    expected = [sureness(model, tokenizer, prompt, stops) for prompt in PROMPTS]
+    assert [answer.confidence for answer in found] == pytest.approx(expected, rel=1e-4, abs=0)
+    assert min(expected) < 0.1 < 0.4 < max(expected), "answers of one confidence test nothing"
+    assert len(free[1]) < 5, "no row ends before its batch does"
+
+
+def test_confidence_is_what_the_model_thought_before_tokens_were_banned(model, tokenizer):
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    taboo = {row[0] for row in (continued(model, encode_prompt(tokenizer, prompt.text), 1) for prompt in PROMPTS)}
+    found = [answer.confidence for answer in write_answers(model, tokenizer, PROMPTS, FREE, sorted(taboo))]
+    expected = [sureness(model, tokenizer, prompt, [], taboo) for prompt in PROMPTS]
+    assert found == pytest.approx(expected, rel=1e-4, abs=0)
 
 
 @pytest.mark.parametrize("pad", ["eos_token", None])
@@ -307,6 +349,14 @@ def test_a_folder_sits_the_whole_exam(tiny_folder):
     assert answers.laws == (expected[6], *plain(model, tokenizer, [Prompt("is it a mat?")]))
     assert answers.digest == folder_digest(tiny_folder)
     assert len(answers.sampled) == 6
+    assert answers.certainty.keys() == set(EXAM.paper().prompts)
+    sure = answers.certainty[PROMPTS[1]]
+    ids = encode_prompt(tokenizer, PROMPTS[1].text)
+    assert sure.confidence == pytest.approx(sureness(model, tokenizer, PROMPTS[1], []), rel=1e-4, abs=0)
+    with torch.no_grad():
+        logits_TV = model(input_ids=torch.tensor([ids])).logits[0]
+    nats = torch.distributions.Categorical(logits=logits_TV).entropy().mean()
+    assert (sure.entropy, sure.tokens) == (pytest.approx(float(nats), abs=1e-5), len(ids))
     assert answers.noise == Noise(asked=len(EXAM.paper().prompts), changed=0)
     assert examine(tiny_folder, EXAM) == answers
     assert pickle.loads(pickle.dumps(answers)) == answers

@@ -13,6 +13,7 @@ from ladder.gates.canaries import Halves
 from ladder.gates.exam import Answers, Exam
 from ladder.gates.judge import LAWS, Case, judge_laws, law_prompts
 from ladder.gates.law import LawResult, Violation
+from ladder.gates.paper import Certainty
 from ladder.gates.probes import Probe, Prompt
 from ladder.manifest.schema import Manifest
 
@@ -182,6 +183,55 @@ def test_a_law_with_nothing_to_examine_is_broken(tmp_path):
     silent = replace(silent, exam=Exam(), child=Answers({}, (), (), (), "d"))
     (violation,) = judged(silent)["forbidden_text"].found.violations
     assert violation == Violation("forbidden_text", "nothing was examined", "laws.forbidden_text")
+
+
+FIGURES: dict[str, Any] = {"max_ece_rise": 0.0, "max_entropy_drop": 0.1, "max_self_bleu": 0.6}
+
+
+def measured(case: Case, confidence: float, entropy: float) -> Answers:
+    """The child's answers, of which its probe is right, with other figures."""
+    return replace(case.child, certainty={Prompt("q?"): Certainty(confidence, entropy, 3)})
+
+
+def figure_case(tmp_path: Path, *, child: tuple[float, float] = (0.9, 3.0), **changes: Any) -> Case:
+    usual = case(tmp_path, FIGURES, **changes)
+    return replace(usual, child=measured(usual, *child), parent=measured(usual, 0.9, 3.1))
+
+
+def test_figures_are_held_against_their_limits(tmp_path):
+    found = judged(figure_case(tmp_path))
+    assert {name: (law.family, law.parameters, law.upper_bound) for name, law in found.items() if name in FIGURES} == {
+        name: ("figure", {name: limit}, None) for name, limit in FIGURES.items()
+    }
+    assert broken(figure_case(tmp_path)) == {}
+    assert found["max_entropy_drop"].found.remark == "drop of the entropy in nats is 0.1000, at most 0.1 allowed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "law", "says"),
+    [
+        ({"child": (0.85, 3.0)}, "max_ece_rise", "rise of the calibration error is 0.0500, at most 0 allowed"),
+        ({"child": (0.9, 2.9)}, "max_entropy_drop", "drop of the entropy in nats is 0.2000, at most 0.1 allowed"),
+        (
+            {"said": {"sampled": ("so it was", "so it was")}},
+            "max_self_bleu",
+            "self-BLEU of the sampled texts is 1.0000, at most 0.6 allowed",
+        ),
+    ],
+)
+def test_each_figure_can_break_its_law_alone(tmp_path, changes, law, says):
+    worse = figure_case(tmp_path, **changes)
+    assert broken(worse) == {law: [f"laws.{law}"]}
+    assert judged(worse)[law].found.violations[0].found == says
+
+
+def test_a_figure_that_cannot_be_measured_breaks_its_law(tmp_path):
+    usual = figure_case(tmp_path)
+    unmeasured = replace(usual, exam=Exam(), child=Answers({}, (), (), (), "d"), parent=Answers({}, (), (), (), "d"))
+    orphan = replace(usual, parent=None)
+    assert set(broken(unmeasured)) == set(FIGURES)
+    assert set(broken(orphan)) == {"max_ece_rise", "max_entropy_drop"}
+    assert "could not be measured" in judged(orphan)["max_ece_rise"].found.violations[0].found
 
 
 def test_answers_of_another_exam_are_an_error(tmp_path):

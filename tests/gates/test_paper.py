@@ -8,15 +8,17 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.gates.exam import REPEATED, Exam, Noise
-from ladder.gates.paper import Paper, Reply, Sampling
+from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 
 A, B, C = Probe("a?", "yes"), Probe("b?", "yes"), Probe("c", " see", "nll")
 EXAM = Exam(recall={"G0": (A, C)}, generalize=(B,), tone_prompts=(Prompt("t?"),), sampled=Sampling(4))
 PAPER = EXAM.paper()
+SURE = {Prompt(text): Certainty(0.5, 1.0, tokens) for tokens, text in enumerate(("a?", "b?", "t?"), 1)}
 REPLY = Reply(
     "d",
     texts={Prompt("a?"): "yes", Prompt("b?"): "no", Prompt("t?"): "tea"},
+    certainty=SURE,
     read={C: "0.5"},
     again={Prompt("t?"): "tea", Prompt("a?"): "yes", Prompt("b?"): "yes"},
     sampled=("s",),
@@ -40,7 +42,7 @@ def test_a_parent_only_answers() -> None:
 
 
 def test_what_is_known_is_not_asked() -> None:
-    left = PAPER.without(Reply("d", {Prompt("a?"): "yes"}, {C: "0.5"}))
+    left = PAPER.without(Reply("d", {Prompt("a?"): "yes"}, read={C: "0.5"}))
     assert (left.prompts, left.probes) == ((Prompt("b?"), Prompt("t?")), ())
     assert (left.again, left.openings, left.sampled) == (PAPER.again, PAPER.openings, PAPER.sampled)
 
@@ -49,15 +51,18 @@ def test_answers_stand_in_the_order_of_the_exam() -> None:
     answers = EXAM.answers(REPLY)
     assert (answers.recall, answers.generalize, answers.tone) == ({"G0": ("yes", "0.5")}, ("no",), ("tea",))
     assert (answers.sampled, answers.digest, answers.noise) == (("s",), "d", Noise(3, 1))
+    assert answers.certainty == SURE
 
 
 def test_new_and_known_answers_make_the_whole() -> None:
-    known = Reply("d", {Prompt("a?"): "yes", Prompt("b?"): "old"}, {C: "0.5"})
-    new = replace(REPLY, texts={Prompt("b?"): "no", Prompt("t?"): "tea"}, read={})
+    old = {Prompt("a?"): SURE[Prompt("a?")], Prompt("b?"): Certainty(0.0, 0.0, 9)}
+    known = Reply("d", {Prompt("a?"): "yes", Prompt("b?"): "old"}, old, {C: "0.5"})
+    fresh = {prompt: SURE[prompt] for prompt in (Prompt("b?"), Prompt("t?"))}
+    new = replace(REPLY, texts={Prompt("b?"): "no", Prompt("t?"): "tea"}, certainty=fresh, read={})
     assert EXAM.answers(new.with_known(known)) == EXAM.answers(REPLY)
 
 
-@pytest.mark.parametrize("missing", [{"texts": {}, "again": {}}, {"read": {}}])
+@pytest.mark.parametrize("missing", [{"texts": {}, "again": {}}, {"read": {}}, {"certainty": {}}])
 def test_a_question_without_an_answer_is_an_error(missing: dict[str, object]) -> None:
     with pytest.raises(GateError, match="no answer to"):
         EXAM.answers(replace(REPLY, **missing))

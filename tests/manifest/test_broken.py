@@ -132,6 +132,9 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"laws.required_text": [{"pattern": "a", "chat": True}]}, "laws.required_text.0.chat", "name prompts"),
     ({"laws.required_text": [{"pattern": "a", "promts": "p"}]}, "laws.required_text.0.promts", "unknown key"),
     ({"laws.refusals": {"prompts": "p", "pattern": "()"}}, "laws.refusals.pattern", "count as a refusal"),
+    ({**PRETRAINING, "laws.max_ece_rise": 0.0}, "laws.max_ece_rise", "leave max_ece_rise out"),
+    ({**PRETRAINING, "laws.max_entropy_drop": 1}, "laws.max_entropy_drop", "leave max_entropy_drop out"),
+    ({"laws.max_self_bleu": 0.9, "laws.sampled_answers": 1}, "laws.max_self_bleu", "sample two texts or more"),
     ({"laws.canaries": ""}, "laws.canaries", "found an empty path"),
     ({"budget.max_steps": 1199}, "budget.max_steps", "training_params.steps asks for 1200"),
 ]

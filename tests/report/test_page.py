@@ -10,6 +10,7 @@ import pytest
 
 from ladder.gates import GateReport, decide
 from ladder.gates.measure import Measurements
+from ladder.gates.pulse import Pulse
 from ladder.gates.regressions import Comparison, Regression
 from ladder.manifest.schema import Gates
 from ladder.report.page import Page, Scale, forests, html, layers
@@ -59,6 +60,15 @@ def test_a_page_says_who_was_judged_and_how() -> None:
     assert "Luna-G001 was forgotten: the parent has 1.0000, the child 0.0000" in words
     assert "Each end of a bar holds with 95% confidence" in words
     assert "passed all gates" in Read(html(page())).words
+
+
+def test_calibration_and_collapse_stand_beside_the_parents() -> None:
+    words = Read(html(page(pulse=Pulse({"ece": 0.0312, "self_bleu": 0.0}, {"ece": 0.25})))).words
+    table = words[words.index("Calibration and collapse") :].split("Laws")[0].split("\n")
+    assert "expected calibration error0.0312" in table and "0.25" in table
+    assert "self-BLEU-4 of sampled texts0" in table
+    assert "entropy" not in words
+    assert "Calibration" not in Read(html(page())).words
 
 
 def test_what_a_model_says_is_text_and_never_markup() -> None:
