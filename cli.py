@@ -229,12 +229,21 @@ def rollback(
 
 
 @app.command(rich_help_panel=STORE)
-def promote(ref: Ref, reason: Reason = "promoted by hand", home: Home = HOME, as_json: Json = False) -> None:
-    """Make a generation that passed its gates HEAD."""
+def promote(
+    ref: Ref,
+    reason: Reason = "promoted by hand",
+    key: Annotated[str | None, typer.Option("--key", help="Who approves, where laws.approvals asks for it.")] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Make a generation that passed its gates HEAD, or approve it. Exit code 4 while approvals are missing."""
     registry = _registry(home)
     chosen = registry.find(ref)
-    generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason)
-    _answer(generation.to_dict(), f"HEAD of {generation.name.family} is {generation.ref}", as_json)
+    generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason, key=key)
+    waits = f"{generation.ref} is approved by {key}; it becomes HEAD with {generation.approvals} different keys"
+    text = f"HEAD of {generation.name.family} is {generation.ref}" if generation.is_head else waits
+    _answer(generation.to_dict(), text, as_json)
+    raise typer.Exit(0 if generation.is_head else 4)
 
 
 @app.command(rich_help_panel=STORE)

@@ -67,6 +67,14 @@ class GateError(LadderError):
     """A gate could not be examined; the child is not promoted."""
 
 
+class LawBroken(LadderError):
+    """A law forbids this before or during training; nothing was recorded, and HEAD stays where it is."""
+
+
+class Halted(LawBroken):
+    """A law was broken during training and ``laws.on_broken`` is halt; the same manifest does not go on."""
+
+
 class RegistryError(LadderError):
     """The store of generations cannot do what it was asked."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ladder.actors.session import Session
@@ -20,10 +21,13 @@ from ladder.lawbook import check_laws
 from ladder.lesson import check_held_out, read_lesson
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
+from ladder.permission import check_cooldown, check_price, has_limits, last_promotion
+from ladder.plan import bare_bytes, price_request
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
 from ladder.run import Run, Workshop
 from ladder.training import train
+from ladder.vigil import check_not_halted
 
 EXIT_CODES = {"PROMOTED": 0, "FAILED": 1, "BLOCKED": 1, "REJECTED": 3, "PASSED": 4}
 _SEVERITY = (0, 4, 3, 2, 1)
@@ -58,9 +62,11 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
     Raises:
         Interrupted: the person at the keyboard stopped the run; the same command goes on.
     """
+    # Before MLflow is loaded, which an actor does not load.
+    bare = bare_bytes()
     registry = open_registry(home)
     with Session(address) as session:
-        work = Workshop(home, registry, session, console)
+        work = Workshop(home, registry, session, console, bare)
         return [_outcome(request, work) for request in requests]
 
 
@@ -81,18 +87,20 @@ def climb(request: Request, work: Workshop) -> Generation:
         _train_and_examine(run, work)
         generation = work.registry.record(_candidate(run))
         run.clear()
-    if generation.verdict is Verdict.REJECTED or request.manifest.evolution_request.branch:
+    if generation.verdict is Verdict.REJECTED or _is_left_to_people(request):
         return generation
     return work.registry.promote(generation, expected=ancestry.parent, reason=f"{generation.ref} passed its gates")
 
 
 def _train_and_examine(run: Run, work: Workshop) -> None:
     """Both phases, as far as they are not done; a failure is noted in the MLflow run, which a resume opens again."""
+    check_not_halted(run)
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
     check_laws(run.request, lesson)
     try:
         if not run.candidate.is_dir():
+            _check_permitted(run, work)
             train(run, lesson, work)
         if not run.report.is_file():
             examine(run, lesson, work)
@@ -102,6 +110,23 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
         if run_id := run.notes().get("mlflow_run"):
             work.registry.fail_run(run_id, str(error))
         raise
+
+
+def _check_permitted(run: Run, work: Workshop) -> None:
+    """Refuse what the laws of the request forbid, before anything is trained.
+
+    Raises:
+        LawBroken: it is too early, or the run would take too much.
+    """
+    request, now = run.request, datetime.now(UTC)
+    events = work.registry.history(request.child.family)
+    check_cooldown(request, events, now)
+    last = last_promotion(events)
+    run.note(cooldown={"last": last.isoformat() if last else None, "begun": now.isoformat()})
+    if has_limits(request.manifest.budget):
+        price = price_request(request, work.registry, work.home, work.bare, work.session.machine)
+        assert price is not None, "its ancestors were resolved"
+        check_price(request, price)
 
 
 def _outcome(request: Request, work: Workshop) -> Outcome:
@@ -126,20 +151,30 @@ def _outcome(request: Request, work: Workshop) -> Outcome:
 
 
 def _waits(decided: Generation, request: Request) -> bool:
-    """Cut off between passing and promotion. A branch is left to a person."""
-    return decided.verdict is Verdict.PASSED and not request.manifest.evolution_request.branch
+    """Cut off between passing and promotion."""
+    return decided.verdict is Verdict.PASSED and not _is_left_to_people(request)
+
+
+def _is_left_to_people(request: Request) -> bool:
+    """Whether ladder does not promote it by itself: a branch, or a child that needs approvals."""
+    return request.manifest.evolution_request.branch or request.manifest.laws.approvals > 0
 
 
 def _verdict(generation: Generation, *, trained: bool) -> Outcome:
     detail = ", ".join(generation.failed_gates) if generation.failed_gates else ""
     sentence = {
         Verdict.PROMOTED: "passed all gates",
-        Verdict.PASSED: "passed all gates; promote it with `ladder promote`",
+        Verdict.PASSED: f"passed all gates; promote it with `{_promote_command(generation)}`",
         Verdict.REJECTED: f"failed {detail}; HEAD stays where it is",
     }.get(generation.verdict, str(generation.verdict))
     again = "" if trained else " (decided before; nothing was trained)"
     verdict = str(generation.verdict)
     return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)
+
+
+def _promote_command(generation: Generation) -> str:
+    keys = generation.approvals
+    return f"ladder promote {generation.ref}" + (f" --key NAME, by {keys} different keys" if keys else "")
 
 
 def _candidate(run: Run) -> Candidate:
@@ -162,4 +197,5 @@ def _candidate(run: Run) -> Candidate:
         base_digest=parent.digest if parent and adapter.is_file() else None,
         adapter_digest=tensors_file_digest(adapter) if adapter.is_file() else None,
         note=run.request.manifest.evolution_request.note,
+        approvals=run.request.manifest.laws.approvals,
     )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from ladder.gates import LAWS, Answers, Case, Exam, Law, Prompt, read_utterances
+from ladder.errors import ManifestError
+from ladder.gates import LAWS, Answers, Case, Exam, Findings, Law, Prompt, read_utterances
 from ladder.gates.canaries import check_canaries
 from ladder.gates.custom_laws import custom_law
 from ladder.gates.judge import law_prompts
+from ladder.gates.laws import cooldown
+from ladder.gates.watch import Watch
 from ladder.lesson import Lesson, texts_of
 from ladder.manifest import Request
 from ladder.manifest.paths import named_files
+from ladder.methods import method_of
 from ladder.run import Run, hosted
+from ladder.usage import Usage
 
 _UNKNOWN = ("", "")
 """Digests of a teacher of which the run noted none; the law of unchanged parents counts that as broken."""
@@ -37,9 +43,10 @@ def check_laws(request: Request, lesson: Lesson) -> None:
 
     Raises:
         DataError: a law's file cannot be read or is empty, or a canary is in no row of the lesson.
-        ManifestError: as ``laws_of``.
+        ManifestError: as ``laws_of``, or a divergence is limited that nobody measures.
     """
     laws_of(request)
+    _check_divergence(request)
     lines, path, decoding = _lines(request), request.manifest.laws.canaries, request.manifest.gates.decoding
     if path is not None:
         rows = texts_of([*lesson.new, *lesson.replay])
@@ -59,6 +66,9 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
         minutes=_minutes(notes),
         before=before,
         after=after,
+        memory_gib=_memory_gib(notes),
+        disk_gib=notes["disk_bytes"] / 2**30 if "disk_bytes" in notes else None,
+        noted=watch_of(run).findings() | _rested(run),
     )
 
 
@@ -80,10 +90,43 @@ def text_case(request: Request, exam: Exam, child: Answers, parent: Answers | No
     )
 
 
+def watch_of(run: Run) -> Watch:
+    """The watch over a run's training, with what it has noted so far."""
+    request = run.request
+    path = request.manifest.laws.canaries
+    return Watch.of(request.manifest, _lines(request)[path] if path else (), run.notes().get("watch"))
+
+
+def _rested(run: Run) -> dict[str, Findings]:
+    """What ``laws.cooldown_hours`` found when training began."""
+    hours, noted = run.request.manifest.laws.cooldown_hours, run.notes().get("cooldown")
+    if hours is None or noted is None:
+        return {}
+    last, begun = (datetime.fromisoformat(noted[when]) if noted[when] else None for when in ("last", "begun"))
+    assert begun is not None
+    remark = "" if last else "the family had no promotion before"
+    return {"cooldown_hours": Findings(1, tuple(cooldown(hours, last, begun)), remark=remark)}
+
+
 def _lines(request: Request) -> dict[str, tuple[str, ...]]:
     """What the laws' files hold, by their path as written."""
     files = [path for field, path in named_files(request.manifest) if field.startswith("laws.")]
     return {path: tuple(read_utterances(request.file(path))) for path in files}
+
+
+def _check_divergence(request: Request) -> None:
+    laws, method = request.manifest.laws.training, method_of(request.manifest)
+    if laws and laws.max_kl is not None and not (method.teachers() | method.dreamers()):
+        raise ManifestError(
+            f"nobody teaches in {request.manifest.evolution_request.training_method}, so no divergence is measured",
+            where="laws.training.max_kl",
+            remedy="leave it out, or let the child dream (stabilizers.dreams)",
+        )
+
+
+def _memory_gib(notes: dict[str, Any]) -> float | None:
+    peaks = Usage.of_notes(notes).memory_bytes
+    return sum(peaks.values()) / 2**30 if peaks else None
 
 
 def _minutes(notes: dict[str, Any]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
-from ladder.actors.placement import Machine, Slot, describe, place, threads
+from ladder.actors.placement import Machine, describe, place, threads
 from ladder.ancestry import Blocked, resolve
 from ladder.errors import HeadMoved, ManifestError, NotFound
 from ladder.lesson import check_held_out, data_of, own_probes, read_lesson
@@ -20,6 +20,7 @@ from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.outlook import ancestor_folders, ancestors, outlook
+from ladder.permission import check_price
 from ladder.price import Price, price_of
 from ladder.probe import probe
 from ladder.process import resident_bytes
@@ -72,15 +73,21 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
         measure: run one step's batch of each for real, in this process, and take the times from that.
 
     Raises:
-        ManifestError, DataError: as the run would; or a step is to be measured and its parent is not there yet.
+        ManifestError, DataError, LawBroken: as the run would; or a step is to be measured and its parent is not there
+            yet.
     """
     # Before anything is loaded that an actor would not load, such as MLflow.
-    base = resident_bytes() + FIRST_USE
+    base = bare_bytes()
     registry = _existing(home)
     planned = {str(request.child) for request in requests}
     for request in requests if measure else ():
         _check_there(request, registry)
     return [_plan(request, registry, planned, home, base, measure) for request in requests]
+
+
+def bare_bytes() -> int:
+    """Bytes of an actor that has loaded no model, taken from this process, which should not have either."""
+    return resident_bytes() + FIRST_USE
 
 
 def _plan(request: Request, registry: Registry | None, planned: set[str], home: Path, base: int, measure: bool) -> Plan:
@@ -91,7 +98,9 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     lesson = read_lesson(request, [])
     if decided is None:
         check_held_out(request, lesson, ancestor_folders(request, registry))
-    price = _price(request, registry, home, base, slots, machine, measure)
+    price = price_request(request, registry, home, base, machine, measure=measure)
+    if price and decided is None:
+        check_price(request, price)
     return Plan(
         child=str(request.child),
         method=manifest.evolution_request.training_method,
@@ -112,15 +121,16 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     )
 
 
-def _price(
-    request: Request,
-    registry: Registry | None,
-    home: Path,
-    base: int,
-    slots: dict[str, Slot],
-    machine: Machine,
-    measure: bool,
+def price_request(
+    request: Request, registry: Registry | None, home: Path, base: int, machine: Machine, *, measure: bool = False
 ) -> Price | None:
+    """What a request takes on a machine; None where its parent is not there yet.
+
+    Args:
+        base: as ``bare_bytes``.
+        measure: as ``make_plans``.
+    """
+    slots = place(request.manifest.runtime.devices, machine)
     devices = {role: slot.device for role, slot in slots.items()}
     with outlook(request, registry, home, whole=measure) as ahead:
         if ahead is None:

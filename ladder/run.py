@@ -24,12 +24,17 @@ from ladder.sidecars import REPORT
 
 @dataclass(frozen=True)
 class Workshop:
-    """What all manifests of one call share."""
+    """What all manifests of one call share.
+
+    Args:
+        bare: bytes of an actor that has loaded its libraries and no model, for the price of a run.
+    """
 
     home: Path
     registry: Registry
     session: Session
     console: Console
+    bare: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ class Run:
         """Drop what the registry holds now; the notes stay."""
         for folder in (self.folder / "checkpoints", self.start, self.candidate):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def size(self) -> int:
+        """Bytes of the folder now."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def notes(self) -> dict[str, Any]:
         """What the run noted about itself, such as its MLflow run and the seconds it has trained."""

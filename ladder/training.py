@@ -23,6 +23,7 @@ from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_
 from ladder.run import Run, Workshop
 from ladder.train.spec import StepReport
 from ladder.usage import Usage
+from ladder.vigil import Vigil
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
@@ -33,6 +34,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
 
     Raises:
         Interrupted: stopped at a step boundary, checkpoint kept.
+        Halted: a law was broken and the manifest says halt.
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
     start, cast = _start(run, lesson), cast_of(run, work)
@@ -50,11 +52,12 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
     _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
-    usage = _steps(run, work, group, teachers, batches, prepared.done, survey)
+    usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start))
     after = _each(teachers, lambda number: teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in teachers})
     usage = survey(usage)
     fetch(group.finish(run.candidate))
+    run.note(disk_bytes=_disk(run, usage))
     _show(run, work, usage)
 
 
@@ -66,8 +69,9 @@ def _steps(
     batches: Batches,
     done: int,
     survey: Callable[[Usage], Usage],
+    vigil: Vigil,
 ) -> Usage:
-    """Stream the steps that are left, with checkpoints, metrics and the budget of minutes; returns what all steps
+    """Stream the steps that are left, with checkpoints, metrics, laws and the budget of minutes; returns what all steps
     took."""
     manifest, total = run.request.manifest, run.request.manifest.training_params.steps
     notes, began, budget = run.notes(), time.monotonic(), manifest.budget.max_minutes
@@ -75,19 +79,24 @@ def _steps(
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
     with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
-        for first in range(done, total, manifest.runtime.checkpoint_every):
-            leg = range(first, min(first + manifest.runtime.checkpoint_every, total))
+        for leg in vigil.legs(done, total, manifest.runtime.checkpoint_every):
             for report in stream(group, teachers, batches, leg, manifest.runtime.in_flight, stopped):
                 rows.append(report)
                 tokens += report.tokens
                 usage = usage.after(report)
                 progress.step(report)
-                if len(rows) >= LOG_EVERY:
+                broken = vigil.see(report)
+                if len(rows) >= LOG_EVERY or broken:
                     rows = _log(run, work, rows)
+                vigil.halt(broken)
             done = fetch(group.checkpoint())
             seconds = spent + time.monotonic() - began
-            run.note(seconds=seconds, tokens=tokens, usage=survey(usage).to_dict())
+            broken = vigil.read(done, group)
+            surveyed = survey(usage)
+            run.note(seconds=seconds, tokens=tokens, usage=surveyed.to_dict(), watch=vigil.to_dict())
+            run.note(disk_bytes=_disk(run, surveyed))
             rows = _log(run, work, rows)
+            vigil.halt(broken)
             if stopped():
                 raise Interrupted("stopped at a step boundary", remedy="run the same command again to go on")
             if budget is not None and seconds > 60 * budget and done < total:
@@ -109,6 +118,11 @@ def _surveyed(usage: Usage, teachers: Mapping[int, TeacherHandle], actors: Mappi
     cache = fetch([teacher.cache_statistics() for teacher in teachers.values()])
     memory = fetch([actor.memory.remote() for actor in actors.values()])
     return usage.surveyed(cache, dict(zip(actors, memory, strict=True)))
+
+
+def _disk(run: Run, usage: Usage) -> int:
+    """Bytes of the run's folder, and of the signals that were stored on disk."""
+    return run.size() + (usage.cache_bytes if run.request.manifest.runtime.signal_cache == "disk" else 0)
 
 
 def _show(run: Run, work: Workshop, usage: Usage) -> None:
@@ -133,6 +147,8 @@ def _metrics(report: StepReport) -> dict[str, float]:
         routes["route/js_uncertain"] = report.js_uncertain
     spent = {name: getattr(report, name) for name in ("wire_bytes", "seconds", "waited")}
     perf = {f"perf/{name}": float(value) for name, value in spent.items()}
+    measured = {"kl": report.kl, "entropy": report.entropy}
+    terms |= {name: value for name, value in measured.items() if value is not None}
     return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes, **perf}
 
 

@@ -12,7 +12,7 @@ import pytest
 from ladder.ancestry import Ancestry
 from ladder.errors import DataError, ManifestError
 from ladder.evolve import _train_and_examine
-from ladder.gates import Answers, Prompt, judge_laws
+from ladder.gates import Answers, Exam, Prompt, judge_laws
 from ladder.lawbook import case_of, check_laws, laws_of
 from ladder.lesson import read_lesson
 from ladder.manifest import Request, read_request
@@ -80,6 +80,27 @@ def test_a_file_without_prompts_is_refused(request_with, tmp_path):
     (tmp_path / "p.txt").write_text("\n")
     with pytest.raises(DataError, match="no utterances"):
         check(request_with({"refusals": {"prompts": "p.txt", "pattern": "no"}}))
+
+
+def test_a_divergence_that_nobody_measures_is_refused(request_with):
+    with pytest.raises(ManifestError, match=r"laws\.training\.max_kl: nobody teaches in pretraining"):
+        check(request_with({"training": {"max_kl": 1.0}}))
+    check(request_with({"training": {"max_loss_spike": 2.0}}))
+
+
+def test_the_case_holds_how_long_the_family_had_rested(request_with, tmp_path):
+    run = Run(request_with({"cooldown_hours": 6.0}), Ancestry(None, None, ()), {}, tmp_path / "run")
+    answers, last = Answers({}, (), (), (), "d"), "2026-01-01T12:00:00+00:00"
+
+    def found(last: str | None, begun: str) -> tuple[int, int, str]:
+        run.note(cooldown={"last": last, "begun": begun})
+        law = judge_laws(case_of(run, Exam(), answers, None), laws_of(run.request))[1]
+        assert law.name == "cooldown_hours"
+        return law.found.n, len(law.found.violations), law.found.remark
+
+    assert found(last, "2026-01-01T18:00:00+00:00") == (1, 0, "")
+    assert found(last, "2026-01-01T17:59:59+00:00") == (1, 1, "")
+    assert found(None, last) == (1, 0, "the family had no promotion before")
 
 
 def test_a_law_that_is_not_installed_is_refused_with_the_manifest(request_with):

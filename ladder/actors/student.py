@@ -9,6 +9,7 @@ from typing import Any
 
 from ladder.actors.teacher import TeacherActor
 from ladder.data.collate import Batch
+from ladder.gates.paper import Sampling
 from ladder.signals.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
@@ -48,6 +49,10 @@ class StudentActor(TeacherActor):
         """Save the state; returns the number of steps done."""
         return self._hosted().checkpoint()
 
+    def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
+        """What the child of this moment writes."""
+        return self._hosted().sample(openings, sampling)
+
     def finish(self, folder: Path) -> None:
         """Write the candidate folder durably and let the student go."""
         self._hosted().finish(folder)
@@ -74,6 +79,9 @@ class StudentGroup:
 
     def checkpoint(self) -> Any:
         return self.ranks[0].checkpoint.remote()
+
+    def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> Any:
+        return self.ranks[0].sample.remote(openings, sampling)
 
     def finish(self, folder: Path) -> Any:
         return self.ranks[0].finish.remote(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ladder.gates.probes import Prompt
 from ladder.gates.pulse import ece, entropy
 from ladder.gates.self_bleu import self_bleu
 from ladder.gates.text_laws import Texts, forbidden_text, named, refusals, required_text, taboo
+from ladder.gates.watch import NO_NAN, RULES, SAMPLES, TRAINING_SAMPLES
 from ladder.manifest.paths import named_files
 from ladder.manifest.schema import Manifest, Refusals, RequiredText
 
@@ -37,6 +38,9 @@ class Case:
         allowed: folders that they may lie in.
         tokens: that were trained on; None where nobody counted.
         minutes: that training took; None where nobody measured.
+        memory_gib: the peaks of all processes added up, in GiB; None where nobody measured.
+        disk_gib: of the run's folder and of the signals that it stored; None where nobody measured.
+        noted: what laws found that are judged before and while the child is trained, by law.
         before: digests of the frozen teachers before training.
         after: and after it.
     """
@@ -53,6 +57,9 @@ class Case:
     minutes: float | None
     before: Mapping[str, str]
     after: Mapping[str, str]
+    memory_gib: float | None = None
+    disk_gib: float | None = None
+    noted: Mapping[str, Findings] = field(default_factory=dict)
 
     def texts(self) -> Texts:
         """Everything the child said."""
@@ -159,12 +166,53 @@ def _sources(case: Case) -> Findings:
 
 
 def _budget(case: Case) -> Findings:
-    limits, steps = case.manifest.budget, case.manifest.training_params.steps
-    return Findings(len(_limits(case) or ()), tuple(budget(limits, steps, case.tokens, case.minutes)))
+    spent = {
+        "max_steps": case.manifest.training_params.steps,
+        "max_tokens": case.tokens,
+        "max_minutes": case.minutes,
+        "max_memory_gib": case.memory_gib,
+        "max_disk_gib": case.disk_gib,
+    }
+    return Findings(len(_limits(case) or ()), tuple(budget(case.manifest.budget, spent)))
 
 
 def _parent_unchanged(case: Case) -> Findings:
     return Findings(len(case.before.keys() | case.after.keys()), tuple(parent_unchanged(case.before, case.after)))
+
+
+def _approvals(case: Case) -> Findings:
+    """Nothing can break it: it waits."""
+    keys = case.manifest.laws.approvals
+    return Findings(keys, (), remark=f"waits for {keys} different keys before it becomes HEAD")
+
+
+def _noted(law: str, case: Case) -> Findings:
+    """What was found before the exam; a law that nobody looked at examined nothing."""
+    return case.noted.get(law, Findings(0, ()))
+
+
+def _looking_back(law: str, case: Case) -> Parameters | None:
+    laws = case.manifest.laws.training
+    limit = getattr(laws, law) if laws else None
+    return {law: limit, "window": laws.window} if laws and limit is not None else None
+
+
+def _no_nan(case: Case) -> Parameters | None:
+    return None if case.manifest.laws.training is None else {}
+
+
+def _sample_every(case: Case) -> Parameters | None:
+    """With everything that says which texts are read, and for what."""
+    laws = case.manifest.laws
+    if laws.training is None or laws.training.sample_every is None:
+        return None
+    read_for = {
+        **(_section("forbidden_text", case) or {}),
+        **(_taboo_words(case) or {}),
+        **(_section("canaries", case) or {}),
+    }
+    texts = min(TRAINING_SAMPLES, laws.sampled_answers)
+    return {SAMPLES: laws.training.sample_every, "texts": texts, "sampled_tokens": laws.sampled_tokens, **read_for}
 
 
 def _forbidden_text(case: Case) -> Findings:
@@ -231,8 +279,13 @@ def _max_self_bleu(case: Case) -> Findings:
 
 LAWS = (
     Law("sources", "request", 1, partial(_section, "allowed_sources"), _sources),
+    Law("cooldown_hours", "request", 1, partial(_section, "cooldown_hours"), partial(_noted, "cooldown_hours")),
+    Law("approvals", "request", 1, partial(_section, "approvals"), _approvals),
     Law("budget", "training", 1, _limits, _budget),
     Law("parent_unchanged", "training", 1, _frozen, _parent_unchanged),
+    *(Law(law, "training", 1, partial(_looking_back, law), partial(_noted, law)) for law in RULES),
+    Law(NO_NAN, "training", 1, _no_nan, partial(_noted, NO_NAN)),
+    Law(SAMPLES, "training", 1, _sample_every, partial(_noted, SAMPLES)),
     Law("forbidden_text", "text", 1, partial(_section, "forbidden_text"), _forbidden_text),
     Law("required_text", "text", 1, partial(_section, "required_text"), _required_text),
     Law("refusals", "text", 1, partial(_section, "refusals"), _refusals),

@@ -7,24 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ladder.gates.law import Violation
 from ladder.manifest.schema import Budget
 
 
-def budget(limits: Budget, steps: int | None, tokens: int | None, minutes: float | None) -> list[Violation]:
-    """What was spent beyond its limit. A limit on something that was not measured counts as broken."""
-    spent = {
-        "max_steps": (steps, limits.max_steps),
-        "max_tokens": (tokens, limits.max_tokens),
-        "max_minutes": (minutes, limits.max_minutes),
-    }
+def budget(limits: Budget, spent: Mapping[str, float | None]) -> list[Violation]:
+    """What was spent beyond its limit. A limit on something that was not measured counts as broken.
+
+    Args:
+        spent: by the name of the limit, such as ``max_steps``.
+    """
+    asked = {name: limit for name, limit in limits if limit is not None}
     return [
-        Violation("budget", f"spent {_figure(value)}, allowed {_figure(limit)}", f"budget.{name}")
-        for name, (value, limit) in spent.items()
-        if limit is not None and not _within(value, limit)
+        Violation("budget", f"spent {_figure(spent.get(name))}, allowed {_figure(limit)}", f"budget.{name}")
+        for name, limit in asked.items()
+        if not _within(spent.get(name), limit)
     ]
+
+
+def cooldown(hours: float, last: datetime | None, begun: datetime) -> list[Violation]:
+    """A training that begins too early after the family's last promotion.
+
+    Args:
+        hours: that must lie between them.
+        last: the promotion, UTC; None where there was none yet.
+    """
+    allowed = last + timedelta(hours=hours) if last else begun
+    if begun >= allowed:
+        return []
+    found = (
+        f"the family's last promotion was {last:%Y-%m-%d %H:%M}, a child is allowed from {allowed:%Y-%m-%d %H:%M} UTC"
+    )
+    return [Violation("cooldown_hours", found, "laws.cooldown_hours")]
 
 
 def sources(files: Sequence[Path], allowed: Sequence[Path]) -> list[Violation]:

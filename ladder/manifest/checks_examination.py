@@ -142,6 +142,34 @@ def budget_covers_the_steps(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def training_laws_can_be_examined(manifest: Manifest) -> Iterator[Problem]:
+    laws, steps = manifest.laws.training, manifest.training_params.steps
+    if laws is None:
+        if manifest.laws.on_broken == "halt":
+            yield Problem("laws.on_broken", "found 'halt', but no laws.training that could", "write laws.training")
+        return
+    figures = (laws.max_loss_spike, laws.max_grad_norm_spike, laws.max_kl, laws.min_entropy)
+    if any(figure is not None for figure in figures) and laws.window >= steps:
+        yield Problem(
+            "laws.training.window",
+            f"found {laws.window}, but training_params.steps is {steps}, so no step has so many before it",
+            "look back fewer steps",
+        )
+    if laws.sample_every is not None:
+        yield from _unread_samples(manifest, laws.sample_every)
+
+
+def _unread_samples(manifest: Manifest, every: int) -> Iterator[Problem]:
+    laws, stabilizers, where = manifest.laws, manifest.stabilizers, "laws.training.sample_every"
+    taboo = stabilizers.token_masking and stabilizers.taboo_words
+    if not (laws.forbidden_text or laws.canaries or taboo):
+        yield Problem(where, "nothing reads the texts", "name forbidden_text, canaries or taboo_words, or leave it out")
+    if laws.sampled_answers == 0:
+        yield Problem(where, "laws.sampled_answers is 0, so no text is written", "ask for texts, or leave it out")
+    if every > manifest.training_params.steps:
+        yield Problem(where, f"found {every}, but only {manifest.training_params.steps} steps", "sample more often")
+
+
 CHECKS = (
     paths_are_not_empty,
     train_files_are_named_once,
@@ -152,4 +180,5 @@ CHECKS = (
     only_prompts_are_chat,
     limits_have_figures,
     budget_covers_the_steps,
+    training_laws_can_be_examined,
 )

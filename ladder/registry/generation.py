@@ -60,6 +60,8 @@ class Generation:
     """Of an adapter generation: the model that the adapter belongs on."""
     adapter_digest: str | None = None
     note: str = ""
+    approvals: int = 0
+    """Different keys that must approve before it becomes HEAD."""
 
     @property
     def ref(self) -> str:
@@ -96,6 +98,8 @@ class Candidate:
     base_digest: str | None = None
     adapter_digest: str | None = None
     note: str = ""
+    approvals: int = 0
+    """Different keys that must approve before it becomes HEAD."""
 
     @property
     def verdict(self) -> Verdict:

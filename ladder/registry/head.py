@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ladder.errors import HeadMoved, NotFound, RegistryError
+from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
 from ladder.registry import history, versions
 from ladder.registry.check import require_sound
 from ladder.registry.generation import Generation, Verdict
@@ -13,6 +14,7 @@ from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
 
 LOCK_SECONDS = 60.0
+_KEY = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
 @contextmanager
@@ -22,13 +24,23 @@ def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
         yield history.settle(store, family)
 
 
-def promote(store: Store, generation: Generation, *, expected: Generation | None, reason: str) -> Generation:
+def promote(
+    store: Store, generation: Generation, *, expected: Generation | None, reason: str, key: str | None = None
+) -> Generation:
     """Make a generation HEAD if HEAD is still ``expected`` (None: no HEAD yet). Repeating it changes nothing.
+
+    One that needs approvals becomes HEAD with the last of the different keys; until then each is written down, and the
+    generation stays PASSED.
+
+    Args:
+        key: who approves: letters, digits and ``._@-``; case plays no part.
 
     Raises:
         HeadMoved: HEAD is another generation.
-        RegistryError: the generation was rejected, did not finish, or is damaged.
+        RegistryError: the generation was rejected, did not finish, is damaged, or needs a key and none is given.
+        UsageError: the key is no name.
     """
+    key = _named(key)
     generation = versions.reread(store, generation)
     if generation.verdict not in (Verdict.PASSED, Verdict.PROMOTED):
         gates = ", ".join(generation.failed_gates)
@@ -37,7 +49,7 @@ def promote(store: Store, generation: Generation, *, expected: Generation | None
             remedy="only a generation that passed every gate becomes HEAD",
         )
     require_sound(store, generation)
-    return _move(store, "promote", generation, expected, reason)
+    return _move(store, "promote", generation, expected, reason, key)
 
 
 def rollback(store: Store, family: str, *, to: Generation | None, reason: str) -> Generation:
@@ -89,14 +101,44 @@ def _promoted_ancestor(store: Store, head: Generation) -> Generation:
     )
 
 
-def _move(store: Store, kind: history.Kind, target: Generation, expected: Generation | None, reason: str) -> Generation:
+def _move(
+    store: Store,
+    kind: history.Kind,
+    target: Generation,
+    expected: Generation | None,
+    reason: str,
+    key: str | None = None,
+) -> Generation:
     family = target.name.family
     with head_lock(store, family):
         current = versions.head(store, family)
         if current is None or current.version != target.version:
             _compare(family, current, expected)
-            _set_head(store, kind, current, target, reason)
+            if kind == "rollback" or _approved(store, target, reason, key):
+                _set_head(store, kind, current, target, reason)
     return versions.reread(store, target)
+
+
+def _named(key: str | None) -> str | None:
+    if key is not None and not _KEY.fullmatch(key):
+        raise UsageError(
+            f"{key!r} is no name of a key", where="--key", remedy="use up to 64 letters, digits and ._@-, no spaces"
+        )
+    return key.lower() if key else None
+
+
+def _approved(store: Store, generation: Generation, reason: str, key: str | None) -> bool:
+    """Write the key's approval down, where there is a key, and tell whether there are enough."""
+    if key is not None:
+        history.approve(store, generation, key, reason)
+    given = history.approved_by(store, generation)
+    enough = len(given) >= generation.approvals
+    if key is None and not enough:
+        raise RegistryError(
+            f"{generation.ref} has {len(given)} of the {generation.approvals} approvals that it needs",
+            remedy=f"approve it with `ladder promote {generation.ref} --key NAME`",
+        )
+    return enough
 
 
 def _compare(family: str, found: Generation | None, expected: Generation | None) -> None:

@@ -19,18 +19,20 @@ from ladder.registry.store import Store
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Kind = Literal["promote", "rollback", "reject"]
+Kind = Literal["promote", "rollback", "reject", "approve"]
+_NO_MOVES = ("reject", "approve")
 _EVENT = tags.PREFIX + "event"
 _SEQUENCE = tags.PREFIX + "seq"
 _FROM = tags.PREFIX + "from"
 _TO = tags.PREFIX + "to"
 _TO_VERSION = tags.PREFIX + "to_version"
+_KEY = tags.PREFIX + "key"
 _NEWEST_FIRST = [f"tags.`{_SEQUENCE}` DESC"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a family's HEAD, or a child that was refused it."""
+    """Something that happened to a family's HEAD, or a child that was refused it or approved for it."""
 
     seq: int
     """Grows with time; numbers of moves that a crash undid are missing."""
@@ -38,10 +40,12 @@ class Event:
     """UTC."""
     kind: Kind
     from_ref: str | None
-    """HEAD before; None where there was none, and of a rejection."""
+    """HEAD before; None where there was none, and of a rejection or approval."""
     to_ref: str
-    """HEAD after, or the rejected child."""
+    """HEAD after, or the rejected or approved child."""
     reason: str
+    key: str = ""
+    """Who approved."""
 
 
 def read(store: Store, family: str) -> list[Event]:
@@ -52,7 +56,8 @@ def read(store: Store, family: str) -> list[Event]:
 
 def last_move(store: Store, family: str) -> Run | None:
     """The event of the newest completed move of HEAD."""
-    runs = _runs(store, family, f"attributes.status = 'FINISHED' AND tags.`{_EVENT}` != 'reject'", limit=1)
+    moves = " AND ".join(f"tags.`{_EVENT}` != '{kind}'" for kind in _NO_MOVES)
+    runs = _runs(store, family, f"attributes.status = 'FINISHED' AND {moves}", limit=1)
     return runs[0] if runs else None
 
 
@@ -61,7 +66,9 @@ def target_version(event: Run) -> int:
     return int(event.data.tags[_TO_VERSION])
 
 
-def open_event(store: Store, kind: Kind, origin: Generation | None, target: Generation, reason: str) -> str:
+def open_event(
+    store: Store, kind: Kind, origin: Generation | None, target: Generation, reason: str, key: str = ""
+) -> str:
     """Write down what is about to happen and return the event's id. Call it under the family's head lock."""
     family = target.name.family
     sequence = _next_sequence(store, family)
@@ -72,6 +79,7 @@ def open_event(store: Store, kind: Kind, origin: Generation | None, target: Gene
         _TO: target.ref,
         _TO_VERSION: str(target.version),
         tags.REASON: reason,
+        **({_KEY: key} if key else {}),
     }
     experiment = ensure_experiment(store, _experiment(family))
     run = store.client.create_run(experiment, run_name=f"{sequence} {kind} {target.ref}", tags=fields)
@@ -91,6 +99,18 @@ def record_rejection(store: Store, generation: Generation) -> None:
         close_event(store, open_event(store, "reject", None, generation, reason))
 
 
+def approve(store: Store, generation: Generation, key: str, reason: str) -> None:
+    """Write an approval down once a key. Call it under the family's head lock."""
+    if key not in approved_by(store, generation):
+        close_event(store, open_event(store, "approve", None, generation, reason, key))
+
+
+def approved_by(store: Store, generation: Generation) -> set[str]:
+    """The keys that approved this generation."""
+    clauses = f"tags.`{_EVENT}` = 'approve' AND tags.`{_TO_VERSION}` = '{generation.version}'"
+    return {run.data.tags[_KEY] for run in _runs(store, generation.name.family, clauses)}
+
+
 def open_events(store: Store, family: str) -> list[Run]:
     """Events that were begun and not closed."""
     return _runs(store, family, "attributes.status = 'RUNNING'")
@@ -102,7 +122,8 @@ def settle(store: Store, family: str) -> list[Event]:
     head = versions.head_version(store, family) if left else None
     finished = []
     for run in left:
-        happened = run.data.tags[_EVENT] == "reject" or (head is not None and int(head.version) == target_version(run))
+        is_move = run.data.tags[_EVENT] not in _NO_MOVES
+        happened = not is_move or (head is not None and int(head.version) == target_version(run))
         if happened:
             if run.data.tags[_EVENT] == "promote":
                 mark_promoted(store, family, target_version(run))
@@ -147,4 +168,5 @@ def _to_event(run: Run) -> Event:
         from_ref=fields[_FROM] or None,
         to_ref=fields[_TO],
         reason=fields.get(tags.REASON, ""),
+        key=fields.get(_KEY, ""),
     )

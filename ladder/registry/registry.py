@@ -111,11 +111,13 @@ class Registry:
         return record(self.store, candidate)
 
     @translated
-    def promote(self, generation: Generation, *, expected: Generation | None, reason: str) -> Generation:
-        """Make it HEAD if HEAD is still ``expected``; see ``head.promote``."""
+    def promote(
+        self, generation: Generation, *, expected: Generation | None, reason: str, key: str | None = None
+    ) -> Generation:
+        """Make it HEAD if HEAD is still ``expected`` and enough keys approved; see ``head.promote``."""
         from ladder.registry.head import promote
 
-        return promote(self.store, generation, expected=expected, reason=reason)
+        return promote(self.store, generation, expected=expected, reason=reason, key=key)
 
     @translated
     def rollback(self, family: str, *, to: Generation | None = None, reason: str) -> Generation:
@@ -126,7 +128,7 @@ class Registry:
 
     @translated
     def history(self, family: str) -> list[history.Event]:
-        """Promotions, rollbacks and rejections, oldest first."""
+        """Promotions, rollbacks, rejections and approvals, oldest first."""
         return history.read(self.store, family)
 
     @translated

@@ -46,6 +46,7 @@ def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, invento
         PREFIX + "base_digest": candidate.base_digest,
         PREFIX + "adapter_digest": candidate.adapter_digest,
         PREFIX + "note": candidate.note or None,
+        PREFIX + "approvals": str(candidate.approvals) if candidate.approvals else None,
     }
     return {key: value for key, value in fields.items() if value is not None}
 
@@ -96,6 +97,7 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
             base_digest=tags.get(PREFIX + "base_digest"),
             adapter_digest=tags.get(PREFIX + "adapter_digest"),
             note=tags.get(PREFIX + "note", ""),
+            approvals=int(tags.get(PREFIX + "approvals", "0")),
         )
     except (KeyError, ValueError, TypeError, ManifestError) as error:
         raise RegistryError(

@@ -76,8 +76,10 @@ def _branch(root: Generation, generations: Sequence[Generation], depth: int) -> 
 
 
 def _event_line(event: Event) -> str:
-    move = event.to_ref if event.kind == "reject" else f"{event.from_ref or '-'} -> {event.to_ref}"
-    return f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {move}  {event.reason}"
+    move = event.to_ref if event.kind in ("reject", "approve") else f"{event.from_ref or '-'} -> {event.to_ref}"
+    return f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {move}  {event.reason}" + (
+        f" (key {event.key})" if event.key else ""
+    )
 
 
 def _figure(metrics: Mapping[str, float], name: str) -> str:

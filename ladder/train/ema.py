@@ -5,7 +5,8 @@ Generations are never averaged with one another; this smooths a single run and i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,18 @@ class Ema:
         """Write the shadow into the parameters."""
         for name, value in parameters.items():
             value.copy_(self.shadow[name])
+
+    @contextmanager
+    def lent(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """The shadow in the parameters' place for a while; then they are what they were, bit by bit."""
+        own = {name: value.detach().clone() for name, value in parameters.items()}
+        self.copy_to(parameters)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in parameters.items():
+                    value.copy_(own[name])
 
     def load(self, shadow: Mapping[str, Tensor], updates: int) -> None:
         """Continue from a checkpoint."""

@@ -12,8 +12,11 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data.batches import SOURCES
 from ladder.data.collate import Batch
 from ladder.distill import Route, reduction_weights, source_counts
+from ladder.distill.confidence import entropy
 from ladder.distill.forecast import Forecast, forecast, unknown
 from ladder.distill.fused import FusedLoss, FusedResult
+from ladder.distill.objective import taught
+from ladder.distill.probabilities import log_probabilities
 from ladder.distill.routing import route
 from ladder.distill.source import Source, Teachers
 from ladder.distill.student import Student
@@ -27,6 +30,8 @@ from ladder.train.doubt import js_doubt
 
 MOST_FORECAST = 64
 """Tokens of a micro-batch of which a forecast is made."""
+MOST_ENTROPY = 64
+"""Tokens of a micro-batch whose entropy is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +82,17 @@ class Loss:
         shares_S = torch.tensor(self.shares_S, device=counts_S.device)
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
         result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
-        return result.total, _sums(result, item) | js_doubt(item.tokens, item.teachers, self.fused.settings)
+        doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
+        return result.total, _sums(result, item, self.fused.objective.temperature) | doubt
+
+    @torch.no_grad()
+    def entropy(self, student: Student, item: Routed) -> dict[str, Tensor]:
+        """Entropy of the student's predictions in nats, summed over trained tokens spread evenly over the micro-batch
+        (``entropy``), and their number (``entropy_tokens``)."""
+        rows_n = item.ahead.trained_N.nonzero().squeeze(-1)
+        some_n = rows_n[torch.linspace(0, len(rows_n) - 1, min(MOST_ENTROPY, len(rows_n))).long()]
+        log_p_nV = log_probabilities(_all_logits(student, some_n, self.fused.columns))
+        return {"entropy": entropy(log_p_nV).sum(), "entropy_tokens": torch.tensor(len(some_n))}
 
     def forecast(self, item: Routed, rows_n: Tensor) -> Forecast:
         """What will not be learned of some tokens of a micro-batch: whole examples, and no dreams. At most
@@ -95,18 +110,21 @@ class Loss:
         return forecast(first_nV[asked], other_nV, labels_n[asked], routing.at(asked), fused.objective)
 
 
-def _all_logits(source: Source, rows_n: Tensor, columns: Columns) -> Tensor:
-    """A teacher's logits of these tokens over the columns that take part."""
+def _all_logits(source: Source | Student, rows_n: Tensor, columns: Columns) -> Tensor:
+    """A model's logits of these tokens over the columns that take part."""
     out_nV = torch.empty(len(rows_n), columns.head_size, device=rows_n.device)
     return columns.select(source.logits(rows_n, out_nV))
 
 
-def _sums(result: FusedResult, item: Routed) -> dict[str, Tensor]:
+def _sums(result: FusedResult, item: Routed, temperature: float) -> dict[str, Tensor]:
     """What is added up over micro-batches for the report."""
-    kept_N, losses = item.tokens.kept_N, result.losses
+    kept_N, losses, by_teacher_N = item.tokens.kept_N, result.losses, taught(result.routing)
     return {
         "loss": result.total.detach(),
         **{name: getattr(losses, name).sum() for name in ("ce", "kd", "regularizer")},
+        # The term is T^2 times the divergence, and cross-entropy on gold.
+        "kl": losses.kd.where(by_teacher_N, 0.0).sum() / temperature**2,
+        "by_teacher": by_teacher_N.sum(),
         "trained": kept_N.sum(),
         "taught": result.routing.trained_N.sum(),
         "tokens": torch.tensor(item.batch.tokens),

@@ -56,6 +56,10 @@ class StepReport:
         wire_bytes: what the teachers sent for it.
         seconds: it took.
         waited: seconds in which nothing was done before it began.
+        kl: mean divergence from the teachers' target in nats, of the tokens that a teacher teaches, in the objective's
+            direction and at its temperature; None where none does.
+        entropy: mean entropy of the student's predictions in nats, of some of the trained tokens; None where no law
+            asks for it.
     """
 
     step: int
@@ -71,3 +75,5 @@ class StepReport:
     # Times differ from run to run, and a resumed run is compared with one that was not cut off.
     seconds: float = field(default=0.0, compare=False)
     waited: float = field(default=0.0, compare=False)
+    kl: float | None = None
+    entropy: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ladder.distill.compiled import has_compiler
 from ladder.distill.forecast import Forecast
 from ladder.distill.student import Student, StudentLogits
 from ladder.errors import RunError
+from ladder.gates.examine import sample_texts
+from ladder.gates.paper import Sampling
 from ladder.methods import method_of
 from ladder.models.adapters import STUDENT, add_adapter, merged, plain
 from ladder.models.forward import trained_hidden_states, trained_logits
@@ -69,6 +72,8 @@ class Trainer:
         self.model.train()
         self.teachers = shared({number: self._teacher_head(number) for number in spec.teachers}, self.head)
         self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer, self._compiles())
+        laws = spec.manifest.laws.training
+        self.reads_entropy = laws is not None and laws.min_entropy is not None
         self.done = 0
         self.ticks = 0
         self.last: StepReport | None = None
@@ -118,6 +123,21 @@ class Trainer:
         save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state))
         self.clock.idle()
         return self.done
+
+    def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
+        """What the child of this moment writes, EMA weights where EMA is on. Training goes on as if it had not.
+
+        Raises:
+            GateError: logits are not finite, or an opening is too long.
+        """
+        self.model.eval()
+        try:
+            with self.ema.lent(self.parameters) if self.ema else nullcontext():
+                taboo = self.loss.fused.taboo_ids
+                return sample_texts(plain(self.model), self.tokenizer, openings, sampling, taboo_ids=taboo)
+        finally:
+            self.model.train()
+            self.clock.idle()
 
     def finish(self, folder: Path) -> None:
         """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter).
@@ -187,7 +207,10 @@ class Trainer:
         counts_S = torch.stack([self.loss.counts(item) for item in work]).sum(0)
         sums = []
         for item in work:
-            total, parts = self.loss(self._student(item.batch), item, counts_S)
+            student = self._student(item.batch)
+            total, parts = self.loss(student, item, counts_S)
+            if self.reads_entropy:
+                parts |= self.loss.entropy(student, item)
             total.backward()
             sums.append(parts)
         return sums
@@ -247,7 +270,22 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     routes = {name.removeprefix("route."): int(value) for name, value in totals.items() if name.startswith("route.")}
     routed = totals.get("js_routed", 0.0)
     uncertain = totals["js_uncertain"] / routed if routed else None
-    return StepReport(step, totals["loss"], terms, routes, int(totals["tokens"]), lr, norm, ticked, uncertain)
+    kl = totals["kl"] / totals["by_teacher"] if totals["by_teacher"] else None
+    read = totals.get("entropy_tokens", 0.0)
+    entropy = totals["entropy"] / read if read else None
+    return StepReport(
+        step,
+        totals["loss"],
+        terms,
+        routes,
+        int(totals["tokens"]),
+        lr,
+        norm,
+        ticked,
+        uncertain,
+        kl=kl,
+        entropy=entropy,
+    )
 
 
 def wire_bytes(signals: Mapping[int, Sequence[Signal]]) -> int:

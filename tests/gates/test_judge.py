@@ -12,7 +12,7 @@ from ladder.errors import GateError
 from ladder.gates.canaries import Halves
 from ladder.gates.exam import Answers, Exam
 from ladder.gates.judge import LAWS, Case, judge_laws, law_prompts
-from ladder.gates.law import LawResult, Violation
+from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.paper import Certainty
 from ladder.gates.probes import Probe, Prompt
 from ladder.manifest.schema import Manifest
@@ -107,6 +107,51 @@ def test_every_law_that_is_asked_for_is_examined_and_kept(tmp_path):
     }
     assert [law for law in found.values() if law.found.violations] == []
     assert [name for name, law in found.items() if law.upper_bound is None] == ["sources", "budget", "parent_unchanged"]
+
+
+WATCHED: dict[str, Any] = {
+    "cooldown_hours": 24.0,
+    "approvals": 2,
+    "training": {"max_loss_spike": 3.0, "max_kl": 0.5, "sample_every": 50},
+    "forbidden_text": ["(?i)password"],
+}
+
+
+def test_laws_that_are_judged_before_the_exam_stand_beside_the_others(tmp_path):
+    noted = {
+        "cooldown_hours": Findings(1, ()),
+        "max_loss_spike": Findings(9, (Violation("max_loss_spike", "loss 9", "step 4"),)),
+        "no_nan": Findings(30, ()),
+        "sample_every": Findings(16, ()),
+    }
+    found = judged(case(tmp_path, WATCHED, noted=noted))
+    assert {name: (law.family, law.version, law.found.n, law.parameters) for name, law in found.items()} == {
+        "sources": ("request", 1, 1, {"allowed_sources": ["."]}),
+        "cooldown_hours": ("request", 1, 1, {"cooldown_hours": 24.0}),
+        "approvals": ("request", 1, 2, {"approvals": 2}),
+        "parent_unchanged": ("training", 1, 1, {}),
+        "max_loss_spike": ("training", 1, 9, {"max_loss_spike": 3.0, "window": 20}),
+        "max_kl": ("training", 1, 0, {"max_kl": 0.5, "window": 20}),
+        "no_nan": ("training", 1, 30, {}),
+        "sample_every": (
+            "training",
+            1,
+            16,
+            {"sample_every": 50, "texts": 16, "sampled_tokens": 48, "forbidden_text": ["(?i)password"]},
+        ),
+        "forbidden_text": ("text", 1, 3, {"forbidden_text": ["(?i)password"]}),
+    }
+    assert len({law.digest for law in found.values()}) == len(found)
+    # Nobody measured the divergence.
+    where = {name: [one.where for one in law.found.violations] for name, law in found.items() if law.found.violations}
+    assert where == {"max_loss_spike": ["step 4"], "max_kl": ["laws.max_kl"]}
+
+
+@pytest.mark.parametrize(("measured", "places"), [(1.0, []), (2.5, ["max_memory_gib", "max_disk_gib"])])
+def test_memory_and_disk_are_judged_by_what_was_measured(tmp_path, measured, places):
+    sections = {"budget": {"max_memory_gib": 2.0, "max_disk_gib": 2.0}}
+    found = broken(case(tmp_path, {}, sections=sections, memory_gib=measured, disk_gib=measured))
+    assert found.get("budget", []) == [f"budget.{place}" for place in places]
 
 
 def test_what_is_not_asked_for_is_not_listed(tmp_path):

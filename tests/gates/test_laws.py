@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from ladder.gates.laws import budget, parent_unchanged, sources
+from ladder.gates.laws import budget, cooldown, parent_unchanged, sources
 from ladder.manifest.schema import Budget
 
 LIMITS = Budget(max_steps=100, max_tokens=1000, max_minutes=1.5)
+NAMES = ("max_steps", "max_tokens", "max_minutes")
 
 
 @pytest.mark.parametrize(
@@ -28,12 +30,33 @@ LIMITS = Budget(max_steps=100, max_tokens=1000, max_minutes=1.5)
     ],
 )
 def test_budget(limits, spent, broken):
-    assert [violation.where for violation in budget(limits, *spent)] == broken
+    assert [violation.where for violation in budget(limits, dict(zip(NAMES, spent, strict=True)))] == broken
 
 
 def test_budget_says_what_was_found():
-    [violation] = budget(Budget(max_tokens=1000), 1, 2500, 1.0)
+    [violation] = budget(Budget(max_tokens=1000), {"max_tokens": 2500})
     assert violation.found == "spent 2,500, allowed 1,000"
+
+
+@pytest.mark.parametrize("limit", ["max_memory_gib", "max_disk_gib"])
+def test_memory_and_disk_are_limits_like_the_others(limit):
+    limits = Budget(**{limit: 1.5})
+    assert budget(limits, {limit: 1.5}) == []
+    assert [one.where for one in budget(limits, {limit: 1.51})] == [f"budget.{limit}"]
+    assert [one.found for one in budget(limits, {})] == ["spent an unknown amount, allowed 1.5"]
+
+
+PROMOTED = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("last", "hours_later", "allowed"),
+    [(PROMOTED, 5.99, False), (PROMOTED, 6.0, True), (PROMOTED, 7.0, True), (None, 0.0, True)],
+)
+def test_cooldown(last, hours_later, allowed):
+    found = cooldown(6.0, last, PROMOTED + timedelta(hours=hours_later))
+    assert [violation.where for violation in found] == ([] if allowed else ["laws.cooldown_hours"])
+    assert all("allowed from 2026-01-01 18:00 UTC" in violation.found for violation in found)
 
 
 @pytest.fixture

@@ -112,6 +112,22 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"teachers.teacher1": {"context": "{text!r:>9}"}}, "teachers.teacher1.context", "found {text!r:>9}"),
     ({"teachers.teacher2": {"context": "{"}}, "teachers.teacher2.context", "write a brace that is meant as one twice"),
     ({**FINE_TUNING, "teachers.teacher1": {"context": "a"}}, "teachers.teacher1.context", "no teacher reads rows"),
+    # laws of request and training
+    ({"laws.on_broken": "halt"}, "laws.on_broken", "write laws.training"),
+    ({"laws.training": {"max_kl": 1, "window": 1200}}, "laws.training.window", "training_params.steps is 1200"),
+    ({"laws.training": {"max_loss_spike": 1}}, "laws.training.max_loss_spike", "expected more than 1"),
+    ({"laws.training": {"sample_every": 9}}, "laws.training.sample_every", "nothing reads the texts"),
+    (
+        {"laws": {"training": {"sample_every": 9}, "sampled_answers": 0, "forbidden_text": ["x"]}},
+        "laws.training.sample_every",
+        "so no text is written",
+    ),
+    (
+        {"laws": {"training": {"sample_every": 9999}, "forbidden_text": ["x"]}},
+        "laws.training.sample_every",
+        "but only 1200 steps",
+    ),
+    ({"laws.approvals": -1}, "laws.approvals", "expected at least 0"),
     # data, gates, laws, budget
     ({"data.probes": " "}, "data.probes", "found an empty path"),
     ({"laws.allowed_sources": [""]}, "laws.allowed_sources.0", "found an empty path"),

@@ -29,6 +29,15 @@ def test_the_start_weighs_the_product_of_the_decays(updates: int, decay: float) 
     assert ema.shadow["a"][0].item() == pytest.approx(start_weight(min(updates, 200), decay), rel=1e-4, abs=1e-30)
 
 
+def test_the_shadow_is_lent_and_given_back_bit_by_bit() -> None:
+    ema, own = Ema(parameters(1.0), 0.9), parameters(0.1, torch.bfloat16)
+    before = own["a"].detach().clone()
+    with pytest.raises(KeyError), ema.lent(own):
+        assert own["a"].tolist() == [1.0] * 3
+        raise KeyError
+    assert torch.equal(own["a"], before)
+
+
 def test_without_the_warm_up_the_seeds_decay_would_keep_the_start() -> None:
     assert start_weight(1200, 0.999) < 1e-8 < 0.30 < 0.999**1200
 

@@ -16,7 +16,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from ladder.errors import RunError
+from ladder.gates.examine import sample_texts
+from ladder.gates.paper import Sampling
 from ladder.models.digest import folder_digest, tensors_digest
+from ladder.models.forward import trained_logits
 from ladder.models.load import load_model, load_tokenizer
 from ladder.signals.wire import encode
 from ladder.train.schedule import lr_factor
@@ -75,6 +78,78 @@ def test_a_report_counts_what_it_saw(school: Any) -> None:
     assert report.routes["gold"] > 0 and report.routes["skip"] == 0
     assert report.lr == pytest.approx(3e-3 * lr_factor(0, 12, 0.2, "cosine"))
     assert report.grad_norm > 0 and report.terms.keys() == {"ce", "kd", "regularizer"} and report.terms["ce"] > 0
+
+
+def test_the_divergence_is_that_of_what_teachers_teach_and_not_of_gold(school: Any, pools: Any, parent: Path) -> None:
+    """On dreams of a parent that is the student too: nothing. On gold: nobody measures it."""
+    manifest = school.make_manifest(SFT, stabilizers={"dreams": {"teacher": "teacher1"}})
+    own = {**pools, "dreams": [dream for dream in pools["dreams"] if dream.dreamer == 1]}
+    trainer, batches = Trainer(school.spec(manifest, teachers={1: parent})), school.make_batches(manifest, own)
+    reports = school.run(trainer, batches, range(8))
+    assert abs(reports[0].kl) < 1e-6 and reports[0].terms["kd"] > 1
+    assert reports[-1].kl > 1e-3
+    (gold,) = school.run(
+        Trainer(school.spec(manifest, "gold")), school.make_batches(manifest, {"new": pools["new"]}), [0]
+    )
+    assert gold.kl is None
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_the_divergence_is_in_nats_at_the_temperature(
+    school: Any, encode: Any, parent: Path, grandparent: Path, direction: str
+) -> None:
+    """One teacher teaches every token of a text; the reference is in float64."""
+    lone = {"new": encode([{"text": "the moon is a quiet friend of the sea"}])}
+    table = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 0.0, "stabilizers": {"dreams": False}}
+    manifest = school.make_manifest(direction=direction, temperature=3.0, **table)
+    batches, spec = school.make_batches(manifest, lone), school.spec(manifest, teachers={1: grandparent})
+    (report,) = school.run(Trainer(spec), batches, [0])
+    (batch,) = batches(0)
+    assert report.routes["teacher1"] == len(batch.rows_N)
+    target_NV, student_NV = (predictions(folder, batch, 3.0) for folder in (grandparent, parent))
+    p_NV, q_NV = (target_NV, student_NV) if direction == "forward" else (student_NV, target_NV)
+    expected = (p_NV.exp() * (p_NV - q_NV)).sum(-1).mean().item()
+    assert report.kl == pytest.approx(expected, rel=1e-4) and report.kl > 0.01
+
+
+def predictions(folder: Path, batch: Any, temperature: float = 1.0) -> torch.Tensor:
+    """Log-probabilities of the trained tokens, float64 [N, V]."""
+    with torch.no_grad():
+        return (trained_logits(load_model(folder), batch).double() / temperature).log_softmax(-1)
+
+
+def test_the_entropy_is_read_where_a_law_asks_for_it(school: Any, encode: Any, parent: Path) -> None:
+    pool = {"new": encode([{"text": "the moon is a quiet friend of the sea"}])}
+    asked = school.make_manifest(SFT, laws={"training": {"min_entropy": 0.1}})
+    batches = school.make_batches(asked, pool)
+    (report,) = school.run(Trainer(school.spec(asked)), batches, [0])
+    (batch,) = batches(0)
+    entropy_N = torch.distributions.Categorical(logits=predictions(parent, batch)).entropy()
+    picked_N = entropy_N[torch.linspace(0, len(entropy_N) - 1, min(64, len(entropy_N))).long()]
+    assert report.entropy == pytest.approx(picked_N.mean().item(), rel=1e-5)
+    unasked = school.make_manifest(SFT)
+    (silent,) = school.run(Trainer(school.spec(unasked, "unasked")), batches, [0])
+    assert silent.entropy is None and silent == replace(report, entropy=None)
+
+
+@pytest.mark.parametrize("changes", [{}, {"student": LORA}], ids=["full", "lora"])
+def test_samples_are_the_candidates_words_and_leave_the_training_alone(
+    school: Any, tmp_path: Path, changes: dict
+) -> None:
+    manifest = school.make_manifest(**changes, lr=3e-2)
+    batches, sampling = school.make_batches(manifest), Sampling(4, 12, 0)
+    straight, asked = (Trainer(school.spec(manifest, name)) for name in ("straight", "asked"))
+    openings = [[1], [1], [1, 70], [1, 71, 72]]
+    for step in range(12):
+        school.run(straight, batches, [step])
+        school.run(asked, batches, [step])
+        said = asked.sample(openings, sampling)
+    assert torch.equal(weights(straight), weights(asked)) and asked.model.training
+    assert tensors_digest(straight.ema.shadow) == tensors_digest(asked.ema.shadow)
+    asked.finish(tmp_path / "candidate")
+    shipped = load_model(tmp_path / "candidate")
+    assert said == sample_texts(shipped, asked.tokenizer, openings, sampling)
+    assert said != sample_texts(load_model(straight.spec.start), asked.tokenizer, openings, sampling)
 
 
 def test_repeating_the_last_step_changes_nothing(school: Any) -> None:
