@@ -23,6 +23,7 @@ from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
 from ladder.run import Run, Workshop
+from ladder.suites import check_suites
 from ladder.training import train
 
 EXIT_CODES = {"PROMOTED": 0, "FAILED": 1, "BLOCKED": 1, "REJECTED": 3, "PASSED": 4}
@@ -91,6 +92,7 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
     check_laws(run.request, lesson)
+    check_suites(run.request)
     try:
         if not run.candidate.is_dir():
             train(run, lesson, work)

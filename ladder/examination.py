@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from ladder.report import page
 from ladder.report.card import model_card
 from ladder.run import REPORT, Run, Workshop
 from ladder.sitting import build_exam, exam_size, sit_exam
+from ladder.suites import Suites, measure_suites
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -46,7 +47,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     exam = build_exam(run)
     work.console.say(f"exam: {exam_size(exam)}")
     child, parent = sit_exam(run, exam, work)
-    report = _judge(run, exam, child, parent)
+    report = _judge(run, exam, child, parent, measure_suites(run, work))
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
     encoder = run.request.manifest.gates.tone.encoder
@@ -68,12 +69,15 @@ def read_report(run: Run) -> GateReport:
     return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
 
 
-def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> GateReport:
+def _judge(run: Run, exam: Exam, child: Answers, parent: Answers | None, suites: Suites) -> GateReport:
     gates = run.request.manifest.gates
     voice, distance = _voice(run, parent), _drift(run.request)
-    measured = measure(exam, child, voice, distance)
-    # A parent that is itself the reference has no drift.
-    of_parent = measure(exam, parent, None if gates.tone.reference == "parent" else voice, distance) if parent else None
+    measured = replace(measure(exam, child, voice, distance), suites=suites.child)
+    of_parent = None
+    if parent is not None:
+        # A parent that is itself the reference has no drift.
+        theirs = None if gates.tone.reference == "parent" else voice
+        of_parent = replace(measure(exam, parent, theirs, distance), suites=suites.parent)
     laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
     return decide(gates, measured, of_parent, laws, _origins(run))
 

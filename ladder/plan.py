@@ -25,6 +25,7 @@ from ladder.probe import probe
 from ladder.process import resident_bytes
 from ladder.registry import Registry, open_registry
 from ladder.sharing import sharing_of
+from ladder.suites import check_suites
 from ladder.train.ema import start_weight
 
 UNLEARNED_WARNING = 0.2
@@ -91,6 +92,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     lesson = read_lesson(request, [])
     if decided is None:
         check_held_out(request, lesson, ancestor_folders(request, registry))
+        check_suites(request)
     price = _price(request, registry, home, base, slots, machine, measure)
     return Plan(
         child=str(request.child),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,11 @@ from ladder import examination
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import embedding_drift
+from ladder.gates.suite_results import Figure
 from ladder.manifest.request import Request, read_request
+from ladder.manifest.schema import LmEval, MetricGate
 from ladder.models.encoder import SentenceEncoder
+from ladder.suites import Suites
 
 COUNT = 60
 EXAM = Exam(tone_prompts=tuple(Prompt(f"What of it, the {number}th?") for number in range(COUNT)))
@@ -36,11 +40,15 @@ def request(folder: Path, tone: str) -> Request:
     return read_request(path)
 
 
-def judged(folder: Path, monkeypatch: pytest.MonkeyPatch, tone: str, child: Answers, parent: Answers) -> GateResult:
+def without_laws(monkeypatch: pytest.MonkeyPatch) -> None:
     for part, nothing in {"case_of": None, "judge_laws": [], "_origins": {}}.items():
         monkeypatch.setattr(examination, part, lambda *_, nothing=nothing: nothing)
+
+
+def judged(folder: Path, monkeypatch: pytest.MonkeyPatch, tone: str, child: Answers, parent: Answers) -> GateResult:
+    without_laws(monkeypatch)
     run: Any = SimpleNamespace(request=request(folder, tone))
-    report = examination._judge(run, EXAM, child, parent)
+    report = examination._judge(run, EXAM, child, parent, Suites())
     return next(result for result in report.results if result.name == "tone")
 
 
@@ -81,3 +89,16 @@ def test_an_encoder_reads_what_was_said(tmp_path: Path, monkeypatch: pytest.Monk
     said = answers("sailor", 1).tone, answers("clerk").tone
     assert other.value == embedding_drift(SentenceEncoder(encoder).embed, *said, paired=True)
     assert "(embedding)" in same.detail
+
+
+def test_what_suites_measured_of_both_is_decided_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_laws(monkeypatch)
+    source = LmEval(task="tides", metric="acc")
+    gate = MetricGate(name="tides", source=source, greater_is_better=True, min_absolute_change=0.1)
+    asked = request(tmp_path, "{reference: none}")
+    gates = asked.manifest.gates.model_copy(update={"metrics": [gate]})
+    manifest = asked.manifest.model_copy(update={"gates": gates})
+    run: Any = SimpleNamespace(request=replace(asked, manifest=manifest))
+    suites = Suites({"tides": Figure(0.6)}, {"tides": Figure(0.5)})
+    *_, tides = examination._judge(run, Exam(), *[replace(answers("clerk"), tone=())] * 2, suites).results
+    assert (tides.name, tides.passed, tides.value, tides.parent_value) == ("tides", True, 0.6, 0.5)
