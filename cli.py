@@ -277,6 +277,28 @@ def sample(
     _answer(pairs, "\n".join(answers), as_json)
 
 
+@app.command("eval", rich_help_panel=LOOK)
+def eval_(
+    ref: Ref,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Results of lm-evaluation-harness, to attach to the generation.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Ask a generation its own and its ancestors' probes again, or attach what another suite found of it."""
+    from ladder.evaluation import ask_again, asked_text, attach, attached_text
+
+    registry = _registry(home)
+    generation = registry.find(ref)
+    if results is None:
+        asked = ask_again(registry, generation)
+        _answer([one.to_dict() for one in asked], asked_text(asked), as_json)
+        return
+    attached = attach(registry, generation, results)
+    _answer(attached.to_dict(), attached_text(attached), as_json)
+
+
 @app.command(rich_help_panel=STORE)
 def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to create.")], home: Home = HOME) -> None:
     """Write a plain ``from_pretrained`` folder with its model card."""

@@ -13,7 +13,12 @@ from pathlib import Path
 from ladder.errors import LadderError, NotFound
 
 REQUIRED = ("ray", "torch", "transformers", "peft", "mlflow", "pydantic", "typer", "safetensors", "tokenizers")
-OPTIONAL = {"gguf": "import GGUF files", "bitsandbytes": "quantised bases on a GPU", "trl": "benchmarks"}
+OPTIONAL = {
+    "gguf": "import GGUF files",
+    "bitsandbytes": "quantised bases on a GPU",
+    "lm_eval": "gates on the tasks of lm-evaluation-harness",
+    "trl": "benchmarks",
+}
 LITTLE_DISK = 2 * 2**30
 LITTLE_SHARED_MEMORY = 75 * 2**20
 

@@ -26,6 +26,7 @@ from ladder.plan import bare_bytes, price_request
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
 from ladder.run import Run, Workshop
+from ladder.suites import check_suites
 from ladder.training import train
 from ladder.vigil import check_not_halted
 
@@ -98,6 +99,7 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
     check_laws(run.request, lesson)
+    check_suites(run.request)
     try:
         if not run.candidate.is_dir():
             _check_permitted(run, work)

@@ -30,6 +30,7 @@ from ladder.report.card import model_card
 from ladder.run import Run, Workshop
 from ladder.sidecars import PAGE, keep
 from ladder.sitting import Desk, answer_cache, build_exam, desks, exam_size, sit_exam
+from ladder.suites import measure_suites
 
 
 def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -44,7 +45,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
     work.console.say(f"exam: {exam_size(exam)}")
     child, parent = _sit(run, exam, work)
     laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
-    report = judge(run.request, exam, child, parent, laws, run.ancestors)
+    report = judge(run.request, exam, child, parent, laws, run.ancestors, measure_suites(run, work))
     work.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
     pulse = take_pulse(exam, child, parent, _parents_report(run).get("pulse", {}))

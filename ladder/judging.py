@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from ladder.gates import Answers, Exam, GateReport, LawResult, decide, drift, measure, read_utterances
 from ladder.gates.embedding import embedding_drift
 from ladder.gates.measure import Drift
+from ladder.gates.suite_results import Figure
 from ladder.manifest import Request
 from ladder.models.encoder import SentenceEncoder
 from ladder.sidecars import REPORT
+
+Figures = Mapping[str, Figure]
 
 
 def judge(
@@ -23,20 +27,25 @@ def judge(
     parent: Answers | None,
     laws: Sequence[LawResult],
     ancestors: Mapping[str, Path],
+    suites: tuple[Figures, Figures] = ({}, {}),
 ) -> GateReport:
     """Measure both and decide by the manifest's gates.
 
     Args:
         ancestors: the folder of each, by its reference.
+        suites: what other people's suites found of child and parent, by gate.
 
     Raises:
         GateError: answers do not belong to the exam.
     """
     gates = request.manifest.gates
     voice, distance = _voice(request, parent), _drift(request)
-    measured = measure(exam, child, voice, distance)
-    # A parent that is itself the reference has no drift.
-    of_parent = measure(exam, parent, None if gates.tone.reference == "parent" else voice, distance) if parent else None
+    measured = replace(measure(exam, child, voice, distance), suites=suites[0])
+    of_parent = None
+    if parent is not None:
+        # A parent that is itself the reference has no drift.
+        theirs = None if gates.tone.reference == "parent" else voice
+        of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1])
     return decide(gates, measured, of_parent, laws, origins(ancestors))
 
 

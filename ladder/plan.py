@@ -26,6 +26,7 @@ from ladder.probe import probe
 from ladder.process import resident_bytes
 from ladder.registry import Registry, open_registry
 from ladder.sharing import sharing_of
+from ladder.suites import check_suites
 from ladder.train.ema import start_weight
 
 UNLEARNED_WARNING = 0.2
@@ -98,6 +99,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     lesson = read_lesson(request, [])
     if decided is None:
         check_held_out(request, lesson, ancestor_folders(request, registry))
+        check_suites(request)
     price = price_request(request, registry, home, base, machine, measure=measure)
     if price and decided is None:
         check_price(request, price)

@@ -55,7 +55,8 @@ def keep(request: Request, sidecars: Path) -> None:
 
 
 def kept_request(sidecars: Path, child: Name) -> Request:
-    """The request that a generation was made from, without canaries; one with all defaults for an imported one."""
+    """The request that a generation was made from, or one with all defaults for an imported generation; without canaries
+    and other people's suites, whose files are not kept."""
     path = sidecars / MANIFEST
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -63,5 +64,7 @@ def kept_request(sidecars: Path, child: Name) -> Request:
         imported = {"child_gen": str(child), "training_method": "pretraining"}
         stored = {"manifest": {"evolution_request": imported}, "files": {}, "digest": ""}
     manifest = Manifest.model_validate(stored["manifest"])
-    manifest = manifest.model_copy(update={"laws": manifest.laws.model_copy(update={"canaries": None})})
+    laws = manifest.laws.model_copy(update={"canaries": None})
+    gates = manifest.gates.model_copy(update={"metrics": []})
+    manifest = manifest.model_copy(update={"laws": laws, "gates": gates})
     return KeptRequest(path, manifest, child, None, None, stored["files"], stored["digest"])

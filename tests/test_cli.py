@@ -11,7 +11,7 @@ import pytest
 
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
-    "look": ("lineage", "show", "sample", "schema", "ui", "doctor"),
+    "look": ("lineage", "show", "sample", "eval", "schema", "ui", "doctor"),
     "store": ("import", "rollback", "promote", "verify", "export"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,9 @@ from ladder import examination, judging
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import embedding_drift
+from ladder.gates.suite_results import Figure
 from ladder.manifest.request import Request, read_request
+from ladder.manifest.schema import LmEval, MetricGate
 from ladder.models.encoder import SentenceEncoder
 
 COUNT = 60
@@ -84,3 +87,15 @@ def test_an_encoder_reads_what_was_said(tmp_path: Path, encoder: Path) -> None:
     said = answers("sailor", 1).tone, answers("clerk").tone
     assert other.value == embedding_drift(SentenceEncoder(encoder).embed, *said, paired=True)
     assert "(embedding)" in same.detail
+
+
+def test_what_suites_measured_of_both_is_decided_on(tmp_path: Path) -> None:
+    source = LmEval(task="tides", metric="acc")
+    gate = MetricGate(name="tides", source=source, greater_is_better=True, min_absolute_change=0.1)
+    asked = request(tmp_path, "{reference: none}")
+    gates = asked.manifest.gates.model_copy(update={"metrics": [gate]})
+    manifest = asked.manifest.model_copy(update={"gates": gates})
+    suites = {"tides": Figure(0.6)}, {"tides": Figure(0.5)}
+    silent = replace(answers("clerk"), tone=())
+    *_, tides = judging.judge(replace(asked, manifest=manifest), Exam(), silent, silent, [], {}, suites).results
+    assert (tides.name, tides.passed, tides.value, tides.parent_value) == ("tides", True, 0.6, 0.5)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ladder.gates.examine import sit
+from ladder.gates.harness import Suite, evaluate
 from ladder.gates.paper import Paper, Reply
 
 
@@ -17,3 +19,8 @@ class EvaluatorActor:
         """What the model in ``folder`` makes of a paper, asked in the words of the tokenizer in ``asker``."""
         torch.set_num_threads(threads)
         return sit(folder, paper, tokenizer_folder=asker, device=device, dtype=dtype)
+
+    def sit_suite(self, folder: Path, suite: Suite, dtype: str, device: str, threads: int) -> dict[str, Any]:
+        """What a task of lm-evaluation-harness finds of the model in ``folder``."""
+        torch.set_num_threads(threads)
+        return evaluate(folder, suite, device, dtype)

@@ -69,8 +69,13 @@ class AnswerCache:
         return Reply(digest, texts, certainty, read)
 
     def _path(self, digest: str) -> Path:
-        conditions = json.dumps(self.conditions, sort_keys=True).encode()
-        return self.folder / f"{digest[:32]}-{hashlib.sha256(conditions).hexdigest()[:16]}.json"
+        return file_of(self.folder, digest, self.conditions)
+
+
+def file_of(folder: Path, digest: str, conditions: Mapping[str, Any]) -> Path:
+    """The file for what one model said under some conditions."""
+    written = json.dumps(conditions, sort_keys=True).encode()
+    return folder / f"{digest[:32]}-{hashlib.sha256(written).hexdigest()[:16]}.json"
 
 
 def _probe(fields: Mapping[str, Any]) -> Probe:

@@ -1,4 +1,4 @@
-"""The decision: four gates, each a figure held against a threshold. All four must pass.
+"""The decision: four gates and those of ``gates.metrics``, each a figure held against a threshold. All must pass.
 
 Recall asks whether anything was forgotten, generalize whether the child is really better. With ``evidence: point`` of a
 gate the figures themselves are compared; with ``interval`` the comparison must also hold at the lower bound of the
@@ -24,6 +24,8 @@ from ladder.gates.law import LawResult, sampled_sentence
 from ladder.gates.measure import Measurements, mean
 from ladder.gates.paired import Interval
 from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand, why_not
+from ladder.gates.suite_results import Figure
+from ladder.gates.thresholds import hold
 from ladder.gates.verdict import GateReport, GateResult
 from ladder.manifest.schema import Gates, ToneGate
 
@@ -50,9 +52,14 @@ def decide(
         _generalize(gates, child, parent),
         _tone(gates.tone, child, parent),
         _laws(laws),
+        *(hold(gate, child.suites.get(gate.name), _of(parent, gate.name)) for gate in gates.metrics),
     )
     broken = tuple(violation for law in laws or () for violation in law.found.violations)
     return GateReport(results, broken, gates.model_dump(mode="json"), standings, tuple(laws or ()))
+
+
+def _of(parent: Measurements | None, gate: str) -> Figure | None:
+    return parent.suites.get(gate) if parent else None
 
 
 def _recall(

@@ -9,6 +9,7 @@ from math import fsum
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam
 from ladder.gates.probes import Probe, score
+from ladder.gates.suite_results import Figure
 from ladder.gates.tone import drift
 
 Scores = tuple[float, ...]
@@ -28,6 +29,7 @@ class Measurements:
         tone_drift: drift (0 to 1) from the reference; None without a reference, NaN where it could not be measured.
         tone_n: answers that drift was measured on.
         remarks: why a figure is NaN.
+        suites: what other people's suites measured, by the gate that reads it.
     """
 
     recall: Mapping[str, Scores] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Measurements:
     tone_drift: float | None = None
     tone_n: int = 0
     remarks: tuple[str, ...] = ()
+    suites: Mapping[str, Figure] = field(default_factory=dict)
 
     @property
     def recall_by(self) -> dict[str, float]:

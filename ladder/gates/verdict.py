@@ -9,8 +9,7 @@ from typing import Any
 from ladder.errors import GateError
 from ladder.gates.law import LawResult, Violation
 from ladder.gates.standing import Standing
-
-GATES = ("recall", "generalize", "tone", "laws")
+from ladder.manifest.schema import GATES
 
 _METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
 
@@ -20,7 +19,7 @@ class GateResult:
     """One gate.
 
     Args:
-        name: one of ``GATES``.
+        name: one of ``GATES``, or that of a gate of ``gates.metrics``.
         passed: whether the child may be promoted as far as this gate goes.
         applicable: False where there was nothing to examine; ``detail`` says why.
         value: the child's figure; None where there is none.
@@ -49,7 +48,7 @@ class GateReport:
     """The verdict of the gates.
 
     Args:
-        results: one for each of ``GATES``, in that order.
+        results: one for each of ``GATES``, in that order, and one for each gate of ``gates.metrics``.
         violations: every broken law.
         settings: the thresholds that were used.
         per_ancestor: how the child stands on each ancestor's probes.
@@ -64,8 +63,11 @@ class GateReport:
 
     @property
     def passed(self) -> bool:
-        """All four gates were held and passed; a report without one of them has not passed."""
-        return tuple(result.name for result in self.results) == GATES and not self.failed
+        """Every gate was held and passed: the four first, and those that the settings ask for besides. A report
+        without one of them has not passed."""
+        names = tuple(result.name for result in self.results)
+        asked = {gate["name"] for gate in self.settings.get("metrics", ())}
+        return names[: len(GATES)] == GATES and asked <= set(names) and not self.failed
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class GateReport:
         """Figures by metric name, such as ``gate.recall`` and ``gate.recall.parent``; a missing one is left out."""
         found = {f"gate.recall.{name}": one.child for name, one in self.per_ancestor.items()}
         for result in self.results:
-            metric = f"gate.{_METRICS[result.name]}"
+            metric = f"gate.{_METRICS.get(result.name, f'metrics.{result.name}')}"
             figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
             figures |= {".low": result.low, ".high": result.high}
             found |= {metric + suffix: value for suffix, value in figures.items() if value is not None}
@@ -110,12 +112,12 @@ class GateReport:
                 {name: Standing(**one) for name, one in stored["per_ancestor"].items()},
                 tuple(LawResult.from_dict(law, violations) for law in stored.get("laws", ())),
             )
-            said = stored["passed"]
+            said, found = stored["passed"], report.passed
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise GateError(f"no gate report: {error!r}", where="gate report") from error
-        if said is not report.passed:
+        if said is not found:
             raise GateError(
-                f"the report says passed={said}, its results give {report.passed}",
+                f"the report says passed={said}, its results give {found}",
                 where="gate report",
                 remedy="run the gates again",
             )

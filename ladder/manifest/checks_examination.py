@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ladder.manifest.paths import named_files, named_folders
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import Laws, Manifest
+from ladder.manifest.schema import GATES, Laws, Manifest, MetricGate
 
 
 def paths_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
@@ -67,6 +67,29 @@ def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
             f"found an encoder, but measure {tone.measure} asks none",
             "leave it out, or write measure: embedding",
         )
+
+
+def metric_gates_have_names_of_their_own(manifest: Manifest) -> Iterator[Problem]:
+    taken = set(GATES)
+    for index, gate in enumerate(manifest.gates.metrics):
+        if gate.name in taken:
+            yield Problem(f"gates.metrics.{index}.name", f"found {gate.name!r}, which another gate has", "rename it")
+        taken.add(gate.name)
+
+
+def metric_gates_can_fail(manifest: Manifest) -> Iterator[Problem]:
+    genesis = manifest.evolution_request.parent_gen is None
+    for index, gate in enumerate(manifest.gates.metrics):
+        field, changes = f"gates.metrics.{index}", _changes(gate)
+        if gate.threshold is None and not changes:
+            yield Problem(field, "holds the metric against nothing", "write threshold, or a change against the parent")
+        if genesis and changes:
+            message = "found a change against the parent, but evolution_request.parent_gen is missing"
+            yield Problem(f"{field}.{changes[0]}", message, "write a threshold instead")
+
+
+def _changes(gate: MetricGate) -> list[str]:
+    return [field for field in ("min_absolute_change", "min_relative_change") if getattr(gate, field) is not None]
 
 
 def stops_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
@@ -175,6 +198,8 @@ CHECKS = (
     train_files_are_named_once,
     tone_has_a_reference,
     tone_measure_is_complete,
+    metric_gates_have_names_of_their_own,
+    metric_gates_can_fail,
     stops_are_not_empty,
     patterns_can_tell_texts_apart,
     only_prompts_are_chat,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ladder.manifest.paths import named_files, named_folders
+from ladder.manifest.paths import named_files, named_folders, suite_folders
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Manifest
 
@@ -14,15 +14,31 @@ class _Unusable(Exception):
     """Why a path cannot be used, and what to do about it."""
 
 
+def all_files(manifest: Manifest, folder: Path) -> list[tuple[str, str]]:
+    """``(field, path)`` of every named file, and of every file in the folders of local tasks."""
+    return [*named_files(manifest), *_suite_files(manifest, folder)]
+
+
+def _suite_files(manifest: Manifest, folder: Path) -> list[tuple[str, str]]:
+    """Sorted by path. Python leaves compiled copies of a task's code behind when the task is run."""
+    found = [
+        (field, path, file.relative_to(folder / path))
+        for field, path in suite_folders(manifest)
+        for file in sorted((folder / path).rglob("*"))
+        if file.is_file()
+    ]
+    return [(field, f"{path}/{file.as_posix()}") for field, path, file in found if "__pycache__" not in file.parts]
+
+
 def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list[Problem]]:
-    """SHA-256 of every named file by its path as written, and what is wrong with the others.
+    """SHA-256 of every file by its path as written, and what is wrong with the others.
 
     Args:
         folder: the manifest's folder; relative paths start there.
     """
     allowed, problems = _allowed_folders(manifest, folder)
     digests: dict[str, str] = {}
-    for field, path in named_files(manifest):
+    for field, path in all_files(manifest, folder):
         try:
             digests[path] = _sha256(_confined(folder, path, allowed))
         except _Unusable as error:
@@ -31,15 +47,25 @@ def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list
 
 
 def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
-    """Model folders that are named but do not exist."""
+    """Folders that are named but do not exist."""
     problems = []
     for field, path in named_folders(manifest):
         if not _resolved(folder, path).is_dir():
-            remedy = "write the folder of an existing model"
+            remedy = f"write the folder of {'task files' if field.startswith('gates.metrics') else 'an existing model'}"
             if field.startswith("teachers"):
                 remedy += ", or leave path out when the generation is already registered"
             problems.append(Problem(field, f"{path!r} is no existing folder", remedy))
-    return problems
+    return [*problems, *_too_wide(manifest, folder)]
+
+
+def _too_wide(manifest: Manifest, folder: Path) -> list[Problem]:
+    """Everything in a folder of tasks is part of the manifest, which must not change by being carried out."""
+    remedy = "give the task files a folder of their own"
+    return [
+        Problem(field, f"{path!r} holds the manifest itself", remedy)
+        for field, path in suite_folders(manifest)
+        if folder.resolve().is_relative_to(_resolved(folder, path))
+    ]
 
 
 def leaked_probes(manifest: Manifest, digests: dict[str, str]) -> list[Problem]:

@@ -1,9 +1,10 @@
-"""Laws that other distributions bring, by the entry points they declare in the group ``ladder.laws``."""
+"""What other distributions bring: laws, by the entry points of the group ``ladder.laws``, and suites for gates."""
 
 from __future__ import annotations
 
 from collections import Counter
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Laws, Manifest
@@ -16,6 +17,14 @@ OWN_LAWS = frozenset(Laws.model_fields) | {"sources", "budget", "parent_unchange
 def installed_laws(name: str) -> list[EntryPoint]:
     """Every installed law of this name: one where all is well."""
     return list(entry_points(group=GROUP, name=name))
+
+
+def suite_problems(manifest: Manifest) -> list[Problem]:
+    """The harness where a gate needs it and it is not there."""
+    if not manifest.gates.metrics or find_spec("lm_eval") is not None:
+        return []
+    message = "needs lm-evaluation-harness, which is not installed"
+    return [Problem("gates.metrics.0.source", message, "pip install 'generation-ladder[suites]'")]
 
 
 def custom_law_problems(manifest: Manifest) -> list[Problem]:

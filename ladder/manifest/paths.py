@@ -29,7 +29,19 @@ def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
-    """``(field, path)`` of every model folder: the student's start, the teachers' and the tone gate's encoder."""
+    """``(field, path)`` of every folder: the models' and those of local tasks."""
+    return [*_model_folders(manifest), *suite_folders(manifest)]
+
+
+def suite_folders(manifest: Manifest) -> list[tuple[str, str]]:
+    """``(field, path)`` of the folders that gates take their tasks from."""
+    sources = {f"gates.metrics.{index}.source": gate.source for index, gate in enumerate(manifest.gates.metrics)}
+    paths = ((f"{field}.include_path", source.include_path) for field, source in sources.items())
+    return [(field, path) for field, path in paths if path is not None]
+
+
+def _model_folders(manifest: Manifest) -> list[tuple[str, str]]:
+    """The student's start, the teachers and the tone gate's encoder."""
     teachers = manifest.teachers
     folders = [("student.model", manifest.student.model), ("teachers.teacher1.path", teachers.teacher1.path)]
     if teachers.teacher2 is not None:

@@ -10,11 +10,10 @@ from typing import Any
 
 from ladder.errors import ManifestError
 from ladder.manifest.effective import effective
-from ladder.manifest.files import file_digests, folder_problems, leaked_probes
-from ladder.manifest.installed import custom_law_problems
+from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes
+from ladder.manifest.installed import custom_law_problems, suite_problems
 from ladder.manifest.load import load_manifest
 from ladder.manifest.names import Name
-from ladder.manifest.paths import named_files
 from ladder.manifest.problems import Problem, refuse
 from ladder.manifest.schema import Manifest
 
@@ -35,7 +34,7 @@ class Request:
     parent: Name | None
     grandparent: Name | None
     files: dict[str, str]
-    """Every named file: its path as written, and the SHA-256 of its content in hexadecimal."""
+    """Every file: its path as written, and the SHA-256 of its content in hexadecimal."""
     digest: str
     """SHA-256 in hexadecimal of what the effective manifest says beyond the defaults (without note, budget and runtime)
     and of the files' contents.
@@ -69,14 +68,14 @@ def read_request(path: str | Path) -> Request:
 
     Raises:
         ManifestError: as `load_manifest`; or ``data`` is missing, a file or model folder does not exist, a file lies
-            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom`` is not
-            installed.
+            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom`` or the
+            harness of a gate of ``gates.metrics`` is not installed.
     """
     file = Path(path).absolute()
     manifest = effective(load_manifest(path))
     digests, problems = file_digests(manifest, file.parent)
     problems = [*_missing_data(manifest), *problems, *folder_problems(manifest, file.parent)]
-    problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest)]
+    problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest), *suite_problems(manifest)]
     if problems:
         raise refuse(path, problems)
     request = manifest.evolution_request
@@ -87,7 +86,7 @@ def read_request(path: str | Path) -> Request:
         parent=Name.parse(request.parent_gen) if request.parent_gen else None,
         grandparent=Name.parse(request.grandparent_gen) if request.grandparent_gen else None,
         files=digests,
-        digest=_digest(manifest, [digests[named] for _, named in named_files(manifest)]),
+        digest=_digest(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
     )
 
 

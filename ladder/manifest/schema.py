@@ -286,8 +286,46 @@ class Decoding(Section):
     """An answer ends before the first of these strings, or at the end-of-text token."""
 
 
+class LmEval(Section):
+    """A task of lm-evaluation-harness, which must be installed (``pip install 'generation-ladder[suites]'``)."""
+
+    task: Annotated[str, Field(min_length=1)]
+    """Name of a task or group."""
+    metric: Annotated[str, Field(min_length=1)]
+    """Name of a metric such as ``acc``; with its filter (``exact_match,strict-match``) where there are several."""
+    include_path: str | None = None
+    """Folder of the task's YAML files and their data; the task is looked for there alone. Relative ``data_files`` start
+    there. When left out, the tasks that the harness brings are meant."""
+    limit: Count | None = None
+    """Documents that are asked; all of them when left out."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Examples before each document; the task's own number when left out."""
+    batch_size: Count = 8
+
+
+class MetricGate(Section):
+    """A gate of its own, in the words of ``mlflow.models.MetricThreshold``. Every threshold written must hold."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    """What the gate is called in reports."""
+    source: LmEval
+    """What measures it, of the child and of its parent."""
+    greater_is_better: bool
+    """Which way the metric is better."""
+    threshold: float | None = None
+    """The child's figure must be at least this, or at most where less is better."""
+    min_absolute_change: float | None = None
+    """By how much it must be better than the parent's, in the metric's unit; below 0 it may be worse by that much."""
+    min_relative_change: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    """The same as a share of the parent's figure. Above 0 and beside a parent's 0, any gain is enough."""
+
+
+GATES = ("recall", "generalize", "tone", "laws")
+"""The four gates that every child is held to, in their order."""
+
+
 class Gates(Section):
-    """Thresholds of the four gates. All four must pass; a gate that cannot be examined fails."""
+    """Thresholds of the four gates, and further ones. All must pass; a gate that cannot be examined fails."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     """Of each bound of a difference between child and parent."""
@@ -295,6 +333,8 @@ class Gates(Section):
     generalize: GeneralizeGate = GeneralizeGate()
     tone: ToneGate = ToneGate()
     decoding: Decoding = Decoding()
+    metrics: list[MetricGate] = []
+    """Gates on what other people's suites measure, after the four."""
 
 
 class RequiredText(Section):

@@ -99,6 +99,11 @@ class Registry:
         return runs.step_metrics(self.store, run_id, prefix)
 
     @translated
+    def attach(self, generation: Generation, metrics: Mapping[str, float]) -> None:
+        """Add metrics to a recorded generation's run; see ``runs.attach``."""
+        runs.attach(self.store, generation.run_id, metrics)
+
+    @translated
     def fail_run(self, run_id: str, reason: str) -> None:
         """Mark a run as failed, with the reason."""
         runs.fail_run(self.store, run_id, reason)

@@ -93,6 +93,21 @@ def step_metrics(store: Store, run_id: str, prefix: str) -> dict[str, list[tuple
     }
 
 
+def attach(store: Store, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Append figures that came later. What a metric had stays in its history, and a value that it has is not added."""
+    from mlflow.entities import Metric
+
+    histories = {name: store.client.get_metric_history(run_id, name) for name in metrics}
+    latest = {name: max(history, key=lambda metric: metric.step) for name, history in histories.items() if history}
+    now = int(time.time() * 1000)
+    fresh = [
+        Metric(name, float(value), now, len(histories[name]))
+        for name, value in metrics.items()
+        if name not in latest or latest[name].value != value
+    ]
+    _log_metrics(store, run_id, fresh)
+
+
 class StepLog:
     """Writes metrics of training steps once each, also when a resumed run hands them in again."""
 
@@ -111,7 +126,7 @@ class StepLog:
             for key, value in row.items()
             if step not in self._steps(run_id, key)
         }
-        self._log(run_id, list(fresh.values()))
+        _log_metrics(self._store, run_id, list(fresh.values()))
         for step, key in fresh:
             self._written[run_id, key].add(step)
 
@@ -121,9 +136,10 @@ class StepLog:
             self._written[run_id, key] = {metric.step for metric in history}
         return self._written[run_id, key]
 
-    def _log(self, run_id: str, metrics: list[Metric]) -> None:
-        for start in range(0, len(metrics), _METRICS_PER_BATCH):
-            self._store.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+
+def _log_metrics(store: Store, run_id: str, metrics: list[Metric]) -> None:
+    for start in range(0, len(metrics), _METRICS_PER_BATCH):
+        store.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
 
 def _unfinished(store: Store, experiment: str, child: Name, identity: Mapping[str, str]) -> Run | None:

@@ -43,7 +43,7 @@ def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
 
 
 def gate_table(report: GateReport) -> list[str]:
-    """The four gates as a Markdown table."""
+    """The gates as a Markdown table."""
     rows = [
         f"| {result.name} | {_verdict(result.passed, result.applicable)} | {_figure(result.value)} "
         f"| {_figure(result.threshold)} | {_figure(result.parent_value)} | {result.n} |"

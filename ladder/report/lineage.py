@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ladder.registry import Event, Generation
 
-COLUMNS = {
+_COLUMNS = {
     "recall": "gate.recall",
     "generalize": "gate.generalize",
     "tone drift": "gate.tone_drift",
@@ -17,7 +17,9 @@ COLUMNS = {
     "ece": "pulse.ece",
     "distinct": "pulse.distinct_2",
 }
-"""Figures of the tree, and the metrics they come from."""
+"""Figures of every tree, and the metrics they come from."""
+_FURTHER = "gate.metrics."
+"""What the metrics of further gates begin with."""
 
 
 def lineage_text(generations: Sequence[Generation]) -> str:
@@ -25,11 +27,11 @@ def lineage_text(generations: Sequence[Generation]) -> str:
     if not generations:
         return "no generations"
     rows = [(prefix + generation.ref, generation) for prefix, generation in _tree(generations)]
-    width = max(len(label) for label, _ in rows)
-    header = f"{'generation':<{width}}  {'verdict':<8}" + "".join(f"  {name:>10}" for name in COLUMNS) + "  method"
+    width, columns = max(len("generation"), *(len(label) for label, _ in rows)), _columns(generations)
+    header = f"{'generation':<{width}}  {'verdict':<8}" + "".join(f"  {name:>10}" for name in columns) + "  method"
     lines = [
         f"{label:<{width}}  {generation.verdict!s:<8}"
-        + "".join(f"  {_figure(generation.metrics, metric):>10}" for metric in COLUMNS.values())
+        + "".join(f"  {_figure(generation.metrics, metric):>{max(10, len(name))}}" for name, metric in columns.items())
         + f"  {generation.method}"
         + _remark(generation)
         for label, generation in rows
@@ -60,6 +62,13 @@ def card_text(generation: Generation, sidecars: Path) -> str:
     card = sidecars / "README.md"
     body = card.read_text(encoding="utf-8").split("---\n", 2)[-1].strip() if card.is_file() else ""
     return "\n\n".join(part for part in ("\n".join(lines), body, "\n".join(metrics)) if part)
+
+
+def _columns(generations: Sequence[Generation]) -> dict[str, str]:
+    """The four gates, and every further one that one of the generations was held to."""
+    metrics = dict.fromkeys(metric for generation in generations for metric in generation.metrics)
+    names = {metric.removeprefix(_FURTHER): metric for metric in metrics if metric.startswith(_FURTHER)}
+    return _COLUMNS | {name: metric for name, metric in names.items() if "." not in name}
 
 
 def _tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:

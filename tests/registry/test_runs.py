@@ -84,3 +84,15 @@ def test_a_model_of_somebody_else_is_left_alone(registry, make):
     registry.store.client.create_registered_model("Luna")
     with pytest.raises(RegistryError, match="did not create"):
         registry.record(make("Luna-G000"))
+
+
+def test_figures_that_come_later_are_appended_and_never_twice(registry, make):
+    generation = registry.record(make("Luna-G001"))
+    for figures in ({"suite.tides.acc": 0.5}, {"suite.tides.acc": 0.5}, {"suite.tides.acc": 0.75, "suite.sums.acc": 1}):
+        registry.attach(generation, figures)
+    assert registry.step_metrics(generation.run_id, "suite.") == {
+        "tides.acc": [(0, 0.5), (1, 0.75)],
+        "sums.acc": [(0, 1.0)],
+    }
+    run = registry.store.client.get_run(generation.run_id)
+    assert run.data.metrics["suite.tides.acc"] == 0.75 and run.info.status == "FINISHED"

@@ -12,6 +12,7 @@ from ladder.gates import GateReport, decide
 from ladder.gates.measure import Measurements
 from ladder.gates.pulse import Pulse
 from ladder.gates.regressions import Comparison, Regression
+from ladder.gates.suite_results import Figure
 from ladder.manifest.schema import Gates
 from ladder.report.page import Page, Scale, forests, html, layers
 
@@ -126,3 +127,11 @@ def test_a_long_run_is_averaged_and_a_short_one_is_not(steps: int) -> None:
     top = heights[: len(heights) // 2]
     assert len(top) == min(200, 2 * steps)
     assert sum(top) / len(top) == pytest.approx(50, abs=0.5)
+
+
+def test_a_further_gate_stands_beside_the_four() -> None:
+    asked = {"name": "tides", "source": {"task": "tides", "metric": "acc"}, "greater_is_better": True, "threshold": 0.5}
+    child = Measurements({}, RIGHT, suites={"tides": Figure(0.25, n=40)})
+    words = Read(html(page(gates=decide(Gates.model_validate({"metrics": [asked]}), child, None, [])))).words
+    assert "rejected by tides" in words
+    assert "acc of tides 0.2500 over 40 documents, at least 0.5000 needed" in words
