@@ -55,8 +55,8 @@ def keep(request: Request, sidecars: Path) -> None:
 
 
 def kept_request(sidecars: Path, child: Name) -> Request:
-    """The request that a generation was made from, or one with all defaults for an imported generation; without canaries
-    and other people's suites, whose files are not kept."""
+    """The request that a generation was made from, or one with all defaults for an imported one; without canaries and
+    other people's suites, whose files are not kept."""
     path = sidecars / MANIFEST
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))

@@ -138,7 +138,7 @@ def test_an_unknown_task_is_refused_before_training(read: Read, monkeypatch: pyt
         raise ManifestError(f"there is no task {suite.task!r}", where=where)
 
     monkeypatch.setattr(suites, "check_task", refuse)
-    for part in ("read_lesson", "check_held_out", "check_laws"):
+    for part in ("check_not_halted", "read_lesson", "check_held_out", "check_laws"):
         monkeypatch.setattr(evolve, part, lambda *_: None)
     run: Any = SimpleNamespace(request=read(), folders={}, ancestors={})
     nobody: Any = None
