@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 _DRAWS = 4000
+
+Counted = tuple[tuple[float, int], ...]
+"""Differences of one stratum, each with how often it occurs, in order."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,13 @@ def paired_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95,
         confidence: of each bound by itself.
         seed: of the draws.
     """
+    # Which probe of a stratum changed plays no part, nor which stratum comes first.
+    counted = sorted(tuple(sorted(Counter(differences).items())) for differences in strata)
+    return _bounds(tuple(counted), confidence, seed)
+
+
+@lru_cache(maxsize=4096)
+def _bounds(strata: tuple[Counted, ...], confidence: float, seed: int) -> Interval:
     lows, highs = _means(strata, -1.0, seed), _means(strata, 1.0, seed)
     # A bound is a mean that was drawn, never one between two.
     low = np.quantile(lows, 1 - confidence, method="lower")
@@ -46,22 +58,20 @@ def paired_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95,
     return Interval(float(low), float(high))
 
 
-def _means(strata: Sequence[Sequence[float]], added: float, seed: int) -> NDArray[np.float64]:
+def _means(strata: Sequence[Counted], added: float, seed: int) -> NDArray[np.float64]:
     """The statistic in each draw, from the differences and one more of the sign of ``added``."""
     draw, weight = np.random.default_rng(seed), 1 / len(strata)
-    drawn = [_stratum_means(draw, np.asarray(differences, float), added, weight) for differences in strata]
-    means: NDArray[np.float64] = np.mean(drawn, axis=0)
+    means: NDArray[np.float64] = np.mean([_stratum_means(draw, each, added, weight) for each in strata], axis=0)
     return means
 
 
-def _stratum_means(
-    draw: np.random.Generator, differences: NDArray[np.float64], added: float, weight: float
-) -> NDArray[np.float64]:
-    values, counts = np.unique(differences, return_counts=True)
-    weights = np.append(counts, weight) / (len(differences) + weight)
+def _stratum_means(draw: np.random.Generator, counted: Counted, added: float, weight: float) -> NDArray[np.float64]:
+    values, counts = (np.array(column, float) for column in zip(*counted, strict=True))
+    size = int(counts.sum())
+    weights = np.append(counts, weight) / (size + weight)
     values = np.append(values, added * _largest_change(values))
-    drawn: NDArray[np.float64] = draw.multinomial(len(differences), weights, size=_DRAWS) @ values
-    return drawn / len(differences)
+    drawn: NDArray[np.float64] = draw.multinomial(size, weights, size=_DRAWS) @ values
+    return drawn / size
 
 
 def _largest_change(values: NDArray[np.float64]) -> float:

@@ -62,8 +62,8 @@ MUTANTS = {
     ),
     "no pair is added": (
         "paired",
-        "weights = np.append(counts, weight) / (len(differences) + weight)",
-        "weights = np.append(counts, 0.0) / len(differences)",
+        "weights = np.append(counts, weight) / (size + weight)",
+        "weights = np.append(counts, 0.0) / size",
     ),
     "both bounds from one side": (
         "paired",
