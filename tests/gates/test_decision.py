@@ -246,6 +246,13 @@ def test_what_chance_takes_from_one_of_many_ancestors_is_not_called_forgotten():
     assert report.per_ancestor["a3"].high > 0 > report.per_ancestor["a3"].low
 
 
+@pytest.mark.parametrize(("ancestors", "forgotten"), [(1, True), (8, False)])
+def test_of_many_ancestors_one_loses_by_chance_what_a_single_one_does_not(ancestors, forgotten):
+    before = {f"a{n}": scores(1.0, 40) for n in range(ancestors)}
+    report = decide(Gates(), of(**before | {"a0": scores(0.85, 40)}), parent_of(**before), [])
+    assert bool(report.per_ancestor["a0"].fallen) is forgotten
+
+
 @pytest.mark.parametrize(("origin", "passed"), [(0.9, True), (0.85, True), (0.91, False), (1.0, False)])
 def test_small_drops_that_added_up(origin, passed):
     """A quarter below what the ancestor had itself is allowed, whatever the parent has."""
