@@ -18,6 +18,7 @@ from ladder.gates import (
     Reply,
     judge_laws,
 )
+from ladder.gates.exam import Noise
 from ladder.gates.pulse import Pulse, take_pulse
 from ladder.gates.regressions import Comparison, compare
 from ladder.judging import judge, stored_reports
@@ -60,7 +61,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
-    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, pulse, work)))
+    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, pulse, child.noise, work)))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -95,7 +96,9 @@ def _parents_report(run: Run) -> dict[str, Any]:
     return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
 
 
-def _page(run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, work: Workshop) -> page.Page:
+def _page(
+    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, noise: Noise, work: Workshop
+) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
     return page.Page(
         child=str(run.request.child),
@@ -108,6 +111,7 @@ def _page(run: Run, report: GateReport, comparison: Comparison | None, pulse: Pu
         line=[known.ref for known in ancestry.ancestors],
         gates=report,
         comparison=comparison,
+        noise=noise,
         pulse=pulse,
         routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
     )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ladder.gates import GateReport
+from ladder.gates.exam import Noise
 from ladder.gates.pulse import FIGURES, Pulse
 from ladder.gates.regressions import Comparison
 
@@ -40,6 +41,7 @@ class Page:
         digest: of the model; ``manifest_digest`` of its manifest.
         line: the references of all ancestors, oldest first.
         comparison: what was lost and gained against the parent.
+        noise: how far the child's answers depend on the batch.
         pulse: calibration and collapse.
         routes: share of the trained tokens (0 to 1) by route and step.
     """
@@ -54,6 +56,7 @@ class Page:
     line: Sequence[str]
     gates: GateReport
     comparison: Comparison | None = None
+    noise: Noise = field(default_factory=Noise)
     pulse: Pulse = field(default_factory=Pulse)
     routes: Series = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ladder.gates import GateReport, decide
+from ladder.gates.exam import Noise
 from ladder.gates.measure import Measurements
 from ladder.gates.pulse import Pulse
 from ladder.gates.regressions import Comparison, Regression
@@ -84,6 +85,11 @@ def test_a_page_asks_for_nothing_from_outside() -> None:
     source = html(page(routes={"gold": [(0, 1.0)]}))
     assert Read(source).addresses == []
     assert not re.search(r"@import|url\(|https?://", source)
+
+
+def test_the_noise_of_the_answers_is_said_where_it_was_measured() -> None:
+    assert "2 of 64 answers changed" in Read(html(page(noise=Noise(64, 2)))).words
+    assert "answers changed" not in Read(html(page())).words
 
 
 def test_a_genesis_has_no_difference_to_show() -> None:
