@@ -161,7 +161,9 @@ def show(
     registry = _registry(home)
     generation = registry.find(ref)
     if html:
-        _open_page(registry.materialize(generation) / "ladder" / "report.html", generation.ref)
+        from ladder.sidecars import PAGE
+
+        _open_page(registry.materialize(generation) / "ladder" / PAGE, generation.ref)
         return
     _answer(generation.to_dict(), card_text(generation, registry.materialize(generation) / "ladder"), as_json)
 

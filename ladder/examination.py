@@ -18,7 +18,6 @@ from ladder.gates import (
     Reply,
     judge_laws,
 )
-from ladder.gates.exam import Noise
 from ladder.gates.pulse import Pulse, take_pulse
 from ladder.gates.regressions import Comparison, compare
 from ladder.judging import judge, stored_reports
@@ -61,7 +60,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
-    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, pulse, child.noise, work)))
+    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, pulse, child, work)))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -97,21 +96,21 @@ def _parents_report(run: Run) -> dict[str, Any]:
 
 
 def _page(
-    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, noise: Noise, work: Workshop
+    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, child: Answers, work: Workshop
 ) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
     return page.Page(
         child=str(run.request.child),
         method=evolution.training_method,
         note=evolution.note or "",
-        digest=folder_digest(run.candidate),
+        digest=child.digest,
         manifest_digest=run.request.digest,
         parent=ancestry.parent.ref if ancestry.parent else None,
         grandparent=ancestry.grandparent.ref if ancestry.grandparent else None,
         line=[known.ref for known in ancestry.ancestors],
         gates=report,
         comparison=comparison,
-        noise=noise,
+        noise=child.noise,
         pulse=pulse,
         routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
     )

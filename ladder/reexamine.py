@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.ancestry import lineage_of
-from ladder.gates import LAWS, Exam, GateReport, Probe, Reply, judge_laws, read_probes
+from ladder.gates import LAWS, GateReport, Probe, Reply, judge_laws, read_probes
 from ladder.gates.examine import sit
 from ladder.gates.regressions import Comparison, compare
 from ladder.judging import judge
@@ -34,7 +34,6 @@ class Again:
 
     child: str
     against: str | None
-    exam: Exam
     report: GateReport
     comparison: Comparison | None
 
@@ -72,7 +71,7 @@ def reexamine(
     ours, theirs = sit_exam(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), ask)
     laws = judge_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
     report = judge(request, exam, ours, theirs, laws, ancestors)
-    return Again(child.ref, other.ref if other else None, exam, report, compare(exam, ours, theirs) if theirs else None)
+    return Again(child.ref, other.ref if other else None, report, compare(exam, ours, theirs) if theirs else None)
 
 
 def _probes(

@@ -42,11 +42,6 @@ class Paper:
     sampled: Sampling = field(default_factory=Sampling)
     openings: tuple[Prompt, ...] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is asked."""
-        return not (self.prompts or self.probes or self.again or self.sampled.count)
-
     def answers_alone(self) -> Paper:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
         return replace(self, again=(), sampled=replace(self.sampled, count=0))
