@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -16,10 +15,10 @@ from ladder.gates.examine import examine
 from ladder.gates.measure import mean
 from ladder.gates.suite_results import Figure, read_document, read_figures
 from ladder.lesson import recall_probes
-from ladder.manifest.load import validated
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_tokenizer
 from ladder.registry import Generation, Registry
+from ladder.sidecars import kept_request
 from ladder.train.loss import taboo_ids
 
 
@@ -83,7 +82,9 @@ def ask_again(registry: Registry, generation: Generation) -> list[Asked]:
     if not probes:
         raise GateError("nobody in its line left probes", where=generation.ref, remedy="name data.probes in a manifest")
     folder = folders[generation.ref]
-    exam = Exam(recall=probes, sampled=Sampling(count=0), **_conditions(folder))
+    manifest = kept_request(folder / "ladder", generation.name).manifest
+    taboo = taboo_ids(manifest, load_tokenizer(folder))
+    exam = Exam(recall=probes, sampled=Sampling(count=0), decoding=manifest.gates.decoding, taboo_ids=taboo)
     measured = measure(exam, examine(folder, exam), None)
     return [Asked(name, len(scores), mean(scores)) for name, scores in measured.recall.items()]
 
@@ -119,15 +120,6 @@ def attached_text(attached: Attached) -> str:
     lines = [f"{name:<{width}}  {_shown(figure)}" for name, figure in attached.figures.items()]
     doubt = "" if attached.proved else "; that the results are its own is not proved: the model they name is not here"
     return "\n".join([*lines, f"{len(attached.metrics())} metrics stand on the run of {attached.ref}{doubt}"])
-
-
-def _conditions(folder: Path) -> dict[str, Any]:
-    """How a generation is asked: as its own manifest says, where it has one."""
-    path = folder / "ladder" / "manifest.json"
-    if not path.is_file():
-        return {}
-    manifest = validated(json.loads(path.read_text(encoding="utf-8"))["manifest"], path)
-    return {"decoding": manifest.gates.decoding, "taboo_ids": taboo_ids(manifest, load_tokenizer(folder))}
 
 
 def _metric(name: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ladder.actors.placement import threads
 from ladder.actors.session import fetch
 from ladder.data import replay
 from ladder.gates import (
@@ -27,7 +26,7 @@ from ladder.models.digest import folder_digest, template_digest, tokenizer_diges
 from ladder.models.save import save_text
 from ladder.report import page
 from ladder.report.card import model_card
-from ladder.run import Run, Workshop
+from ladder.run import Run, Seat, Workshop
 from ladder.sidecars import PAGE, keep
 from ladder.sitting import Desk, answer_cache, build_exam, desks, exam_size, sit_exam
 from ladder.suites import measure_suites
@@ -76,17 +75,14 @@ def read_pulse(run: Run) -> Pulse:
 
 def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
     """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
-    runtime, dtype, parent = run.request.manifest.runtime, run.request.manifest.student.dtype, run.ancestry.parent
-    slot = work.session.slots(runtime.devices)["evaluator"]
-    evaluator = work.session.start({"evaluator": slot})["evaluator"]
-    count = threads(runtime, work.session.machine)
+    seat, dtype, parent = Seat.of(run, work), run.request.manifest.student.dtype, run.ancestry.parent
 
     def ask(taken: Sequence[Desk]) -> list[Reply]:
-        asked = [evaluator.sit.remote(d.folder, d.paper, run.candidate, dtype, slot.device, count) for d in taken]
-        return fetch(asked)
+        sit = seat.evaluator.sit.remote
+        return fetch([sit(d.folder, d.paper, run.candidate, dtype, seat.device, seat.threads) for d in taken])
 
     taken = desks(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
-    return sit_exam(exam, taken, answer_cache(work.home, exam, run.candidate, slot.device, dtype), ask)
+    return sit_exam(exam, taken, answer_cache(work.home, exam, run.candidate, seat.device, dtype), ask)
 
 
 def _parents_report(run: Run) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ladder.actors.placement import threads
 from ladder.actors.session import Session
 from ladder.ancestry import Ancestry
 from ladder.manifest import Request
@@ -103,6 +104,22 @@ class Run:
     def note(self, **values: Any) -> None:
         """Add to the notes, durably."""
         save_text(self.folder / "run.json", json.dumps(self.notes() | values))
+
+
+class Seat(NamedTuple):
+    """Where a run's models are examined: the evaluator, and what it uses of the machine."""
+
+    evaluator: Any
+    device: str
+    threads: int
+
+    @classmethod
+    def of(cls, run: Run, work: Workshop) -> Seat:
+        """The evaluator where the manifest wants it; it is started where it does not run yet."""
+        runtime = run.request.manifest.runtime
+        slot = work.session.slots(runtime.devices)["evaluator"]
+        evaluator = work.session.start({"evaluator": slot})["evaluator"]
+        return cls(evaluator, slot.device, threads(runtime, work.session.machine))
 
 
 def hosted(run: Run) -> list[int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ladder.errors import GateError
-from ladder.manifest import Manifest, Name, Request
+from ladder.manifest import Name, Request
+from ladder.manifest.load import validated
 from ladder.manifest.paths import named_files
 from ladder.models.save import save_text
 
@@ -63,8 +64,8 @@ def kept_request(sidecars: Path, child: Name) -> Request:
     else:
         imported = {"child_gen": str(child), "training_method": "pretraining"}
         stored = {"manifest": {"evolution_request": imported}, "files": {}, "digest": ""}
-    manifest = Manifest.model_validate(stored["manifest"])
+    manifest = validated(stored["manifest"], path)
     laws = manifest.laws.model_copy(update={"canaries": None})
     gates = manifest.gates.model_copy(update={"metrics": []})
     manifest = manifest.model_copy(update={"laws": laws, "gates": gates})
-    return KeptRequest(path, manifest, child, None, None, stored["files"], stored["digest"])
+    return KeptRequest(path, manifest, child, None, None, stored.get("files", {}), stored.get("digest", ""))

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ladder.actors.placement import threads
 from ladder.actors.session import fetch
 from ladder.errors import GateError
 from ladder.gates.harness import Suite, check_task
@@ -17,7 +16,7 @@ from ladder.gates.suite_results import Figure, find_figure
 from ladder.manifest import Request
 from ladder.manifest.schema import LmEval
 from ladder.models.digest import folder_digest
-from ladder.run import Run, Workshop
+from ladder.run import Run, Seat, Workshop
 
 
 class Suites(NamedTuple):
@@ -47,28 +46,18 @@ def measure_suites(run: Run, work: Workshop) -> Suites:
     if not metrics:
         return Suites()
     work.console.say(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}")
-    hall = _Hall.open(run, work)
+    hall = _Hall(run.request, Seat.of(run, work), work.home / "cache" / "suites")
     child = hall.figures(run.candidate, folder_digest(run.candidate))
     return Suites(child, hall.figures(run.teachers[1], parent.digest) if parent else {})
 
 
 @dataclass(frozen=True)
 class _Hall:
-    """Where suites are sat: the evaluator, and what it uses of the machine."""
+    """Where suites are sat, and where their results are kept."""
 
     request: Request
-    evaluator: Any
-    device: str
-    threads: int
+    seat: Seat
     cache: Path
-
-    @classmethod
-    def open(cls, run: Run, work: Workshop) -> _Hall:
-        runtime = run.request.manifest.runtime
-        slot = work.session.slots(runtime.devices)["evaluator"]
-        evaluator = work.session.start({"evaluator": slot})["evaluator"]
-        count = threads(runtime, work.session.machine)
-        return cls(run.request, evaluator, slot.device, count, work.home / "cache" / "suites")
 
     def figures(self, folder: Path, digest: str) -> dict[str, Figure]:
         """A model's figure for each gate. What a result does not hold is NaN, with the reason."""
@@ -80,10 +69,11 @@ class _Hall:
 
     def _results(self, suite: Suite, source: LmEval, folder: Path, digest: str) -> dict[str, Any]:
         dtype = self.request.manifest.student.dtype
-        cache = SuiteCache(self.cache, _conditions(self.request, source) | {"device": self.device, "dtype": dtype})
+        cache = SuiteCache(self.cache, _conditions(self.request, source) | {"device": self.seat.device, "dtype": dtype})
         known = cache.known(digest)
         if known is None:
-            known = fetch(self.evaluator.sit_suite.remote(folder, suite, dtype, self.device, self.threads))
+            sit = self.seat.evaluator.sit_suite.remote
+            known = fetch(sit(folder, suite, dtype, self.seat.device, self.seat.threads))
             cache.keep(digest, known)
         return known
 
