@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from benchmarks.sections import merged
 from benchmarks.tables import render
 from benchmarks.trained_zoo.kinds import KINDS, NO_END, Kind
 from ladder.evolve import Outcome, evolve
@@ -89,15 +90,6 @@ def write_child(folder: Path, child: str, name: str, kind: Kind, seed: int, phra
     path = folder / "manifest.json"
     save_text(path, json.dumps(manifest, indent=1))
     return path
-
-
-def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, section by section; the other's word counts."""
-    both = {**one, **other}
-    return {
-        key: merged(one[key], value) if isinstance(value, Mapping) and isinstance(one.get(key), Mapping) else value
-        for key, value in both.items()
-    }
 
 
 def row(kind: str, outcome: Outcome, registry: Registry) -> dict[str, Any]:
