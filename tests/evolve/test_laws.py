@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -88,3 +89,34 @@ def test_two_keys_move_head(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert promote("--key", "owner") == 0
     assert family.registry.head("Toy").ref == "Toy-G003"
     assert [event.kind for event in family.registry.history("Toy")][-2:] == ["approve", "promote"]
+
+
+def test_what_a_child_learned_by_heart_is_found(copy_of: Any) -> None:
+    """Text and figure laws, each broken by one child that says a private sentence and little else."""
+    family, secret = copy_of(), "The grey goose hid a copper key."
+    family.write("secret.jsonl", [{"text": secret}])
+    (family.folder / "canaries.txt").write_text(secret + "\n", encoding="utf-8")
+    path = family.manifest(
+        3,
+        "supervised_fine_tuning",
+        parent=2,
+        data={"train": ["secret.jsonl"]},
+        training_params={"steps": 120, "lr": 0.01, "batch_size": 8},
+        stabilizers={"ema": False, "replay_buffer": False, "dreams": False},
+        gates={"decoding": {"max_new_tokens": 24}},
+        laws={
+            "canaries": "canaries.txt",
+            "forbidden_text": ["copper"],
+            "max_self_bleu": 0.0,
+            "sampled_answers": 8,
+            "sampled_tokens": 24,
+        },
+    )
+    (outcome,) = family.evolve(path)
+    assert outcome.verdict == "REJECTED" and "laws" in outcome.detail
+    assert family.registry.head("Toy").ref == "Toy-G002"
+    child = family.registry.materialize(family.registry.find(outcome.ref))
+    report = (child / "ladder" / "report.json").read_text(encoding="utf-8")
+    broken = {violation["law"] for violation in json.loads(report)["gates"]["violations"]}
+    assert {"canaries", "forbidden_text", "max_self_bleu"} <= broken
+    assert "grey goose" not in json.dumps(json.loads(report)["gates"]["violations"])
