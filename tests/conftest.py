@@ -123,3 +123,31 @@ def scaled(parent: Path, tmp_path: Path) -> Path:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"logits_scaling": 4.0}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def cats_task() -> Callable[[Path], None]:
+    """Writes ``cats``, a multiple-choice task of lm-evaluation-harness with three documents, into a folder."""
+    task = {
+        "task": "cats",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": "cats.jsonl"}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}",
+        "doc_to_choice": "{{options}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    rows = [
+        {"question": f"Which of them is number {n}?", "options": [" the cat", " the mat"], "answer": 0} for n in "123"
+    ]
+
+    def write(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "cats.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        # JSON is YAML.
+        (folder / "cats.yaml").write_text(json.dumps(task), encoding="utf-8")
+
+    return write

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,19 +81,12 @@ def test_whatever_a_task_raises_ends_the_examination(fake: FakeHarness, tiny_fol
         evaluate(tiny_folder, Suite("tides"))
 
 
-def test_the_real_harness_runs_a_local_task(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_harness_runs_a_local_task(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cats_task: Callable[[Path], None]
+) -> None:
     pytest.importorskip("lm_eval", reason="the extra `suites` is not installed")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    rows = [
-        {"question": f"Which of them is number {n}?", "options": [" the cat", " the mat"], "answer": 0} for n in "123"
-    ]
-    (tmp_path / "cats.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "cats.yaml").write_text(
-        "task: cats\ndataset_path: json\ndataset_kwargs: {data_files: {test: cats.jsonl}}\ntest_split: test\n"
-        'output_type: multiple_choice\ndoc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
-        'doc_to_choice: "{{options}}"\ntarget_delimiter: ""\n'
-        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
-    )
+    cats_task(tmp_path)
     suite = Suite("cats", tmp_path, limit=2)
     check_task(suite, "here")
     figure = find_figure(evaluate(tiny_folder, suite), "cats", "acc")
