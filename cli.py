@@ -154,18 +154,25 @@ def show(
     home: Home = HOME,
     as_json: Json = False,
     html: Annotated[bool, typer.Option("--html", help="Open the page of its verdict in a browser.")] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="DIR", help="Write the pictures of its verdict into this folder.")
+    ] = None,
 ) -> None:
-    """One generation's card, or with --html the page of its verdict: gates, lost answers, laws, who taught."""
+    """One generation's card. With --html the page of its verdict: gates, lost answers, laws, who taught; with --png
+    its pictures: differences to the parent, and the training."""
     from ladder.report.lineage import card_text
+    from ladder.sidecars import GATES_PLOT, PAGE, TRAINING_PLOT, examined
 
     registry = _registry(home)
     generation = registry.find(ref)
+    sidecars = registry.materialize(generation) / "ladder"
+    if png:
+        copies = _copied(examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), png)
+        _answer([str(path) for path in copies], "\n".join(map(str, copies)), as_json)
     if html:
-        from ladder.sidecars import PAGE
-
-        _open_page(registry.materialize(generation) / "ladder" / PAGE, generation.ref)
-        return
-    _answer(generation.to_dict(), card_text(generation, registry.materialize(generation) / "ladder"), as_json)
+        _open_page(*examined(sidecars, generation.ref, PAGE))
+    if not (html or png):
+        _answer(generation.to_dict(), card_text(generation, sidecars), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -359,17 +366,25 @@ def _registry(home: Path) -> Any:
     return open_registry(home, create=False)
 
 
-def _open_page(path: Path, ref: str) -> None:
+def _open_page(path: Path) -> None:
     """Print where a page lies, and on a terminal open it."""
     import webbrowser
 
-    from ladder.errors import NotFound
-
-    if not path.is_file():
-        raise NotFound(f"{ref} has no report", remedy="only generations that were examined here have one")
     print(path)
     if sys.stdout.isatty():
         webbrowser.open(path.resolve().as_uri())
+
+
+def _copied(paths: list[Path], directory: Path) -> list[Path]:
+    """The copies of files in a folder, which is created; files of the same names are replaced."""
+    import shutil
+
+    from ladder.errors import UsageError
+
+    if directory.exists() and not directory.is_dir():
+        raise UsageError("is a file, expected a folder", where=str(directory), remedy="name a folder after --png")
+    directory.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(path, directory / path.name)) for path in paths]
 
 
 def _answer(data: Any, text: str, as_json: bool) -> None:

@@ -23,8 +23,8 @@ from ladder.judging import judge, stored_reports
 from ladder.lawbook import case_of, laws_of
 from ladder.lesson import Lesson, own_probes, recall_probes
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
-from ladder.models.save import save_text
-from ladder.report import page
+from ladder.models.save import save_bytes, save_text
+from ladder.report import page, plots
 from ladder.report.card import model_card
 from ladder.run import Run, Seat, Workshop
 from ladder.sidecars import PAGE, keep
@@ -59,7 +59,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
         "chat_template": template_digest(run.candidate),
     }
     _leave_behind(run, lesson, report)
-    save_text(run.report.with_name(PAGE), page.html(_page(run, report, comparison, pulse, child, work)))
+    _show(run, _page(run, report, comparison, pulse, child, work))
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -109,7 +109,15 @@ def _page(
         noise=child.noise,
         pulse=pulse,
         routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
+        losses=work.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
     )
+
+
+def _show(run: Run, shown: page.Page) -> None:
+    """Write the page and its pictures."""
+    save_text(run.report.with_name(PAGE), page.html(shown))
+    for name, png in plots.pngs(shown).items():
+        save_bytes(run.report.with_name(name), png)
 
 
 def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:

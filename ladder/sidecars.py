@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladder.errors import GateError
+from ladder.errors import GateError, NotFound
 from ladder.manifest import Name, Request
 from ladder.manifest.load import validated
 from ladder.manifest.paths import named_files
@@ -16,6 +16,8 @@ from ladder.models.save import save_text
 PROBES = "probes.jsonl"
 REPORT = "report.json"
 PAGE = "report.html"
+GATES_PLOT = "gates.png"
+TRAINING_PLOT = "training.png"
 MANIFEST = "manifest.json"
 EXAM = "exam"
 """Files that the exam reads beside the probes (reference voice, prompts), named by the SHA-256 of their content."""
@@ -69,3 +71,19 @@ def kept_request(sidecars: Path, child: Name) -> Request:
     gates = manifest.gates.model_copy(update={"metrics": []})
     manifest = manifest.model_copy(update={"laws": laws, "gates": gates})
     return KeptRequest(path, manifest, child, None, None, stored.get("files", {}), stored.get("digest", ""))
+
+
+def examined(sidecars: Path, ref: str, *names: str) -> list[Path]:
+    """Files that the examination of a generation wrote.
+
+    Raises:
+        NotFound: one of them is not there.
+    """
+    paths = [sidecars / name for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise NotFound(
+                f"{ref} has no {path.name}",
+                remedy="only generations that were examined here, by a ladder that writes it, have one",
+            )
+    return paths

@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from ladder import cli
 
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
@@ -64,3 +67,58 @@ def test_a_broken_manifest_leaves_no_trace(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "training_method" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.json"]
+
+
+@pytest.fixture
+def examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sidecars of a generation that ``ladder show`` finds."""
+    sidecars = tmp_path / "stored" / "ladder"
+    sidecars.mkdir(parents=True)
+    for name in ("report.html", "gates.png", "training.png"):
+        (sidecars / name).write_bytes(name.encode())
+    found = SimpleNamespace(find=lambda ref: SimpleNamespace(ref=ref), materialize=lambda _: sidecars.parent)
+    monkeypatch.setattr(cli, "_registry", lambda home: found)
+    return sidecars
+
+
+def show(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["ladder", "show", "Luna-G001", *arguments])
+    try:
+        return cli.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def test_show_writes_the_pictures_and_says_where(
+    examined: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    assert show(monkeypatch, "--png", str(out)) == 0
+    assert capsys.readouterr().out.split() == [str(out / "gates.png"), str(out / "training.png")]
+    assert sorted((path.name, path.read_bytes()) for path in out.iterdir()) == [
+        ("gates.png", b"gates.png"),
+        ("training.png", b"training.png"),
+    ]
+    assert show(monkeypatch, "--png", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [str(out / "gates.png"), str(out / "training.png")]
+
+
+@pytest.mark.parametrize("missing", ["report.html", "training.png"])
+def test_show_refuses_what_a_generation_has_not(
+    examined: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    (examined / missing).unlink()
+    out = tmp_path / "out"
+    assert show(monkeypatch, *(["--html"] if missing == "report.html" else ["--png", str(out)])) == 2
+    said = capsys.readouterr()
+    assert f"Luna-G001 has no {missing} (only generations that were examined here" in said.err
+    assert said.out == "" and not out.exists()
+
+
+def test_a_file_is_no_folder_for_pictures(
+    examined: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert show(monkeypatch, "--png", str(tmp_path / "out")) == 2
+    assert "is a file, expected a folder" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"

@@ -204,7 +204,7 @@ def _plant(root: Path, files: dict[str, str]) -> None:
         ("ladder", {"pydantic", "torch", "ray", "mlflow", "transformers", "typer"}),
         ("ladder.manifest", {"torch", "ray", "mlflow", "transformers"}),
         ("ladder.distill", {"ray", "mlflow", "transformers"}),
-        ("ladder.cli", {"torch", "ray", "mlflow", "transformers"}),
+        ("ladder.cli", {"torch", "ray", "mlflow", "transformers", "matplotlib"}),
     ],
 )
 def test_importing_a_room_leaves_the_heavy_libraries_alone(module: str, absent: set[str]) -> None:

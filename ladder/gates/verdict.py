@@ -42,6 +42,11 @@ class GateResult:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def verdict(self) -> str:
+        """In words: passed, failed or not applicable."""
+        return ("passed" if self.passed else "failed") if self.applicable else "not applicable"
+
 
 @dataclass(frozen=True)
 class GateReport:

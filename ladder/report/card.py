@@ -45,7 +45,7 @@ def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
 def gate_table(report: GateReport) -> list[str]:
     """The gates as a Markdown table."""
     rows = [
-        f"| {result.name} | {_verdict(result.passed, result.applicable)} | {_figure(result.value)} "
+        f"| {result.name} | {result.verdict} | {_figure(result.value)} "
         f"| {_figure(result.threshold)} | {_figure(result.parent_value)} | {result.n} |"
         for result in report.results
     ]
@@ -65,10 +65,6 @@ def law_table(report: GateReport) -> list[str]:
 
 def _named(generation: Generation | None) -> str:
     return "none" if generation is None else f"{generation.ref} ({generation.digest[:12]})"
-
-
-def _verdict(passed: bool, applicable: bool) -> str:
-    return ("passed" if passed else "failed") if applicable else "not applicable"
 
 
 def _figure(value: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ladder.gates import GateReport, GateResult
 from ladder.gates.regressions import Comparison
-from ladder.report.page import Row, Scale, forests
+from ladder.report.charts import Row, Scale, forests
 
 _WIDTH = 41
 _SHOWN = 60

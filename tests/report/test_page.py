@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from ladder.gates import GateReport, decide
+from ladder.gates import decide
 from ladder.gates.exam import Noise
 from ladder.gates.measure import Measurements
 from ladder.gates.pulse import Pulse
 from ladder.gates.regressions import Comparison, Regression
 from ladder.gates.suite_results import Figure
 from ladder.manifest.schema import Gates
-from ladder.report.page import Page, Scale, forests, html, layers
-
-RIGHT, WRONG = (1.0,) * 40, (0.0,) * 40
-
-
-def verdict(forgot: bool = False) -> GateReport:
-    before = {"Luna-G000": RIGHT, "Luna-G001": RIGHT}
-    after = before | {"Luna-G001": WRONG if forgot else RIGHT}
-    return decide(Gates(), Measurements(after, RIGHT), Measurements(before, WRONG), [])
-
-
-def page(**changes: object) -> Page:
-    made = Page("Luna-G002", "distillation", "a note", "d" * 64, "m" * 64, "Luna-G001", "Luna-G000",
-                ["Luna-G000", "Luna-G001"], verdict())  # fmt: skip
-    return replace(made, **changes)
+from ladder.report.page import html, layers
+from tests.report.conftest import RIGHT, page, verdict
 
 
 class Read(HTMLParser):
@@ -97,24 +83,6 @@ def test_a_genesis_has_no_difference_to_show() -> None:
     words = Read(html(page(gates=genesis, parent=None, grandparent=None, line=[]))).words
     assert "Difference to the parent" not in words
     assert "a genesis has no ancestors" in words
-
-
-def test_the_forest_has_recall_its_ancestors_and_generalize() -> None:
-    recall, own = forests(verdict(forgot=True))
-    assert [(row.label, row.state, round(row.value, 3)) for row in recall] == [
-        ("recall", "failed", -0.5),
-        ("Luna-G000", "passed", 0.0),
-        ("Luna-G001", "failed", -1.0),
-    ]
-    assert [(row.label, row.value, row.margin) for row in own] == [("generalize", 1.0, None)]
-    assert all(row.low <= row.value <= row.high for row in (*recall, *own))
-
-
-def test_the_scale_holds_every_row_and_zero() -> None:
-    recall, _ = forests(verdict(forgot=True))
-    scale = Scale.of(recall)
-    places = [scale(end) for row in recall for end in (row.low, row.high, row.margin or 0.0, 0.0)]
-    assert 0 < min(places) < 5 < 90 < max(places) < 100
 
 
 def test_routes_are_stacked_to_their_sum() -> None:
