@@ -99,5 +99,9 @@ class RunError(LadderError):
     """A run could not go on; what it had is kept and the same command resumes it."""
 
 
+class ActorDied(RunError):
+    """The process of a teacher, the student or the evaluator ended or answers no more."""
+
+
 class Interrupted(RunError):
     """The person at the keyboard stopped the run at a step boundary."""

@@ -23,6 +23,7 @@ from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.permission import check_cooldown, check_price, has_limits, last_promotion
 from ladder.plan import bare_bytes, price_request
+from ladder.recovery import recovering
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
 from ladder.run import Run, Workshop
@@ -103,9 +104,9 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     try:
         if not run.candidate.is_dir():
             _check_permitted(run, work)
-            train(run, lesson, work)
+            recovering(lambda: train(run, lesson, work), run, work)
         if not run.report.is_file():
-            examine(run, lesson, work)
+            recovering(lambda: examine(run, lesson, work), run, work)
     except Interrupted:
         raise
     except LadderError as error:

@@ -21,6 +21,7 @@ from ladder.models.save import save_text
 from ladder.registry import Registry
 from ladder.report.console import Console
 from ladder.sidecars import REPORT
+from ladder.train.checkpoint import latest_step
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class Run:
     def report(self) -> Path:
         """The gate report, the last thing to be written beside the candidate."""
         return self.candidate / "ladder" / REPORT
+
+    def reached(self) -> int:
+        """Steps that the newest checkpoint has behind it."""
+        return latest_step(self.folder / "checkpoints")
 
     def clear(self) -> None:
         """Drop what the registry holds now; the notes stay."""

@@ -11,22 +11,26 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # The memory monitor counts page cache against the limit in some containers and kills by mistake.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Of a step that waited for a teacher who died, nobody asks any more: it is sent again.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 # Actors share the cores with each other and with whatever else runs here. OpenMP threads that spin while they wait
 # made a small step 5 to 13 times slower on a busy two-core machine than threads that sleep.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from ladder.actors.evaluator import EvaluatorActor
 from ladder.actors.placement import Machine, Slot, describe, place
 from ladder.actors.student import StudentActor, StudentGroup
 from ladder.actors.teacher import TeacherActor
-from ladder.errors import LadderError, RunError
+from ladder.errors import ActorDied, LadderError, RunError
 from ladder.manifest.schema import Devices
 
 START_TIMEOUT = 180.0
 """Seconds that actors may take to start before the session says what it asked for."""
+SIGN_OF_LIFE = 30.0
+"""Seconds in which an actor that is thought dead may prove that it lives."""
 
 
 class Session:
@@ -75,15 +79,27 @@ class Session:
                 self._actors[role, slot] = options(_KINDS[role]).remote()
         started = {role: self._actors[role, slot] for role, slot in roles.items()}
         ready = [actor.__ray_ready__.remote() for actor in started.values()]
-        try:
-            fetch(ready, timeout=START_TIMEOUT)
-        except GetTimeoutError as error:
+        _, missing = ray.wait(ready, num_returns=len(ready), timeout=START_TIMEOUT)
+        if missing:
             raise RunError(
                 f"actors did not start within {START_TIMEOUT:g} s: asked for {describe(roles)}, "
                 f"free are {ray.available_resources()}",
                 remedy="free the cluster, add nodes, or pin fewer devices in runtime.devices",
-            ) from error
+            )
+        fetch(ready)
         return started
+
+    def bury(self) -> list[str]:
+        """Forget the actors that give no sign of life, so that ``start`` makes new ones; returns their roles."""
+        signs = {key: actor.__ray_ready__.remote() for key, actor in self._actors.items()}
+        if signs:
+            ray.wait(list(signs.values()), num_returns=len(signs), timeout=SIGN_OF_LIFE)
+        dead = [key for key, sign in signs.items() if not _arrived(sign)]
+        for key in dead:
+            ray.kill(self._actors.pop(key))
+        # A node may have gone with them.
+        self.__dict__.pop("machine", None)
+        return [role for role, _ in dead]
 
     def _connect(self) -> None:
         """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already."""
@@ -104,22 +120,39 @@ class Session:
 def fetch(references: Any, timeout: float | None = None) -> Any:
     """``ray.get`` that hands on the error that was raised inside the actor.
 
+    Args:
+        timeout: seconds.
+
     Raises:
         LadderError: as raised there.
-        RunError: an actor died.
+        ActorDied: the actor that should answer, or one that it waits for, died or did not answer in time.
     """
     try:
         return ray.get(references, timeout=timeout)
+    except GetTimeoutError as error:
+        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=_REMEDY) from error
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, LadderError):
             raise cause from None
+        if isinstance(cause, RayError):
+            raise ActorDied(_died(cause), remedy=_REMEDY) from error
         raise
-    except RayActorError as error:
-        raise RunError(
-            f"an actor died: {str(error).splitlines()[0]}",
-            remedy="the last checkpoint is kept; run the same command again to go on",
-        ) from error
+    except RayError as error:
+        raise ActorDied(_died(error), remedy=_REMEDY) from error
 
 
+def _died(error: RayError) -> str:
+    return f"an actor died: {str(error).splitlines()[0]}"
+
+
+def _arrived(sign: Any) -> bool:
+    try:
+        ray.get(sign, timeout=0)
+    except RayError:
+        return False
+    return True
+
+
+_REMEDY = "the last checkpoint is kept; run the same command again to go on"
 _KINDS = {"student": StudentActor, "teacher1": TeacherActor, "teacher2": TeacherActor, "evaluator": EvaluatorActor}

@@ -54,5 +54,10 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return Checkpoint(state.pop("step"), load_file(folders[-1] / "tensors.safetensors"), state)
 
 
+def latest_step(folder: Path) -> int:
+    """Steps that the newest checkpoint has behind it; 0 where there is none."""
+    return max((int(found.name.removeprefix("step-")) for found in _folders(folder)), default=0)
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
