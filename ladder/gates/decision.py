@@ -27,7 +27,7 @@ from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand
 from ladder.gates.suite_results import Figure
 from ladder.gates.thresholds import hold
 from ladder.gates.verdict import GateReport, GateResult
-from ladder.manifest.schema import Gates, GeneralizeGate, RecallGate, ToneGate
+from ladder.manifest.schema_gates import Gates, GeneralizeGate, RecallGate, ToneGate
 
 
 def decide(

@@ -10,7 +10,7 @@ from ladder.gates.decision import is_drop_ruled_out, is_gain_beyond_chance
 from ladder.gates.measure import Scores
 from ladder.gates.probes import Probe
 from ladder.gates.standing import TOLERANCE, bounds_of, stand
-from ladder.manifest.schema import Gates
+from ladder.manifest.schema_gates import Gates
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ladder.gates.resolution import (
     resolution_of,
     warnings_of,
 )
-from ladder.manifest.schema import Gates
+from ladder.manifest.schema_gates import Gates
 
 
 def gates_of(**sections: Any) -> Gates:

@@ -14,7 +14,7 @@ from ladder.gates.measure import Measurements
 from ladder.gates.pulse import Pulse
 from ladder.gates.regressions import Comparison, Regression
 from ladder.gates.suite_results import Figure
-from ladder.manifest.schema import Gates
+from ladder.manifest.schema_gates import Gates
 from ladder.report.page import Page, Scale, forests, html, layers
 
 RIGHT, WRONG = (1.0,) * 40, (0.0,) * 40
