@@ -23,7 +23,7 @@ from benchmarks.tables import render
 from ladder.gates import decide
 from ladder.gates.bound import upper_bound
 from ladder.gates.measure import Measurements, Scores
-from ladder.manifest.schema import Gates
+from ladder.manifest.schema_gates import Gates
 
 TABLES = 2000
 EVIDENCE = {"point": ("point", "point"), "default": ("point", "interval"), "interval": ("interval", "interval")}

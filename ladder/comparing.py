@@ -14,6 +14,7 @@ from typing import Any, cast
 from safetensors import safe_open
 from torch import Tensor
 
+from ladder.manifest.flat import flat
 from ladder.models.digest import weight_files
 from ladder.registry import Generation, Registry
 from ladder.sidecars import MANIFEST
@@ -70,7 +71,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
     return Difference(
         a.ref,
         b.ref,
-        _unequal(*(dict(_flat(_manifest(folder))) for folder in folders)),
+        _unequal(*(dict(flat(_manifest(folder))) for folder in folders)),
         _both(a.metrics, b.metrics),
         moved(*folders),
     )
@@ -130,14 +131,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "ladder" / MANIFEST
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {"manifest": stored.get("manifest", {}), "files": stored.get("files", {})}
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _unequal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -18,6 +18,7 @@ from ladder.lesson import recall_probes
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_tokenizer
 from ladder.registry import Generation, Registry
+from ladder.report.tables import table
 from ladder.sidecars import kept_request
 from ladder.train.loss import taboo_ids
 
@@ -91,9 +92,8 @@ def ask_again(registry: Registry, generation: Generation) -> list[Asked]:
 
 def asked_text(asked: Sequence[Asked]) -> str:
     """A line for each ancestor."""
-    width = max(len("ancestor"), *(len(one.ancestor) for one in asked))
-    rows = [f"{one.ancestor:<{width}}  {one.n:>6}  {one.accuracy:>8.4f}" for one in asked]
-    return "\n".join([f"{'ancestor':<{width}}  {'probes':>6}  accuracy", *rows])
+    rows = [(one.ancestor, str(one.n), f"{one.accuracy:.4f}") for one in asked]
+    return table([("ancestor", "probes", "accuracy"), *rows], right={1, 2})
 
 
 def attach(registry: Registry, generation: Generation, results: Path) -> Attached:
@@ -116,10 +116,10 @@ def attach(registry: Registry, generation: Generation, results: Path) -> Attache
 
 def attached_text(attached: Attached) -> str:
     """A line for each figure, with its standard error."""
-    width = max(map(len, attached.figures), default=0)
-    lines = [f"{name:<{width}}  {_shown(figure)}" for name, figure in attached.figures.items()]
+    figures = table([(name, _shown(figure)) for name, figure in attached.figures.items()])
     doubt = "" if attached.proved else "; that the results are its own is not proved: the model they name is not here"
-    return "\n".join([*lines, f"{len(attached.metrics())} metrics stand on the run of {attached.ref}{doubt}"])
+    count = f"{len(attached.metrics())} metrics stand on the run of {attached.ref}{doubt}"
+    return "\n".join(part for part in (figures, count) if part)
 
 
 def _metric(name: str) -> str:

@@ -16,13 +16,14 @@ from ladder.ancestry import Blocked, check_attempts, check_teachers, resolve
 from ladder.errors import HeadMoved, Interrupted, LadderError
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
+from ladder.gates.resolution import warnings_of
 from ladder.importing import import_teachers
 from ladder.lawbook import check_laws
 from ladder.lesson import check_held_out, read_lesson
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.permission import check_cooldown, check_price, has_limits, last_promotion
-from ladder.plan import bare_bytes, price_request
+from ladder.plan import bare_bytes, exam_resolution, price_request
 from ladder.recovery import recovering
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
@@ -104,6 +105,7 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     try:
         if not run.candidate.is_dir():
             _check_permitted(run, work)
+            _warn_of_exam(run, work)
             recovering(lambda: train(run, lesson, work), run, work)
         if not run.report.is_file():
             recovering(lambda: examine(run, lesson, work), run, work)
@@ -130,6 +132,12 @@ def _check_permitted(run: Run, work: Workshop) -> None:
         price = price_request(request, work.registry, work.home, work.bare, work.session.machine)
         assert price is not None, "its ancestors were resolved"
         check_price(request, price)
+
+
+def _warn_of_exam(run: Run, work: Workshop) -> None:
+    """Say where the exam is too short for a child to pass as one would expect it to."""
+    for text in warnings_of(run.request.manifest.gates, exam_resolution(run.request, run.ancestors)):
+        work.console.say(f"warning: {text}")
 
 
 def _outcome(request: Request, work: Workshop) -> Outcome:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ladder.errors import LawBroken
 from ladder.gates.laws import budget, cooldown
 from ladder.manifest import Request
-from ladder.manifest.schema import Budget
+from ladder.manifest.schema_laws import Budget
 from ladder.price import Price
 from ladder.registry import Event
 

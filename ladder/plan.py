@@ -4,7 +4,7 @@ models."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.ancestry import Blocked, resolve
 from ladder.errors import HeadMoved, ManifestError, NotFound
-from ladder.lesson import check_held_out, data_of, own_probes, read_lesson
+from ladder.gates.resolution import Resolution, resolution_of, warnings_of
+from ladder.lesson import check_held_out, data_of, own_probes, read_lesson, recall_probes
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
@@ -44,6 +45,7 @@ class Plan:
         ready: None if it can start now, else what has to happen first.
         price: what it takes; None where its parent is not there yet, so that nothing can be counted.
         tokens: upper bound of the tokens through the student's backbone.
+        exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
     """
 
     child: str
@@ -61,6 +63,7 @@ class Plan:
     price: Price | None
     threads: int
     placement: dict[str, str]
+    exam: Resolution
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,13 +99,14 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
     data, slots = data_of(request), place(manifest.runtime.devices, machine)
     decided = registry.decided(request.child, request.digest) if registry else None
-    lesson = read_lesson(request, [])
+    lesson, folders = read_lesson(request, []), ancestor_folders(request, registry)
     if decided is None:
-        check_held_out(request, lesson, ancestor_folders(request, registry))
+        check_held_out(request, lesson, folders)
         check_suites(request)
     price = price_request(request, registry, home, base, machine, measure=measure)
     if price and decided is None:
         check_price(request, price)
+    exam = exam_resolution(request, folders)
     return Plan(
         child=str(request.child),
         method=manifest.evolution_request.training_method,
@@ -119,7 +123,8 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         price=price,
         threads=threads(manifest.runtime, machine),
         placement=describe(slots),
-        warnings=[*_warnings(request), *_forecast(request, price)],
+        exam=exam,
+        warnings=[*_warnings(request), *_forecast(request, price), *warnings_of(manifest.gates, exam)],
     )
 
 
@@ -142,6 +147,17 @@ def price_request(
         count = threads(request.manifest.runtime, machine)
         probed = probe(ahead, devices, count) if measure else None
         return price_of(ahead, home, devices, machine.cpus, count, base, probed, guests)
+
+
+def exam_resolution(request: Request, ancestors: Mapping[str, Path]) -> Resolution:
+    """What a request's exam can tell apart; nothing for a genesis, which is held against nobody.
+
+    Args:
+        ancestors: the folder of each ancestor that is there, by its name.
+    """
+    if request.parent is None:
+        return Resolution()
+    return resolution_of(request.manifest.gates, own_probes(request), recall_probes(ancestors))
 
 
 def _speakers(request: Request) -> int:

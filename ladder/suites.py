@@ -14,7 +14,7 @@ from ladder.gates.harness import Suite, check_task
 from ladder.gates.suite_cache import SuiteCache
 from ladder.gates.suite_results import Figure, find_figure
 from ladder.manifest import Request
-from ladder.manifest.schema import LmEval
+from ladder.manifest.schema_gates import LmEval
 from ladder.models.digest import folder_digest
 from ladder.run import Run, Seat, Workshop
 

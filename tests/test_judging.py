@@ -16,7 +16,7 @@ from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import embedding_drift
 from ladder.gates.suite_results import Figure
 from ladder.manifest.request import Request, read_request
-from ladder.manifest.schema import LmEval, MetricGate
+from ladder.manifest.schema_gates import LmEval, MetricGate
 from ladder.models.encoder import SentenceEncoder
 
 COUNT = 60

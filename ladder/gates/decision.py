@@ -27,7 +27,7 @@ from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand
 from ladder.gates.suite_results import Figure
 from ladder.gates.thresholds import hold
 from ladder.gates.verdict import GateReport, GateResult
-from ladder.manifest.schema import Gates, ToneGate
+from ladder.manifest.schema_gates import Gates, GeneralizeGate, RecallGate, ToneGate
 
 
 def decide(
@@ -58,6 +58,22 @@ def decide(
     return GateReport(results, broken, gates.model_dump(mode="json"), standings, tuple(laws or ()))
 
 
+def is_drop_ruled_out(gate: RecallGate, bounds: Interval | None) -> bool:
+    """Whether a drop beyond ``max_drop`` is ruled out as far as the gate's evidence asks; without a parent there is
+    none."""
+    return gate.evidence == "point" or bounds is None or bounds.low >= -gate.max_drop - TOLERANCE
+
+
+def is_gain_beyond_chance(gate: GeneralizeGate, bounds: Interval | None) -> bool:
+    """Whether the gain is beyond chance as far as the gate's evidence asks; without a parent nothing is asked."""
+    return gate.evidence == "point" or bounds is None or bounds.low > _margin(gate)
+
+
+def _margin(gate: GeneralizeGate) -> float:
+    """What the gain must lie above: where the manifest allows a loss, that loss is what must be ruled out."""
+    return min(0.0, gate.min_gain)
+
+
 def _of(parent: Measurements | None, gate: str) -> Figure | None:
     return parent.suites.get(gate) if parent else None
 
@@ -79,7 +95,7 @@ def _recall(
     threshold = max(gate.minimum, before - gate.max_drop) if before is not None else gate.minimum
     bounds = bounds_of(child.recall, theirs, gates.confidence)
     fallen = [f"{name} {one.fallen}" for name, one in standings.items() if one.fallen]
-    sure = gate.evidence == "point" or bounds is None or bounds.low >= -gate.max_drop - TOLERANCE
+    sure = is_drop_ruled_out(gate, bounds)
     passed = ours >= threshold - TOLERANCE and sure and not fallen
     asked = f"{n} probes of {len(child.recall)} ancestor{'' if len(child.recall) == 1 else 's'}"
     needed = f"at least {threshold:.4f} needed" + ("" if sure else f", and a drop of {gate.max_drop:g} ruled out")
@@ -99,10 +115,8 @@ def _generalize(gates: Gates, child: Measurements, parent: Measurements | None) 
     ours, before = mean(child.generalize), mean(parent.generalize) if parent else None
     threshold = gate.minimum if before is None else max(gate.minimum, min(before + gate.min_gain, gate.ceiling))
     bounds = bounds_of(own, theirs, gates.confidence)
-    # Where the manifest allows a loss, that loss is what must be ruled out.
-    margin = min(0.0, gate.min_gain)
-    sure = gate.evidence == "point" or bounds is None or bounds.low > margin or ours >= gate.ceiling - TOLERANCE
-    needed = f"at least {threshold:.4f} needed" + ("" if sure else f", and a gain above {margin:g} beyond doubt")
+    sure = is_gain_beyond_chance(gate, bounds) or ours >= gate.ceiling - TOLERANCE
+    needed = f"at least {threshold:.4f} needed" + ("" if sure else f", and a gain above {_margin(gate):g} beyond doubt")
     n = len(child.generalize)
     detail = f"{ours:.4f} over {n} probes{_against(before, bounds)}, {needed}"
     passed = ours >= threshold - TOLERANCE and sure

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ladder.errors import GateError
 from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
-from ladder.manifest.schema import Decoding
+from ladder.manifest.schema_gates import Decoding
 
 REPEATED = 64
 """Prompts that are asked a second time, to see how far the answers depend on the batch."""

@@ -25,7 +25,7 @@ from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.gates.question import banned_ids, check_lengths, encode_question
 from ladder.gates.reading import prompt_entropies
-from ladder.manifest.schema import Decoding
+from ladder.manifest.schema_gates import Decoding
 from ladder.models.digest import folder_digest
 from ladder.models.generation import end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer

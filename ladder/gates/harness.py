@@ -17,7 +17,7 @@ _KEPT = ("results", "higher_is_better", "n-samples", "versions")
 
 @dataclass(frozen=True)
 class Suite:
-    """One evaluation; see ``ladder.manifest.schema.LmEval``.
+    """One evaluation; see ``ladder.manifest.schema_gates.LmEval``.
 
     Args:
         task: name of a task or group.

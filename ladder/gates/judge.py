@@ -20,7 +20,8 @@ from ladder.gates.self_bleu import self_bleu
 from ladder.gates.text_laws import Texts, forbidden_text, named, refusals, required_text, taboo
 from ladder.gates.watch import NO_NAN, RULES, SAMPLES, TRAINING_SAMPLES
 from ladder.manifest.paths import named_files
-from ladder.manifest.schema import Manifest, Refusals, RequiredText
+from ladder.manifest.schema import Manifest
+from ladder.manifest.schema_laws import Refusals, RequiredText
 
 Parameters = dict[str, Any]
 """What a manifest says of a law, as plain JSON."""

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ladder.gates.probes import Probe, Prompt
-from ladder.manifest.schema import Decoding
+from ladder.manifest.schema_gates import Decoding
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ladder.gates.measure import Scores, mean
 from ladder.gates.paired import Interval, paired_interval
-from ladder.manifest.schema import Gates, RecallGate
+from ladder.manifest.schema_gates import Gates, RecallGate
 
 TOLERANCE = 1e-9
 """So that 0.95 >= 1.0 - 0.05 holds. Far below the share of one probe in any exam."""

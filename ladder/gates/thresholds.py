@@ -11,7 +11,7 @@ from math import isfinite
 from ladder.gates.standing import TOLERANCE
 from ladder.gates.suite_results import Figure
 from ladder.gates.verdict import GateResult
-from ladder.manifest.schema import MetricGate
+from ladder.manifest.schema_gates import MetricGate
 
 _ANY_GAIN = 10 * TOLERANCE
 """What counts as better than a parent's 0, of which no share can be asked."""

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from ladder.manifest.paths import named_files, named_folders
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import GATES, Laws, Manifest, MetricGate
+from ladder.manifest.schema import Manifest
+from ladder.manifest.schema_gates import GATES, MetricGate
+from ladder.manifest.schema_laws import Laws
 
 
 def paths_are_not_empty(manifest: Manifest) -> Iterator[Problem]:

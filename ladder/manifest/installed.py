@@ -7,7 +7,8 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Laws, Manifest
+from ladder.manifest.schema import Manifest
+from ladder.manifest.schema_laws import Laws
 
 GROUP = "ladder.laws"
 OWN_LAWS = frozenset(Laws.model_fields) | {"sources", "budget", "parent_unchanged", "taboo"}

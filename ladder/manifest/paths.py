@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ladder.manifest.schema import Dreams, Laws, Manifest
+from ladder.manifest.schema import Dreams, Manifest
+from ladder.manifest.schema_laws import Laws
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
 

@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
 
+from ladder.manifest.fields import Section
 from ladder.manifest.problems import FieldPath
-from ladder.manifest.schema import Manifest, Section
+from ladder.manifest.schema import Manifest
 
 
 @cache

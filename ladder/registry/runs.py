@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ladder.manifest.flat import flat
 from ladder.manifest.names import Name
 from ladder.registry import tags
 from ladder.registry.experiments import ensure_experiment, find_experiment
@@ -160,18 +161,10 @@ def _reopen(store: Store, run: Run) -> None:
 def _log_params(store: Store, run: Run, params: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    flat = {key: value for key, value in _flatten(params) if key not in run.data.params}
-    entries = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in flat.items()]
+    fresh = [(key, value) for key, value in flat(params) if key not in run.data.params]
+    entries = [Param(key, _text(value)[:_PARAM_LENGTH]) for key, value in fresh]
     for start in range(0, len(entries), _PARAMS_PER_BATCH):
         store.client.log_batch(run.info.run_id, params=entries[start : start + _PARAMS_PER_BATCH])
-
-
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

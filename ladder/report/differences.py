@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from ladder.report.tables import table
 
 if TYPE_CHECKING:
     from ladder.comparing import Difference
@@ -18,23 +20,16 @@ def difference_text(found: Difference) -> str:
     manifest = [(name, *map(_value, pair)) for name, pair in found.manifest.items()]
     metrics = [(name, *map(_figure, pair)) for name, pair in found.metrics.items() if pair[0] != pair[1]]
     layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in found.layers]
-    tables = [
-        _table(("manifest", found.a, found.b), manifest),
-        _table(("gates", found.a, found.b), metrics),
-        _table(("layer", "weights", "moved by"), layers),
+    sections = [
+        _section(("manifest", found.a, found.b), manifest),
+        _section(("gates", found.a, found.b), metrics),
+        _section(("layer", "weights", "moved by"), layers),
     ]
-    return "\n\n".join(table for table in tables if table)
+    return "\n\n".join(section for section in sections if section)
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    if not rows:
-        return ""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    return "\n".join(_line(row, widths) for row in (header, *rows))
-
-
-def _line(row: Iterable[str], widths: list[int]) -> str:
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+def _section(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return table([header, *rows]) if rows else ""
 
 
 def _value(value: Any) -> str:

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 from ladder.report.quantities import duration_text, size_text
 
 if TYPE_CHECKING:
+    from ladder.gates.resolution import Fewest, Resolution
     from ladder.plan import Plan
     from ladder.price import Price
 
 
 def plan_text(plan: Plan) -> str:
     """One manifest's dry run, a fact a line."""
+    exam = _exam(plan.exam)
     facts = {
         "method": plan.method,
         "parent": plan.parent or "none (genesis)",
         "grandparent": plan.grandparent or "none",
         "state": plan.decided or (f"waits: {plan.ready}" if plan.ready else "ready"),
         "data": f"{plan.rows} rows, {plan.probes} probes",
+        **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
         "teachers": str(plan.teachers),
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
@@ -28,6 +31,31 @@ def plan_text(plan: Plan) -> str:
     }
     lines = [f"{plan.child}", *(f"  {name:<12} {value}" for name, value in facts.items())]
     return "\n".join([*lines, *(f"  warning      {warning}" for warning in plan.warnings)])
+
+
+def _exam(found: Resolution) -> str:
+    """How many answers decide; empty where nothing is compared or counted."""
+    parts = [_gained(found.gained)] if found.gained else []
+    if found.forgotten:
+        # Ancestors with as many probes are alike.
+        distinct = sorted(set(found.forgotten.values()), key=lambda fewest: fewest.probes)
+        parts.append(f"an ancestor counts as forgotten {', '.join(map(_lost, distinct))}")
+    return "; ".join(parts)
+
+
+def _gained(fewest: Fewest) -> str:
+    asked, answers = f"{fewest.probes} own probes", fewest.answers
+    if answers is None:
+        return f"{asked}: no gain is beyond chance, only the ceiling passes"
+    if answers == 0:
+        return f"{asked}: a child as good as its parent passes"
+    share = answers / fewest.probes
+    return f"{asked}: {answers} gained and none lost ({share:.2g}) is the smallest gain that passes below the ceiling"
+
+
+def _lost(fewest: Fewest) -> str:
+    found = "never" if fewest.answers is None else f"from {fewest.answers} lost"
+    return f"{found} of {fewest.probes} probes"
 
 
 def _priced(price: Price) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ladder.gates.decision import decide
 from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.measure import Measurements
 from ladder.gates.verdict import GATES, GateReport, GateResult
-from ladder.manifest.schema import Gates
+from ladder.manifest.schema_gates import Gates
 
 NAN, INF = math.nan, math.inf
 VOICED = Gates.model_validate({"tone": {"reference": "voice.txt"}})

@@ -26,7 +26,7 @@ from ladder.gates.examine import (
 from ladder.gates.paper import Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.gates.question import encode_prompt, encode_question
-from ladder.manifest.schema import Decoding
+from ladder.manifest.schema_gates import Decoding
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ladder.gates.laws import budget, cooldown, parent_unchanged, sources
-from ladder.manifest.schema import Budget
+from ladder.manifest.schema_laws import Budget
 
 LIMITS = Budget(max_steps=100, max_tokens=1000, max_minutes=1.5)
 NAMES = ("max_steps", "max_tokens", "max_minutes")

@@ -202,7 +202,7 @@ probe_lists = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(probe_lists)
 def test_what_is_written_is_read(tmp_path_factory, probes):
     file = tmp_path_factory.mktemp("probes") / "probes.jsonl"

@@ -12,7 +12,7 @@ import pytest
 from ladder.gates import GATES, GateReport, GateResult, Measurements, decide
 from ladder.gates.suite_results import Figure
 from ladder.gates.thresholds import hold
-from ladder.manifest.schema import Gates, MetricGate
+from ladder.manifest.schema_gates import Gates, MetricGate
 from ladder.report.card import gate_table
 
 

@@ -13,7 +13,7 @@ from ladder.gates.measure import Measurements
 from ladder.gates.pulse import Pulse
 from ladder.gates.regressions import Comparison, Regression
 from ladder.gates.suite_results import Figure
-from ladder.manifest.schema import Gates
+from ladder.manifest.schema_gates import Gates
 from ladder.report.page import html, layers
 from tests.report.conftest import RIGHT, page, verdict
 

@@ -1,0 +1,99 @@
+"""What an exam can tell apart stands in the plan, and where it is too short plan and evolve say so beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ladder import evolve, plan
+from ladder.ancestry import Ancestry
+from ladder.manifest import Request, read_request
+from ladder.report.plans import plan_text
+from ladder.run import Run
+
+INTERVAL = {"recall": {"evidence": "interval"}}
+
+
+def probes(path: Path, n: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps({"prompt": f"who is {number}?", "answer": "luna"}) for number in range(n)))
+
+
+def request(folder: Path, own: int, method: str = "continual_pretraining", **sections: Any) -> Request:
+    (folder / "rows.jsonl").write_text('{"text": "the tide follows the moon"}')
+    probes(folder / "probes.jsonl", own)
+    evolution = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": method}
+    data = {"train": ["rows.jsonl"], "probes": "probes.jsonl"}
+    (folder / "manifest.json").write_text(json.dumps({"evolution_request": evolution, "data": data, **sections}))
+    return read_request(folder / "manifest.json")
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Two ancestors with 45 and 12 probes, as plan sees them."""
+    folders = {"Luna-G000": tmp_path / "g0", "Luna-G001": tmp_path / "g1"}
+    for folder, n in zip(folders.values(), (45, 12), strict=True):
+        probes(folder / "ladder" / "probes.jsonl", n)
+    monkeypatch.setattr(plan, "ancestor_folders", lambda *_: folders)
+    return folders
+
+
+def planned(asked: Request, tmp_path: Path) -> plan.Plan:
+    (found,) = plan.make_plans([asked], tmp_path / "home")
+    return found
+
+
+def test_a_plan_says_how_many_answers_decide(left: dict[str, Path], tmp_path: Path) -> None:
+    found = planned(request(tmp_path, 40), tmp_path)
+    assert json.loads(json.dumps(found.to_dict()))["exam"] == {
+        "gained": {"probes": 40, "answers": 6},
+        "forgotten": {"Luna-G000": {"probes": 45, "answers": 7}, "Luna-G001": {"probes": 12, "answers": 7}},
+        "unchanged_passes": True,
+    }
+    (line,) = [line for line in plan_text(found).splitlines() if line.startswith("  exam ")]
+    assert "40 own probes: 6 gained and none lost (0.15) is the smallest gain" in line
+    assert line.endswith("an ancestor counts as forgotten from 7 lost of 12 probes, from 7 lost of 45 probes")
+    assert not [text for text in found.warnings if text.startswith("gates.")]
+
+
+def test_a_plan_warns_of_exams_that_are_too_short(left: dict[str, Path], tmp_path: Path) -> None:
+    found = planned(request(tmp_path, 4, gates=INTERVAL), tmp_path)
+    generalize, recall = [text for text in found.warnings if text.startswith("gates.")]
+    assert "no gain on 4 own probes" in generalize and "a drop of 0.05" in recall
+    assert f"  warning      {recall}" in plan_text(found)
+    assert "4 own probes: no gain is beyond chance, only the ceiling passes; an ancestor" in plan_text(found)
+
+
+def test_a_genesis_is_held_against_nobody(tmp_path: Path) -> None:
+    shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab_size": 300, "max_positions": 64}
+    document = {
+        "evolution_request": {"child_gen": "Luna-G000", "training_method": "pretraining"},
+        "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 32},
+        "student": {"architecture": shape},
+    }
+    request(tmp_path, 4)
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    found = planned(read_request(tmp_path / "manifest.json"), tmp_path)
+    assert found.exam == plan.Resolution() and "\n  exam " not in plan_text(found) and found.warnings == []
+
+
+def test_a_run_warns_before_it_trains_and_goes_on(
+    left: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[str]()
+    monkeypatch.setattr(evolve, "train", lambda *_: done.append("trained"))
+    monkeypatch.setattr(evolve, "examine", lambda *_: None)
+    line = tuple(SimpleNamespace(ref=name, digest=name) for name in left)
+    ancestry = Ancestry(line[-1], None, line)  # type: ignore[arg-type]
+    work: Any = SimpleNamespace(
+        console=SimpleNamespace(say=done.append), registry=SimpleNamespace(history=lambda family: [])
+    )
+    run = Run(request(tmp_path, 4, gates=INTERVAL), ancestry, dict(left), tmp_path / "run")
+    evolve._train_and_examine(run, work)
+    generalize, recall, last = done
+    assert generalize.startswith("warning: gates.generalize.") and recall.startswith("warning: gates.recall.")
+    assert last == "trained"
