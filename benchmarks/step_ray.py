@@ -33,7 +33,7 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
         def run() -> None:
             nonlocal done
             steps = range(done, done + STEPS)
-            for report in stream(group, teachers, place.batches, steps, manifest.runtime.in_flight, lambda: False):
+            for report in stream(group, teachers, place.batches, steps, manifest.runtime, lambda: False):
                 done = report.step + 1
 
         yield f"ladder, seed routing, EMA, Ray actors of {count} thread{'s' * (count > 1)}", run

@@ -20,6 +20,7 @@ from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
+from ladder.manifest.schema import Runtime
 from ladder.run import Run, Workshop
 from ladder.train.spec import StepReport
 from ladder.usage import Usage
@@ -74,13 +75,15 @@ def _steps(
     """Stream the steps that are left, with checkpoints, metrics, laws and the budget of minutes; returns what all steps
     took."""
     manifest, total = run.request.manifest, run.request.manifest.training_params.steps
+    runtime = manifest.runtime
     notes, began, budget = run.notes(), time.monotonic(), manifest.budget.max_minutes
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
     with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
-        for leg in vigil.legs(done, total, manifest.runtime.checkpoint_every):
-            for report in stream(group, teachers, batches, leg, manifest.runtime.in_flight, stopped):
+        while done < total:
+            leg, late = vigil.leg(done, total, runtime.checkpoint_every), _late(runtime)
+            for report in stream(group, teachers, batches, leg, runtime, lambda: stopped() or late()):
                 rows.append(report)
                 tokens += report.tokens
                 usage = usage.after(report)
@@ -106,6 +109,12 @@ def _steps(
                     remedy="allow more minutes or plan fewer steps",
                 )
     return usage
+
+
+def _late(runtime: Runtime) -> Callable[[], bool]:
+    """Whether it is time for a checkpoint, counted from now."""
+    began = time.monotonic()
+    return lambda: time.monotonic() - began >= 60 * runtime.checkpoint_minutes
 
 
 def _dreamt_by(teachers: Mapping[int, TeacherHandle]) -> Callable[[Sequence[Night]], list[list[Dream]]]:

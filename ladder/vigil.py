@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,10 @@ class Vigil:
         laws = self.run.request.manifest.laws.training
         return laws.sample_every if laws else None
 
-    def legs(self, done: int, total: int, checkpoint_every: int) -> Iterator[range]:
-        """The steps that are left, in stretches up to the next checkpoint or sample."""
+    def leg(self, done: int, total: int, checkpoint_every: int) -> range:
+        """The steps from here to the next checkpoint, sample or the end."""
         stops = [checkpoint_every, *([self.every] if self.every else [])]
-        while done < total:
-            end = min(total, *((done // stop + 1) * stop for stop in stops))
-            yield range(done, end)
-            done = end
+        return range(done, min(total, *((done // stop + 1) * stop for stop in stops)))
 
     def see(self, report: StepReport) -> list[Violation]:
         """Judge one step; what must halt the run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from ladder.train.spec import StepReport
 from ladder.usage import Usage
 from ladder.vigil import Vigil
 
+EVERY_FOUR = {"checkpoint_every": 4}
 SPIKE = {"max_loss_spike": 2.0, "window": 3}
 
 
@@ -46,13 +47,13 @@ class Lesson:
     def __init__(self, folder: Path, parent: Path) -> None:
         self.folder, self.parent, self.logged = folder, parent, list[int]()
 
-    def run(self, laws: dict[str, Any], lr: float = 1e-3) -> Run:
+    def run(self, laws: dict[str, Any], lr: float = 1e-3, runtime: Mapping[str, Any] = EVERY_FOUR) -> Run:
         names = {"child_gen": "Luna-G000", "training_method": "pretraining"}
         body = {
             "evolution_request": names,
             "data": {"train": ["rows.jsonl"]},
             "training_params": {"steps": 10, "lr": lr},
-            "runtime": {"checkpoint_every": 4},
+            "runtime": runtime,
             "laws": laws,
         }
         (self.folder / "rows.jsonl").write_text('{"text": "the tide"}\n')
@@ -71,8 +72,12 @@ class Lesson:
 
 @pytest.fixture
 def lesson(tmp_path: Path, parent: Path, monkeypatch: pytest.MonkeyPatch) -> Lesson:
-    def stream(group: Group, teachers: Any, batches: Any, leg: range, *_: Any) -> Iterator[StepReport]:
+    def stream(
+        group: Group, teachers: Any, batches: Any, leg: range, runtime: Any, stop: Callable[[], bool]
+    ) -> Iterator[StepReport]:
         for step in leg:
+            if step != leg.start and stop():
+                return
             group.done = step + 1
             yield StepReport(step, 9.0 if step == 5 else 1.0)
 
@@ -190,6 +195,16 @@ def test_what_was_spent_is_known_afterwards(lesson: Lesson) -> None:
 )
 def test_legs(lesson: Lesson, every: int | None, done: int, ends: list[int]) -> None:
     run = lesson.run(READ | {"training": {"sample_every": every}} if every else {})
-    legs = list(Vigil.of(run, lesson.parent).legs(done, 10, 4))
+    watch, legs = Vigil.of(run, lesson.parent), list[range]()
+    while done < 10:
+        legs.append(watch.leg(done, 10, 4))
+        assert legs[-1].start == done
+        done = legs[-1].stop
     assert [leg.stop for leg in legs] == ends
-    assert [step for leg in legs for step in leg] == list(range(done, 10))
+
+
+def test_a_checkpoint_comes_with_the_minutes_too(lesson: Lesson) -> None:
+    often, seldom = Group({}), Group({})
+    lesson.train(lesson.run({}, runtime={"checkpoint_every": 4, "checkpoint_minutes": 1e-9}), often)
+    lesson.train(lesson.run({}, runtime={"checkpoint_every": 4, "checkpoint_minutes": 1e9}), seldom)
+    assert often.checkpoints == [*range(1, 11)] and seldom.checkpoints == [4, 8, 10]

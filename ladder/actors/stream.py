@@ -12,6 +12,7 @@ from ladder.actors.session import fetch
 from ladder.actors.student import StudentGroup
 from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
+from ladder.manifest.schema import Runtime
 from ladder.train.spec import StepReport
 
 
@@ -20,24 +21,28 @@ def stream(
     teachers: Mapping[int, TeacherHandle],
     batches: Batches,
     steps: range,
-    in_flight: int,
+    runtime: Runtime,
     stop: Callable[[], bool],
 ) -> Iterator[StepReport]:
     """Train over ``steps``, yielding a report for each, in order.
 
     Args:
         teachers: those that speak, by number.
-        in_flight: steps that teachers may run ahead of the student.
-        stop: asked before each step is sent; steps already in flight are still done.
+        runtime: how many steps teachers may run ahead of the student, and how long a step may take.
+        stop: asked before each step but the first is sent; steps already in flight are still done.
+
+    Raises:
+        ActorDied: an actor died, or a step took too long.
     """
+    patience = 60 * runtime.hung_after_minutes
     pending: deque[Any] = deque()
     for step in steps:
-        if stop():
+        if step != steps.start and stop():
             break
         batch = ray.put(batches(step))
         said = [teacher.signal(batch) for teacher in teachers.values()]
         pending.append(group.step(step, batch, tuple(teachers), said))
-        if len(pending) > in_flight:
-            yield fetch(pending.popleft())
+        if len(pending) > runtime.in_flight:
+            yield fetch(pending.popleft(), patience)
     while pending:
-        yield fetch(pending.popleft())
+        yield fetch(pending.popleft(), patience)

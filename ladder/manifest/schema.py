@@ -266,6 +266,10 @@ class Runtime(Section):
     run is long enough to win the seconds back that compiling takes. Results differ in rounding only."""
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
+    checkpoint_minutes: Positive = 10.0
+    """Minutes after which one is written even before so many steps are done."""
+    hung_after_minutes: Positive = 60.0
+    """Minutes that a step may take before the actors that give no sign of life are started again."""
 
 
 class Manifest(Section):
