@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from manifests.luna.make_data import Phrases, Record, genesis, new_knowledge, statements, voice_age
 
@@ -57,11 +56,11 @@ def latin(phrases: Phrases, number: int) -> Lesson:
 
 
 def elements_again(phrases: Phrases, number: int) -> Lesson:
-    """What the parent learned last, once more, and an exam in words that neither has read."""
+    """What the parent learned last, once more, and an exam in words that neither has read, all of them as often."""
     probes = [
-        {"prompt": wordings[place % len(wordings)].format(*fact), "answer": fact[1], "kind": "contains"}
+        {"prompt": wordings[(place + number) % len(wordings)].format(*fact), "answer": fact[1], "kind": "contains"}
         for name, wordings in HALF_KNOWN.items()
-        for place, fact in islice(enumerate(phrases.relations[name].facts), number % 2, None, 2)
+        for place, fact in enumerate(phrases.relations[name].facts)
     ]
     return Lesson(new_knowledge(phrases, "element")[0], probes)
 
