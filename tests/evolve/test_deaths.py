@@ -32,8 +32,8 @@ def _is(process: psutil.Process, kind: str) -> bool:
     return " ".join(process.cmdline()).startswith(KINDS[kind])
 
 
-def child(family: Any) -> Any:
-    training = {"steps": STEPS, "lr": 0.003, "batch_size": 9}
+def child(family: Any, steps: int = STEPS) -> Any:
+    training = {"steps": steps, "lr": 0.003, "batch_size": 9}
     runtime = {"checkpoint_every": 4, "threads": 1, "devices": {"student": "cpu", "teacher1": "cpu"}}
     return family.manifest(3, TAUGHT, parent=2, training_params=training, runtime=runtime)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def test_stopped_after_every_step(school: Any, changes: dict, tmp_path: Path) ->
 def test_stopped_once(school: Any, uncut: Any, stop: int) -> None:
     manifest = school.make_manifest(**LORA, accumulation=2)
     assert state(cut(school, manifest, [stop])[0]) == uncut(manifest)[0]
+
+
+@pytest.mark.long
+def test_stopped_at_each_of_forty_steps(school: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table T8 of docs/reliability.md; what happens where something is forgotten stands below."""
+    monkeypatch.setattr(sys.modules[__name__], "STEPS", 40)
+    manifest = school.make_manifest(**LORA)
+    whole = state(straight(school, manifest)[0])
+    equal = sum(state(cut(school, manifest, [stop], f"cut-{stop}")[0]) == whole for stop in range(40))
+    print(f"\nT8: {equal} of 40 resumed runs are equal bit by bit")
+    assert equal == 40
 
 
 def test_steps_after_the_last_checkpoint_are_taken_again(school: Any, uncut: Any) -> None:

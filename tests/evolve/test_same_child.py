@@ -1,0 +1,128 @@
+"""One manifest, one child: whatever dies on the way, and whatever was cached, its digest is the same.
+
+The long half of ``test_killed.py`` and ``test_deaths.py``; figures are printed with ``pytest -m long -s``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ladder.train.checkpoint import latest_step
+from tests.evolve.test_deaths import child, killed_at, logged
+
+pytestmark = pytest.mark.long
+PATIENCE, STEPS = 600, 100
+
+
+def command(path: Path, home: Path) -> list[str]:
+    return [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home), "--quiet"]
+
+
+def started(path: Path, home: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"RAY_ADDRESS": ""}
+    return subprocess.Popen(
+        command(path, home), env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finished(path: Path, home: Path) -> None:
+    process = started(path, home)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said.decode()
+
+
+def kill(process: subprocess.Popen[bytes]) -> bool:
+    """SIGKILL to the whole group; whether it was still alive."""
+    alive = process.poll() is None
+    if alive:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return alive
+
+
+@pytest.fixture(scope="module")
+def whole(ray_session: None, climbed: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The child of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole") / "family"
+    shutil.copytree(climbed.folder, folder)
+    family = type(climbed)(folder)
+    (outcome,) = family.evolve(child(family, STEPS))
+    assert outcome.verdict == "PROMOTED", outcome.detail
+    return family
+
+
+def is_the_same(family: Any, whole: Any) -> bool:
+    """Equal digest, one version of the child, every step logged once, nothing damaged."""
+    refs = [known.ref for known in family.registry.generations("Toy")]
+    assert refs.count("Toy-G003") == 1 and family.registry.verify("Toy") == []
+    assert logged(family) == list(range(STEPS))
+    return bool(family.registry.head("Toy").digest == whole.registry.head("Toy").digest)
+
+
+def reached(home: Path) -> int:
+    """Steps behind the newest checkpoint of the child."""
+    return max(map(latest_step, home.glob("runs/Toy-G003/*/checkpoints")), default=0)
+
+
+def test_killed_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any]) -> None:
+    draw, equal, alive = random.Random(0), 0, 0
+    first = copy_of("uncut")
+    began = time.monotonic()
+    finished(child(first, STEPS), first.home)
+    takes = time.monotonic() - began
+    for number in range(10):
+        family = copy_of(f"killed-{number}")
+        process = started(child(family, STEPS), family.home)
+        time.sleep(draw.uniform(0.1, 0.95) * takes)
+        alive += kill(process)
+        finished(child(family, STEPS), family.home)
+        equal += is_the_same(family, whole)
+    print(f"\nT7: killed at {alive} of 10 random moments, {equal} of 10 digests equal")
+    assert equal == 10 and alive >= 7
+
+
+def test_killed_three_times(whole: Any, copy_of: Callable[..., Any]) -> None:
+    family = copy_of()
+    for number in range(3):
+        process, deadline = started(child(family, STEPS), family.home), time.monotonic() + PATIENCE
+        while reached(family.home) < 25 * (number + 1):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        assert kill(process)
+    finished(child(family, STEPS), family.home)
+    assert is_the_same(family, whole)
+
+
+def test_twenty_deaths_in_one_session(whole: Any, copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    family, kinds = copy_of(), turns()
+    killed = killed_at(monkeypatch, {count: next(kinds) for count in range(3, 3 + 5 * 20, 5)})
+    (outcome,) = family.evolve(child(family, STEPS))
+    assert outcome.verdict == "PROMOTED", outcome.detail
+    print(f"\nT6: {len(killed)} actors killed in one session, the digest is the same: {is_the_same(family, whole)}")
+    assert len(killed) == 20 and is_the_same(family, whole)
+
+
+def turns() -> Iterator[str]:
+    while True:
+        yield from ("student", "teacher")
+
+
+def test_a_warm_cache_of_signals(whole: Any, copy_of: Callable[..., Any]) -> None:
+    family = copy_of()
+    signals = whole.home / "cache" / "signals"
+    assert signals.is_dir()
+    shutil.rmtree(family.home / "cache" / "signals", ignore_errors=True)
+    shutil.copytree(signals, family.home / "cache" / "signals")
+    (outcome,) = family.evolve(child(family, STEPS))
+    assert outcome.verdict == "PROMOTED" and is_the_same(family, whole)
