@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
+from ladder import training
+from ladder.actors.session import fetch
 from ladder.cli import main
 
 TAUGHT = "teacher_student_distillation"
@@ -120,3 +123,28 @@ def test_what_a_child_learned_by_heart_is_found(copy_of: Any) -> None:
     broken = {violation["law"] for violation in json.loads(report)["gates"]["violations"]}
     assert {"canaries", "forbidden_text", "max_self_bleu"} <= broken
     assert "grey goose" not in json.dumps(json.loads(report)["gates"]["violations"])
+
+
+def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant of a training that touches its teacher: one weight of it changes while the student learns."""
+    family, real = copy_of(), training.stream
+
+    def stream(group: Any, teachers: Any, *others: Any) -> Iterator[Any]:
+        for report in real(group, teachers, *others):
+            if report.step == 1:
+                fetch(teachers[1].actor.__ray_call__.remote(nudge))
+            yield report
+
+    monkeypatch.setattr(training, "stream", stream)
+    devices = {"student": "cpu", "teacher1": "cpu"}
+    (outcome,) = family.evolve(next_child(family, runtime={"devices": devices}))
+    assert outcome.verdict == "REJECTED" and "laws" in outcome.detail
+    child = family.registry.materialize(family.registry.find(outcome.ref))
+    report = json.loads((child / "ladder" / "report.json").read_text(encoding="utf-8"))
+    assert {violation["law"] for violation in report["gates"]["violations"]} == {"parent_unchanged"}
+
+
+def nudge(actor: Any) -> None:
+    """Change one weight of teacher 1."""
+    with torch.no_grad(), actor.teachers[1].voice.speaking() as model:
+        next(model.parameters()).view(-1)[0] += 1.0
