@@ -7,9 +7,14 @@ from pathlib import Path
 
 from ladder.errors import HeadMoved, LadderError, ManifestError, ModelError, NotFound
 from ladder.manifest import Name, Request
+from ladder.manifest.flat import unequal
 from ladder.models.digest import folder_digest
 from ladder.models.load import check_same_tokenizer
 from ladder.registry import Generation, Registry, Verdict
+from ladder.sidecars import kept_document
+
+_TOLD = 8
+"""Changed fields that a message names."""
 
 
 class Blocked(LadderError):
@@ -141,11 +146,22 @@ def check_attempts(request: Request, registry: Registry) -> None:
         passed = known.verdict in (Verdict.PROMOTED, Verdict.PASSED)
         if known.name == request.child and passed and known.manifest_digest != request.digest:
             raise ManifestError(
-                f"{known.ref} was {known.verdict} from another manifest ({(known.manifest_digest or 'imported')[:12]}; "
-                f"this one is {request.digest[:12]})",
+                f"{known.ref} was {known.verdict} from another manifest: {_changes(known, request, registry)}",
                 where="evolution_request.child_gen",
                 remedy="choose the next free index for this child",
             )
+
+
+def _changes(known: Generation, request: Request, registry: Registry) -> str:
+    """What a manifest says otherwise than the one that a generation was made from."""
+    if known.manifest_digest is None:
+        return "it was imported"
+    before = kept_document(registry.materialize(known) / "ladder")
+    now = {name: value for name, value in request.document().items() if name in before}
+    changed = unequal(before, now)
+    told = [f"{name.removeprefix('manifest.')} was {was} and is {found}" for name, (was, found) in changed.items()]
+    more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    return ", ".join(told[:_TOLD]) + more
 
 
 def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,10 @@ from typing import Any, cast
 from safetensors import safe_open
 from torch import Tensor
 
-from ladder.manifest.flat import flat
+from ladder.manifest.flat import unequal
 from ladder.models.digest import weight_files
 from ladder.registry import Generation, Registry
-from ladder.sidecars import MANIFEST
+from ladder.sidecars import kept_document
 
 _LAYER = re.compile(r"^(.*?layers?\.\d+)\.|^(.*?\bh\.\d+)\.")
 """A block of a transformer, as the libraries name them."""
@@ -71,7 +70,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
     return Difference(
         a.ref,
         b.ref,
-        _unequal(*(dict(flat(_manifest(folder))) for folder in folders)),
+        unequal(*(kept_document(folder / "ladder") for folder in folders)),
         _both(a.metrics, b.metrics),
         moved(*folders),
     )
@@ -125,17 +124,6 @@ def _layer_of(name: str) -> str:
 
 def _ratio(change: float, before: float) -> float:
     return sqrt(change / before) if before else float(change > 0)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "ladder" / MANIFEST
-    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {"manifest": stored.get("manifest", {}), "files": stored.get("files", {})}
-
-
-def _unequal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    names = dict.fromkeys([*ours, *theirs])
-    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
 def _both(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:

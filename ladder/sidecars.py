@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ladder.errors import GateError, NotFound
 from ladder.manifest import Name, Request
@@ -55,6 +56,13 @@ def keep(request: Request, sidecars: Path) -> None:
         elif field.startswith(("gates.", "laws.")) and field != "laws.canaries":
             (sidecars / EXAM).mkdir(exist_ok=True)
             shutil.copyfile(request.file(relative), sidecars / EXAM / request.files[relative])
+
+
+def kept_document(sidecars: Path) -> dict[str, Any]:
+    """The manifest that a generation was made from, with the digests of its files; both empty for an imported one."""
+    path = sidecars / MANIFEST
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {"manifest": stored.get("manifest", {}), "files": stored.get("files", {})}
 
 
 def kept_request(sidecars: Path, child: Name) -> Request:

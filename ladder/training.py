@@ -82,8 +82,8 @@ def _steps(
     rows: list[StepReport] = []
     with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
         while done < total:
-            leg, late = vigil.leg(done, total, runtime.checkpoint_every), _late(runtime)
-            for report in stream(group, teachers, batches, leg, runtime, lambda: stopped() or late()):
+            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(runtime))
+            for report in stream(group, teachers, batches, leg, runtime, ends):
                 rows.append(report)
                 tokens += report.tokens
                 usage = usage.after(report)
@@ -109,6 +109,10 @@ def _steps(
                     remedy="allow more minutes or plan fewer steps",
                 )
     return usage
+
+
+def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: one() or other()
 
 
 def _late(runtime: Runtime) -> Callable[[], bool]:

@@ -1,4 +1,4 @@
-"""A manifest's tree as one level of dotted names."""
+"""A manifest's tree as one level of dotted names, and what two trees differ in."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def unequal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The values that two trees do not agree on, by dotted name; None where one says nothing of it."""
+    one, other = dict(flat(ours)), dict(flat(theirs))
+    names = dict.fromkeys([*one, *other])
+    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}

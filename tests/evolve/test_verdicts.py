@@ -51,11 +51,11 @@ def test_a_parent_that_is_not_head_is_refused_and_a_branch_waits(copy_of: Callab
 
 def test_another_manifest_cannot_take_a_promoted_name(copy_of: Callable[[], Any]) -> None:
     toy = copy_of()
-    path = toy.manifest(2, "continual_pretraining", parent=1, seeds={"data": 5})
-    toy.registry.rollback("Toy", reason="test")
+    path = toy.manifest(1, "continual_pretraining", parent=0, seeds={"data": 5})
+    toy.registry.rollback("Toy", to=toy.registry.find("Toy-G000"), reason="test")
     (outcome,) = toy.evolve(path)
     assert (outcome.verdict, outcome.exit_code) == ("FAILED", 2)
-    assert "another manifest" in outcome.detail
+    assert "Toy-G001 was PROMOTED from another manifest: seeds.data was 0 and is 5 (choose" in outcome.detail
 
 
 def test_rollback_and_promote_leave_a_history(copy_of: Callable[[], Any]) -> None:
