@@ -183,7 +183,7 @@ def check_message(message: str) -> None:
     """A person can read it, and a terminal can print it: short, in ladder's words, nothing that steers a screen."""
     assert len(message) < LONGEST_MESSAGE
     assert all(character.isprintable() or character == "\n" for character in message)
-    for foreign in ("Traceback", "pydantic", "yaml.", "object at 0x", "ValidationError"):
+    for foreign in ("Traceback", "pydantic", "ScannerError", "ParserError", "object at 0x", "ValidationError"):
         assert foreign not in message
 
 

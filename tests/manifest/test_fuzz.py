@@ -34,7 +34,14 @@ EVERYTHING: dict[str, Any] = {
     "stabilizers": {"dreams": {"count": 3, "prompts": "data/prompts.txt"}, "taboo_words": ["x"], "token_masking": True},
     "gates": {
         "tone": {"reference": "data/voice.txt", "prompts": "data/prompts.txt"},
-        "metrics": [{"name": "m", "source": {"task": "t", "metric": "acc", "include_path": "data"}, "threshold": 0.5}],
+        "metrics": [
+            {
+                "name": "m",
+                "source": {"task": "t", "metric": "acc", "include_path": "data"},
+                "greater_is_better": True,
+                "threshold": 0.5,
+            }
+        ],
     },
     "laws": {
         "allowed_sources": ["."],
@@ -53,14 +60,19 @@ def hostile_manifests(draw: Any) -> tuple[str, bytes, bool]:
     """A suffix, the content of a manifest that is spoiled as a tree, as bytes, or as both, and whether its folder is
     named or itself."""
     suffix = draw(st.sampled_from(list(WRITERS)))
-    tree = draw(st.sampled_from(TREES) | spoiled_tree(TREES))
+    spoiled = draw(st.sampled_from(["tree", "bytes", "both"]))
+    tree = draw(st.sampled_from(TREES) if spoiled == "bytes" else spoiled_tree(TREES))
     content = WRITERS[suffix](tree)
-    return suffix, draw(st.just(content) | spoiled_bytes([content])), draw(st.booleans())
+    return suffix, content if spoiled == "tree" else draw(spoiled_bytes([content])), draw(st.booleans())
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that the manifests name, and with traps beside it."""
+    monkeypatch.setattr("ladder.manifest.installed.find_spec", lambda name: object())
+    for name in [path for tree in TREES[1:] for path in (*tree["data"]["train"], tree["data"].get("probes")) if path]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"content of {name}\n")
     for name in ("train.jsonl", "probes.jsonl", "voice.txt", "prompts.txt", "chat.jinja"):
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / name).write_text(f"content of {name}\n")
@@ -69,6 +81,14 @@ def project(tmp_path: Path) -> Path:
     os.symlink("/etc/hostname", tmp_path / "outside.jsonl")
     os.mkfifo(tmp_path / "pipe")
     return tmp_path
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree["evolution_request"]["child_gen"])
+def test_the_manifests_that_are_spoiled_are_valid(project: Path, tree: dict[str, Any], suffix: str) -> None:
+    path = project / f"manifest{suffix}"
+    path.write_bytes(WRITERS[suffix](tree))
+    assert read_request(path).child
 
 
 def fuzz(project: Path, examples: int) -> Campaign:
@@ -95,6 +115,6 @@ def test_spoiled_manifests_are_read_or_refused(project: Path) -> None:
 @pytest.mark.long
 def test_ten_thousand_spoiled_manifests(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     campaign = fuzz(project, 10_000)
-    assert campaign.refused + campaign.read >= 10_000
+    assert campaign.refused + campaign.read >= 10_000 and campaign.read > 100
     with capsys.disabled():
         print(f"\nmanifests: {campaign}")
