@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+_LONGEST_SAID = 400
+
 
 class LadderError(Exception):
     """Base of every error that ladder raises on purpose.
@@ -29,14 +31,27 @@ class LadderError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
-        return f"{place}{self.message}{remedy}"
+        return _visible(f"{place}{self.message}{remedy}")
 
     def __reduce__(self) -> tuple[Callable[..., LadderError], tuple[object, ...]]:
         return _rebuild, (type(self), self.message, self.where, self.remedy)
 
 
+def _visible(text: str) -> str:
+    """What steers a screen or turns the direction of writing, written out: messages quote names that others chose."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1] for character in text
+    )
+
+
 def _rebuild(kind: type[LadderError], message: str, where: str | None, remedy: str | None) -> LadderError:
     return kind(message, where=where, remedy=remedy)
+
+
+def said(error: Exception) -> str:
+    """What an error of another library says, cut to a length that fits a message; its kind where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_SAID else f"{text[: _LONGEST_SAID - 3]}..."
 
 
 class UsageError(LadderError, ValueError):

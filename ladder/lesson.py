@@ -19,6 +19,7 @@ from ladder.data.dreams import Dream
 from ladder.data.examples import Encoding, Example
 from ladder.data.replay import read_left_behind
 from ladder.data.rows import Row, read_rows
+from ladder.data.template import read_template
 from ladder.data.tokens import encode_once
 from ladder.errors import DataError
 from ladder.gates import Probe, read_probes
@@ -127,7 +128,7 @@ def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> Pr
     else:
         tokenizer = load_tokenizer(origin)
     if named:
-        tokenizer.chat_template = request.file(named).read_text(encoding="utf-8")
+        tokenizer.chat_template = read_template(request.file(named))
     return tokenizer
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ladder.data.examples import Example, begin_ids, chat_ids, text_ids
 from ladder.data.jsonl import read_lines
 from ladder.data.rows import Row
+from ladder.data.template import rendered
 from ladder.errors import DataError, ModelError
 from ladder.manifest.schema import Dreams
 from ladder.models.generation import end_ids, generation_settings, pad_id
@@ -219,7 +220,7 @@ def _opening(row: Row, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """What was given in a row: its prompt, its turns before the last answer, or the first words of a text."""
     match row.form:
         case "messages":
-            return chat_ids(tokenizer, row.fields["messages"][:-1], opening=True)
+            return chat_ids(tokenizer, row.fields["messages"][:-1], opening=True, where=row.where)
         case "completion" | "prompt":
             return begin_ids(tokenizer) + text_ids(tokenizer, row.fields["prompt"])
         case _:
@@ -232,8 +233,7 @@ def _around_user(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
         raise DataError("the tokenizer has no chat template", where="stabilizers.dreams.prompts", remedy="use start")
     mark = "\N{OBJECT REPLACEMENT CHARACTER}"
     turn = [{"role": "user", "content": mark}]
-    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    before, found, after = rendered.partition(mark)
+    before, found, after = rendered(tokenizer, turn, opening=True, where="chat template").partition(mark)
     if not found:
         raise ModelError("the chat template does not render the user's words", where="chat template")
     return before, after

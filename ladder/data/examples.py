@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from ladder.data.rows import Row
+from ladder.data.template import rendered
 from ladder.errors import DataError
 
 _BREAK = "\ufdd0"  # A noncharacter, which Unicode keeps out of texts that are exchanged.
@@ -109,29 +109,18 @@ def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) 
 
 
 def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
+    """Render each prefix of the conversation; what an assistant turn adds is its completion."""
     if tokenizer.chat_template is None:
         raise DataError("the tokenizer has no chat template", where=row.where, remedy="name one in data.chat_template")
-    try:
-        return _rendered(row, tokenizer, completion_only)
-    except TemplateError as error:
-        raise DataError(
-            f"the chat template refuses this conversation: {error}",
-            where=row.where,
-            remedy="write the roles in an order that it knows, or name another one in data.chat_template",
-        ) from error
-
-
-def _rendered(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
-    """Render each prefix of the conversation; what an assistant turn adds is its completion."""
     messages = row.fields["messages"]
-    ids = chat_ids(tokenizer, messages, opening=False)
+    ids = chat_ids(tokenizer, messages, opening=False, where=row.where)
     if not completion_only:
         return ids, [True] * len(ids)
     trained = [False] * len(ids)
     for turn, message in enumerate(messages):
         if message["role"] == "assistant":
-            opened = chat_ids(tokenizer, messages[:turn], opening=True)
-            closed = chat_ids(tokenizer, messages[: turn + 1], opening=False)
+            opened = chat_ids(tokenizer, messages[:turn], opening=True, where=row.where)
+            closed = chat_ids(tokenizer, messages[: turn + 1], opening=False, where=row.where)
             if closed[: len(opened)] != opened or ids[: len(closed)] != closed:
                 raise DataError(
                     "the chat template does not render a conversation as a prefix of its continuation",
@@ -142,14 +131,22 @@ def _rendered(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: boo
     return ids, trained
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool) -> list[int]:
+def chat_ids(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool, where: str = "chat template"
+) -> list[int]:
     """Ids of a rendered conversation; ``opening`` adds the start of the assistant's turn.
 
     Control tokens are the template's alone: one that is written in a message is read as plain characters.
+
+    Args:
+        where: the row or question, for messages.
+
+    Raises:
+        DataError: the template refuses the conversation.
     """
     broken = [message | {"content": _break_controls(tokenizer, message["content"])} for message in messages]
-    rendered = tokenizer.apply_chat_template(broken, tokenize=False, add_generation_prompt=opening)
-    return [token for part in rendered.split(_BREAK) for token in tokenizer.encode(part, add_special_tokens=False)]
+    text = rendered(tokenizer, broken, opening=opening, where=where)
+    return [token for part in text.split(_BREAK) for token in tokenizer.encode(part, add_special_tokens=False)]
 
 
 def _break_controls(tokenizer: PreTrainedTokenizerFast, text: str) -> str:

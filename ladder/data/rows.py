@@ -68,7 +68,7 @@ def parse_row(text: str, where: str) -> Row:
     if context is not None:
         check_text(_CONTEXT, context, where)
     if set(fields) not in _KEYS:
-        found = f"keys {sorted(fields)}"
+        found = f"keys {shown(sorted(fields))}"
         raise DataError(f"found {found}, expected {_FORMS}", where=where, remedy="remove or rename the other keys")
     for key, value in fields.items():
         _check_messages(value, where) if key == "messages" else check_text(key, value, where)

@@ -162,7 +162,7 @@ def is_unspaced(character: str) -> bool:
 def _parse(line: str, where: str) -> Probe:
     fields = parse_object(line, where, _FORM)
     if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "options", "chat"}:
-        found = f"keys {sorted(fields)}"
+        found = f"keys {shown(sorted(fields))}"
         raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
     for key in ("prompt", "answer"):
         check_text(key, fields[key], where)
@@ -186,7 +186,7 @@ def _parse(line: str, where: str) -> Probe:
 def _check_pattern(pattern: str, where: str) -> None:
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         found = f"'answer' is {shown(pattern)}, which is no regular expression: {error}"
         raise DataError(found, where=where) from error
 

@@ -12,6 +12,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from ladder.data.jsonl import shown
 from ladder.errors import DataError, GateError
 
 _STDERR = "_stderr"
@@ -96,7 +97,7 @@ def _task_figures(document: Mapping[str, Any], task: str, row: Mapping[str, Any]
                 error if isfinite(error) else None,
                 n,
                 direction if isinstance(direction, bool) else None,
-                "" if isfinite(_number(value)) else f"the harness gave {value!r}",
+                "" if isfinite(_number(value)) else f"the harness gave {shown(value)}",
             )
     return found
 
@@ -115,8 +116,11 @@ def _part(document: Mapping[str, Any], part: str, task: str) -> Mapping[str, Any
 
 
 def _number(value: object) -> float:
-    """NaN for what is no number, such as the harness's "N/A"."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+    """NaN for what is no number, such as the harness's "N/A", or too large for one."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+    except OverflowError:
+        return nan
 
 
 def _listed(names: Any) -> str:

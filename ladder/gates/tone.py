@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from ladder.data.jsonl import read_lines
 from ladder.errors import DataError, GateError
 from ladder.gates.style import Profile, words
 
@@ -97,13 +98,9 @@ def read_utterances(path: Path) -> list[str]:
     """Lines of a reference or prompt file that are not empty.
 
     Raises:
-        DataError: the file cannot be read as UTF-8, or holds nothing.
+        DataError: as ``read_lines``, or the file holds nothing.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), remedy="one utterance a line, in UTF-8") from error
-    found = [line.strip() for line in lines if line.strip()]
+    found = [line.strip() for _, line in read_lines(path)]
     if not found:
         raise DataError("no utterances", where=str(path), remedy="write one utterance a line")
     return found

@@ -12,12 +12,18 @@ from ladder.manifest.schema import Manifest
 from ladder.manifest.schema_gates import GATES, MetricGate
 from ladder.manifest.schema_laws import Laws
 
+_LONGEST_PATH = 4096
+"""Characters; Linux takes no more bytes. Following 400,000 folders to their end would take minutes."""
 
-def paths_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
+
+def paths_can_be_paths(manifest: Manifest) -> Iterator[Problem]:
     sources = ((f"laws.allowed_sources.{index}", path) for index, path in enumerate(manifest.laws.allowed_sources))
     for field, path in (*named_files(manifest), *named_folders(manifest), *sources):
         if not path.strip():
             yield Problem(field, "found an empty path", "write a path relative to the manifest's folder")
+        if len(path) > _LONGEST_PATH:
+            message = f"found a path of {len(path)} characters, expected at most {_LONGEST_PATH}"
+            yield Problem(field, message, "shorten it")
 
 
 def train_files_are_named_once(manifest: Manifest) -> Iterator[Problem]:
@@ -196,7 +202,7 @@ def _unread_samples(manifest: Manifest, every: int) -> Iterator[Problem]:
 
 
 CHECKS = (
-    paths_are_not_empty,
+    paths_can_be_paths,
     train_files_are_named_once,
     tone_has_a_reference,
     tone_measure_is_complete,

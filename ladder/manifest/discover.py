@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ladder.errors import ManifestError
+from ladder.manifest.files import resolved
 from ladder.manifest.load import load_manifest
 from ladder.manifest.names import Name
 from ladder.manifest.request import Request, read_request
-from ladder.manifest.syntax import SUFFIXES, read_tree
+from ladder.manifest.syntax import SUFFIXES, first_bytes, read_tree
 
 _MARK = "evolution_request"
 
@@ -23,7 +24,7 @@ def discover(paths: Iterable[str | Path]) -> list[Path]:
         ManifestError: a path that does not exist, a folder without manifests, a broken manifest, or two files that
             describe the same child.
     """
-    by_file = {file.resolve(): file for path in paths for file in _files(Path(path))}
+    by_file = {resolved(file): file for path in paths for file in _files(Path(path))}
     by_child: dict[Name, Path] = {}
     for file in by_file.values():
         child = Name.parse(load_manifest(file).evolution_request.child_gen)
@@ -50,7 +51,7 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    manifests = [file for file in sorted(path.iterdir()) if _is_manifest(file)]
+    manifests = [file for file in _entries(path) if _is_manifest(file)]
     if not manifests:
         raise ManifestError(
             "the folder holds no manifest",
@@ -60,11 +61,19 @@ def _files(path: Path) -> Iterator[Path]:
     yield from manifests
 
 
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        message = f"the folder cannot be read: {error.strerror}"
+        raise ManifestError(message, where=str(folder), remedy="make it readable") from None
+
+
 def _is_manifest(file: Path) -> bool:
     """Whether a file in a folder is meant as a manifest. One without the word is somebody else's, even if broken."""
     if file.suffix.lower() not in SUFFIXES or file.name.startswith(".") or not file.is_file():
         return False
-    if _MARK.encode() not in file.read_bytes():
+    if _MARK.encode() not in first_bytes(file):
         return False
     tree = read_tree(file)
     return isinstance(tree, dict) and _MARK in tree

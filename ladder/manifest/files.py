@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from ladder.manifest.paths import named_files, named_folders, suite_folders
@@ -20,14 +21,23 @@ def all_files(manifest: Manifest, folder: Path) -> list[tuple[str, str]]:
 
 
 def _suite_files(manifest: Manifest, folder: Path) -> list[tuple[str, str]]:
-    """Sorted by path. Python leaves compiled copies of a task's code behind when the task is run."""
+    """Sorted by path. Python leaves compiled copies of a task's code behind when the task is run.
+
+    A folder that is refused anyway is not walked through: it might be ``/``.
+    """
+    allowed, _ = _allowed_folders(manifest, folder)
     found = [
         (field, path, file.relative_to(folder / path))
         for field, path in suite_folders(manifest)
+        if _may_be_walked(folder, path, allowed)
         for file in sorted((folder / path).rglob("*"))
         if file.is_file()
     ]
     return [(field, f"{path}/{file.as_posix()}") for field, path, file in found if "__pycache__" not in file.parts]
+
+
+def _may_be_walked(folder: Path, path: str, allowed: list[Path]) -> bool:
+    return _is_inside(resolved(folder / path), allowed) and not _holds_manifest(folder, path)
 
 
 def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -50,12 +60,12 @@ def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
     """Folders that are named but do not exist."""
     problems = []
     for field, path in named_folders(manifest):
-        if not _resolved(folder, path).is_dir():
+        if not os.path.isdir(folder / path):
             remedy = f"write the folder of {'task files' if field.startswith('gates.metrics') else 'an existing model'}"
             if field.startswith("teachers"):
                 remedy += ", or leave path out when the generation is already registered"
             problems.append(Problem(field, f"{path!r} is no existing folder", remedy))
-    return [*problems, *_too_wide(manifest, folder)]
+    return [*problems, *_too_wide(manifest, folder), *_outside(manifest, folder)]
 
 
 def _too_wide(manifest: Manifest, folder: Path) -> list[Problem]:
@@ -64,7 +74,20 @@ def _too_wide(manifest: Manifest, folder: Path) -> list[Problem]:
     return [
         Problem(field, f"{path!r} holds the manifest itself", remedy)
         for field, path in suite_folders(manifest)
-        if folder.resolve().is_relative_to(_resolved(folder, path))
+        if _holds_manifest(folder, path)
+    ]
+
+
+def _holds_manifest(folder: Path, path: str) -> bool:
+    return folder.resolve().is_relative_to(resolved(folder / path))
+
+
+def _outside(manifest: Manifest, folder: Path) -> list[Problem]:
+    allowed, _ = _allowed_folders(manifest, folder)
+    return [
+        Problem(field, *_lies_outside(path, resolved(folder / path), allowed))
+        for field, path in suite_folders(manifest)
+        if not _is_inside(resolved(folder / path), allowed)
     ]
 
 
@@ -82,9 +105,9 @@ def leaked_probes(manifest: Manifest, digests: dict[str, str]) -> list[Problem]:
 def _allowed_folders(manifest: Manifest, folder: Path) -> tuple[list[Path], list[Problem]]:
     allowed, problems = [], []
     for index, source in enumerate(manifest.laws.allowed_sources):
-        path = _resolved(folder, source)
+        path = resolved(folder / source)
         allowed.append(path)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             problems.append(
                 Problem(f"laws.allowed_sources.{index}", f"{source!r} is no existing folder", "name an existing folder")
             )
@@ -92,21 +115,30 @@ def _allowed_folders(manifest: Manifest, folder: Path) -> tuple[list[Path], list
 
 
 def _confined(folder: Path, path: str, allowed: list[Path]) -> Path:
-    resolved = _resolved(folder, path)
-    if not any(resolved.is_relative_to(source) for source in allowed):
-        raise _Unusable(
-            f"{path!r} leads to {resolved}, outside the allowed sources {', '.join(map(str, allowed))}",
-            "move the file there, or add its folder to laws.allowed_sources",
-        )
-    return resolved
+    real = resolved(folder / path)
+    if not _is_inside(real, allowed):
+        raise _Unusable(*_lies_outside(path, real, allowed))
+    return real
 
 
-def _resolved(folder: Path, path: str) -> Path:
+def _is_inside(path: Path, allowed: list[Path]) -> bool:
+    return any(path.is_relative_to(source) for source in allowed)
+
+
+def _lies_outside(path: str, real: Path, allowed: list[Path]) -> tuple[str, str]:
+    """Message and remedy."""
+    return (
+        f"{path!r} leads to {real}, outside the allowed sources {', '.join(map(str, allowed))}",
+        "move the file there, or add its folder to laws.allowed_sources",
+    )
+
+
+def resolved(path: Path) -> Path:
     """The path behind all symbolic links; itself where links run in a circle (which is then no file)."""
     try:
-        return (folder / path).resolve()
+        return path.resolve()
     except (OSError, RuntimeError):
-        return folder / path
+        return path
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ from ladder.errors import ManifestError
 FieldPath = tuple[str | int, ...]
 _MOST_LISTED = 20
 _LONGEST_FOUND = 60
+_LONGEST_MESSAGE = 600
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,17 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message} ({self.remedy})"
+        return f"{self.field}: {shortened(self.message)} ({self.remedy})"
 
 
 def refuse(file: str | Path, problems: Sequence[Problem]) -> ManifestError:
     """The one error for a non-empty list of problems; ``where`` is the file and the first field."""
     first, *others = problems
     where = f"{file}: {first.field}" if first.field else str(file)
+    message = shortened(first.message)
     if not others:
-        return ManifestError(first.message, where=where, remedy=first.remedy)
-    lines = [f"{first.message} ({first.remedy})", *(f"  also {other}" for other in others[: _MOST_LISTED - 1])]
+        return ManifestError(message, where=where, remedy=first.remedy)
+    lines = [f"{message} ({first.remedy})", *(f"  also {other}" for other in others[: _MOST_LISTED - 1])]
     if len(problems) > _MOST_LISTED:
         lines.append(f"  and {len(problems) - _MOST_LISTED} more")
     return ManifestError("\n".join(lines), where=where, remedy=f"{len(problems)} problems in all")
@@ -54,6 +56,14 @@ def found(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     return _cut(repr(value)) if isinstance(value, int | float | str) else f"a {type(value).__name__}"
+
+
+def shortened(message: str) -> str:
+    """A message that quotes something of any length, without its middle: the reason stands at the end."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    half = _LONGEST_MESSAGE // 2
+    return f"{message[:half]} ... {message[-half:]}"
 
 
 def _plain(step: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ladder.errors import ManifestError
+from ladder.manifest.problems import shortened
 from ladder.manifest.yaml_subset import parse_yaml
 
 MAX_BYTES = 1_000_000
@@ -44,18 +45,12 @@ def read_tree(path: Path) -> Any:
         raise _deep(path) from None
     except ManifestError:
         raise
-    except ValueError as error:  # a whole number of thousands of digits
+    except (ValueError, OverflowError) as error:  # a number of thousands of digits, a character that does not exist
         raise ManifestError(f"a value cannot be read: {error}", where=str(path), remedy="correct it") from None
 
 
 def _read_text(path: Path) -> str:
-    try:
-        content = _first_bytes(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ManifestError(
-            f"the manifest cannot be read: {reason}", where=str(path), remedy="check the path"
-        ) from None
+    content = first_bytes(path)
     if len(content) > MAX_BYTES:
         raise ManifestError(
             f"the manifest is larger than {MAX_BYTES:,} bytes",
@@ -65,11 +60,22 @@ def _read_text(path: Path) -> str:
     return _decode(content, path)
 
 
-def _first_bytes(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # a pipe or a device would never end
-        raise OSError(errno.EINVAL, "it is no regular file")
-    with path.open("rb") as stream:
-        return stream.read(MAX_BYTES + 1)
+def first_bytes(path: Path) -> bytes:
+    """As much of a file as a manifest may hold, and one byte more.
+
+    Raises:
+        ManifestError: it cannot be read, or is no regular file.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device would never end
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ManifestError(
+            f"the manifest cannot be read: {reason}", where=str(path), remedy="check the path"
+        ) from None
 
 
 def _decode(content: bytes, path: Path) -> str:
@@ -130,7 +136,7 @@ def _end(text: str) -> tuple[int, int]:
 
 def _malformed(kind: str, path: Path, line: int, column: int, message: str) -> ManifestError:
     where = f"{path}: line {line}, column {column}"
-    return ManifestError(f"cannot be read as {kind}: {message}", where=where, remedy="correct it there")
+    return ManifestError(f"cannot be read as {kind}: {shortened(message)}", where=where, remedy="correct it there")
 
 
 def _duplicate(key: str, text: str, path: Path) -> ManifestError:

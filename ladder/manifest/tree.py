@@ -10,9 +10,12 @@ from ladder.manifest.problems import FieldPath, Problem, dotted, found
 from ladder.manifest.syntax import MAX_DEPTH
 from ladder.manifest.weight_averaging import REASON, REMEDY, asks_to_average_weights
 
+_MOST_BITS = 10_000
+"""Of a whole number: 3,000 digits. Python does not write out numbers of more than 4,300."""
+
 
 def tree_problems(tree: dict[str, Any]) -> list[Problem]:
-    """Weight averaging first, then ``${VAR}``, NaN, odd characters and depth, each in the file's order."""
+    """Weight averaging first, then ``${VAR}``, NaN, long numbers, odd characters, depth: each in the file's order."""
     averaging: list[Problem] = []
     others: list[Problem] = []
     for path, value in _walk((), tree):
@@ -39,6 +42,8 @@ def _odd(path: FieldPath, key: str | int, value: Any) -> Problem | None:
             return problem
     if isinstance(value, float) and not math.isfinite(value):
         return Problem(dotted(path), f"found {found(value)}, expected a finite number", "write a finite number")
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return Problem(dotted(path), "found a number of thousands of digits", "write a smaller one")
     if isinstance(value, dict | list) and len(path) >= MAX_DEPTH:
         return Problem(dotted(path[:3]), f"nested deeper than {MAX_DEPTH} levels", "a manifest needs at most five")
     return None

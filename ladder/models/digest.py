@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ladder.errors import ModelError
+from ladder.errors import ModelError, said
 
 _CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config"}
 
@@ -42,7 +42,7 @@ def tokenizer_digest(folder: Path) -> str:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError("no tokenizer.json", where=str(folder), remedy="save the model with a fast tokenizer")
-    content = _read_json(path)
+    content = read_object(path)
     # A tokenizer writes truncation and padding as it was last used; they are no part of what it is.
     unused = {"truncation": None, "padding": None}
     return hashlib.sha256(json.dumps(content | unused, sort_keys=True).encode()).hexdigest()
@@ -59,9 +59,9 @@ def template_digest(folder: Path) -> str:
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     config = folder / "tokenizer_config.json"
-    template = _read_json(config).get("chat_template") if config.is_file() else None
+    template = read_object(config).get("chat_template") if config.is_file() else None
     text = template if isinstance(template, str) else json.dumps(template, sort_keys=True) if template else ""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -88,7 +88,7 @@ def weight_files(folder: Path) -> list[Path]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
-    shards = _read_json(index).get("weight_map") if index.is_file() else None
+    shards = read_object(index).get("weight_map") if index.is_file() else None
     if not isinstance(shards, dict) or not shards:
         raise ModelError(
             f"no model.safetensors, found {_listing(folder)}",
@@ -124,15 +124,20 @@ def _add_tensor(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
 
 
 def _architecture(folder: Path) -> dict:
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     return {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
 
 
-def _read_json(path: Path) -> dict:
+def read_object(path: Path) -> dict:
+    """The JSON object in a file.
+
+    Raises:
+        ModelError: the file cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"unreadable: {error}", where=str(path), remedy="restore this file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"unreadable: {said(error)}", where=str(path), remedy="restore this file") from error
     if not isinstance(content, dict):
         raise ModelError(f"found {type(content).__name__}, expected an object", where=str(path), remedy="restore it")
     return content

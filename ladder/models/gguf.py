@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.errors import ModelError
+from ladder.errors import ModelError, said
 from ladder.models.load import load_tokenizer
 
 
@@ -30,8 +30,10 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
             trust_remote_code=False,
         )
         return model.eval(), _tokenizer(path)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelError(f"cannot be read as GGUF: {error}", where=str(path)) from error
+    except ModelError:
+        raise
+    except Exception as error:  # its reader trusts every length in the file
+        raise ModelError(f"cannot be read as GGUF: {said(error)}", where=str(path)) from error
 
 
 def _tokenizer(path: Path) -> PreTrainedTokenizerFast:

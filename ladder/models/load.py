@@ -12,7 +12,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,8 +23,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ladder.errors import ModelError, TokenizerMismatch
+from ladder.errors import ModelError, TokenizerMismatch, said
 from ladder.models.digest import tokenizer_digest, weight_files
+from ladder.models.size import check_layers, check_size
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -72,8 +72,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer_digest(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"tokenizer cannot be loaded: {error}", where=str(folder)) from error
+    except Exception as error:  # tokenizers raises bare ones
+        raise ModelError(f"tokenizer cannot be loaded: {said(error)}", where=str(folder)) from error
 
 
 def check_same_tokenizer(parent: Path, other: Path) -> None:
@@ -92,8 +92,15 @@ def check_same_tokenizer(parent: Path, other: Path) -> None:
 
 
 def config_of(folder: Path) -> PretrainedConfig:
-    """The folder's transformers config, without loading weights."""
-    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    """The folder's transformers config, without loading weights.
+
+    Raises:
+        ModelError: there is none, or transformers cannot read it.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a config can hold anything under any key
+        raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
 
 
 def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -102,6 +109,8 @@ def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedMod
     if (folder / "adapter_config.json").exists():
         # from_pretrained would load the adapter, and as its base whatever model the adapter names.
         raise ModelError("an adapter lies among the weights", where=str(folder), remedy=_WHOLE_REMEDY)
+    check_layers(folder)
+    check_size(kind, config_of(folder), folder)
     try:
         return kind.from_pretrained(
             folder,
@@ -112,8 +121,8 @@ def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedMod
             ignore_mismatched_sizes=True,  # so that they are reported, and named by _check_fit
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot be loaded: {error}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
+    except Exception as error:
+        raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
 
 
 def _check_fit(misfits: Sequence[object], folder: Path) -> None:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from transformers import LlamaForCausalLM, PretrainedConfig
 
 from ladder.manifest.schema import Architecture, Lora
-from ladder.models.digest import weight_files
 from ladder.models.load import config_of
 from ladder.models.scratch import llama_config
+from ladder.models.size import stored_shapes
 
 _ENDS = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out")
 
@@ -42,14 +41,9 @@ class Shape:
         """Of a Hugging Face folder, by its config and the headers of its weights.
 
         Raises:
-            ModelError: there are no safetensors.
+            ModelError: there are no safetensors, or config or headers cannot be read.
         """
-        sizes: dict[str, tuple[int, ...]] = {}
-        for path in weight_files(folder):
-            with safe_open(path, framework="pt") as tensors:
-                names = list(tensors.keys())
-                sizes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-        return cls._of(config_of(folder), sizes.items())
+        return cls._of(config_of(folder), stored_shapes(folder).items())
 
     @classmethod
     def of_architecture(cls, shape: Architecture, vocabulary: int) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from html import escape
 from typing import TYPE_CHECKING
 
 from ladder.errors import ManifestError, RegistryError
@@ -52,12 +53,12 @@ def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, invento
 
 
 def describe(candidate: Candidate, attempt: int) -> str:
-    """The version's description: one sentence for a reader of MLflow's pages."""
+    """The version's description: one sentence for a reader of MLflow's pages, which show it as Markdown."""
     ancestors = [str(each.name) for each in (candidate.parent, candidate.grandparent) if each]
     who = f"{candidate.name} (attempt {attempt})" if attempt > 1 else str(candidate.name)
     how = candidate.method.replace("_", " ") + (f" from {' and '.join(ancestors)}" if ancestors else "")
     outcome = "passed its gates" if candidate.passed else f"was rejected by {', '.join(candidate.failed_gates)}"
-    return f"{who}, {how}, {outcome}." + (f" {candidate.note}" if candidate.note else "")
+    return f"{who}, {how}, {outcome}." + (f" {escape(candidate.note, quote=False)}" if candidate.note else "")
 
 
 def is_generation(version: ModelVersion) -> bool:

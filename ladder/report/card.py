@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import yaml
 
 from ladder.ancestry import Ancestry
@@ -27,7 +29,7 @@ def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
         "---",
         f"# {request.child}",
         "",
-        evolution.note or "A generation of a ladder.",
+        plain(evolution.note) or "A generation of a ladder.",
         "",
         f"- method: {evolution.training_method}",
         f"- parent (teacher 1): {_named(parent)}",
@@ -55,12 +57,17 @@ def gate_table(report: GateReport) -> list[str]:
 def law_table(report: GateReport) -> list[str]:
     """The laws as a Markdown table, each with the share of texts that break it at most (95% confidence)."""
     rows = [
-        f"| {law.name} | {law.family} | {law.version} | {len(law.found.violations)} | {law.found.n} "
-        f"| {_figure(law.upper_bound)} | {law.found.remark} | {law.digest[:12]} |"
+        f"| {plain(law.name)} | {law.family} | {law.version} | {len(law.found.violations)} | {law.found.n} "
+        f"| {_figure(law.upper_bound)} | {plain(law.found.remark)} | {law.digest[:12]} |"
         for law in report.laws
     ]
     head = "| law | family | version | violations | n | at most | remark | digest |"
     return [head, "|---|---|---|---|---|---|---|---|", *rows]
+
+
+def plain(text: str) -> str:
+    """A text of somebody else's in one line of Markdown: no elements of HTML, no further cell of a table."""
+    return escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
 
 
 def _named(generation: Generation | None) -> str:

@@ -78,6 +78,15 @@ TEMPLATES = {
     "none": (None, "no chat template"),
     "refuses": ("{{ raise_exception('no system turns') }}", "refuses this conversation: no system turns"),
     "breaks": ("{{ messages[9]['content'] }}", "refuses this conversation"),
+    "adds what cannot be added": ("{{ messages + 1 }}", "refuses this conversation: can only concatenate"),
+    "is none": ("{% if %}", "refuses this conversation: Expected an expression"),
+    "reads attributes": (
+        "{{ messages.__class__.__mro__ }}",
+        "access to attribute '__class__' of 'list' object is unsafe",
+    ),
+    "reads globals": ("{{ cycler.__init__.__globals__.os.system('id') }}", "refuses this conversation"),
+    "reads a file": ("{% include '/etc/hostname' %}", "refuses this conversation"),
+    "counts without end": ("{% for i in range(10**12) %}x{% endfor %}", "refuses this conversation: Range too big"),
     "rewrites": (
         "{{ messages | length }}{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}",
         "prefix of its continuation",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from ladder.data.jsonl import LONGEST_LINE
 from ladder.data.rows import parse_row, read_rows
 from ladder.errors import DataError
 
@@ -75,6 +78,11 @@ BROKEN = {
     "an unknown role": (messages({"role": "tool", "content": "a"}, TURNS[1]), r"one of system, user, assistant"),
     "a role that is a list": (messages({"role": ["user"], "content": "a"}), "found message"),
     "null content": (messages(TURNS[0], {"role": "assistant", "content": None}), "'content' is None"),
+    "a key twice": (
+        '{"prompt": "a", "completion": "b", "completion": "c"}',
+        r"^\S+:3: the key 'completion' stands there twice",
+    ),
+    "a great many keys": (json.dumps({f"k{number}": 1 for number in range(9000)}), "found keys"),
     "no answer": (messages(TURNS[0]), "the last message is the user's"),
     "an answer to nothing": (messages(TURNS[1], *TURNS), "the first message is the assistant's"),
 }
@@ -113,3 +121,32 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="cannot be read") as caught:
             read_rows(path)
         assert caught.value.where == str(path)
+
+
+def test_a_line_without_an_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """64 MB in one line, of which a seventh is read."""
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as stream:
+        stream.write(b'{"text": "a"}\n{"text": "')
+        stream.truncate(64_000_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="found a line of more than 10,000,000 bytes") as caught:
+        read_rows(path)
+    assert tracemalloc.get_traced_memory()[1] < 3 * LONGEST_LINE
+    tracemalloc.stop()
+    assert caught.value.where == f"{path}:2"
+
+
+def test_the_longest_line_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "' + "x" * (LONGEST_LINE - 13) + '"}\n{"text": "a"}\n')
+    assert path.read_bytes().index(b"\n") == LONGEST_LINE - 1
+    assert len(read_rows(path)) == 2
+
+
+def test_pipes_devices_and_links_in_a_circle_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("loop", tmp_path / "loop")
+    for path in (tmp_path / "pipe", tmp_path / "loop", Path("/dev/zero")):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_rows(path)

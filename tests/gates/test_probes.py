@@ -128,6 +128,8 @@ GOOD = {"prompt": "p", "answer": "a"}
         ({**GOOD, "answer": None}, "'answer' is None"),
         ({**GOOD, "answer": "?!"}, "nothing is left to compare"),
         ({**GOOD, "kind": "regexp"}, "'kind' is 'regexp', expected one of exact, contains, regex, choice, nll"),
+        ({**GOOD, "kind": "regex", "answer": "a{99999999999}"}, "the repetition number is too large"),
+        ({**GOOD, "kind": "regex", "answer": "(" * 9000}, "maximum recursion depth exceeded"),
         ({**GOOD, "kind": "regex", "answer": "(a"}, r"'answer' is '\(a', which is no regular expression"),
         ({**GOOD, "kind": "choice"}, "'options' is None, expected a list of two or more"),
         ({**GOOD, "kind": "choice", "options": ["a"]}, "two or more"),

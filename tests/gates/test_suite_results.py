@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ladder.data.jsonl import shown
 from ladder.errors import DataError, GateError
 from ladder.gates.suite_results import Figure, find_figure, read_document, read_figures
 
@@ -48,11 +49,11 @@ def test_what_the_harness_does_not_know_is_not_made_up() -> None:
     assert find_figure(bare, "sums", "exact_match") == Figure(0.25)
 
 
-@pytest.mark.parametrize("value", ["N/A", None, True, [1.0], math.nan, math.inf])
+@pytest.mark.parametrize("value", ["N/A", None, True, [1.0], math.nan, math.inf, 10**400])
 def test_no_number_is_nan_with_the_reason(value: object) -> None:
     figure = find_figure({"results": {"t": {"acc,none": value}}}, "t", "acc")
     assert not math.isfinite(figure.value)
-    assert figure.remark == f"the harness gave {value!r}"
+    assert figure.remark == f"the harness gave {shown(value)}"
 
 
 @pytest.mark.parametrize(

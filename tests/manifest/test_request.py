@@ -91,6 +91,10 @@ MISSING = [
     ({"laws.required_text": [{"pattern": "a", "prompts": "p"}]}, "laws.required_text.0.prompts", "does not exist"),
     ({"laws.refusals": {"pattern": "no", "prompts": "p"}}, "laws.refusals.prompts", "does not exist"),
     ({"laws.canaries": "p"}, "laws.canaries", "does not exist"),
+    ({"teachers.teacher1": {"path": "x" * 300}}, "teachers.teacher1.path", "is no existing folder"),
+    ({"laws.allowed_sources": [".", "x" * 300]}, "laws.allowed_sources.1", "name an existing folder"),
+    ({"data.train": ["x/" * 400_000]}, "data.train.0", "a path of 800000 characters, expected at most 4096"),
+    ({"data.train": ["data/\x1b[2J\u202e"]}, "data.train.0", r"data/\x1b[2J\u202e does not exist"),
 ]
 
 
@@ -144,3 +148,14 @@ def test_links_that_run_in_a_circle_and_pipes_are_no_files(write, change, tmp_pa
     for name in ("loop", "pipe"):
         with pytest.raises(ManifestError, match=r"data\.train\.0"):
             read_request(write(change({"data.train": [f"data/{name}"]})))
+
+
+def test_a_folder_of_tasks_outside_the_allowed_sources_is_not_walked(write, change, monkeypatch):
+    """It might be the root of the file system."""
+    monkeypatch.setattr("pathlib.Path.rglob", lambda *told: pytest.fail("the folder was walked"))
+    monkeypatch.setattr("ladder.manifest.installed.find_spec", lambda name: object())
+    source = {"task": "tides", "metric": "acc", "include_path": "/"}
+    gate = {"name": "tides", "source": source, "greater_is_better": True, "threshold": 0.5}
+    with pytest.raises(ManifestError, match="'/' leads to /, outside the allowed sources") as caught:
+        read_request(write(change({"gates.metrics": [gate]})))
+    assert "holds the manifest itself" in str(caught.value)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import yaml
+
+from ladder.ancestry import Ancestry
 from ladder.gates import Findings, GateReport, LawResult, Violation
-from ladder.report.card import law_table
+from ladder.manifest import Name, read_request
+from ladder.registry import Candidate
+from ladder.registry.tags import describe
+from ladder.report.card import law_table, model_card
 
 
 def test_each_law_stands_in_the_table_with_its_bound() -> None:
@@ -21,3 +30,31 @@ def test_each_law_stands_in_the_table_with_its_bound() -> None:
         f"| forbidden_text | text | 2 | 0 | 100 | 0.04573 |  | {laws[1].digest[:12]} |",
         f"| refusals | text | 1 | 1 | 20 | 0.2161 | the parent refuses 14 of 20 prompts | {laws[2].digest[:12]} |",
     ]
+
+
+def test_what_others_wrote_stays_in_its_cell_and_is_no_markup() -> None:
+    hostile = "<script>alert(1)</script> | x\n# & a title"
+    law = LawResult(hostile, "text", 1, {}, Findings(1, (), remark=hostile))
+    (row,) = law_table(GateReport((), (), {}, {}, (law,)))[2:]
+    assert row.count("|") == 9 and "\n" not in row
+    assert row.count("&lt;script&gt;alert(1)&lt;/script&gt; &#124; x # &amp; a title") == 2
+
+
+def test_the_description_in_mlflow_is_no_markup_either() -> None:
+    """Its pages show a description as Markdown."""
+    note = "<img src=x onerror=alert(1)>"
+    told = describe(Candidate(Name("Luna", 0), Path("folder"), "d" * 64, "pretraining", note=note), 1)
+    assert "<" not in told and told.endswith("&lt;img src=x onerror=alert(1)&gt;")
+
+
+def test_a_note_is_one_line_without_markup(tmp_path: Path) -> None:
+    note = "<img src=x onerror=alert(1)>\n---\n# a title"
+    path = tmp_path / "m.json"
+    (tmp_path / "---\n# x").write_text("a\n")
+    request = {"child_gen": "Luna-G000", "training_method": "pretraining", "note": note}
+    path.write_text(json.dumps({"evolution_request": request, "data": {"train": ["---\n# x"]}}))
+    card = model_card(read_request(path), Ancestry(None, None, ()), GateReport((), (), {}, {}))
+    assert card.split("\n").count("---") == 2 and "<img" not in card
+    assert "&lt;img src=x onerror=alert(1)&gt; --- # a title" in card.split("\n")
+    header = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
+    assert header["datasets"] == ["---\n# x"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from ladder.gates import decide
+from ladder.gates import Findings, LawResult, Violation, decide
 from ladder.gates.exam import Noise
 from ladder.gates.measure import Measurements
 from ladder.gates.pulse import Pulse
@@ -109,3 +110,18 @@ def test_a_further_gate_stands_beside_the_four() -> None:
     words = Read(html(page(gates=decide(Gates.model_validate({"metrics": [asked]}), child, None, [])))).words
     assert "rejected by tides" in words
     assert "acc of tides 0.2500 over 40 documents, at least 0.5000 needed" in words
+
+
+def test_names_remarks_and_findings_are_text_too() -> None:
+    hostile = "<img src=x onerror=alert(1)>\"'><b>"
+    told = verdict(forgot=True)
+    broken = Violation(hostile, hostile, hostile)
+    law = LawResult(hostile, "text", 1, {}, Findings(3, (broken,), remark=hostile))
+    results = tuple(replace(result, name=hostile, detail=hostile) for result in told.results)
+    ancestors = {hostile: next(iter(told.per_ancestor.values()))}
+    gates = replace(told, results=results, violations=(broken,), laws=(law,), per_ancestor=ancestors)
+    names = dict.fromkeys(("child", "method", "digest", "manifest_digest", "parent", "grandparent"), hostile)
+    source = html(page(gates=gates, line=[hostile], **names))
+    read = Read(source)
+    assert read.words.count("<img src=x onerror=alert(1)>") > 12
+    assert read.addresses == [] and "<img" not in source and "<b>" not in source

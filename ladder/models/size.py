@@ -1,0 +1,83 @@
+"""Whether a config asks for what the weights beside it hold, seen from headers alone: a lie would take all memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import PretrainedConfig
+
+from ladder.errors import ModelError, said
+from ladder.models.digest import read_object, weight_files
+
+_SLACK = 10_000_000
+"""Numbers that a model may have beyond twice those in its files: heads that are not stored, masks, positions. What is
+missing or of another shape is named when the weights are loaded."""
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+
+
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by its name, without reading one.
+
+    Raises:
+        ModelError: there are no safetensors, or their headers are malformed.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        for path in weight_files(folder):
+            with safe_open(path, framework="pt") as tensors:
+                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"unreadable weights: {said(error)}", where=str(folder), remedy="restore this folder"
+        ) from error
+    return shapes
+
+
+def check_layers(folder: Path) -> None:
+    """Refuse a config with more layers than the files have tensors, before anything counts up to them.
+
+    Raises:
+        ModelError: there are more, or config or weights cannot be read.
+    """
+    most = max(_layer_counts(read_object(folder / "config.json")), default=0)
+    stored = len(stored_shapes(folder))
+    if most > stored:
+        raise _implausible(folder, f"{most} layers", f"{stored} tensors")
+
+
+def check_size(kind: Any, config: PretrainedConfig, folder: Path) -> None:
+    """Refuse a config that asks for far more numbers than the files hold, before they are allocated.
+
+    Args:
+        kind: the Auto class that builds the model.
+
+    Raises:
+        ModelError: it does; or no model can be built from the config.
+    """
+    held = sum(map(prod, stored_shapes(folder).values()))
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=False)
+    except Exception as error:  # whatever a size that makes no sense brings about
+        raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy="restore config.json") from error
+    asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if asked > 2 * held + _SLACK:
+        raise _implausible(folder, f"{asked:,} numbers", f"{held:,}")
+
+
+def _layer_counts(config: dict[str, Any]) -> Iterator[int]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _layer_counts(value)
+        elif key in _LAYERS and isinstance(value, int):
+            yield value
+
+
+def _implausible(folder: Path, asked: str, held: str) -> ModelError:
+    message = f"cannot be loaded: the config asks for {asked}, the weight files hold {held}"
+    return ModelError(message, where=str(folder), remedy="config.json and weights belong together; restore both")
