@@ -31,6 +31,7 @@ SECTIONS = {
     "cache": "benchmarks.cache",
     "wire": "benchmarks.wire",
     "base": "benchmarks.shared_base",
+    "checkpoint": "benchmarks.checkpoint",
 }
 
 
