@@ -19,7 +19,7 @@ STEP, SAVED = "a step", "a checkpoint"
 def measure(options: Options) -> dict[str, Any]:
     every = Runtime().checkpoint_every
     notes = [
-        f"a checkpoint: weights, EMA, optimiser and random state, written, synced, renamed; share: one every {every} steps",
+        f"a checkpoint: weights, EMA, optimiser and random state, durably; share: of one every {every} steps",
         "two teachers, all weights trained, float32, in one process",
     ]
     shapes = options.pick((EMBEDDED, SHAPES[0]), (TINY,))

@@ -7,13 +7,14 @@ so the same command finishes a run that was cut off anywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, resolve
-from ladder.errors import HeadMoved, Interrupted, LadderError
+from ladder.errors import HeadMoved, Interrupted, LadderError, RegistryError
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
 from ladder.gates.resolution import warnings_of
@@ -22,6 +23,7 @@ from ladder.lawbook import check_laws
 from ladder.lesson import check_held_out, read_lesson
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
+from ladder.models.save import reason
 from ladder.permission import check_cooldown, check_price, has_limits, last_promotion
 from ladder.plan import bare_bytes, exam_resolution, price_request
 from ladder.recovery import recovering
@@ -112,8 +114,10 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     except Interrupted:
         raise
     except LadderError as error:
-        if run_id := run.notes().get("mlflow_run"):
-            work.registry.fail_run(run_id, str(error))
+        # Where the store itself fails, the first error is the one to be told.
+        with suppress(RegistryError):
+            if run_id := run.notes().get("mlflow_run"):
+                work.registry.fail_run(run_id, str(error))
         raise
 
 
@@ -159,6 +163,8 @@ def _outcome(request: Request, work: Workshop) -> Outcome:
         return Outcome(child, "BLOCKED", str(error), error.exit_code)
     except LadderError as error:
         return Outcome(child, "FAILED", str(error), error.exit_code)
+    except OSError as error:
+        return Outcome(child, "FAILED", f"{reason(error)} (the same command goes on once that is mended)", 1)
 
 
 def _waits(decided: Generation, request: Request) -> bool:

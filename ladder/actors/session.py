@@ -124,7 +124,7 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
         timeout: seconds.
 
     Raises:
-        LadderError: as raised there.
+        LadderError: as raised there; a RunError for what the operating system refused there.
         ActorDied: the actor that should answer, or one that it waits for, died or did not answer in time.
     """
     try:
@@ -135,6 +135,8 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
         cause = error.cause
         if isinstance(cause, LadderError):
             raise cause from None
+        if isinstance(cause, OSError) and not isinstance(cause, RayError):
+            raise RunError(f"an actor could not go on: {cause}", remedy=_REMEDY) from error
         if isinstance(cause, RayError):
             raise ActorDied(_died(cause), remedy=_REMEDY) from error
         raise

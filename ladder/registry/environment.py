@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from ladder.errors import LadderError, RegistryError
+from ladder.models.save import reason
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +49,7 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
             raise
         except _store_errors() as error:
             raise RegistryError(
-                f"the store failed: {_first_line(error)}",
+                f"the store failed: {reason(error)}",
                 remedy="HEAD is where it was or where you wanted it; repeat the same command once the cause is gone",
             ) from error
 
@@ -60,7 +61,3 @@ def _store_errors() -> tuple[type[BaseException], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, OSError
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

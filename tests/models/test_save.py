@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from ladder.errors import RunError
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model, save_text
@@ -34,10 +37,18 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert content(folder) == {"a": "3"} and list(folder.parent.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (OSError("disk full"), RunError),
+        (SafetensorError("I/O error: No space left on device"), RunError),
+        (shutil.Error([("a", "b", "disk full")]), RunError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
 @pytest.mark.parametrize("before", [True, False])
 def test_a_write_that_fails_leaves_the_old_folder_and_nothing_else(
-    tmp_path: Path, failure: BaseException, before: bool
+    tmp_path: Path, failure: BaseException, told: type[BaseException], before: bool
 ) -> None:
     folder = tmp_path / "model"
     if before:
@@ -47,8 +58,11 @@ def test_a_write_that_fails_leaves_the_old_folder_and_nothing_else(
         (target / "a").write_text("half")
         raise failure
 
-    with pytest.raises(type(failure)):
+    with pytest.raises(told) as caught:
         save_folder(folder, fail)
+    if told is RunError:
+        said = r".*model: cannot be written: (I/O error: No space left.*|disk full) \(make room.*"
+        assert re.fullmatch(said, str(caught.value))
     assert [path.name for path in tmp_path.iterdir()] == (["model"] if before else [])
     assert not before or content(folder) == {"a": "1", "b": "2"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ladder.errors import RunError
 from ladder.train import checkpoint as module
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 
@@ -57,7 +58,7 @@ def test_a_save_that_fails_leaves_the_ones_before(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(module, "save_file", fail)
     for step in (2, 3):
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(RunError, match="cannot be written: disk full"):
             save_checkpoint(tmp_path, make(step))
     found = latest_checkpoint(tmp_path)
     assert found is not None and found.step == 2 and found.tensors["model:a"].tolist() == [2.0, 2.0]
