@@ -163,9 +163,9 @@ def show(
     if html:
         from ladder.sidecars import PAGE
 
-        _open_page(registry.materialize(generation) / "ladder" / PAGE, generation.ref)
+        _open_page(registry.sidecars(generation) / PAGE, generation.ref)
         return
-    _answer(generation.to_dict(), card_text(generation, registry.materialize(generation) / "ladder"), as_json)
+    _answer(generation.to_dict(), card_text(generation, registry.sidecars(generation)), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -257,6 +257,25 @@ def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
     _answer([vars(finding) for finding in findings], text, as_json)
     raise typer.Exit(1 if findings else 0)
+
+
+@app.command(rich_help_panel=STORE)
+def prune(
+    family: Family,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only say what would go.")] = False,
+    caches: Annotated[bool, typer.Option(help="Also the home's caches, which are built again when needed.")] = True,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Remove the weights of rejected generations, finished runs and caches. Says what would go, removes with --yes.
+
+    HEAD, its ancestors, and whatever was promoted or waits for it stay. Of the others, all but the weights stays.
+    """
+    from ladder.report.keeping import pruning_text
+
+    registry = _registry(home)
+    found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
+    _answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
