@@ -278,6 +278,33 @@ def prune(
     _answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
 
 
+@app.command(rich_help_panel=STORE)
+def backup(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File to create, such as luna.tar.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
+    from ladder.report.keeping import contents_text
+
+    contents = _registry(home).backup(archive)
+    _answer(contents.model_dump(mode="json"), contents_text(contents, f"wrote {archive}"), as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def restore(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File that backup wrote.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Bring a backup into a home that holds no store yet, and verify it."""
+    from ladder.registry.restore import restore as bring_back
+    from ladder.report.keeping import contents_text
+
+    contents = bring_back(archive, home)
+    _answer(contents.model_dump(mode="json"), contents_text(contents, f"restored and verified in {home}"), as_json)
+
+
 @app.command(rich_help_panel=LOOK)
 def sample(
     ref: Ref,

@@ -12,7 +12,7 @@ import pytest
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
     "look": ("lineage", "show", "sample", "eval", "schema", "ui", "doctor"),
-    "store": ("import", "rollback", "promote", "verify", "prune", "export"),
+    "store": ("import", "rollback", "promote", "verify", "prune", "backup", "restore", "export"),
 }
 
 
@@ -47,6 +47,8 @@ def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
         (("lineage", "Luna"), "no store"),
         (("evolve", "missing.json"), "missing.json"),
         (("prune", "Luna"), "no store"),
+        (("backup", "luna.tar"), "no store"),
+        (("restore", "luna.tar"), "no such file"),
         (("import", "nowhere", "--as", "Luna"), "no generation name"),
         (("import", "nowhere", "--as", "Luna-G000"), "neither a folder"),
     ],

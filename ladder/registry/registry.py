@@ -15,6 +15,7 @@ from ladder.registry.generation import Candidate, Generation
 from ladder.registry.store import Store, open_store
 
 if TYPE_CHECKING:
+    from ladder.registry.archive import Contents
     from ladder.registry.prune import Pruning
 
 
@@ -162,6 +163,13 @@ class Registry:
         from ladder.registry.prune import prune
 
         return prune(self.store, family, caches=caches)
+
+    @translated
+    def backup(self, archive: Path) -> Contents:
+        """Write everything to one file; see ``backup.backup``, and ``restore.restore`` for the way back."""
+        from ladder.registry.backup import backup
+
+        return backup(self.store, archive)
 
     @translated
     def verify(self, family: str) -> list[verification.Finding]:

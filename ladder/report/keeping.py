@@ -1,4 +1,4 @@
-"""What a pruning removes, as plain text."""
+"""What a pruning removes and what an archive holds, as plain text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ladder.report.quantities import size_text
 
 if TYPE_CHECKING:
+    from ladder.registry.archive import Contents
     from ladder.registry.prune import Part, Pruning
 
 
@@ -23,6 +24,14 @@ def pruning_text(found: Pruning, *, removed: bool) -> str:
     total = size_text(found.size)
     last = f"removed {total}" if removed else f"{total} in all; nothing was removed: repeat it with --yes"
     return "\n".join([*(line for title, parts in sections.items() for line in _section(title, parts)), last])
+
+
+def contents_text(contents: Contents, done: str) -> str:
+    """A line a family, and one of the whole."""
+    families = [
+        f"{each.family}: {each.generations} generations, HEAD {each.head or 'not set'}" for each in contents.families
+    ]
+    return "\n".join([*families, f"{done}: {len(contents.files)} files, {size_text(contents.size)}"])
 
 
 def _section(title: str, parts: Sequence[Part]) -> list[str]:
