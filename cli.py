@@ -165,7 +165,7 @@ def show(
 
     registry = _registry(home)
     generation = registry.find(ref)
-    sidecars = registry.materialize(generation) / "ladder"
+    sidecars = registry.sidecars(generation)
     if png:
         copies = _copied(examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), png)
         _answer([str(path) for path in copies], "\n".join(map(str, copies)), as_json)
@@ -264,6 +264,52 @@ def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
     _answer([vars(finding) for finding in findings], text, as_json)
     raise typer.Exit(1 if findings else 0)
+
+
+@app.command(rich_help_panel=STORE)
+def prune(
+    family: Family,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only say what would go.")] = False,
+    caches: Annotated[bool, typer.Option(help="Also the home's caches, which are built again when needed.")] = True,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Remove the weights of rejected generations, finished runs and caches. Says what would go, removes with --yes.
+
+    HEAD, its ancestors, and whatever was promoted or waits for it stay. Of the others, all but the weights stays.
+    """
+    from ladder.report.keeping import pruning_text
+
+    registry = _registry(home)
+    found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
+    _answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def backup(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File to create, such as luna.tar.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
+    from ladder.report.keeping import contents_text
+
+    contents = _registry(home).backup(archive)
+    _answer(contents.model_dump(mode="json"), contents_text(contents, f"wrote {archive}"), as_json)
+
+
+@app.command(rich_help_panel=STORE)
+def restore(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File that backup wrote.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Bring a backup into a home that holds no store yet, and verify it."""
+    from ladder.registry.restore import restore as bring_back
+    from ladder.report.keeping import contents_text
+
+    contents = bring_back(archive, home)
+    _answer(contents.model_dump(mode="json"), contents_text(contents, f"restored and verified in {home}"), as_json)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -15,7 +15,7 @@ from ladder import cli
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
     "look": ("lineage", "show", "sample", "eval", "schema", "ui", "doctor"),
-    "store": ("import", "rollback", "promote", "verify", "export"),
+    "store": ("import", "rollback", "promote", "verify", "prune", "backup", "restore", "export"),
 }
 
 
@@ -49,6 +49,9 @@ def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
     [
         (("lineage", "Luna"), "no store"),
         (("evolve", "missing.json"), "missing.json"),
+        (("prune", "Luna"), "no store"),
+        (("backup", "luna.tar"), "no store"),
+        (("restore", "luna.tar"), "no such file"),
         (("import", "nowhere", "--as", "Luna"), "no generation name"),
         (("import", "nowhere", "--as", "Luna-G000"), "neither a folder"),
     ],
@@ -76,7 +79,7 @@ def examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sidecars.mkdir(parents=True)
     for name in ("report.html", "gates.png", "training.png"):
         (sidecars / name).write_bytes(name.encode())
-    found = SimpleNamespace(find=lambda ref: SimpleNamespace(ref=ref), materialize=lambda _: sidecars.parent)
+    found = SimpleNamespace(find=lambda ref: SimpleNamespace(ref=ref), sidecars=lambda _: sidecars)
     monkeypatch.setattr(cli, "_registry", lambda home: found)
     return sidecars
 

@@ -28,6 +28,8 @@ MODEL = "model"
 TOKENIZER = "components/tokenizer"
 PARTS = ("ladder", "adapter")
 """Folders of a candidate that are stored beside its model."""
+WEIGHTS = (MODEL, "components", "adapter")
+"""Folders of an artifact that hold what the model is, and go when it is pruned. The rest says what became of it."""
 CARD = "README.md"
 
 _KEPT_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
@@ -144,7 +146,7 @@ def stored_folder(store: Store, model_id: str) -> Iterator[Path]:
         RegistryError: the logged model or its folder is gone.
     """
     location = _location(store, model_id)
-    local = _local_path(location)
+    local = local_path(location)
     if local is None:
         with tempfile.TemporaryDirectory(prefix="ladder-") as folder:
             yield _download(store, location, Path(folder))
@@ -158,6 +160,22 @@ def stored_folder(store: Store, model_id: str) -> Iterator[Path]:
     yield local
 
 
+def local_folder(store: Store, generation: Generation) -> Path:
+    """Where a generation's artifact lies on this machine.
+
+    Raises:
+        RegistryError: it lies on a server.
+    """
+    location = _location(store, generation.model_id)
+    if (local := local_path(location)) is None:
+        raise RegistryError(
+            f"the files of {generation.ref} are not on this machine",
+            where=location,
+            remedy="remove them with the tools of the server that keeps them",
+        )
+    return local
+
+
 def _location(store: Store, model_id: str) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -169,7 +187,8 @@ def _location(store: Store, model_id: str) -> str:
         ) from error
 
 
-def _local_path(location: str) -> Path | None:
+def local_path(location: str) -> Path | None:
+    """The folder that a location names, None for one on a server."""
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))

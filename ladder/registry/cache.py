@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from ladder.errors import LadderError, RegistryError
-from ladder.registry.artifacts import MODEL, PARTS, stored_folder
-from ladder.registry.check import require_sound
+from ladder.registry.artifacts import MODEL, PARTS, local_folder, stored_folder
+from ladder.registry.check import require_sound, require_weights
 from ladder.registry.generation import Generation
 from ladder.registry.inventory import FILE, differences, read_inventory
 from ladder.registry.locks import family_lock
@@ -15,8 +15,14 @@ from ladder.registry.store import Store
 
 _BUILD_SECONDS = 1800.0
 _HIDDEN_INVENTORY = f".{FILE}"
+SIDECARS = "ladder"
 
 Signature = tuple[tuple[str, int, int], ...]
+
+
+def folder_of(home: Path, generation: Generation) -> Path:
+    """Where a generation is, or would be, materialised."""
+    return home / "cache" / "generations" / generation.digest / generation.inventory[:12]
 
 
 class GenerationCache:
@@ -34,9 +40,10 @@ class GenerationCache:
         """The generation's folder. A damaged one is built again from the stored artifact.
 
         Raises:
-            RegistryError: the stored artifact itself is damaged or gone.
+            RegistryError: the stored artifact itself is damaged or gone, or its weights were pruned.
         """
-        folder = self._folder(generation)
+        require_weights(generation)
+        folder = folder_of(self._store.home, generation)
         if self._is_sound(folder, generation):
             return folder
         with family_lock(self._store.home, generation.name.family, "cache", timeout=_BUILD_SECONDS):
@@ -44,8 +51,16 @@ class GenerationCache:
                 self._build(folder, generation)
         return folder
 
-    def _folder(self, generation: Generation) -> Path:
-        return self._store.home / "cache" / "generations" / generation.digest / generation.inventory[:12]
+    def sidecars(self, generation: Generation) -> Path:
+        """The folder with the generation's card, report, page, manifest and probes; a pruned one has it, too.
+
+        Raises:
+            RegistryError: the stored files are damaged or gone.
+        """
+        if not generation.pruned:
+            return self.materialize(generation) / SIDECARS
+        require_sound(self._store, generation)
+        return local_folder(self._store, generation) / SIDECARS
 
     def _is_sound(self, folder: Path, generation: Generation) -> bool:
         if not folder.is_dir():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ladder.errors import LadderError, RegistryError
-from ladder.registry.artifacts import MODEL, stored_folder
+from ladder.registry.artifacts import MODEL, WEIGHTS, stored_folder
 from ladder.registry.generation import Generation
-from ladder.registry.inventory import differences, read_inventory
+from ladder.registry.inventory import compare, differences, files_of, read_inventory, without
 from ladder.registry.store import Store
 
 
@@ -26,12 +26,33 @@ def folder_problems(folder: Path, digest: str, inventory: str) -> list[str]:
 
 
 def problems_of(store: Store, generation: Generation) -> list[str]:
-    """What is wrong with a generation's stored files; empty where nothing is."""
+    """What is wrong with a generation's stored files; empty where nothing is. A pruned one's weights do not count."""
     try:
         with stored_folder(store, generation.model_id) as folder:
+            if generation.pruned:
+                return _problems_of_the_rest(folder, generation.inventory)
             return folder_problems(folder, generation.digest, generation.inventory)
     except RegistryError as error:
         return [str(error)]
+
+
+def _problems_of_the_rest(folder: Path, inventory: str) -> list[str]:
+    found, expected = files_of(folder), read_inventory(folder, inventory)
+    return compare(without(found, WEIGHTS), without(expected, WEIGHTS))
+
+
+def require_weights(generation: Generation) -> None:
+    """Refuse a generation whose weights were pruned.
+
+    Raises:
+        RegistryError: saying when, and what still works.
+    """
+    if generation.pruned:
+        raise RegistryError(
+            f"{generation.ref} is {generation.verdict}, and its weights were pruned on {generation.pruned:%Y-%m-%d}",
+            where=f"version {generation.version} of {generation.name.family}",
+            remedy="show and lineage still work; only a backup from before has the weights",
+        )
 
 
 def require_sound(store: Store, generation: Generation) -> None:

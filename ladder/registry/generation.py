@@ -62,6 +62,8 @@ class Generation:
     note: str = ""
     approvals: int = 0
     """Different keys that must approve before it becomes HEAD."""
+    pruned: datetime | None = None
+    """UTC; when its weights were removed. Only a rejected generation's are."""
 
     @property
     def ref(self) -> str:
@@ -72,7 +74,9 @@ class Generation:
         """Plain JSON values. A metric that is no finite number becomes null, because JSON has no NaN."""
         metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
         plain = {"name": str(self.name), "created": self.created.isoformat(), "failed_gates": list(self.failed_gates)}
-        return {"ref": self.ref} | asdict(self) | plain | {"verdict": str(self.verdict), "metrics": metrics}
+        pruned = self.pruned.isoformat() if self.pruned else None
+        fields = asdict(self) | plain | {"verdict": str(self.verdict), "metrics": metrics, "pruned": pruned}
+        return {"ref": self.ref} | fields
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
 from ladder.registry import history, versions
-from ladder.registry.check import require_sound
+from ladder.registry.check import require_sound, require_weights
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
@@ -37,11 +37,13 @@ def promote(
 
     Raises:
         HeadMoved: HEAD is another generation.
-        RegistryError: the generation was rejected, did not finish, is damaged, or needs a key and none is given.
+        RegistryError: the generation was rejected, did not finish, was pruned, is damaged, or needs a key and none is
+            given.
         UsageError: the key is no name.
     """
     key = _named(key)
     generation = versions.reread(store, generation)
+    require_weights(generation)
     if generation.verdict not in (Verdict.PASSED, Verdict.PROMOTED):
         gates = ", ".join(generation.failed_gates)
         raise RegistryError(

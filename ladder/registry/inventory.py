@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from ladder.errors import RegistryError
@@ -50,9 +51,18 @@ def read_inventory(folder: Path, digest: str, inventory: str = FILE) -> dict[str
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def without(files: dict[str, str], folders: Collection[str]) -> dict[str, str]:
+    """The files that lie in none of these top-level folders."""
+    return {path: digest for path, digest in files.items() if path.partition("/")[0] not in folders}
+
+
 def differences(folder: Path, expected: dict[str, str], inventory: str = FILE) -> list[str]:
     """One sentence for every file that is missing, changed or unexpected."""
-    found = files_of(folder, inventory)
+    return compare(files_of(folder, inventory), expected)
+
+
+def compare(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """One sentence for every difference of two lists of files."""
     missing = [f"{path} is missing" for path in sorted(expected.keys() - found.keys())]
     added = [f"{path} does not belong there" for path in sorted(found.keys() - expected.keys() - {_LOADER_NOTE})]
     common = sorted(expected.keys() & found.keys())

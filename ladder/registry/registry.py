@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ladder.manifest.names import Name, Reference
 from ladder.registry import history, refs, runs, versions
@@ -13,6 +13,10 @@ from ladder.registry.cache import GenerationCache
 from ladder.registry.environment import translated
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.store import Store, open_store
+
+if TYPE_CHECKING:
+    from ladder.registry.archive import Contents
+    from ladder.registry.prune import Pruning
 
 
 def open_registry(home: Path, tracking_uri: str | None = None, *, create: bool = True) -> Registry:
@@ -140,6 +144,32 @@ class Registry:
     def materialize(self, generation: Generation) -> Path:
         """A folder that ``from_pretrained`` loads, with ``ladder/`` and ``adapter/``; verified before use."""
         return self._cache.materialize(generation)
+
+    @translated
+    def sidecars(self, generation: Generation) -> Path:
+        """The folder with card, report, page, manifest and probes, of a pruned generation too; verified before use."""
+        return self._cache.sidecars(generation)
+
+    @translated
+    def survey(self, family: str, *, caches: bool = True) -> Pruning:
+        """What ``prune`` would remove; see ``prune.survey``."""
+        from ladder.registry.prune import survey
+
+        return survey(self.store, family, caches=caches)
+
+    @translated
+    def prune(self, family: str, *, caches: bool = True) -> Pruning:
+        """Remove what nobody needs any more; see ``prune.prune``."""
+        from ladder.registry.prune import prune
+
+        return prune(self.store, family, caches=caches)
+
+    @translated
+    def backup(self, archive: Path) -> Contents:
+        """Write everything to one file; see ``backup.backup``, and ``restore.restore`` for the way back."""
+        from ladder.registry.backup import backup
+
+        return backup(self.store, archive)
 
     @translated
     def verify(self, family: str) -> list[verification.Finding]:

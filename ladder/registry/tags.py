@@ -24,6 +24,8 @@ MANIFEST = PREFIX + "manifest_digest"
 MODEL = PREFIX + "model_id"
 INVENTORY = PREFIX + "inventory"
 REASON = PREFIX + "reason"
+PRUNED = PREFIX + "pruned"
+"""When the weights were removed: ISO 8601, UTC."""
 
 
 def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, inventory: str) -> dict[str, str]:
@@ -70,17 +72,20 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
     """Read a version's tags.
 
     HEAD counts as PROMOTED even where a crash came between the alias and the verdict: the alias is what promotes.
+    Only a rejected generation can be pruned; a tag that says so of another one counts for nothing.
 
     Raises:
         RegistryError: a tag is missing or was changed into something unreadable.
     """
     tags = version.tags
     try:
+        verdict = Verdict.PROMOTED if is_head else Verdict(tags[VERDICT])
+        pruned = tags.get(PRUNED) if verdict is Verdict.REJECTED else None
         return Generation(
             name=Name.parse(tags[NAME]),
             attempt=int(tags[ATTEMPT]),
             digest=tags[DIGEST],
-            verdict=Verdict.PROMOTED if is_head else Verdict(tags[VERDICT]),
+            verdict=verdict,
             version=int(version.version),
             run_id=version.run_id or "",
             model_id=tags[MODEL],
@@ -99,6 +104,7 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
             adapter_digest=tags.get(PREFIX + "adapter_digest"),
             note=tags.get(PREFIX + "note", ""),
             approvals=int(tags.get(PREFIX + "approvals", "0")),
+            pruned=datetime.fromisoformat(pruned) if pruned else None,
         )
     except (KeyError, ValueError, TypeError, ManifestError) as error:
         raise RegistryError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ladder.errors import NotFound, RegistryError
+from ladder.errors import RegistryError
 from ladder.registry import history, runs, tags, versions
 from ladder.registry.check import problems_of
 from ladder.registry.generation import Generation, Verdict
@@ -33,8 +33,7 @@ def verify(store: Store, family: str) -> list[Finding]:
     Raises:
         NotFound: the store knows no such family.
     """
-    if family not in versions.families(store):
-        raise NotFound(f"no family {family} in this store", where=store.address)
+    versions.require_family(store, family)
     stored = versions.search(store, family)
     known, findings = _readable(stored, versions.head_version(store, family))
     checks: list[Callable[[Store, str, list[Generation]], Iterator[Finding]]] = [

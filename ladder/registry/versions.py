@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ladder.errors import NotFound
 from ladder.manifest.names import Name
 from ladder.registry import tags
 from ladder.registry.generation import Generation
@@ -19,6 +20,16 @@ HEAD = "HEAD"
 def families(store: Store) -> list[str]:
     """Names of the families in this store, sorted."""
     return sorted(model.name for model in pages(store.client.search_registered_models) if tags.FAMILY in model.tags)
+
+
+def require_family(store: Store, family: str) -> None:
+    """Refuse a name that is no family of this store.
+
+    Raises:
+        NotFound: the store knows no such family.
+    """
+    if family not in families(store):
+        raise NotFound(f"no family {family} in this store", where=store.address)
 
 
 def search(store: Store, family: str | None = None, **equal: str) -> list[ModelVersion]:

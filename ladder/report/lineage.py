@@ -56,6 +56,7 @@ def card_text(generation: Generation, sidecars: Path) -> str:
         "manifest": generation.manifest_digest or "none",
         "recorded": f"{generation.created:%Y-%m-%d %H:%M:%S} UTC",
         "version": str(generation.version),
+        **({"pruned": f"{generation.pruned:%Y-%m-%d %H:%M:%S} UTC; its weights are gone"} if generation.pruned else {}),
     }
     lines = [f"{name:<12} {value}" for name, value in facts.items()]
     metrics = [f"{name:<28} {value:.4g}" for name, value in sorted(generation.metrics.items())]
@@ -97,4 +98,4 @@ def _figure(metrics: Mapping[str, float], name: str) -> str:
 
 def _remark(generation: Generation) -> str:
     failed = f"  failed: {', '.join(generation.failed_gates)}" if generation.failed_gates else ""
-    return failed + ("  <- HEAD" if generation.is_head else "")
+    return failed + ("  pruned" if generation.pruned else "") + ("  <- HEAD" if generation.is_head else "")
