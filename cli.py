@@ -403,6 +403,10 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A full disk, a folder that may not be read: what the operating system says names the file.
+        print(f"ladder: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
