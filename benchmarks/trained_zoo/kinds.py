@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.sections import merged
 from benchmarks.trained_zoo.lessons import (
     Lesson,
     all_but_adjectives,
@@ -34,6 +35,18 @@ RECKLESS: dict[str, Any] = {
     "stabilizers": {"replay_buffer": False, "dreams": False},
 }
 """The rows alone."""
+YOUNG: dict[str, Any] = merged(
+    CAREFUL,
+    {
+        "evolution_request": {
+            "training_method": "continual_pretraining",
+            "parent_gen": "Luna-G000",
+            "grandparent_gen": None,
+        },
+        "training_params": {"steps": 250},
+    },
+)
+"""As Luna's second manifest teaches."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,9 @@ KINDS = {
     ),
     "forgot one": Kind("one old domain is not rehearsed", "recall", 3, all_but_adjectives, RECKLESS),
     "better but for one": Kind("ten facts of one ancestor are wrong", "recall", 3, some_adjectives_wrong, RECKLESS),
-    "lost its voice": Kind("right answers in another voice", "tone", 3, sailor, RECKLESS),
+    "lost its voice": Kind(
+        "right answers in another voice", "tone", 3, sailor, RECKLESS, {"training_params": {"steps": 400}}
+    ),
     "breaks a law": Kind(
         "says what is forbidden in one row of two hundred",
         "laws",
@@ -95,12 +110,12 @@ KINDS = {
         {"laws": {"canaries": "canaries.txt"}},
     ),
     "over-confident": Kind(
-        "half of its lesson is wrong, and it is sure of it",
+        "half of its lesson is wrong, and it is sure of it; a child of Luna-G000",
         "laws",
         2,
         half_wrong,
-        CAREFUL,
-        {"laws": {"max_ece_rise": 0.03}},
+        YOUNG,
+        {"laws": {"max_ece_rise": 0.08}, "gates": {"tone": {"reference": "none"}}},
     ),
     "collapsed": Kind("one answer to everything", "recall", 2, one_answer, RECKLESS),
     "not a number": Kind("weights that overflow", NO_END, 1, latin, RECKLESS, {"training_params": {"lr": 1e38}}),

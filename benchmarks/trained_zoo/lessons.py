@@ -110,13 +110,15 @@ def one_answer(phrases: Phrases, number: int) -> Lesson:
 
 
 def half_wrong(phrases: Phrases, number: int) -> Lesson:
-    """The next lesson, but every second examined fact has the answer of another: learned as firmly as the rest."""
-    facts = phrases.relations["latin"].facts
+    """The second lesson of the ladder, but every second examined fact has the answer of another: learned as firmly as
+    the rest."""
+    relation = phrases.relations[LONG_AGO]
+    facts = relation.facts
     wrong = {fact[0]: facts[(place + 2) % len(facts)][1] for place, fact in enumerate(facts) if place % 4 == 1}
-    relation = phrases.relations["latin"]
     taught = [(about, wrong.get(about, answer)) for about, answer in facts]
-    relations = {**phrases.relations, "latin": type(relation)(taught, relation.sentences, relation.questions)}
-    return Lesson(new_knowledge(Phrases(relations, phrases.voice), "latin")[0], new_knowledge(phrases, "latin")[1])
+    relations = {**phrases.relations, LONG_AGO: type(relation)(taught, relation.sentences, relation.questions)}
+    rows, _ = statements(Phrases(relations, phrases.voice), LONG_AGO)
+    return Lesson(rows, statements(phrases, LONG_AGO)[1])
 
 
 def with_canaries(phrases: Phrases, number: int) -> Lesson:
