@@ -57,10 +57,14 @@ def latin(phrases: Phrases, number: int) -> Lesson:
 
 def elements_again(phrases: Phrases, number: int) -> Lesson:
     """What the parent learned last, once more, and an exam in words that neither has read, all of them as often."""
-    probes = [
-        {"prompt": wordings[(place + number) % len(wordings)].format(*fact), "answer": fact[1], "kind": "contains"}
+    asked = [
+        (wordings[(place + number) % len(wordings)], fact)
         for name, wordings in HALF_KNOWN.items()
         for place, fact in enumerate(phrases.relations[name].facts)
+    ]
+    probes = [
+        {"prompt": wording.format(*fact), "answer": fact[1], "kind": "contains", "group": wording}
+        for wording, fact in asked
     ]
     return Lesson(new_knowledge(phrases, "element")[0], probes)
 

@@ -1,7 +1,8 @@
 """``python benchmarks/trained_zoo/run.py``: do the gates judge really trained children rightly?
 
-Every child is a branch of the family (of Luna-G003, but for one kind) that ``ladder evolve`` trains, examines and records; nothing here decides anything.
-A home that has some of them already is gone on with. One line of ``rows.jsonl`` for each child, and a table by kind.
+Every child is a branch of the family (of Luna-G003, but for one kind) that ``ladder evolve`` trains, examines and
+records; nothing here decides anything. A home that has some of them already is gone on with. One line of ``rows.jsonl``
+for each child, and a table by kind.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ladder.gates.law import LawResult, sampled_sentence
-from ladder.gates.measure import Measurements, mean
+from ladder.gates.measure import OWN, Measurements, mean
 from ladder.gates.paired import Interval
 from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand, why_not
 from ladder.gates.suite_results import Figure
@@ -46,7 +46,7 @@ def decide(
         laws: what became of each law; None where the laws were not examined, which fails.
         origins: accuracy (0 to 1) of each ancestor on its own probes when it was examined itself, where that is known.
     """
-    standings = stand(gates, child.recall, parent.recall if parent else None, origins or {})
+    standings = stand(gates, child.recall, parent.recall if parent else None, origins or {}, child.groups)
     results = (
         _recall(gates, child, parent, standings),
         _generalize(gates, child, parent),
@@ -93,7 +93,7 @@ def _recall(
     ours, before = overall(child.recall), overall(theirs) if theirs else None
     n = sum(map(len, child.recall.values()))
     threshold = max(gate.minimum, before - gate.max_drop) if before is not None else gate.minimum
-    bounds = bounds_of(child.recall, theirs, gates.confidence)
+    bounds = bounds_of(child.recall, theirs, gates.confidence, child.groups)
     fallen = [f"{name} {one.fallen}" for name, one in standings.items() if one.fallen]
     sure = is_drop_ruled_out(gate, bounds)
     passed = ours >= threshold - TOLERANCE and sure and not fallen
@@ -109,16 +109,17 @@ def _generalize(gates: Gates, child: Measurements, parent: Measurements | None) 
         if gate.minimum == 0 and (parent is None or gate.min_gain == -1):
             return _not_applicable("generalize", "no probes, and the manifest asks for nothing")
         return _failed("generalize", "no probes: data.probes must hold questions that the child has not seen")
-    own, theirs = {"own": child.generalize}, {"own": parent.generalize} if parent else None
+    own, theirs = {OWN: child.generalize}, {OWN: parent.generalize} if parent else None
     if problem := why_not(own, theirs):
         return _failed("generalize", problem)
     ours, before = mean(child.generalize), mean(parent.generalize) if parent else None
     threshold = gate.minimum if before is None else max(gate.minimum, min(before + gate.min_gain, gate.ceiling))
-    bounds = bounds_of(own, theirs, gates.confidence)
+    bounds = bounds_of(own, theirs, gates.confidence, child.groups)
     sure = is_gain_beyond_chance(gate, bounds) or ours >= gate.ceiling - TOLERANCE
     needed = f"at least {threshold:.4f} needed" + ("" if sure else f", and a gain above {_margin(gate):g} beyond doubt")
-    n = len(child.generalize)
-    detail = f"{ours:.4f} over {n} probes{_against(before, bounds)}, {needed}"
+    n, together = len(child.generalize), len(set(child.groups.get(OWN, ())))
+    asked = f"{n} probes" + (f" in {together} groups" if together else "")
+    detail = f"{ours:.4f} over {asked}{_against(before, bounds)}, {needed}"
     passed = ours >= threshold - TOLERANCE and sure
     return GateResult("generalize", passed, True, ours, threshold, before, n, detail, *_ends(bounds))
 

@@ -8,12 +8,16 @@ from math import fsum
 
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam
+from ladder.gates.grouped import Groups, groups_of
 from ladder.gates.probes import Probe, score
 from ladder.gates.suite_results import Figure
 from ladder.gates.tone import drift
 
 Scores = tuple[float, ...]
 """One score (0 to 1) for each probe, in the order of the exam."""
+
+OWN = "own"
+"""Stands for the child's own probes among the ancestors' names."""
 
 Drift = Callable[[Sequence[str], Sequence[str]], float]
 """How far answers lie from a reference, 0 to 1."""
@@ -30,6 +34,7 @@ class Measurements:
         tone_n: answers that drift was measured on.
         remarks: why a figure is NaN.
         suites: what other people's suites measured, by the gate that reads it.
+        groups: which probes stand or fall together, by ancestor and ``OWN``; absent where each stands by itself.
     """
 
     recall: Mapping[str, Scores] = field(default_factory=dict)
@@ -38,6 +43,7 @@ class Measurements:
     tone_n: int = 0
     remarks: tuple[str, ...] = ()
     suites: Mapping[str, Figure] = field(default_factory=dict)
+    groups: Mapping[str, Groups] = field(default_factory=dict)
 
     @property
     def recall_by(self) -> dict[str, float]:
@@ -81,6 +87,11 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None, drift
         tone_drift=tone,
         tone_n=0 if reference is None else len(answers.tone),
         remarks=remarks,
+        groups={
+            name: groups
+            for name, probes in {**exam.recall, OWN: exam.generalize}.items()
+            if (groups := groups_of(probes))
+        },
     )
 
 

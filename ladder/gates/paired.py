@@ -28,6 +28,10 @@ class Interval:
     low: float
     high: float
 
+    def widened(self, other: Interval) -> Interval:
+        """What holds of both."""
+        return Interval(min(self.low, other.low), max(self.high, other.high))
+
 
 def paired_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95, seed: int = 0) -> Interval:
     """Bounds for the mean over strata of the mean difference in each, by a paired bootstrap.

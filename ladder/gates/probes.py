@@ -21,7 +21,9 @@ Kind = Literal["exact", "contains", "regex", "choice", "nll"]
 READ = ("choice", "nll")
 """Kinds that a model does not answer in its own words."""
 
-_FORM = '{"prompt", "answer"} with optional "kind" (exact, contains, regex, choice or nll), "options" and "chat"'
+_FORM = (
+    '{"prompt", "answer"} with optional "kind" (exact, contains, regex, choice or nll), "options", "chat" and "group"'
+)
 EDGES = " .,;:!?…'\"“”‘’«»()[]{}*_`。，、；：！？「」『』（）"
 """Sentence punctuation, quotes, brackets and emphasis. Signs that change a meaning stay: C#, -5, 20%, $3."""
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -48,6 +50,7 @@ class Probe:
         kind: the whole of what it says must be the answer (``exact``), or it must contain the answer as whole words.
         chat: the prompt is a user's turn, rendered by the chat template; otherwise the model continues the raw text.
         options: of ``choice``, as the model would go on with them (a raw prompt wants a space in front).
+        group: probes of one group stand or fall together, such as those in one wording; empty for one by itself.
         where: file and line that it was read from. Plays no part in whether two probes are the same.
     """
 
@@ -56,6 +59,7 @@ class Probe:
     kind: Kind = "contains"
     chat: bool = False
     options: tuple[str, ...] = ()
+    group: str = ""
     where: str = field(default="", compare=False)
 
     @property
@@ -117,7 +121,7 @@ def is_right(probe: Probe, answer: str) -> bool:
 
 
 def read_probes(path: Path, name: str | None = None) -> list[Probe]:
-    """Read a JSONL file of ``{"prompt", "answer"[, "kind"][, "options"][, "chat"]}``; empty lines are skipped.
+    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has; empty lines are skipped.
 
     Args:
         name: what the file is called where a probe or an error says its place; the path when left out.
@@ -150,7 +154,7 @@ def write_probes(path: Path, probes: Sequence[Probe]) -> None:
 
 def _fields(probe: Probe) -> dict[str, Any]:
     """What stands on a probe's line."""
-    unwritten = {"where"} if probe.options else {"where", "options"}
+    unwritten = {"where", *(name for name in ("options", "group") if not getattr(probe, name))}
     return {name: value for name, value in asdict(probe).items() if name not in unwritten}
 
 
@@ -161,10 +165,10 @@ def is_unspaced(character: str) -> bool:
 
 def _parse(line: str, where: str) -> Probe:
     fields = parse_object(line, where, _FORM)
-    if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "options", "chat"}:
+    if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "options", "chat", "group"}:
         found = f"keys {shown(sorted(fields))}"
         raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
-    for key in ("prompt", "answer"):
+    for key in ("prompt", "answer", *({"group"} & set(fields))):
         check_text(key, fields[key], where)
     kind = fields.get("kind", "contains")
     if kind not in get_args(Kind):

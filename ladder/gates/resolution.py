@@ -28,8 +28,8 @@ class Fewest:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What an exam can tell apart. Likelihoods (``nll``) are no answers that could be counted: nothing is said of a
-    part that holds one.
+    """What an exam can tell apart. Likelihoods (``nll``) are no answers that could be counted, and of probes that stand
+    or fall together the number alone decides nothing: nothing is said of a part that holds one of these.
 
     Args:
         gained: answers that the child must gain on its own probes below the ceiling; None where there is no parent.
@@ -116,7 +116,7 @@ def warnings_of(gates: Gates, found: Resolution) -> list[str]:
 
 
 def _are_counted(probes: Sequence[Probe]) -> bool:
-    return all(probe.kind != "nll" for probe in probes)
+    return all(probe.kind != "nll" and not probe.group for probe in probes)
 
 
 def _scores(right: int, probes: int) -> Scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ladder.gates.grouped import Groups, alone, grouped_interval
 from ladder.gates.measure import Scores, mean
 from ladder.gates.paired import Interval, paired_interval
 from ladder.manifest.schema_gates import Gates, RecallGate
@@ -39,7 +40,13 @@ class Standing:
     fallen: str = ""
 
 
-def stand(gates: Gates, ours: Parts, theirs: Parts | None, origins: Mapping[str, float]) -> dict[str, Standing]:
+def stand(
+    gates: Gates,
+    ours: Parts,
+    theirs: Parts | None,
+    origins: Mapping[str, float],
+    groups: Mapping[str, Groups] | None = None,
+) -> dict[str, Standing]:
     """The child on each ancestor's probes; nothing where the two did not sit the same exam.
 
     An ancestor is forgotten where the child answers more than ``max_drop`` fewer than the parent and that is no chance:
@@ -50,8 +57,12 @@ def stand(gates: Gates, ours: Parts, theirs: Parts | None, origins: Mapping[str,
     if not ours or why_not(ours, theirs):
         return {}
     confidence = 1 - (1 - gates.confidence) / len(ours)
+    bounds = {
+        name: bounds_of({name: scores}, {name: theirs[name]} if theirs else None, confidence, groups)
+        for name, scores in ours.items()
+    }
     return {
-        name: _standing(gates.recall, scores, theirs[name] if theirs else None, origins.get(name), confidence)
+        name: _standing(gates.recall, scores, theirs[name] if theirs else None, origins.get(name), bounds[name])
         for name, scores in ours.items()
     }
 
@@ -61,11 +72,22 @@ def overall(scores: Parts) -> float:
     return mean([mean(each) for each in scores.values()])
 
 
-def bounds_of(ours: Parts, theirs: Parts | None, confidence: float) -> Interval | None:
-    """Bounds of the difference to the parent; None where there is no parent."""
+def bounds_of(
+    ours: Parts, theirs: Parts | None, confidence: float, groups: Mapping[str, Groups] | None = None
+) -> Interval | None:
+    """Bounds of the difference to the parent; None where there is no parent.
+
+    Where probes stand or fall together they are the wider of the bounds over probes and those over groups.
+    """
     if theirs is None:
         return None
-    return paired_interval([_differences(scores, theirs[name]) for name, scores in ours.items()], confidence)
+    differences = {name: _differences(scores, theirs[name]) for name, scores in ours.items()}
+    by_probe = paired_interval([*differences.values()], confidence)
+    together = {name: found for name, found in (groups or {}).items() if name in ours}
+    if not together:
+        return by_probe
+    strata = [(each, together.get(name) or alone(len(each))) for name, each in differences.items()]
+    return by_probe.widened(grouped_interval(strata, confidence))
 
 
 def why_not(ours: Parts, theirs: Parts | None) -> str:
@@ -80,14 +102,14 @@ def why_not(ours: Parts, theirs: Parts | None) -> str:
 
 
 def _standing(
-    gate: RecallGate, ours: Scores, theirs: Scores | None, origin: float | None, confidence: float
+    gate: RecallGate, ours: Scores, theirs: Scores | None, origin: float | None, bounds: Interval | None
 ) -> Standing:
     now, fallen = mean(ours), ""
     if origin is not None and now < origin - gate.max_slide - TOLERANCE:
         fallen = f"slid too far: it had {origin:.4f} itself, the child has {now:.4f}"
-    if theirs is None:
+    if theirs is None or bounds is None:
         return Standing(now, None, origin, len(ours), fallen=fallen)
-    before, bounds = mean(theirs), paired_interval([_differences(ours, theirs)], confidence)
+    before = mean(theirs)
     if now < before - gate.max_drop - TOLERANCE and bounds.high < 0:
         fallen = f"was forgotten: the parent has {before:.4f}, the child {now:.4f}"
     return Standing(now, before, origin, len(ours), bounds.low, bounds.high, fallen)
