@@ -22,7 +22,8 @@ import numpy as np
 from benchmarks.tables import render
 from ladder.gates import decide
 from ladder.gates.bound import upper_bound
-from ladder.gates.measure import Measurements, Scores
+from ladder.gates.measure import OWN, Measurements, Scores
+from ladder.gates.standing import bounds_of
 from ladder.manifest.schema_gates import Gates
 
 TABLES = 2000
@@ -81,6 +82,9 @@ KINDS = {
     "collapsed": Kind("one answer to everything", False, Change(0.95, 0.97, 0.03), Change(0.05, 0.97, 0.03)),
     "NaN": Kind("one figure is not a number", False, KEPT, TAUGHT, spoil=lambda scores: (float("nan"), *scores[1:])),
 }
+WORDINGS, PROBES = 8, 30
+SHIFTS = (0.0, 0.05, 0.1, 0.15)
+"""Standard deviation of what a wording's accuracy moves by from a parent to an equally good child."""
 SIZES = {"1 x 40": (1, 40), "4 x 40": (4, 40), "4 x 100": (4, 100)}
 """Ancestors, and the probes of each; as many are the child's own."""
 
@@ -96,9 +100,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for size, found in rates.items():
         title = f"{size} probes, {asked.tables} tables a kind: share of wrong verdicts (95% upper bound)"
         print(render({"title": title, "rows": [_row(kind, found[kind], asked.tables) for kind in KINDS], "notes": []}))
+    shifts = [{"wordings move by": shift} | wording_row(shift, asked.tables, asked.seed) for shift in SHIFTS]
+    title = (
+        f"{WORDINGS} wordings x {PROBES} probes, {asked.tables} tables without a gain on average: share of gains seen"
+    )
+    print(
+        render({"title": title, "rows": shifts, "notes": ["by: standard deviation; in brackets the 95% upper bound"]})
+    )
     if asked.out:
         asked.out.write_text(json.dumps(rates, indent=1), encoding="utf-8")
     return 0
+
+
+def wording_row(shift: float, tables: int, seed: int) -> dict[str, str]:
+    """How often a gain is seen where each wording moves by itself and nothing is gained on average, with and without
+    the wordings being named as groups."""
+    random, found = np.random.default_rng(seed), {"each probe by itself": 0, "wordings as groups": 0}
+    groups = {OWN: tuple(f"wording {number}" for number in range(WORDINGS) for _ in range(PROBES))}
+    for _ in range(tables):
+        moved = np.repeat(random.normal(0, 1, WORDINGS) * shift, PROBES)
+        before = random.random(WORDINGS * PROBES) < 0.5
+        after = random.random(WORDINGS * PROBES) < np.clip(0.5 + moved, 0, 1)
+        scores = [{OWN: tuple(each.astype(float).tolist())} for each in (after, before)]
+        for name, given in zip(found, (None, groups), strict=True):
+            bounds = bounds_of(scores[0], scores[1], Gates().confidence, given)
+            assert bounds is not None, "there is a parent"
+            found[name] += bounds.low > 0
+    return {name: f"{count / tables:.3f} ({upper_bound(count, tables):.3f})" for name, count in found.items()}
 
 
 def wrong_rates(size: str, tables: int, seed: int) -> dict[str, dict[str, int]]:
