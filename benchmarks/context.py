@@ -69,7 +69,7 @@ def children(work: Path, seeds: int) -> Iterator[tuple[tuple[str, str], Path]]:
     lesson = json.loads((HERE / "001-capitals.json").read_text(encoding="utf-8"))
     for place, (way, sections) in enumerate(WAYS.items()):
         for seed in range(seeds):
-            child = f"SmolLM2-G{FIRST + 10 * place + seed}"
+            child = f"SmolLM2-G{FIRST + 10 * seed + place}"
             own = {
                 "evolution_request": {"child_gen": child, "branch": True, "note": way},
                 "data": {
