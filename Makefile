@@ -43,12 +43,13 @@ bench: .venv/.ready
 	@$(MAKE) --no-print-directory .venv/.bench
 	$(BIN)/python benchmarks/run.py
 
-evidence: .venv/.bench
+evidence: .venv/.bench .venv/.examples
 	$(BIN)/python benchmarks/continual/run.py
 	$(BIN)/python benchmarks/continual/run.py --methods ablations --seeds 0,1
 	$(BIN)/python benchmarks/continual/run.py --generations 10 --methods default --seeds 0,1,2
 	$(BIN)/python benchmarks/continual/run.py --size medium --methods fine-tuning,replay,default --seeds 0,1,2
 	$(BIN)/python benchmarks/continual/report.py
+	$(BIN)/python benchmarks/context.py
 
 clean:
 	@echo "== removing build products and caches; .venv and .ladder stay"
