@@ -139,7 +139,7 @@ class Commands(RuleBasedStateMachine):
     def obey(
         self, data: st.DataObject, command: Callable[[Registry], object], refused: type[LadderError] | None
     ) -> None:
-        """Give the command, killed first or not. A command that was killed is repeated unless it turns out to be done."""
+        """Give the command, killed first or not. After a kill it is repeated unless it turns out to be done."""
         step = data.draw(st.none() | st.integers(0, 8))
         ended = None if step is None else self.killed(step, command)
         if ended == 0 or (ended == -signal.SIGKILL and self.seen() == self.expected()):
