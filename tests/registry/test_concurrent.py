@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from ladder.errors import HeadMoved
 from ladder.registry import open_registry
@@ -19,9 +20,16 @@ PROCESSES = 4
 
 @pytest.mark.usefixtures("fast_models")
 @pytest.mark.parametrize("children", [3, pytest.param(10, marks=pytest.mark.long)])
-def test_no_promotion_is_lost(registry, make, fork, tmp_path, tally, children):
+def test_no_promotion_is_lost(registry, make, fork, tmp_path, monkeypatch, tally, children):
     """Each process promotes children of its own on top of whatever HEAD is; a late one starts over."""
     registry.promote(registry.record(make("Luna-G000")), expected=None, reason="genesis")
+    set_alias = MlflowClient.set_registered_model_alias
+
+    def set_it_late(*args: object) -> None:
+        time.sleep(0.1)  # Between the comparison and the move, so that a missing lock is seen.
+        set_alias(*args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_it_late)
 
     def promote_some(process: int, home: Path = registry.home) -> None:
         mine = open_registry(home)
