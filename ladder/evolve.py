@@ -148,6 +148,7 @@ def _outcome(request: Request, work: Workshop) -> Outcome:
     child = str(request.child)
     decided = work.registry.decided(request.child, request.digest)
     if decided is not None and not _waits(decided, request):
+        work.registry.settle(request.child.family)  # A crash may have come between its version and its history.
         return _verdict(decided, trained=False)
     work.console.phase(f"{child}: {request.manifest.evolution_request.training_method}")
     try:

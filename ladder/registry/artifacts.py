@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ladder.errors import ModelError, RegistryError
+from ladder.models.save import sync
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.inventory import write_inventory
 from ladder.registry.store import Store
@@ -128,8 +129,23 @@ def find_or_create_model(store: Store, candidate: Candidate, run_id: str) -> Log
 
 
 def upload(store: Store, model_id: str, folder: Path) -> None:
-    """Store a staged folder as the logged model's artifact; files of a broken-off upload are overwritten."""
+    """Store a staged folder as the logged model's artifact; files of a broken-off upload are overwritten.
+
+    On this machine they are made durable, because the database that will point to them is.
+    """
     store.client.log_model_artifacts(model_id, str(folder))
+    if local := local_path(_location(store, model_id)):
+        # The four folders above hold the names that MLflow made: the model, models, the family, the artifact root.
+        for path in [*local.rglob("*"), local, *local.parents[:4]]:
+            sync(path)
+
+
+def abandon_others(store: Store, generation: Generation) -> None:
+    """Mark as failed what the generation's run began to store before, of weights that became no version."""
+    experiment = store.client.get_run(generation.run_id).info.experiment_id
+    for model in store.client.search_logged_models([experiment], f"source_run_id = '{generation.run_id}'"):
+        if model.model_id != generation.model_id and model.status == "PENDING":
+            store.client.finalize_logged_model(model.model_id, "FAILED")
 
 
 def link_version(store: Store, generation: Generation) -> None:

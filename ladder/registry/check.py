@@ -18,7 +18,7 @@ def folder_problems(folder: Path, digest: str, inventory: str) -> list[str]:
     try:
         problems = differences(folder, read_inventory(folder, inventory))
         found = folder_digest(folder / MODEL)
-    except LadderError as error:
+    except (LadderError, OSError) as error:  # OSError: the disk cannot read a file.
         return [str(error)]
     if found != digest:
         problems.append(f"the model's digest is {found[:12]}, recorded was {digest[:12]}")

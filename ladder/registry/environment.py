@@ -50,7 +50,7 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
         except _store_errors() as error:
             raise RegistryError(
                 f"the store failed: {reason(error)}",
-                remedy="HEAD is where it was or where you wanted it; repeat the same command once the cause is gone",
+                remedy="HEAD is where it was or where you wanted it: see `ladder lineage`, then repeat what is undone",
             ) from error
 
     return call

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
 from ladder.registry import history, versions
 from ladder.registry.check import require_sound, require_weights
+from ladder.registry.conclude import conclude_interrupted
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
@@ -21,7 +22,15 @@ _KEY = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
     """Hold the family's head lock and settle what a crash left; gives the moves that turned out to have happened."""
     with family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
-        yield history.settle(store, family)
+        settled = history.settle(store, family)
+        conclude_interrupted(store, family)
+        yield settled
+
+
+def settle(store: Store, family: str) -> None:
+    """Finish the moves of HEAD and the recordings that a crash cut off; every command that writes does it first."""
+    with head_lock(store, family):
+        pass
 
 
 def promote(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 
 from ladder.errors import ModelError
-from ladder.registry import artifacts, history, runs, tags, versions
+from ladder.registry import artifacts, runs, tags, versions
 from ladder.registry.check import folder_problems
+from ladder.registry.conclude import conclude
 from ladder.registry.experiments import ensure_family
-from ladder.registry.generation import Candidate, Generation, Verdict
+from ladder.registry.generation import Candidate, Generation
 from ladder.registry.head import head_lock
 from ladder.registry.store import Store
 
@@ -22,14 +23,18 @@ def record(store: Store, candidate: Candidate) -> Generation:
         ModelError: the folder has another digest than the candidate says, or the stored model does not answer like
             the folder; nothing is registered.
     """
+    family = candidate.name.family
     found = recorded(store, candidate)
     if found is None:
         _check_digest(candidate)
         run_id = candidate.run_id or _own_run(store, candidate)
         model_id, inventory = _store_model(store, candidate, run_id)
         _finish_model(store, candidate, run_id, model_id)
-        found = _register(store, candidate, run_id, model_id, inventory)
-    _conclude(store, candidate, found)
+        ensure_family(store, family)
+    with head_lock(store, family):
+        if found is None:
+            found = _register(store, candidate, run_id, model_id, inventory)
+        conclude(store, versions.reread(store, found))
     return versions.reread(store, found)
 
 
@@ -91,6 +96,7 @@ def _finish_model(store: Store, candidate: Candidate, run_id: str, model_id: str
 
     if candidate.metrics:
         runs.StepLog(store).write(run_id, [(0, candidate.metrics)])
+    runs.describe_run(store, run_id, artifacts.card_of(candidate.folder))
     store.client.finalize_logged_model(model_id, "READY")
     outputs = store.client.get_run(run_id).outputs
     if model_id not in {each.model_id for each in (outputs.model_outputs if outputs else [])}:
@@ -98,32 +104,19 @@ def _finish_model(store: Store, candidate: Candidate, run_id: str, model_id: str
 
 
 def _register(store: Store, candidate: Candidate, run_id: str, model_id: str, inventory: str) -> Generation:
-    """Create the version with all its tags in one transaction. Another process may have been faster."""
+    """Create the version with all its tags in one transaction, unless another process was faster."""
+    if found := recorded(store, candidate):
+        return found
     family = candidate.name.family
-    ensure_family(store, family)
-    with head_lock(store, family):
-        if found := recorded(store, candidate):
-            return found
-        attempts = versions.generations(store, family, name=str(candidate.name))
-        attempt = 1 + max((each.attempt for each in attempts), default=0)
-        version = store.client.create_model_version(
-            family,
-            # Not models:/<id>: MLflow would look that up at the global tracking URI, which may be another store.
-            source=store.client.get_logged_model(model_id).artifact_location,
-            run_id=run_id,
-            tags=tags.candidate_tags(candidate, attempt=attempt, model_id=model_id, inventory=inventory),
-            description=tags.describe(candidate, attempt),
-            model_id=model_id,
-        )
+    attempts = versions.generations(store, family, name=str(candidate.name))
+    attempt = 1 + max((each.attempt for each in attempts), default=0)
+    version = store.client.create_model_version(
+        family,
+        # Not models:/<id>: MLflow would look that up at the global tracking URI, which may be another store.
+        source=store.client.get_logged_model(model_id).artifact_location,
+        run_id=run_id,
+        tags=tags.candidate_tags(candidate, attempt=attempt, model_id=model_id, inventory=inventory),
+        description=tags.describe(candidate, attempt),
+        model_id=model_id,
+    )
     return tags.to_generation(version, is_head=False)
-
-
-def _conclude(store: Store, candidate: Candidate, generation: Generation) -> None:
-    """What follows a registered version; each step can be repeated."""
-    artifacts.link_version(store, generation)
-    card = artifacts.card_of(candidate.folder)
-    # Without the YAML header, which MLflow would render as text.
-    runs.finish_run(store, generation.run_id, generation.verdict, card.split("---\n", 2)[-1].strip())
-    if generation.verdict is Verdict.REJECTED:
-        with head_lock(store, candidate.name.family):
-            history.record_rejection(store, generation)

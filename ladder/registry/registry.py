@@ -136,6 +136,13 @@ class Registry:
         return rollback(self.store, family, to=to, reason=reason)
 
     @translated
+    def settle(self, family: str) -> None:
+        """Finish what a crash cut off; see ``head.settle``."""
+        from ladder.registry.head import settle
+
+        settle(self.store, family)
+
+    @translated
     def history(self, family: str) -> list[history.Event]:
         """Promotions, rollbacks, rejections and approvals, oldest first."""
         return history.read(self.store, family)

@@ -66,11 +66,15 @@ def fail_run(store: Store, run_id: str, reason: str) -> None:
     store.client.set_terminated(run_id, status="FAILED")
 
 
-def finish_run(store: Store, run_id: str, verdict: Verdict, card: str) -> None:
-    """Mark a run as finished with its verdict; the card becomes the note on its page. Safe to repeat."""
+def describe_run(store: Store, run_id: str, card: str) -> None:
+    """Make a model card the note on the run's page, without its YAML header, which MLflow would render as text."""
+    if note := card.split("---\n", 2)[-1].strip():
+        store.client.set_tag(run_id, "mlflow.note.content", note[:_TAG_LENGTH])
+
+
+def finish_run(store: Store, run_id: str, verdict: Verdict) -> None:
+    """Mark a run as finished with its verdict. Safe to repeat."""
     store.client.set_tag(run_id, tags.VERDICT, str(verdict))
-    if card:
-        store.client.set_tag(run_id, "mlflow.note.content", card[:_TAG_LENGTH])
     if store.client.get_run(run_id).info.status != "FINISHED":
         store.client.set_terminated(run_id, status="FINISHED")
 

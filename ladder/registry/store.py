@@ -59,16 +59,31 @@ def open_store(home: Path, tracking_uri: str | None = None, *, create: bool = Tr
     artifacts = None if server else home / "store" / "artifacts"
     if server:
         _check_server(uri)
-    elif path := _sqlite_path(uri):
+        return Store(home, uri, _connect(uri), artifacts)
+    if path := _sqlite_path(uri):
         _ensure_sqlite(path, home / "store" / "artifacts", create=create)
         if path == home / "store" / DATABASE:
             follow_move(path, home / "store" / "artifacts")
+        return Store(home, uri, _connect(uri), artifacts)
+    # MLflow migrates a fresh database when it first opens it, and must not do so twice at once.
+    with file_lock(home / "store" / ".database.lock", "opening of the database", timeout=_CREATION_SECONDS):
+        return Store(home, uri, _connect(uri), artifacts)
+
+
+def _connect(uri: str) -> MlflowClient:
     prepare()
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            f"the database's driver is missing: {error}",
+            where=f"tracking URI {_without_secrets(uri)}",
+            remedy="for postgresql+psycopg2:// addresses: pip install 'generation-ladder[postgresql]'",
+        ) from error
     client.search_registered_models(max_results=1)
-    return Store(home, uri, client, artifacts)
+    return client
 
 
 def _sqlite_path(uri: str) -> Path | None:

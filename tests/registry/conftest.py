@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +71,17 @@ def promoted_home(template_home: Path, base_folder: Path, tmp_path_factory: pyte
     return home
 
 
+@pytest.fixture(scope="session")
+def waiting_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same home, where Luna-G003 waits for its promotion and Luna-G004 for the approvals of two keys."""
+    home = tmp_path_factory.mktemp("waiting") / "home"
+    registry = open_registry(Path(shutil.copytree(promoted_home, home)))
+    make, parent = _maker(base_folder, home.parent), registry.head("Luna")
+    registry.record(make("Luna-G003", 0.3, parent=parent))
+    registry.record(make("Luna-G004", 0.4, parent=parent, approvals=2))
+    return home
+
+
 @pytest.fixture
 def home(template_home: Path, tmp_path: Path) -> Path:
     """A home whose store is migrated, empty and opened by nobody yet."""
@@ -84,6 +98,12 @@ def registry(home: Path) -> Registry:
 def luna(promoted_home: Path, tmp_path: Path) -> Registry:
     """A registry of its own with three promoted generations."""
     return open_registry(Path(shutil.copytree(promoted_home, tmp_path / "luna")))
+
+
+@pytest.fixture
+def waiting(waiting_home: Path, tmp_path: Path) -> Registry:
+    """A registry of its own, with two children that wait to become HEAD."""
+    return open_registry(Path(shutil.copytree(waiting_home, tmp_path / "waiting")))
 
 
 @pytest.fixture
@@ -133,6 +153,26 @@ def fast_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "check_reload", lambda candidate, artifact: None)
 
 
+_TALLY = pytest.StashKey[dict[str, Counter[str]]]()
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """``tally("kills", survived=60, lost=0)`` adds to the figures that are printed when all tests are done."""
+
+    def add(trial: str, **figures: int) -> None:
+        request.config.stash.setdefault(_TALLY, {}).setdefault(trial, Counter()).update(figures)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if tallies := config.stash.get(_TALLY, None):
+        terminalreporter.section("the registry under fire")
+        for trial, figures in sorted(tallies.items()):
+            terminalreporter.line(f"{trial}: " + ", ".join(f"{count} {what}" for what, count in figures.items()))
+
+
 class Processes(Protocol):
     """``fork(task, ...)`` runs each task in a forked process and returns their exit codes (negative: the signal)."""
 
@@ -149,16 +189,54 @@ def fork() -> Processes:
     return run
 
 
+class KillAfter(Protocol):
+    """``kill_after(task, seconds)`` kills a forked task so long after it told its first number, and gives its last.
+
+    The task is called with the function that tells a number.
+    """
+
+    def __call__(self, task: Callable[[Callable[[int], object]], object], seconds: float) -> int: ...
+
+
+@pytest.fixture
+def kill_after() -> KillAfter:
+    import mlflow  # noqa: F401
+
+    def run(task: Callable[[Callable[[int], object]], object], seconds: float) -> int:
+        reader, writer = os.pipe()
+        child = _start(lambda: task(lambda number: os.write(writer, number.to_bytes(4, signed=True))))
+        os.close(writer)
+        with open(reader, "rb") as told:
+            begun = told.read(4)
+            time.sleep(seconds)
+            os.kill(child, signal.SIGKILL)
+            numbers = begun + told.read()
+        assert _exit_code(child) == -signal.SIGKILL, "the task ended by itself"
+        return int.from_bytes(numbers[-4:], signed=True)
+
+    return run
+
+
 def _start(task: Callable[[], object]) -> int:
     child = os.fork()
     if child:
         return child
     try:
+        _forget_connections()
         task()
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def _forget_connections() -> None:
+    """A database connection must not be used on both sides of a fork."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Versions
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Runs
+
+    for engine in {*Versions._engine_map.values(), *Runs._engine_map.values()}:
+        engine.dispose(close=False)
 
 
 def _exit_code(child: int) -> int:

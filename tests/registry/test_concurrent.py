@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from ladder.errors import HeadMoved
 from ladder.registry import open_registry
@@ -17,14 +19,22 @@ PROCESSES = 4
 
 
 @pytest.mark.usefixtures("fast_models")
-def test_no_promotion_is_lost(registry, make, fork, tmp_path):
-    """Each process promotes three children of its own on top of whatever HEAD is; a late one starts over."""
+@pytest.mark.parametrize("children", [3, pytest.param(10, marks=pytest.mark.long)])
+def test_no_promotion_is_lost(registry, make, fork, tmp_path, monkeypatch, tally, children):
+    """Each process promotes children of its own on top of whatever HEAD is; a late one starts over."""
     registry.promote(registry.record(make("Luna-G000")), expected=None, reason="genesis")
+    set_alias = MlflowClient.set_registered_model_alias
 
-    def promote_three(process: int, home: Path = registry.home) -> None:
+    def set_it_late(*args: object) -> None:
+        time.sleep(0.1)  # Between the comparison and the move, so that a missing lock is seen.
+        set_alias(*args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_it_late)
+
+    def promote_some(process: int, home: Path = registry.home) -> None:
         mine = open_registry(home)
-        for number in range(3):
-            candidate = make(f"Luna-G{process}{number:02d}", process + number / 10)
+        for number in range(children):
+            candidate = make(f"Luna-G{process}{number:02d}", process + number / 100)
             acknowledged = None
             while acknowledged is None:
                 head = mine.head("Luna")
@@ -35,9 +45,9 @@ def test_no_promotion_is_lost(registry, make, fork, tmp_path):
                     continue
                 (tmp_path / f"ack-{acknowledged.ref}").touch()
 
-    assert fork(*[lambda process=index: promote_three(process) for index in range(1, 1 + PROCESSES)]) == [0] * PROCESSES
+    assert fork(*[lambda process=index: promote_some(process) for index in range(1, 1 + PROCESSES)]) == [0] * PROCESSES
     acknowledged = {path.name.removeprefix("ack-") for path in tmp_path.glob("ack-*")}
-    assert len(acknowledged) == 3 * PROCESSES
+    assert len(acknowledged) == children * PROCESSES
     by_digest = {each.digest: each for each in registry.generations("Luna") if each.verdict == "PROMOTED"}
     ancestry, ancestor = set(), registry.head("Luna")
     while ancestor:
@@ -45,18 +55,20 @@ def test_no_promotion_is_lost(registry, make, fork, tmp_path):
         ancestor = by_digest.get(ancestor.parent)
     assert acknowledged < ancestry
     events = registry.history("Luna")
-    assert [event.seq for event in events] == list(range(1, 2 + 3 * PROCESSES))
+    assert [event.seq for event in events] == list(range(1, 2 + children * PROCESSES))
     assert all(later.from_ref == earlier.to_ref for earlier, later in itertools.pairwise(events))
     assert registry.verify("Luna") == []
+    tally("T4, promotions by 4 processes at once", acknowledged=len(acknowledged), lost=len(acknowledged - ancestry))
 
 
-@pytest.mark.parametrize("_repetition", range(2))
-def test_a_fresh_home_opened_by_several(fork, tmp_path, _repetition):
+@pytest.mark.parametrize("_repetition", [0, *[pytest.param(number, marks=pytest.mark.long) for number in range(1, 5)]])
+def test_a_fresh_home_opened_by_several(fork, tmp_path, tally, _repetition):
     def open_it() -> None:
         assert open_registry(tmp_path / "home").families() == []
 
     assert fork(*[open_it] * PROCESSES) == [0] * PROCESSES
     assert not unfinished_files(tmp_path / "home")
+    tally("T5, fresh homes opened by 4 processes at once", opened=1)
 
 
 @pytest.mark.parametrize("step", ["mlflow.store.db.utils._upgrade_db", "os.replace"])
@@ -72,6 +84,25 @@ def test_a_first_open_that_was_killed(fork, tmp_path, monkeypatch, step):
     assert unfinished_files(tmp_path / "home")
     assert open_registry(tmp_path / "home").families() == []
     assert not unfinished_files(tmp_path / "home")
+
+
+@pytest.mark.long
+def test_a_first_open_killed_at_random_moments(kill_after, tmp_path, tally):
+    begun = time.monotonic()
+    open_registry(tmp_path / "whole")
+    longest = time.monotonic() - begun
+    for kill in range(24):
+        home = tmp_path / str(kill)
+
+        def open_it(tell, home: Path = home) -> None:
+            tell(0)
+            open_registry(home)
+            time.sleep(longest)
+
+        kill_after(open_it, longest * kill / 23)
+        assert open_registry(home).families() == []
+        assert not unfinished_files(home)
+        tally("T5, SIGKILL during the first open", opened_afterwards=1)
 
 
 def unfinished_files(home: Path) -> list[Path]:

@@ -50,6 +50,13 @@ def test_uris_that_cannot_work(tmp_path, uri, said):
         open_registry(tmp_path, uri)
 
 
+def test_a_missing_driver_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(RegistryError, match=r"driver is missing: .*psycopg2") as caught:
+        open_registry(tmp_path, "postgresql+psycopg2://me:secret@127.0.0.1/ladder")
+    assert "generation-ladder[postgresql]" in str(caught.value) and "secret" not in str(caught.value)
+
+
 def test_a_server_that_is_down_is_noticed_at_once(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

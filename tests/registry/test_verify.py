@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 
 from ladder.errors import NotFound, RegistryError
-from ladder.registry import Registry, family_lock
+from ladder.registry import Registry, family_lock, inventory
 from ladder.registry.artifacts import stored_folder
 
 pytestmark = pytest.mark.usefixtures("fast_models")
@@ -26,19 +30,48 @@ def test_a_sound_family(luna: Registry):
         luna.verify("Terra")
 
 
-def test_one_changed_byte_in_any_file_is_found(luna: Registry):
-    chance = random.Random(0)
-    files = stored_files(luna, "Luna-G001")
-    assert len(files) > 15
-    for path, content in files.items():
-        at = chance.randrange(len(content))
-        damaged = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-        with open(path, "wb") as stream:
-            stream.write(damaged)
-        assert [finding.ref for finding in luna.verify("Luna")][:1] == ["Luna-G001"], path
-        with open(path, "wb") as stream:
-            stream.write(content)
+def flipped(content: bytes, chance: random.Random) -> bytes:
+    at = chance.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ 1 << chance.randrange(8)]) + content[at + 1 :]
+
+
+def truncated(content: bytes, chance: random.Random) -> bytes:
+    return content[: chance.randrange(len(content))]
+
+
+def deleted(content: bytes, chance: random.Random) -> None:
+    return None
+
+
+@pytest.mark.parametrize("trials", [66, pytest.param(200, marks=pytest.mark.long)])
+def test_any_damage_to_any_file_is_found_and_refused(luna: Registry, tally, trials):
+    """Each kind of damage to each file in turn, where it is chosen at random."""
+    chance, files, damaged = random.Random(0), stored_files(luna, "Luna-G001"), luna.find("Luna-G001")
+    cases = list(itertools.product(files, (flipped, truncated, deleted)))
+    assert len(cases) <= 66, "the short test must try them all"
+    for path, damage in itertools.islice(itertools.cycle(cases), trials):
+        content = damage(files[path], chance)
+        Path(path).unlink() if content is None else Path(path).write_bytes(content)
+        assert {finding.ref for finding in luna.verify("Luna")} == {"Luna-G001"}, (path, damage)
+        for refused in (luna.materialize, lambda target: luna.rollback("Luna", to=target, reason="")):
+            with pytest.raises(RegistryError, match="Luna-G001 is damaged"):
+                refused(damaged)
+        Path(path).write_bytes(files[path])
+        tally("T11, damaged files of a generation", found=1, refused=1)
     assert luna.verify("Luna") == []
+    assert luna.head("Luna").ref == "Luna-G002"
+
+
+def test_a_file_that_the_disk_cannot_read_is_found(luna: Registry, monkeypatch):
+    def unreadable(path: Path) -> str:
+        if path.name == "probes.jsonl" and damaged.model_id in path.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return whole(path)
+
+    whole, damaged = inventory.file_digest, luna.find("Luna-G001")
+    monkeypatch.setattr(inventory, "file_digest", unreadable)
+    (finding,) = luna.verify("Luna")
+    assert finding.ref == "Luna-G001" and "Input/output error" in finding.problem
 
 
 @pytest.mark.parametrize("damage", ["truncate", "delete", "add"])

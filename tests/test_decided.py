@@ -1,0 +1,22 @@
+"""A manifest that was decided before: nothing is trained, and what a crash cut off after the verdict is settled."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from ladder.evolve import _outcome
+from ladder.manifest import Name
+from ladder.registry import Verdict
+
+
+def test_the_recording_of_a_decided_child_is_settled() -> None:
+    child, settled = Name("Luna", 3), list[str]()
+    rejected: Any = SimpleNamespace(
+        name=child, ref="Luna-G003", verdict=Verdict.REJECTED, failed_gates=("tone",), approvals=0
+    )
+    registry = SimpleNamespace(decided=lambda *_: rejected, settle=settled.append)
+    request: Any = SimpleNamespace(child=child, digest="d" * 64)
+    outcome = _outcome(request, SimpleNamespace(registry=registry))  # type: ignore[arg-type]
+    assert (outcome.verdict, outcome.ref, outcome.trained) == ("REJECTED", "Luna-G003", False)
+    assert settled == ["Luna"]
