@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUARDS = ["test_decision.py", "test_measure.py", "test_paired.py"]
+GUARDS = ["test_decision.py", "test_grouped.py", "test_measure.py", "test_paired.py"]
 
 MUTANTS = {
     "recall: below for at least": (
@@ -33,8 +33,8 @@ MUTANTS = {
         "min(before + gate.min_gain, gate.ceiling)",
         "max(before + gate.min_gain, gate.ceiling)",
     ),
-    "generalize: a tie is a gain": ("decision", "bounds.low > margin", "bounds.low >= margin"),
-    "generalize: bounds are not asked": ("decision", "bounds.low > margin", "True"),
+    "generalize: a tie is a gain": ("decision", "bounds.low > _margin(gate)", "bounds.low >= _margin(gate)"),
+    "generalize: bounds are not asked": ("decision", "bounds.low > _margin(gate)", "True"),
     "tone: the sign": ("decision", "drift <= gate.max_drift", "drift >= gate.max_drift"),
     "laws: one is forgiven": ("decision", '"laws", not violations,', '"laws", len(violations) < 2,'),
     "laws: not examined passes": (
@@ -75,6 +75,20 @@ MUTANTS = {
         "np.quantile(lows, 1 - confidence",
         "np.quantile(lows, (1 - confidence) / 2",
     ),
+    "groups are not asked": (
+        "decision",
+        "bounds = bounds_of(own, theirs, gates.confidence, child.groups)",
+        "bounds = bounds_of(own, theirs, gates.confidence)",
+    ),
+    "an ancestor's groups are not asked": (
+        "standing",
+        "confidence, groups)\n        for name",
+        "confidence)\n        for name",
+    ),
+    "one group is enough": ("grouped", "len(set(groups)) < 2", "len(set(groups)) < 1"),
+    "as many degrees as probes": ("grouped", "len(set(groups)) - 1 for", "len(groups) - 1 for"),
+    "groups are forgotten": ("grouped", "np.bincount(places, values - values.mean())", "values - values.mean()"),
+    "the narrower of two bounds": ("paired", "min(self.low, other.low)", "max(self.low, other.low)"),
 }
 """What is broken: the module, what stands there, and what is put in its place."""
 
