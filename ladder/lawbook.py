@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -68,7 +69,7 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
         after=after,
         memory_gib=_memory_gib(notes),
         disk_gib=notes["disk_bytes"] / 2**30 if "disk_bytes" in notes else None,
-        noted=watch_of(run).findings() | _rested(run),
+        noted=watch_of(run, notes).findings() | _rested(run),
     )
 
 
@@ -90,11 +91,11 @@ def text_case(request: Request, exam: Exam, child: Answers, parent: Answers | No
     )
 
 
-def watch_of(run: Run) -> Watch:
-    """The watch over a run's training, with what it has noted so far."""
+def watch_of(run: Run, notes: Mapping[str, Any]) -> Watch:
+    """The watch over a run's training, with what was noted of it."""
     request = run.request
     path = request.manifest.laws.canaries
-    return Watch.of(request.manifest, _lines(request)[path] if path else (), run.notes().get("watch"))
+    return Watch.of(request.manifest, _lines(request)[path] if path else (), notes.get("watch"))
 
 
 def _rested(run: Run) -> dict[str, Findings]:

@@ -21,7 +21,7 @@ from ladder.models.save import save_text
 from ladder.registry import Registry
 from ladder.report.console import Console
 from ladder.sidecars import REPORT
-from ladder.train.checkpoint import latest_step
+from ladder.train.checkpoint import KEPT, latest_step
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,20 @@ class Run:
     def note(self, **values: Any) -> None:
         """Add to the notes, durably."""
         save_text(self.folder / "run.json", json.dumps(self.notes() | values))
+
+    def mark(self, done: int, **values: Any) -> None:
+        """Note what so many steps took and what was found in them, before their checkpoint is written.
+
+        A run that is cut off in between goes on from the checkpoint before, and from what was noted with that.
+        """
+        earlier = {step: kept for step, kept in self.notes().get("marks", {}).items() if int(step) < done}
+        newest = sorted(earlier, key=int)[-KEPT:]
+        self.note(**values, marks={step: earlier[step] for step in newest} | {str(done): values})
+
+    def marked(self, done: int) -> dict[str, Any]:
+        """What was noted with the checkpoint of so many steps; nothing before the first."""
+        marks: dict[str, Any] = self.notes().get("marks", {})
+        return dict(marks.get(str(done), {}))
 
 
 class Seat(NamedTuple):

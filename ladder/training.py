@@ -53,7 +53,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
     _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
-    usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start))
+    usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start, prepared.done))
     after = _each(teachers, lambda number: teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in teachers})
     usage = survey(usage)
@@ -76,7 +76,7 @@ def _steps(
     took."""
     manifest, total = run.request.manifest, run.request.manifest.training_params.steps
     runtime = manifest.runtime
-    notes, began, budget = run.notes(), time.monotonic(), manifest.budget.max_minutes
+    notes, began, budget = run.marked(done), time.monotonic(), manifest.budget.max_minutes
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
@@ -92,13 +92,13 @@ def _steps(
                 if len(rows) >= LOG_EVERY or broken:
                     rows = _log(run, work, rows)
                 vigil.halt(broken)
-            done = fetch(group.checkpoint())
-            seconds = spent + time.monotonic() - began
-            broken = vigil.read(done, group)
-            surveyed = survey(usage)
-            run.note(seconds=seconds, tokens=tokens, usage=surveyed.to_dict(), watch=vigil.to_dict())
-            run.note(disk_bytes=_disk(run, surveyed))
+            done, seconds = report.step + 1, spent + time.monotonic() - began
+            broken, surveyed = vigil.read(done, group), survey(usage)
+            # The checkpoint comes last: what is known of its steps is not learned again by a run that goes on from it.
             rows = _log(run, work, rows)
+            run.mark(done, seconds=seconds, tokens=tokens, usage=surveyed.to_dict(), watch=vigil.to_dict())
+            fetch(group.checkpoint())
+            run.note(disk_bytes=_disk(run, surveyed))
             vigil.halt(broken)
             if stopped():
                 raise Interrupted("stopped at a step boundary", remedy="run the same command again to go on")

@@ -48,9 +48,9 @@ class Vigil:
     start: Path
 
     @classmethod
-    def of(cls, run: Run, start: Path) -> Vigil:
-        """Begin, or go on from the run's notes."""
-        return cls(run, watch_of(run), start)
+    def of(cls, run: Run, start: Path, done: int) -> Vigil:
+        """Begin, or go on from what was noted with the checkpoint of so many steps."""
+        return cls(run, watch_of(run, run.marked(done)), start)
 
     @property
     def every(self) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 
 from ladder import evolve, training, vigil
 from ladder.ancestry import Ancestry
-from ladder.errors import Halted
+from ladder.errors import ActorDied, Halted
 from ladder.gates import Answers, Exam, LawResult, judge_laws
 from ladder.lawbook import case_of, laws_of
 from ladder.manifest import read_request
@@ -66,7 +66,7 @@ class Lesson:
         log = SimpleNamespace(log_steps=lambda _, rows: self.logged.extend(step for step, _ in rows))
         progress = SimpleNamespace(step=lambda report: None)
         work: Any = SimpleNamespace(registry=log, console=SimpleNamespace(progress=lambda *_: nullcontext(progress)))
-        watch = Vigil.of(run, self.parent)
+        watch = Vigil.of(run, self.parent, group.done)
         return training._steps(run, work, group, {}, None, group.done, lambda usage: usage, watch)  # type: ignore[arg-type]
 
 
@@ -163,10 +163,10 @@ def test_a_text_can_halt_too(lesson: Lesson) -> None:
 def test_a_run_that_is_cut_off_is_judged_as_one(lesson: Lesson) -> None:
     run, group = lesson.run({"training": SPIKE}), Group({})
     group.done = 4
-    first = Vigil.of(run, lesson.parent)
+    first = Vigil.of(run, lesson.parent, 0)
     for step in range(4):
         first.see(StepReport(step, 1.0))
-    run.note(watch=first.to_dict())
+    run.mark(4, watch=first.to_dict())
     lesson.train(run, group)
     assert judged(run)["max_loss_spike"].found.n == 7
 
@@ -195,7 +195,7 @@ def test_what_was_spent_is_known_afterwards(lesson: Lesson) -> None:
 )
 def test_legs(lesson: Lesson, every: int | None, done: int, ends: list[int]) -> None:
     run = lesson.run(READ | {"training": {"sample_every": every}} if every else {})
-    watch, legs = Vigil.of(run, lesson.parent), list[range]()
+    watch, legs = Vigil.of(run, lesson.parent, done), list[range]()
     while done < 10:
         legs.append(watch.leg(done, 10, 4))
         assert legs[-1].start == done
@@ -208,3 +208,20 @@ def test_a_checkpoint_comes_with_the_minutes_too(lesson: Lesson) -> None:
     lesson.train(lesson.run({}, runtime={"checkpoint_every": 4, "checkpoint_minutes": 1e-9}), often)
     lesson.train(lesson.run({}, runtime={"checkpoint_every": 4, "checkpoint_minutes": 1e9}), seldom)
     assert often.checkpoints == [*range(1, 11)] and seldom.checkpoints == [4, 8, 10]
+
+
+def test_what_a_checkpoint_was_not_written_for_is_forgotten(lesson: Lesson) -> None:
+    """Killed between the notes and the checkpoint: the steps come again, and are noted once."""
+    run, group = lesson.run({"training": SPIKE}), Group({})
+
+    def dies() -> int:
+        raise ActorDied("killed")
+
+    whole, group.checkpoint = group.checkpoint, dies  # type: ignore[method-assign]
+    with pytest.raises(ActorDied):
+        lesson.train(run, group)
+    assert lesson.logged == [0, 1, 2, 3] and run.notes()["tokens"] == run.marked(4)["tokens"]
+    group.done, group.checkpoint = 0, whole  # type: ignore[method-assign]
+    lesson.train(run, group)
+    assert judged(run)["max_loss_spike"].found.n == 7 and run.notes()["usage"]["steps"] == 10
+    assert list(run.notes()["marks"]) == ["4", "8", "10"] and run.marked(5) == {}
