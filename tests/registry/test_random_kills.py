@@ -33,13 +33,13 @@ def test_promotions_survive_random_kills(luna: Registry, kill_after, tally, kill
         begun = time.monotonic()
         luna.promote(generations[last % 3], expected=luna.head("Luna"), reason=str(last))
         durations.append(time.monotonic() - begun)
-    longest = 2 * min(durations)
+    longest = 3 * min(durations)
     for kill in range(kills):
         last = kill_after(promote, random.Random(kill).uniform(0, longest))
         head = luna.head("Luna")
         assert head.name.index in (last % 3, (last + 1) % 3), f"kill {kill}: acknowledged was promotion {last}"
         assert kill % 20 or problems_of(luna.store, head) == []
-    assert last > kills / 4, "the kills came too early to try anything"
+    assert last - 5 > kills / 10, "the kills came too early to try anything"
     luna.settle("Luna")
     written = [int(event.reason) for event in luna.history("Luna")[3:]]
     assert written in (list(range(3, last + 1)), list(range(3, last + 2))), "each promotion is there once"
