@@ -63,6 +63,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(history, "find_experiment", lambda *_: "1")
     monkeypatch.setattr(history, "ensure_experiment", lambda *_: "1")
     monkeypatch.setattr(head, "require_sound", lambda *_: None)
+    monkeypatch.setattr(head, "conclude_interrupted", lambda *_: None)
     return SimpleNamespace(client=client, home=tmp_path)
 
 

@@ -28,21 +28,23 @@ def test_promotions_survive_random_kills(luna: Registry, kill_after, tally, kill
             registry.promote(generations[number % 3], expected=registry.head("Luna"), reason=str(number))
             acknowledge(number)
 
-    begun = time.monotonic()
-    luna.promote(generations[0], expected=generations[2], reason="3")
-    longest = 2 * (time.monotonic() - begun)
-    last = 3
+    durations = []
+    for last in (3, 4, 5):
+        begun = time.monotonic()
+        luna.promote(generations[last % 3], expected=luna.head("Luna"), reason=str(last))
+        durations.append(time.monotonic() - begun)
+    longest = 3 * min(durations)
     for kill in range(kills):
         last = kill_after(promote, random.Random(kill).uniform(0, longest))
         head = luna.head("Luna")
         assert head.name.index in (last % 3, (last + 1) % 3), f"kill {kill}: acknowledged was promotion {last}"
         assert kill % 20 or problems_of(luna.store, head) == []
-    assert last > kills / 4, "the kills came too early to try anything"
+    assert last - 5 > kills / 10, "the kills came too early to try anything"
     luna.settle("Luna")
     written = [int(event.reason) for event in luna.history("Luna")[3:]]
     assert written in (list(range(3, last + 1)), list(range(3, last + 2))), "each promotion is there once"
     assert luna.verify("Luna") == []
-    tally("T2, SIGKILL at a random moment of promotions", kills=kills, acknowledged=last - 3, lost=0, torn=0)
+    tally("T2, SIGKILL at a random moment of promotions", kills=kills, acknowledged=last - 5, lost=0, torn=0)
 
 
 def test_a_writer_that_overwrites_in_place_does_not(tmp_path: Path, kill_after, tally):
