@@ -37,7 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
 """The first is the manifest as it stands; the last is self-distillation without any label."""
 FIRST = 100
 """Number of the first child."""
-FIGURES = {"what it was taught": "gate.generalize", "what it knew": "gate.recall", "ECE": "pulse.ece"}
+FIGURES = {"what it was taught": "gate.generalize", "what it knew": "gate.recall"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
