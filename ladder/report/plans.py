@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ladder.report.quantities import duration_text, size_text
@@ -37,9 +38,7 @@ def _exam(found: Resolution) -> str:
     """How many answers decide; empty where nothing is compared or counted."""
     parts = [_gained(found.gained)] if found.gained else []
     if found.forgotten:
-        # Ancestors with as many probes are alike.
-        distinct = sorted(set(found.forgotten.values()), key=lambda fewest: fewest.probes)
-        parts.append(f"an ancestor counts as forgotten {', '.join(map(_lost, distinct))}")
+        parts.append(f"an ancestor counts as forgotten {', '.join(_lost(found.forgotten.values()))}")
     return "; ".join(parts)
 
 
@@ -53,9 +52,14 @@ def _gained(fewest: Fewest) -> str:
     return f"{asked}: {answers} gained and none lost ({share:.2g}) is the smallest gain that passes below the ceiling"
 
 
-def _lost(fewest: Fewest) -> str:
-    found = "never" if fewest.answers is None else f"from {fewest.answers} lost"
-    return f"{found} of {fewest.probes} probes"
+def _lost(fewest: Iterable[Fewest]) -> Iterator[str]:
+    """From how many lost answers on; ancestors for which that is the same number are told together."""
+    sizes: dict[int | None, set[int]] = {}
+    for one in sorted(fewest, key=lambda one: one.probes):
+        sizes.setdefault(one.answers, set()).add(one.probes)
+    for answers, probes in sizes.items():
+        asked = " or ".join(map(str, sorted(probes)))
+        yield f"never of {asked} probes" if answers is None else f"from {answers} lost of {asked} probes"
 
 
 def _priced(price: Price) -> dict[str, str]:
