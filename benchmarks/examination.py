@@ -25,6 +25,7 @@ from ladder.ancestry import lineage_of
 from ladder.gates import Exam
 from ladder.gates.examine import sit
 from ladder.lesson import recall_probes
+from ladder.manifest.names import run_name
 from ladder.registry import open_registry
 from ladder.sidecars import kept_request
 from ladder.sitting import build_exam
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(exam.paper().prompts)} prompts, {exam.sampled.count} sampled texts, {asked.threads} threads")
     print(f"in batches of {size}: {batched:.2f} s; one at a time: {alone:.2f} s")
     print(f"ratio {median(one / many for many, one in rounds):.1f} (median of {asked.rounds} pairs)")
-    for note in asked.home.glob(f"runs/{generation.name}/{(generation.manifest_digest or '')[:16]}/run.json"):
+    note = asked.home / "runs" / run_name(generation.name, generation.manifest_digest or "") / "run.json"
+    if note.is_file():
         print(f"trained for {json.loads(note.read_text(encoding='utf-8'))['seconds']:.1f} s")
     return 0
 

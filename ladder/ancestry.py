@@ -156,7 +156,7 @@ def _changes(known: Generation, request: Request, registry: Registry) -> str:
     """What a manifest says otherwise than the one that a generation was made from."""
     if known.manifest_digest is None:
         return "it was imported"
-    before = kept_document(registry.materialize(known) / "ladder")
+    before = kept_document(registry.sidecars(known))
     now = {name: value for name, value in request.document().items() if name in before}
     changed = unequal(before, now)
     told = [f"{name.removeprefix('manifest.')} was {was} and is {found}" for name, (was, found) in changed.items()]

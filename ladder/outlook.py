@@ -18,6 +18,7 @@ from ladder.errors import NotFound
 from ladder.lawbook import check_laws
 from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
 from ladder.manifest import Request
+from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.load import config_of, load_tokenizer
@@ -142,7 +143,7 @@ def _dreams(
     wanted, longest = request.manifest.stabilizers.dreams, data_of(request).max_length
     if not isinstance(wanted, Dreams) or not dreamers:
         return [], False
-    written = home / "runs" / str(request.child) / request.digest[:16] / "dreams.jsonl"
+    written = home / "runs" / run_name(request.child, request.digest) / "dreams.jsonl"
     if written.is_file():
         return read_dreams(written), True
     kind, begins = beginnings(request, wanted, tokenizer, lesson.replay)

@@ -28,7 +28,8 @@ def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
         try:
             return phase()
         except ActorDied as error:
-            deaths, reached = (deaths + 1 if run.reached() == reached else 1), run.reached()
+            before, reached = reached, run.reached()
+            deaths = deaths + 1 if reached == before else 1
             run.note(deaths=run.notes().get("deaths", 0) + 1)
             if deaths > DEATHS:
                 raise ActorDied(
@@ -36,4 +37,4 @@ def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
                     remedy="look for what ends it (memory?), then run the same command again to go on",
                 ) from error
             dead = ", ".join(work.session.bury())
-            work.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {run.reached()}")
+            work.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")

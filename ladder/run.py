@@ -16,6 +16,7 @@ from ladder.actors.placement import threads
 from ladder.actors.session import Session
 from ladder.ancestry import Ancestry
 from ladder.manifest import Request
+from ladder.manifest.names import run_name
 from ladder.methods import method_of
 from ladder.models.save import save_text
 from ladder.registry import Registry
@@ -56,7 +57,7 @@ class Run:
     def open(cls, request: Request, ancestry: Ancestry, work: Workshop) -> Run:
         """Find or begin the run of this manifest."""
         folders = {known.digest: work.registry.materialize(known) for known in ancestry.ancestors}
-        return cls(request, ancestry, folders, work.home / "runs" / str(request.child) / request.digest[:16])
+        return cls(request, ancestry, folders, work.home / "runs" / run_name(request.child, request.digest))
 
     @property
     def teachers(self) -> dict[int, Path]:

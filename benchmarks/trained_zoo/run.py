@@ -27,7 +27,7 @@ from ladder.manifest import read_requests
 from ladder.models.save import save_text
 from ladder.registry import Registry, open_registry
 from ladder.report.console import Console
-from manifests.luna.make_data import load_phrases
+from manifests.luna.make_data import jsonl, load_phrases
 
 LUNA = Path(__file__).resolve().parent.parent.parent / "manifests" / "luna"
 GROWN = ("000-pretraining.json", "001-adjectives.yaml", "002-voice.toml", "003-elements.json")
@@ -83,8 +83,8 @@ def write_child(folder: Path, child: str, name: str, kind: Kind, seed: int, phra
         "seeds": {"init": seed, "data": seed, "dreams": seed},
     }
     manifest = reduce(merged, (COMMON, kind.manner, kind.sections, own))
-    save_text(folder / "rows.jsonl", _jsonl(lesson.rows))
-    save_text(folder / "probes.jsonl", _jsonl(lesson.probes))
+    save_text(folder / "rows.jsonl", jsonl(lesson.rows))
+    save_text(folder / "probes.jsonl", jsonl(lesson.probes))
     for file, lines in lesson.files.items():
         save_text(folder / file, "".join(line + "\n" for line in lines))
     shutil.copyfile(LUNA / "data" / "voice.txt", folder / "voice.txt")
@@ -129,10 +129,6 @@ def _span(rows: Sequence[Mapping[str, Any]], metric: str, *, against: bool = Tru
     known = [one["figures"] for one in rows if metric in one["figures"]]
     values = [one[metric] - (one[f"{metric}.parent"] if against else 0.0) for one in known]
     return f"{min(values):.2f} to {max(values):.2f}" if values else "-"
-
-
-def _jsonl(records: Sequence[Mapping[str, str]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 if __name__ == "__main__":

@@ -135,10 +135,11 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
         cause = error.cause
         if isinstance(cause, LadderError):
             raise cause from None
-        if isinstance(cause, OSError) and not isinstance(cause, RayError):
-            raise RunError(f"an actor could not go on: {cause}", remedy=_REMEDY) from error
+        # Before OSError, which some of Ray's errors are, too.
         if isinstance(cause, RayError):
             raise ActorDied(_died(cause), remedy=_REMEDY) from error
+        if isinstance(cause, OSError):
+            raise RunError(f"an actor could not go on: {cause}", remedy=_REMEDY) from error
         raise
     except RayError as error:
         raise ActorDied(_died(error), remedy=_REMEDY) from error

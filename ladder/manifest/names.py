@@ -75,3 +75,8 @@ class Reference:
             f"{text!r} names no generation",
             remedy="use Luna@HEAD, Luna-G010, Luna-G010.2 (second attempt) or the first digits of a digest",
         )
+
+
+def run_name(child: Name, manifest_digest: str) -> str:
+    """The folder of a child's run with a manifest, below ``home/runs``."""
+    return f"{child}/{manifest_digest[:16]}"

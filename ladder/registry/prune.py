@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ladder.manifest.names import run_name
 from ladder.registry import tags, versions
 from ladder.registry.artifacts import WEIGHTS, local_folder
 from ladder.registry.cache import folder_of
@@ -124,7 +125,7 @@ def _weights(store: Store, generation: Generation) -> list[Path]:
 
 def _runs(home: Path, own: Sequence[Generation]) -> dict[str, list[Path]]:
     """The folders that ``ladder.run.Run`` gave to children with a verdict; one of a run that was cut off stays."""
-    decided = {f"{each.name}/{each.manifest_digest[:16]}" for each in own if each.manifest_digest}
+    decided = {run_name(each.name, each.manifest_digest) for each in own if each.manifest_digest}
     return {name: [home / "runs" / name] for name in sorted(decided)}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,8 @@ def files(phrases: Phrases) -> Iterator[tuple[str, str]]:
     """Name and content of every file in ``data/``."""
     for age, make in AGES.items():
         rows, probes = make(phrases)
-        yield f"{age}.jsonl", _jsonl(rows)
-        yield f"{age}.probes.jsonl", _jsonl(probes)
+        yield f"{age}.jsonl", jsonl(rows)
+        yield f"{age}.probes.jsonl", jsonl(probes)
     yield "voice.txt", "".join(line + "\n" for line in utterances(phrases))
 
 
@@ -168,7 +168,8 @@ def _as_text(row: Record) -> Record:
     return {"text": row["prompt"] + row["completion"]}
 
 
-def _jsonl(records: list[Record]) -> str:
+def jsonl(records: Iterable[Record]) -> str:
+    """A line of JSON for each record."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
