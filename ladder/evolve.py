@@ -20,7 +20,7 @@ from ladder.gates import GateReport
 from ladder.gates.resolution import warnings_of
 from ladder.importing import import_teachers
 from ladder.lawbook import check_laws
-from ladder.lesson import check_held_out, read_lesson
+from ladder.lesson import check_held_out, read_lesson, replay_warnings
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.models.save import reason
@@ -104,6 +104,8 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     check_held_out(run.request, lesson, run.ancestors)
     check_laws(run.request, lesson)
     check_suites(run.request)
+    for warning in replay_warnings(lesson):
+        work.console.say(f"warning: {warning}")
     try:
         if not run.candidate.is_dir():
             _check_permitted(run, work)

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ladder.actors.session import fetch
-from ladder.data import replay
+from ladder.data.digests import LEARNED, digest_lines
+from ladder.data.replay import leave_behind, replay_sample
 from ladder.gates import (
     Answers,
     Exam,
@@ -121,11 +122,16 @@ def _show(run: Run, shown: page.Page) -> None:
 
 
 def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
-    """What descendants will need: the replay sample, the probes, the dreams, the manifest; and the card."""
+    """What descendants will need: the replay sample, the probes, the dreams, the manifest; what it learned, by digest;
+    and the card."""
     manifest, sidecars = run.request.manifest, run.report.parent
-    sample = replay.replay_sample(lesson.new, manifest.stabilizers.replay_size, manifest.seeds.data)
-    save_text(sidecars / "replay.jsonl", replay.to_jsonl(sample))
+    stabilizers = manifest.stabilizers
+    sample = replay_sample(lesson.new, stabilizers.replay_size, manifest.seeds.data)
+    for name, text in leave_behind(sample, stabilizers.replay).items():
+        save_text(sidecars / name, text)
+    save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
     keep(run.request, sidecars)
-    if run.dreams.is_file():
+    # A dream begins with words of a row.
+    if run.dreams.is_file() and stabilizers.replay == "rows":
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

@@ -15,9 +15,10 @@ from ladder.data.batches import Batches
 from ladder.data.collate import Collation
 from ladder.data.contamination import check_contamination
 from ladder.data.context import with_readings
+from ladder.data.digests import ERASED, read_digests
 from ladder.data.dreams import Dream
 from ladder.data.examples import Encoding, Example
-from ladder.data.replay import read_left_behind
+from ladder.data.replay import Left, read_left_behind
 from ladder.data.rows import Row, read_rows
 from ladder.data.template import read_template
 from ladder.data.tokens import encode_once
@@ -41,24 +42,49 @@ class Lesson:
     Args:
         new: this generation's own rows.
         replay: what its ancestors left, with places for messages.
+        missing: rows that ancestors left as digests and that no file of ``data.replay_from`` holds.
     """
 
     new: tuple[Row, ...]
     replay: tuple[Row, ...]
+    missing: int = 0
 
 
 def read_lesson(request: Request, ancestors: Sequence[Path]) -> Lesson:
     """Read this generation's rows and the samples in its ancestors' folders.
 
     Raises:
-        DataError: a row cannot be read, or has no gold label where the method needs one. Names file and line.
+        DataError: a row cannot be read, has no gold label where the method needs one, or was erased from an ancestor.
+            Names file and line.
     """
-    new = [row for file in data_of(request).train for row in read_rows(request.file(file))]
+    new = _rows(request, data_of(request).train)
     if method_of(request.manifest).needs_gold:
         _check_gold(new, request.manifest.evolution_request.training_method)
-    wanted = request.manifest.stabilizers.replay_buffer
-    replay = [row for folder in ancestors for row in read_left_behind(folder)] if wanted else []
-    return Lesson(tuple(new), tuple(replay))
+    erased = frozenset().union(*(read_digests(folder / "ladder" / ERASED) for folder in ancestors))
+    _check_not_erased(new, erased)
+    left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
+    return Lesson(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
+
+
+def _rows(request: Request, files: Sequence[str]) -> list[Row]:
+    return [row for file in files for row in read_rows(request.file(file))]
+
+
+def _left_behind(request: Request, ancestors: Sequence[Path], erased: frozenset[str]) -> list[Left]:
+    """What each ancestor left; the files at hand may still hold a row that was erased."""
+    at_hand = {row.digest: row for row in _rows(request, data_of(request).replay_from)}
+    allowed = {digest: row for digest, row in at_hand.items() if digest not in erased}
+    return [read_left_behind(folder, allowed) for folder in ancestors]
+
+
+def replay_warnings(lesson: Lesson) -> list[str]:
+    """What a person should know about the rows that are replayed."""
+    if not lesson.missing:
+        return []
+    return [
+        f"data.replay_from: {lesson.missing} rows that ancestors left as digests stand in none of its files; "
+        "they are not replayed"
+    ]
 
 
 def own_probes(request: Request) -> tuple[Probe, ...]:
@@ -202,6 +228,16 @@ def _check_gold(rows: Sequence[Row], method: str) -> None:
                 f"a row with only a prompt has no gold label, and {method} needs one",
                 where=row.where,
                 remedy="add a completion, or write it as text",
+            )
+
+
+def _check_not_erased(rows: Sequence[Row], erased: frozenset[str]) -> None:
+    for row in rows if erased else ():
+        if row.digest in erased:
+            raise DataError(
+                "this row was erased from an ancestor with `ladder erase`",
+                where=row.where,
+                remedy="take it out of the file, and whatever else belongs to the same person",
             )
 
 

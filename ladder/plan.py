@@ -16,7 +16,7 @@ from ladder.actors.placement import Machine, describe, place, threads
 from ladder.ancestry import Blocked, resolve
 from ladder.errors import HeadMoved, ManifestError, NotFound
 from ladder.gates.resolution import Resolution, resolution_of, warnings_of
-from ladder.lesson import check_held_out, data_of, own_probes, read_lesson, recall_probes
+from ladder.lesson import check_held_out, data_of, own_probes, read_lesson, recall_probes, replay_warnings
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
@@ -99,7 +99,8 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
     data, slots = data_of(request), place(manifest.runtime.devices, machine)
     decided = registry.decided(request.child, request.digest) if registry else None
-    lesson, folders = read_lesson(request, []), ancestor_folders(request, registry)
+    folders = ancestor_folders(request, registry)
+    lesson = read_lesson(request, list(folders.values()) if decided is None else [])
     if decided is None:
         check_held_out(request, lesson, folders)
         check_suites(request)
@@ -124,7 +125,12 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         threads=threads(manifest.runtime, machine),
         placement=describe(slots),
         exam=exam,
-        warnings=[*_warnings(request), *_forecast(request, price), *warnings_of(manifest.gates, exam)],
+        warnings=[
+            *_warnings(request),
+            *replay_warnings(lesson),
+            *_forecast(request, price),
+            *warnings_of(manifest.gates, exam),
+        ],
     )
 
 

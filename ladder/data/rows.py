@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class Row:
     def line(self) -> str:
         """The row as a JSONL line without its newline."""
         return json.dumps(self.fields, ensure_ascii=False, sort_keys=True)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ``line()`` in hex: the same whatever file the row stands in, and in whatever order its keys."""
+        return hashlib.sha256(self.line().encode()).hexdigest()
 
 
 def read_rows(path: Path) -> list[Row]:

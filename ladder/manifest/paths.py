@@ -9,13 +9,14 @@ DREAM_STARTS = ("auto", "start", "template", "replay")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
-    """``(field, path)`` of every file, in a fixed order: training rows, probes, template, tone, dreams' prompts,
-    laws."""
+    """``(field, path)`` of every file, in a fixed order: training rows, probes, template, rows to replay, tone,
+    dreams' prompts, laws."""
     data, tone = manifest.data, manifest.gates.tone
     files: list[tuple[str, str | None]] = []
     if data is not None:
         files += [(f"data.train.{index}", path) for index, path in enumerate(data.train)]
         files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
+        files += [(f"data.replay_from.{index}", path) for index, path in enumerate(data.replay_from)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))

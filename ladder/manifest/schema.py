@@ -113,6 +113,9 @@ class Data(Section):
     """Put several rows into one sequence, with attention and positions kept apart."""
     group_by_length: bool = False
     """Give a step rows of similar length, so that less is padded; without packing only, which pads less still."""
+    replay_from: list[str] = []
+    """JSONL files of rows in which those are found that ancestors left as digests (``stabilizers.replay: hashed``). A
+    row that stands in none of them any more is not replayed."""
     chat_template: str | None = None
     """Jinja file that replaces the tokenizer's chat template from this generation on."""
 
@@ -205,6 +208,9 @@ class Stabilizers(Section):
     """Mix in the samples that all ancestors left."""
     replay_size: Annotated[int, Field(ge=0)] = 100
     """Rows that this generation leaves behind for its descendants."""
+    replay: Literal["rows", "hashed", "none"] = "rows"
+    """How it leaves them: the rows themselves; only their SHA-256, for data that is private (descendants name their
+    files in ``data.replay_from``); or not at all. Only with ``rows`` are the dreams left behind, too."""
     token_masking: bool = False
     """Remove taboo tokens from teachers' and student's distributions, and never generate them."""
     taboo_words: list[str] = []
