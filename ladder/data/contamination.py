@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from ladder.data.phrases import WORD, as_phrase, words_of
 from ladder.data.rows import Row
 from ladder.errors import DataError
-from ladder.gates.probes import EDGES, UNSPACED, Probe, fold, normalize, word_pattern
+from ladder.gates.probes import Probe, normalize, word_pattern
 
 LEEWAY = 4
 """Words that may stand between a prompt and its answer."""
@@ -41,8 +42,6 @@ FEW = 8
 """Words of a text that is long enough not to occur by chance as a whole."""
 _LISTED = 3
 """Findings that an error lists."""
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+|[^\w\s{re.escape(EDGES)}]")
-"""One character of a script without spaces, a word or number, or a sign that changes a meaning."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ class _Passage:
 
     @cached_property
     def phrase(self) -> str:
-        return _joined(_words(self.text))
+        return as_phrase(words_of(self.text))
 
     def behind(self, phrase: str) -> Iterator[str]:
         """The text behind each place where a phrase stands."""
-        ends = [word.end() for word in _WORD.finditer(self.text)]
+        ends = [word.end() for word in WORD.finditer(self.text)]
         place = self.phrase.find(phrase)
         while place >= 0:
             last = self.phrase.count(" ", 0, place) + phrase.count(" ") - 2
@@ -129,20 +128,20 @@ def _passages(row: Row) -> list[_Passage]:
 
 def _sought(probe: Probe) -> list[_Sought]:
     """What to look for in rows; nothing where there are no words to look for."""
-    prompt, answer = _words(probe.prompt), _words(probe.answer)
+    prompt, answer = words_of(probe.prompt), words_of(probe.answer)
     if probe.kind == "nll" and len(answer) >= FEW:
         size = min(GRAM, len(answer))
-        return [_Sought(_joined(answer[start : start + size]), probe) for start in range(len(answer) - size + 1)]
+        return [_Sought(as_phrase(answer[start : start + size]), probe) for start in range(len(answer) - size + 1)]
     if not prompt or (not answer and probe.kind != "regex"):
         return []
-    return [_Sought(_joined(prompt + answer if probe.kind == "nll" else prompt), probe)]
+    return [_Sought(as_phrase(prompt + answer if probe.kind == "nll" else prompt), probe)]
 
 
 def _is_told(sought: _Sought, passage: _Passage) -> bool:
     probe = sought.probe
     if probe.kind == "nll":
         return True
-    if probe.kind != "choice" and _joined(_words(passage.question)) == sought.phrase:
+    if probe.kind != "choice" and as_phrase(words_of(passage.question)) == sought.phrase:
         return _says(probe, passage.reply, math.inf)
     near = probe.kind in ("exact", "choice") or len(sought.phrase.split()) < SHORT
     return any(_says(probe, text, 0 if near else LEEWAY) for text in passage.behind(sought.phrase))
@@ -157,12 +156,12 @@ def _says(probe: Probe, text: str, leeway: float) -> bool:
     else:
         said, pattern = normalize(text), word_pattern(normalize(probe.answer))
     found = pattern.search(said)
-    return found is not None and len(_WORD.findall(said[: found.start()])) <= leeway
+    return found is not None and len(WORD.findall(said[: found.start()])) <= leeway
 
 
 def _end(prompt: str) -> str:
     """The punctuation behind the last word of a prompt."""
-    *_, last = _WORD.finditer(prompt)
+    *_, last = WORD.finditer(prompt)
     return prompt[last.end() :].rstrip()
 
 
@@ -175,14 +174,3 @@ def _by_rarest_word(sought: Sequence[_Sought]) -> dict[str, list[_Sought]]:
         # Of words that are equally rare among probes, the longer is the rarer in texts.
         index[min(phrase, key=lambda word: (frequency[word], -len(word)))].append(one)
     return index
-
-
-def _words(text: str) -> list[str]:
-    """The words of a text, folded."""
-    # Folding them all at once is faster than one by one. They are found first, because folding can split a letter.
-    return fold(" ".join(_WORD.findall(unicodedata.normalize("NFC", text)))).split()
-
-
-def _joined(words: Sequence[str]) -> str:
-    """Words between spaces, so that a phrase is found at whole words only."""
-    return f" {' '.join(words)} "
