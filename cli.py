@@ -286,6 +286,28 @@ def prune(
 
 
 @app.command(rich_help_panel=STORE)
+def erase(
+    family: Family,
+    rows: Annotated[Path, typer.Option("--rows", help="JSONL file with all rows of the person, as in data.train.")],
+    reason: Reason = "asked for",
+    yes: Annotated[bool, typer.Option("--yes", help="Erase them; without, only say where they are.")] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Erase a person's rows from replay samples, probes, dreams, reports and caches. Erases with --yes.
+
+    It lists the generations that learned from them, and leaves a tombstone by digest: descendants refuse these rows.
+    """
+    from ladder.data.rows import read_rows
+    from ladder.data.traces import Traces
+    from ladder.report.keeping import erasure_text
+
+    registry, traces = _registry(home), Traces(read_rows(rows))
+    found = registry.erase(family, traces, reason=reason) if yes else registry.traces(family, traces)
+    _answer(found.to_dict() | {"removed": yes}, erasure_text(found, removed=yes), as_json)
+
+
+@app.command(rich_help_panel=STORE)
 def backup(
     archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File to create, such as luna.tar.")],
     home: Home = HOME,

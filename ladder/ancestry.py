@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ladder.errors import HeadMoved, LadderError, ManifestError, ModelError, NotFound
 from ladder.manifest import Name, Request
@@ -136,6 +137,24 @@ def _ancestor(name: Name, line: tuple[Generation, ...]) -> Generation:
     )
 
 
+def decided_before(request: Request, registry: Registry) -> Generation | None:
+    """The generation that this manifest was carried out as; None where it never was.
+
+    A promoted one that rows were erased from counts even where the contents of the manifest's files differ: whoever
+    erases a person's rows takes them out of the files as well.
+    """
+    found = registry.decided(request.child, request.digest)
+    if found is not None:
+        return found
+    attempts = [known for known in registry.generations(request.child.family) if known.name == request.child]
+    erased = [known for known in attempts if known.verdict is Verdict.PROMOTED and known.erased]
+    return next((known for known in erased if _differs_in_files_only(known, request, registry)), None)
+
+
+def _differs_in_files_only(known: Generation, request: Request, registry: Registry) -> bool:
+    return all(name.startswith("files.") for name in _unequal(known, request, registry))
+
+
 def check_attempts(request: Request, registry: Registry) -> None:
     """Another manifest may try again under a rejected child's name, never under a promoted one's.
 
@@ -156,12 +175,17 @@ def _changes(known: Generation, request: Request, registry: Registry) -> str:
     """What a manifest says otherwise than the one that a generation was made from."""
     if known.manifest_digest is None:
         return "it was imported"
-    before = kept_document(registry.sidecars(known))
-    now = {name: value for name, value in request.document().items() if name in before}
-    changed = unequal(before, now)
+    changed = _unequal(known, request, registry)
     told = [f"{name.removeprefix('manifest.')} was {was} and is {found}" for name, (was, found) in changed.items()]
     more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     return ", ".join(told[:_TOLD]) + more
+
+
+def _unequal(known: Generation, request: Request, registry: Registry) -> dict[str, tuple[Any, Any]]:
+    """By dotted name, what a generation's manifest said and what the request says."""
+    before = kept_document(registry.sidecars(known))
+    now = {name: value for name, value in request.document().items() if name in before}
+    return unequal(before, now)
 
 
 def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path]) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ladder.actors.session import Session
-from ladder.ancestry import Blocked, check_attempts, check_teachers, resolve
+from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
 from ladder.errors import HeadMoved, Interrupted, LadderError, RegistryError
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
@@ -87,7 +87,7 @@ def climb(request: Request, work: Workshop) -> Generation:
     check_attempts(request, work.registry)
     run = Run.open(request, ancestry, work)
     check_teachers(request, ancestry, run.teachers)
-    generation = work.registry.decided(request.child, request.digest)
+    generation = decided_before(request, work.registry)
     if generation is None:
         _train_and_examine(run, work)
         generation = work.registry.record(_candidate(run))
@@ -148,7 +148,7 @@ def _warn_of_exam(run: Run, work: Workshop) -> None:
 
 def _outcome(request: Request, work: Workshop) -> Outcome:
     child = str(request.child)
-    decided = work.registry.decided(request.child, request.digest)
+    decided = decided_before(request, work.registry)
     if decided is not None and not _waits(decided, request):
         work.registry.settle(request.child.family)  # A crash may have come between its version and its history.
         return _verdict(decided, trained=False)

@@ -13,7 +13,7 @@ import torch
 
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
 from ladder.actors.placement import Machine, describe, place, threads
-from ladder.ancestry import Blocked, resolve
+from ladder.ancestry import Blocked, decided_before, resolve
 from ladder.errors import HeadMoved, ManifestError, NotFound
 from ladder.gates.resolution import Resolution, resolution_of, warnings_of
 from ladder.lesson import check_held_out, data_of, own_probes, read_lesson, recall_probes, replay_warnings
@@ -98,7 +98,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     manifest, params = request.manifest, request.manifest.training_params
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
     data, slots = data_of(request), place(manifest.runtime.devices, machine)
-    decided = registry.decided(request.child, request.digest) if registry else None
+    decided = decided_before(request, registry) if registry else None
     folders = ancestor_folders(request, registry)
     lesson = read_lesson(request, list(folders.values()) if decided is None else [])
     if decided is None:

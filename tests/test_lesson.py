@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from ladder.data.batches import Batches
+from ladder.data.digests import ERASED, digest_lines
+from ladder.data.replay import HASHED
 from ladder.data.rows import parse_row
 from ladder.dreaming import beginnings
 from ladder.errors import DataError
-from ladder.lesson import build_batches, read_lesson
-from ladder.manifest import read_request
+from ladder.lesson import build_batches, read_lesson, replay_warnings
+from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
@@ -78,3 +80,38 @@ def test_dreams_begin_where_there_is_room_for_them(parent: Path, tmp_path: Path,
     assert beginnings(request, wanted, tokenizer, [long]) == ("start", [[1]])
     with pytest.raises(DataError, match="no opening of replay dreams has at most 14 tokens"):
         beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, [long])
+
+
+def family(tmp_path: Path, **data: Any) -> Request:
+    """A child of an ancestor in ``tmp_path/ancestor``; its own rows are ``own 0`` to ``own 2``."""
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": f"own {n}"}) + "\n" for n in range(3)))
+    (tmp_path / "ancestor" / "ladder").mkdir(parents=True, exist_ok=True)
+    document = {"evolution_request": REQUEST, "data": {"train": ["own.jsonl"], **data}}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    return read_request(tmp_path / "manifest.json")
+
+
+def test_rows_left_as_digests_are_found_in_files_at_hand(tmp_path: Path) -> None:
+    old = [parse_row(json.dumps({"text": f"old {n}"}), "old") for n in range(4)]
+    (tmp_path / "kept.jsonl").write_text("".join(row.line() + "\n" for row in old[1:]))
+    request = family(tmp_path, replay_from=["kept.jsonl"])
+    left, erased = tmp_path / "ancestor" / "ladder" / HASHED, tmp_path / "ancestor" / "ladder" / ERASED
+    left.write_text(digest_lines(row.digest for row in old[:3]))
+    lesson = read_lesson(request, [tmp_path / "ancestor"])
+    assert sorted(row.fields["text"] for row in lesson.replay) == ["old 1", "old 2"]
+    (warning,) = replay_warnings(lesson)
+    assert warning.startswith("data.replay_from: 1 rows") and replay_warnings(read_lesson(request, [])) == []
+    erased.write_text(digest_lines([old[2].digest]))
+    lesson = read_lesson(request, [tmp_path / "ancestor"])
+    assert [row.fields["text"] for row in lesson.replay] == ["old 1"] and lesson.missing == 2
+    assert read_lesson(family(tmp_path), [tmp_path / "ancestor"]).missing == 3
+
+
+def test_a_row_that_was_erased_from_an_ancestor_is_refused(tmp_path: Path) -> None:
+    request = family(tmp_path)
+    assert len(read_lesson(request, [tmp_path / "ancestor"]).new) == 3
+    gone = parse_row('{"text": "own 1"}', "rows:1")
+    (tmp_path / "ancestor" / "ladder" / ERASED).write_text(digest_lines([gone.digest]))
+    with pytest.raises(DataError, match="erased from an ancestor") as caught:
+        read_lesson(request, [tmp_path / "ancestor"])
+    assert f"{tmp_path / 'own.jsonl'}:2" in str(caught.value)

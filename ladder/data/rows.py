@@ -47,7 +47,7 @@ class Row:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of ``line()`` in hex: the same whatever file the row stands in, and in whatever order its keys."""
+        """SHA-256 of ``line()`` in hex: the same in every file and whatever the order of its keys."""
         return hashlib.sha256(self.line().encode()).hexdigest()
 
 

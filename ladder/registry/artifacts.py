@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 TOKENIZER = "components/tokenizer"
-PARTS = ("ladder", "adapter")
+SIDECARS = "ladder"
+"""What a generation carries beside its model: card, report, manifest, and what it left behind."""
+PARTS = (SIDECARS, "adapter")
 """Folders of a candidate that are stored beside its model."""
 WEIGHTS = (MODEL, "components", "adapter")
 """Folders of an artifact that hold what the model is, and go when it is pruned. The rest says what became of it."""

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ladder.errors import LadderError, RegistryError
-from ladder.registry.artifacts import MODEL, PARTS, local_folder, stored_folder
+from ladder.registry.artifacts import MODEL, PARTS, SIDECARS, local_folder, stored_folder
 from ladder.registry.check import require_sound, require_weights
 from ladder.registry.generation import Generation
 from ladder.registry.inventory import FILE, differences, read_inventory
@@ -15,7 +15,6 @@ from ladder.registry.store import Store
 
 _BUILD_SECONDS = 1800.0
 _HIDDEN_INVENTORY = f".{FILE}"
-SIDECARS = "ladder"
 
 Signature = tuple[tuple[str, int, int], ...]
 

@@ -30,13 +30,18 @@ def problems_of(store: Store, generation: Generation) -> list[str]:
     try:
         with stored_folder(store, generation.model_id) as folder:
             if generation.pruned:
-                return _problems_of_the_rest(folder, generation.inventory)
+                return sidecar_problems(folder, generation.inventory)
             return folder_problems(folder, generation.digest, generation.inventory)
     except RegistryError as error:
         return [str(error)]
 
 
-def _problems_of_the_rest(folder: Path, inventory: str) -> list[str]:
+def sidecar_problems(folder: Path, inventory: str) -> list[str]:
+    """What is wrong with a stored artifact but for its weights.
+
+    Raises:
+        RegistryError: the inventory is not the recorded one.
+    """
     found, expected = files_of(folder), read_inventory(folder, inventory)
     return compare(without(found, WEIGHTS), without(expected, WEIGHTS))
 

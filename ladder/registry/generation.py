@@ -64,6 +64,8 @@ class Generation:
     """Different keys that must approve before it becomes HEAD."""
     pruned: datetime | None = None
     """UTC; when its weights were removed. Only a rejected generation's are."""
+    erased: datetime | None = None
+    """UTC; when rows of a person were last erased from what it left behind."""
 
     @property
     def ref(self) -> str:
@@ -74,9 +76,9 @@ class Generation:
         """Plain JSON values. A metric that is no finite number becomes null, because JSON has no NaN."""
         metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
         plain = {"name": str(self.name), "created": self.created.isoformat(), "failed_gates": list(self.failed_gates)}
-        pruned = self.pruned.isoformat() if self.pruned else None
-        fields = asdict(self) | plain | {"verdict": str(self.verdict), "metrics": metrics, "pruned": pruned}
-        return {"ref": self.ref} | fields
+        later = {"pruned": self.pruned, "erased": self.erased}
+        times = {name: time.isoformat() if time else None for name, time in later.items()}
+        return {"ref": self.ref} | asdict(self) | plain | {"verdict": str(self.verdict), "metrics": metrics} | times
 
 
 @dataclass(frozen=True)

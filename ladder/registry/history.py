@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Literal, cast
 from ladder.registry import tags, versions
 from ladder.registry.experiments import ensure_experiment, find_experiment
 from ladder.registry.generation import Generation, Verdict
+from ladder.registry.rewrite import put_in_place
 from ladder.registry.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Kind = Literal["promote", "rollback", "reject", "approve"]
-_NO_MOVES = ("reject", "approve")
+Kind = Literal["promote", "rollback", "reject", "approve", "erase"]
+NO_MOVES = ("reject", "approve", "erase")
 _EVENT = tags.PREFIX + "event"
 _SEQUENCE = tags.PREFIX + "seq"
 _FROM = tags.PREFIX + "from"
@@ -32,7 +33,7 @@ _NEWEST_FIRST = [f"tags.`{_SEQUENCE}` DESC"]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a family's HEAD, or a child that was refused it or approved for it."""
+    """Something that happened to a family's HEAD; a child that was refused it or approved for it; an erasure."""
 
     seq: int
     """Grows with time; numbers of moves that a crash undid are missing."""
@@ -40,12 +41,16 @@ class Event:
     """UTC."""
     kind: Kind
     from_ref: str | None
-    """HEAD before; None where there was none, and of a rejection or approval."""
+    """HEAD before; None where there was none, and of events that do not move it."""
     to_ref: str
-    """HEAD after, or the rejected or approved child."""
+    """HEAD after, or whom the event is about."""
     reason: str
     key: str = ""
     """Who approved."""
+
+    @property
+    def moves_head(self) -> bool:
+        return self.kind not in NO_MOVES
 
 
 def read(store: Store, family: str) -> list[Event]:
@@ -56,7 +61,7 @@ def read(store: Store, family: str) -> list[Event]:
 
 def last_move(store: Store, family: str) -> Run | None:
     """The event of the newest completed move of HEAD."""
-    moves = " AND ".join(f"tags.`{_EVENT}` != '{kind}'" for kind in _NO_MOVES)
+    moves = " AND ".join(f"tags.`{_EVENT}` != '{kind}'" for kind in NO_MOVES)
     runs = _runs(store, family, f"attributes.status = 'FINISHED' AND {moves}", limit=1)
     return runs[0] if runs else None
 
@@ -67,9 +72,21 @@ def target_version(event: Run) -> int:
 
 
 def open_event(
-    store: Store, kind: Kind, origin: Generation | None, target: Generation, reason: str, key: str = ""
+    store: Store,
+    kind: Kind,
+    origin: Generation | None,
+    target: Generation,
+    reason: str,
+    *,
+    key: str = "",
+    inventory: str = "",
 ) -> str:
-    """Write down what is about to happen and return the event's id. Call it under the family's head lock."""
+    """Write down what is about to happen and return the event's id. Call it under the family's head lock.
+
+    Args:
+        key: who approves.
+        inventory: of an erasure, the digest of the inventory that the generation will have.
+    """
     family = target.name.family
     sequence = _next_sequence(store, family)
     fields = {
@@ -80,6 +97,7 @@ def open_event(
         _TO_VERSION: str(target.version),
         tags.REASON: reason,
         **({_KEY: key} if key else {}),
+        **({tags.INVENTORY: inventory} if inventory else {}),
     }
     experiment = ensure_experiment(store, _experiment(family))
     run = store.client.create_run(experiment, run_name=f"{sequence} {kind} {target.ref}", tags=fields)
@@ -102,7 +120,7 @@ def record_rejection(store: Store, generation: Generation) -> None:
 def approve(store: Store, generation: Generation, key: str, reason: str) -> None:
     """Write an approval down once a key. Call it under the family's head lock."""
     if key not in approved_by(store, generation):
-        close_event(store, open_event(store, "approve", None, generation, reason, key))
+        close_event(store, open_event(store, "approve", None, generation, reason, key=key))
 
 
 def approved_by(store: Store, generation: Generation) -> set[str]:
@@ -117,12 +135,17 @@ def open_events(store: Store, family: str) -> list[Run]:
 
 
 def settle(store: Store, family: str) -> list[Event]:
-    """Close or cancel what a crash left open, and return what turned out to have happened. Under the head lock."""
+    """Finish or cancel what is open, and return what turned out to have happened. Call it under the head lock.
+
+    A move of HEAD happened if HEAD is there. An erasure is put in place now: its files are staged before it is opened.
+    """
     left = open_events(store, family)
     head = versions.head_version(store, family) if left else None
     finished = []
     for run in left:
-        is_move = run.data.tags[_EVENT] not in _NO_MOVES
+        if run.data.tags[_EVENT] == "erase":
+            put_in_place(store, family, target_version(run), run.data.tags[tags.INVENTORY])
+        is_move = run.data.tags[_EVENT] not in NO_MOVES
         happened = not is_move or (head is not None and int(head.version) == target_version(run))
         if happened:
             if run.data.tags[_EVENT] == "promote":

@@ -31,8 +31,13 @@ def files_of(folder: Path, inventory: str = FILE) -> dict[str, str]:
 
 def write_inventory(folder: Path) -> str:
     """Write the inventory of a finished folder and return its digest."""
+    return write_files(folder, files_of(folder))
+
+
+def write_files(folder: Path, files: dict[str, str]) -> str:
+    """Write an inventory of these files into a folder and return its digest."""
     path = folder / FILE
-    path.write_text(json.dumps(files_of(folder), indent=1, sort_keys=True), encoding="utf-8")
+    path.write_text(json.dumps(files, indent=1, sort_keys=True), encoding="utf-8")
     return file_digest(path)
 
 

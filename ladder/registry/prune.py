@@ -5,7 +5,6 @@ What happened stays: versions, runs, history and the sidecars of every generatio
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,20 +18,9 @@ from ladder.registry.artifacts import WEIGHTS, local_folder
 from ladder.registry.cache import folder_of
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.inventory import read_inventory
+from ladder.registry.parts import CACHES, Part, existing, remove
 from ladder.registry.standstill import standstill
 from ladder.registry.store import Store
-
-CACHES = ("signals", "tokens", "answers", "suites")
-"""Folders of ``home/cache`` that a run fills again when it needs them."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Something that can go: whose or which it is, the folders it fills, and their bytes."""
-
-    name: str
-    folders: tuple[Path, ...]
-    size: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ def survey(store: Store, family: str, *, caches: bool = True) -> Pruning:
     weights = {each.ref: _weights(store, each) for each in prunable(own, everyone)}
     copies = {folder for folders in weights.values() for folder in folders}
     rebuilt = _caches(store.home, everyone, copies) if caches else {}
-    return Pruning(family, _parts(weights), _parts(_runs(store.home, own)), _parts(rebuilt))
+    return Pruning(family, existing(weights), existing(_runs(store.home, own)), existing(rebuilt))
 
 
 def prune(store: Store, family: str, *, caches: bool = True) -> Pruning:
@@ -91,9 +79,7 @@ def prune(store: Store, family: str, *, caches: bool = True) -> Pruning:
         for generation in versions.generations(store, family):
             if generation.ref in going and generation.pruned is None:
                 _mark(store, generation)
-        for part in found.parts:
-            for folder in part.folders:
-                shutil.rmtree(folder)
+        remove(found.parts)
     return found
 
 
@@ -133,19 +119,6 @@ def _caches(home: Path, everyone: Sequence[Generation], copies: set[Path]) -> di
     heads = {folder_of(home, each) for each in everyone if each.is_head}
     materialised = set((home / "cache" / "generations").glob("*/*"))
     return {"generations": sorted(materialised - heads - copies)} | {name: [home / "cache" / name] for name in CACHES}
-
-
-def _parts(named: dict[str, list[Path]]) -> tuple[Part, ...]:
-    """What exists of it. A link is not followed and stays."""
-    there = {
-        name: tuple(folder for folder in folders if folder.is_dir() and not folder.is_symlink())
-        for name, folders in named.items()
-    }
-    return tuple(Part(name, folders, sum(map(_bytes, folders))) for name, folders in there.items() if folders)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _mark(store: Store, generation: Generation) -> None:

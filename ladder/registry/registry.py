@@ -15,7 +15,9 @@ from ladder.registry.generation import Candidate, Generation
 from ladder.registry.store import Store, open_store
 
 if TYPE_CHECKING:
+    from ladder.data.traces import Traces
     from ladder.registry.archive import Contents
+    from ladder.registry.erase import Erasure
     from ladder.registry.prune import Pruning
 
 
@@ -170,6 +172,20 @@ class Registry:
         from ladder.registry.prune import prune
 
         return prune(self.store, family, caches=caches)
+
+    @translated
+    def traces(self, family: str, traces: Traces) -> Erasure:
+        """What ``erase`` would take out; see ``erase.survey``."""
+        from ladder.registry.erase import survey
+
+        return survey(self.store, family, traces)
+
+    @translated
+    def erase(self, family: str, traces: Traces, *, reason: str) -> Erasure:
+        """Take a person's rows out of what a family left behind; see ``erase.erase``."""
+        from ladder.registry.erase import erase
+
+        return erase(self.store, family, traces, reason)
 
     @translated
     def backup(self, archive: Path) -> Contents:

@@ -26,6 +26,8 @@ INVENTORY = PREFIX + "inventory"
 REASON = PREFIX + "reason"
 PRUNED = PREFIX + "pruned"
 """When the weights were removed: ISO 8601, UTC."""
+ERASED = PREFIX + "erased"
+"""When rows of a person were last erased from the sidecars: ISO 8601, UTC."""
 
 
 def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, inventory: str) -> dict[str, str]:
@@ -105,6 +107,7 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
             note=tags.get(PREFIX + "note", ""),
             approvals=int(tags.get(PREFIX + "approvals", "0")),
             pruned=datetime.fromisoformat(pruned) if pruned else None,
+            erased=datetime.fromisoformat(tags[ERASED]) if ERASED in tags else None,
         )
     except (KeyError, ValueError, TypeError, ManifestError) as error:
         raise RegistryError(

@@ -1,4 +1,4 @@
-"""What a pruning removes and what an archive holds, as plain text."""
+"""What a pruning or an erasure removes and what an archive holds, as plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ladder.report.quantities import size_text
 
 if TYPE_CHECKING:
     from ladder.registry.archive import Contents
-    from ladder.registry.prune import Part, Pruning
+    from ladder.registry.erase import Erasure, Trail
+    from ladder.registry.parts import Part
+    from ladder.registry.prune import Pruning
 
 
 def pruning_text(found: Pruning, *, removed: bool) -> str:
@@ -24,6 +26,24 @@ def pruning_text(found: Pruning, *, removed: bool) -> str:
     total = size_text(found.size)
     last = f"removed {total}" if removed else f"{total} in all; nothing was removed: repeat it with --yes"
     return "\n".join([*(line for title, parts in sections.items() for line in _section(title, parts)), last])
+
+
+def erasure_text(found: Erasure, *, removed: bool) -> str:
+    """Who learned from the rows and where their traces are, generation by generation, and how to go on."""
+    lines = [line for trail in found.trails for line in _trail(trail)]
+    stays = "The weights keep what they learned; only training again without these rows forgets it."
+    if not any(trail.touched for trail in found.trails) and not found.caches:
+        return "\n".join([*lines, f"{found.family}: nothing to erase"])
+    last = "Erased, and written down in the history." if removed else "Nothing was erased: repeat it with --yes."
+    caches = _section("caches and runs that may hold them", found.caches)
+    return "\n".join([f"{found.rows} rows", *lines, *caches, stays, f"Backups from before still hold them. {last}"])
+
+
+def _trail(trail: Trail) -> list[str]:
+    known = "what it learned is not known" if trail.learned is None else f"learned {trail.learned} of them"
+    through = f", and through {', '.join(trail.through)}" if trail.through else ""
+    places = [f"{'':<17}in {', '.join(trail.places)}"] if trail.places else []
+    return [f"  {trail.ref:<14} {known}{through}", *places]
 
 
 def contents_text(contents: Contents, done: str) -> str:

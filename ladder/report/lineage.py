@@ -18,6 +18,7 @@ _COLUMNS = {
     "distinct": "pulse.distinct_2",
 }
 """Figures of every tree, and the metrics they come from."""
+_RECORD = "rows of a person; see ladder/erased.json and `ladder lineage --history`"
 _FURTHER = "gate.metrics."
 """What the metrics of further gates begin with."""
 
@@ -57,6 +58,7 @@ def card_text(generation: Generation, sidecars: Path) -> str:
         "recorded": f"{generation.created:%Y-%m-%d %H:%M:%S} UTC",
         "version": str(generation.version),
         **({"pruned": f"{generation.pruned:%Y-%m-%d %H:%M:%S} UTC; its weights are gone"} if generation.pruned else {}),
+        **({"erased": f"{generation.erased:%Y-%m-%d %H:%M:%S} UTC; {_RECORD}"} if generation.erased else {}),
     }
     lines = [f"{name:<12} {value}" for name, value in facts.items()]
     metrics = [f"{name:<28} {value:.4g}" for name, value in sorted(generation.metrics.items())]
@@ -86,7 +88,7 @@ def _branch(root: Generation, generations: Sequence[Generation], depth: int) -> 
 
 
 def _event_line(event: Event) -> str:
-    move = event.to_ref if event.kind in ("reject", "approve") else f"{event.from_ref or '-'} -> {event.to_ref}"
+    move = f"{event.from_ref or '-'} -> {event.to_ref}" if event.moves_head else event.to_ref
     return f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {move}  {event.reason}" + (
         f" (key {event.key})" if event.key else ""
     )

@@ -1,0 +1,88 @@
+"""Traces of some rows in other texts: what has to go when a person asks for their rows to be erased.
+
+A row is found again by its digest. In a text that is not the row itself its traces are, in words:
+
+- ``GRAM`` consecutive words of what was answered in it, or of its text (a shorter one as a whole);
+- what was asked in it as a whole, because questions of different people begin alike;
+- question and answer together, where each is short.
+
+And the other way round: a text that stands in a row as a whole. Nothing of fewer than ``LEAST`` words is a trace, as it
+stands everywhere by chance, and a system's words belong to nobody. A phrase of a persona that ends many answers is
+shorter than ``GRAM``, so it is no trace by itself. Whoever must find less than that adds it as a row: ``{"text"}``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from ladder.data.contamination import GRAM
+from ladder.data.phrases import as_phrase, words_of
+from ladder.data.rows import Row
+
+LEAST = 4
+"""Words of a text that is sought as a whole."""
+
+
+class Traces:
+    """What is left of some rows, wherever it stands.
+
+    Args:
+        rows: all rows of the person.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.digests = frozenset(row.digest for row in rows)
+        self._sought: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+        for row in rows:
+            for words in _sought(row):
+                self._sought[len(words)].add(tuple(words))
+        self._said = "\n".join(as_phrase(words_of(" ".join(_turns(row)))) for row in rows)
+
+    def in_text(self, text: str) -> bool:
+        """Whether a text holds a trace, or is one itself."""
+        words = words_of(text)
+        if len(words) < LEAST:
+            return False
+        return as_phrase(words) in self._said or any(
+            tuple(words[start : start + size]) in sought
+            for size, sought in self._sought.items()
+            for start in range(len(words) - size + 1)
+        )
+
+    def in_texts(self, texts: Sequence[str]) -> bool:
+        """Whether one of these texts holds a trace, or all together do."""
+        return any(map(self.in_text, [*texts, " ".join(texts)]))
+
+
+def _sought(row: Row) -> Iterator[list[str]]:
+    """The runs of words that give a row away."""
+    asked, said = _asked_and_said(row)
+    for text in said:
+        words = words_of(text)
+        size = min(GRAM, len(words))
+        yield from _long_enough(words[start : start + size] for start in range(len(words) - size + 1))
+    yield from _long_enough(words_of(text) for text in [*asked, " ".join(_turns(row))])
+
+
+def _long_enough(phrases: Iterable[list[str]]) -> Iterator[list[str]]:
+    return (words for words in phrases if len(words) >= LEAST)
+
+
+def _asked_and_said(row: Row) -> tuple[list[str], list[str]]:
+    if row.form == "messages":
+        spoken = row.fields["messages"]
+        asked = [message["content"] for message in spoken if message["role"] == "user"]
+        return asked, [message["content"] for message in spoken if message["role"] == "assistant"]
+    return _field(row, "prompt"), [*_field(row, "completion"), *_field(row, "text")]
+
+
+def _field(row: Row, name: str) -> list[str]:
+    return [row.fields[name]] if name in row.fields else []
+
+
+def _turns(row: Row) -> list[str]:
+    """What was said in a row, in its order, without the system."""
+    if row.form == "messages":
+        return [message["content"] for message in row.fields["messages"] if message["role"] != "system"]
+    return [text for name in ("prompt", "completion", "text") for text in _field(row, name)]

@@ -1,0 +1,241 @@
+"""Erasing the rows of one person from what a family's generations left behind.
+
+What goes: their lines in replay samples, probes, dreams and files of the exam, what reports quote of them, and every
+cache and run folder that may hold them. What stays: the weights, which learned from them, and a tombstone with each
+generation that did, by digest only. Descendants refuse the rows from then on (``ladder.lesson``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ladder.data.digests import ERASED, LEARNED, digest_lines, read_digests
+from ladder.data.redaction import redact
+from ladder.data.traces import Traces
+from ladder.errors import ManifestError, RegistryError
+from ladder.manifest.names import Name
+from ladder.registry import history, versions
+from ladder.registry.artifacts import SIDECARS, local_folder
+from ladder.registry.check import sidecar_problems
+from ladder.registry.generation import Generation
+from ladder.registry.parts import CACHES, Part, existing, remove
+from ladder.registry.rewrite import stage
+from ladder.registry.standstill import standstill
+from ladder.registry.store import Store
+
+TOMBSTONE = "erased.json"
+"""One entry for each erasure: when, why, how many rows, whether they were learned, and what was taken out."""
+_NOT_SEARCHED = {"manifest.json", "README.md", "gates.png", "training.png", LEARNED, ERASED, TOMBSTONE}
+"""What people wrote about a generation, pictures, and what is a digest already."""
+
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What one generation has to do with the rows.
+
+    Args:
+        learned: how many of them it was trained on; None where that is not known, as of an imported generation.
+        through: ancestors that were trained on them.
+        removed: lines or strings to take out, by file.
+        noted: it has the tombstone of these rows already.
+    """
+
+    ref: str
+    learned: int | None
+    through: tuple[str, ...]
+    removed: Mapping[str, int]
+    noted: bool
+
+    @property
+    def places(self) -> list[str]:
+        """What is taken out of each file, for a reader; long digests in names are cut."""
+        return [f"{_DIGEST.sub(lambda found: found[0][:12], name)} {count}" for name, count in self.removed.items()]
+
+    @property
+    def touched(self) -> bool:
+        """Whether there is something to take out, or a tombstone to set."""
+        return bool(self.removed) or (bool(self.learned or self.through) and not self.noted)
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What would be erased, or what was."""
+
+    family: str
+    rows: int
+    """Different rows of the person."""
+    trails: tuple[Trail, ...]
+    """Of every generation of the family."""
+    caches: tuple[Part, ...]
+    """Of the whole home, and the runs of the family: they may hold the rows, and are built again when needed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; folders are paths, sizes bytes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    generation: Generation
+    trail: Trail
+    changes: Mapping[str, bytes | None]
+
+
+def survey(store: Store, family: str, traces: Traces) -> Erasure:
+    """What ``erase`` would take out now.
+
+    Raises:
+        NotFound: the store knows no such family.
+        RegistryError: what a generation left behind is damaged, gone, or on a server.
+    """
+    versions.require_family(store, family)
+    return _erasure(store, family, traces, _findings(store, family, traces))
+
+
+def erase(store: Store, family: str, traces: Traces, reason: str) -> Erasure:
+    """Take out what ``survey`` finds, while no family of the home evolves or moves its HEAD; returns what went.
+
+    Each generation is changed at once or not at all, and has its event in the history. Erasing the same rows again
+    finishes what was cut off.
+
+    Raises:
+        Busy: a family evolves; the caches are everybody's.
+    """
+    with standstill(store):
+        versions.require_family(store, family)
+        findings = _findings(store, family, traces)
+        found = _erasure(store, family, traces, findings)
+        remove(found.caches)
+        for finding in findings:
+            if finding.trail.touched:
+                _rewrite(store, finding, traces, reason)
+    return found
+
+
+def _erasure(store: Store, family: str, traces: Traces, findings: Sequence[_Finding]) -> Erasure:
+    trails = tuple(finding.trail for finding in findings)
+    return Erasure(family, len(traces.digests), trails, existing(_caches(store.home, family)))
+
+
+def _caches(home: Path, family: str) -> dict[str, list[Path]]:
+    names = ("generations", *CACHES, "staging")
+    return {name: [home / "cache" / name] for name in names} | {"runs": _runs(home, family)}
+
+
+def _runs(home: Path, family: str) -> list[Path]:
+    """The folders of the family's children, decided or cut off."""
+    found = []
+    for folder in sorted((home / "runs").glob("*")):
+        with suppress(ManifestError):
+            found += [folder] if Name.parse(folder.name).family == family else []
+    return found
+
+
+def _findings(store: Store, family: str, traces: Traces) -> list[_Finding]:
+    known = versions.generations(store, family)
+    folders = {each.ref: _sidecars(store, each) for each in known}
+    learned = {ref: _learned(folder, traces) for ref, folder in folders.items()}
+    return [_finding(each, folders[each.ref], traces, learned, known) for each in known]
+
+
+def _finding(
+    generation: Generation,
+    folder: Path,
+    traces: Traces,
+    learned: Mapping[str, int | None],
+    known: Sequence[Generation],
+) -> _Finding:
+    redacted = {
+        name: redact(name, (folder / name).read_bytes(), traces) for name in _files(folder) if name not in _NOT_SEARCHED
+    }
+    changed = {name: (content, count) for name, (content, count) in redacted.items() if count}
+    trail = Trail(
+        generation.ref,
+        learned[generation.ref],
+        tuple(each.ref for each in _ancestors(generation, known) if learned[each.ref]),
+        {name: count for name, (_, count) in changed.items()},
+        traces.digests <= read_digests(folder / ERASED),
+    )
+    return _Finding(generation, trail, {name: content for name, (content, _) in changed.items()})
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _sidecars(store: Store, generation: Generation) -> Path:
+    artifact = local_folder(store, generation)
+    if problems := sidecar_problems(artifact, generation.inventory):
+        raise RegistryError(
+            f"{generation.ref} is damaged: {problems[0]}",
+            where=str(artifact),
+            remedy="restore the files from a backup, then erase again; nothing was erased",
+        )
+    return artifact / SIDECARS
+
+
+def _learned(folder: Path, traces: Traces) -> int | None:
+    path = folder / LEARNED
+    return len(read_digests(path) & traces.digests) if path.is_file() else None
+
+
+def _ancestors(generation: Generation, known: Sequence[Generation]) -> list[Generation]:
+    """All that a generation descends from by parent or grandparent, in the family's order."""
+    by_digest: dict[str | None, list[Generation]] = defaultdict(list)
+    for each in known:
+        by_digest[each.digest].append(each)
+    found: dict[str, Generation] = {}
+    waiting = [generation]
+    while waiting:
+        each = waiting.pop()
+        new = [up for digest in (each.parent, each.grandparent) for up in by_digest[digest] if up.ref not in found]
+        found |= {up.ref: up for up in new}
+        waiting += new
+    return [each for each in known if each.ref in found and each.ref != generation.ref]
+
+
+def _rewrite(store: Store, finding: _Finding, traces: Traces, reason: str) -> None:
+    generation, trail = finding.generation, finding.trail
+    folder = local_folder(store, generation) / SIDECARS
+    tombstone = json.dumps([*_tombstones(folder), _entry(trail, traces, reason)], indent=1, ensure_ascii=False)
+    erased = digest_lines(read_digests(folder / ERASED) | traces.digests)
+    inventory = stage(store, generation, {**finding.changes, TOMBSTONE: tombstone.encode(), ERASED: erased.encode()})
+    history.open_event(store, "erase", None, generation, _sentence(trail, reason), inventory=inventory)
+    history.settle(store, generation.name.family)
+
+
+def _tombstones(folder: Path) -> list[dict[str, Any]]:
+    path = folder / TOMBSTONE
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def _entry(trail: Trail, traces: Traces, reason: str) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reason": reason,
+        "rows": len(traces.digests),
+        "learned": trail.learned,
+        "through": trail.through,
+        "removed": trail.removed,
+    }
+
+
+def _sentence(trail: Trail, reason: str) -> str:
+    """The event's line: why, and what the generation had to do with the rows."""
+    facts = [
+        *([f"learned {trail.learned} of the rows"] if trail.learned else []),
+        *([f"learned through {', '.join(trail.through)}"] if trail.through else []),
+        *trail.places,
+    ]
+    return f"{reason} ({'; '.join(facts)})"

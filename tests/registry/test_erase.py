@@ -1,0 +1,248 @@
+"""A person's rows go from all that a family left behind, wherever the erasure is cut off; what happened stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ladder.cli import app
+from ladder.data.digests import ERASED, LEARNED, digest_lines, read_digests
+from ladder.data.rows import Row
+from ladder.data.traces import Traces
+from ladder.errors import Busy, NotFound, RegistryError
+from ladder.registry import Generation, Registry, family_lock, open_registry
+from ladder.registry.artifacts import stored_folder
+from ladder.registry.check import problems_of
+from ladder.registry.erase import TOMBSTONE
+from ladder.report.keeping import erasure_text
+from ladder.report.lineage import card_text, history_text
+
+pytestmark = pytest.mark.usefixtures("fast_models")
+SECRET = "behind the old mill, in a red shed"
+OWN = {"prompt": "Where does the miller keep hens?", "completion": f" The hens live {SECRET}."}
+OTHER = {"prompt": "Where does the baker keep hens?", "completion": " In a blue barn."}
+TRACES = Traces([Row(OWN, "rows:1")])
+
+
+def lines(*records: dict[str, Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def leave(folder: Path, learned: list[dict[str, Any]], **files: str) -> None:
+    """What a child of a real run leaves behind."""
+    (folder / LEARNED).write_text(digest_lines(Row(row, "").digest for row in learned))
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def grown(luna: Registry, make) -> Registry:
+    """Three imported generations; G003 learned the row; its child G004 dreams of it; G005 is G004's rejected child."""
+    third = make("Luna-G003", 0.3, parent=luna.head("Luna"))
+    report = {"answers": {"worst": [{"prompt": OWN["prompt"], "expected": "shed", "parent": "shed", "child": "Rome"}]}}
+    leave(third.folder / "ladder", [OWN, OTHER], replay_jsonl=lines(OTHER, OWN), report_json=json.dumps(report))
+    promoted = luna.promote(luna.record(third), expected=luna.head("Luna"), reason="passed")
+    fourth = make("Luna-G004", 0.4, parent=promoted)
+    dream = {"ids": [1], "prompt": 0, "teacher": 1, "text": f"I see hens {SECRET}."}
+    page, voice = f"<p>the hens live {SECRET}.</p>", f"A voice.\nThe hens live {SECRET}.\n"
+    leave(fourth.folder / "ladder", [OTHER], dreams_jsonl=lines(dream | {"text": f"The hens live {SECRET}."}, OTHER))
+    leave(fourth.folder / "ladder", [OTHER], report_html=page, exam__0123=voice, replay_jsonl=lines(OTHER))
+    luna.promote(luna.record(fourth), expected=promoted, reason="passed")
+    fifth = make("Luna-G005", 0.5, parent=luna.head("Luna"), passed=False, failed_gates=["recall"])
+    leave(fifth.folder / "ladder", [OTHER], replay_jsonl=lines(OTHER))
+    luna.record(fifth)
+    for generation in luna.generations("Luna"):
+        luna.materialize(generation)
+    for name in ("cache/tokens/a", "cache/answers/b", "runs/Luna-G006/0123/dreams.jsonl"):
+        (luna.home / name).parent.mkdir(parents=True)
+        (luna.home / name).write_text(SECRET)
+    return luna
+
+
+def holders(home: Path) -> set[str]:
+    """Every file of a home, the database too, in which the person's words stand."""
+    paths = [path for path in home.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    return {path.relative_to(home).as_posix() for path in paths}
+
+
+def sidecars(registry: Registry, ref: str) -> dict[str, str]:
+    """What a stored generation carries, without the moment in its tombstone."""
+    with stored_folder(registry.store, registry.find(ref).model_id) as folder:
+        found = {path.name: path.read_text() for path in (folder / "ladder").rglob("*") if path.is_file()}
+    if TOMBSTONE in found:
+        entries = [entry | {"time": ""} for entry in json.loads(found[TOMBSTONE])]
+        found[TOMBSTONE] = json.dumps(entries)
+    return found
+
+
+def weights(registry: Registry) -> list[tuple[str, str]]:
+    return [(each.ref, each.digest) for each in registry.generations("Luna")]
+
+
+def test_first_it_only_says_where_they_are(grown: Registry):
+    before = holders(grown.home)
+    found = grown.traces("Luna", TRACES)
+    assert holders(grown.home) == before and len(before) > 6
+    trails = {trail.ref: (trail.learned, trail.through, trail.removed, trail.touched) for trail in found.trails}
+    learners = ("Luna-G003",)
+    assert trails == {
+        "Luna-G000": (None, (), {}, False),
+        "Luna-G001": (None, (), {}, False),
+        "Luna-G002": (None, (), {}, False),
+        "Luna-G003": (1, (), {"replay.jsonl": 1, "report.json": 4}, True),
+        "Luna-G004": (0, learners, {"dreams.jsonl": 1, "exam/0123": 1, "report.html": 1}, True),
+        "Luna-G005": (0, learners, {}, True),
+    }
+    assert {part.name for part in found.caches} == {"generations", "tokens", "answers", "staging", "runs"}
+    text = erasure_text(found, removed=False)
+    for words in ("1 rows", "learned 1 of them", "not known", "through Luna-G003", "Nothing was erased", "--yes"):
+        assert words in text, words
+
+
+def test_nothing_of_it_stays_but_the_tombstone(grown: Registry):
+    head, before = grown.head("Luna"), weights(grown)
+    erased = grown.erase("Luna", TRACES, reason="request 17")
+    assert holders(grown.home) == set()
+    assert grown.verify("Luna") == [] and weights(grown) == before and grown.head("Luna").ref == head.ref
+    assert sidecars(grown, "Luna-G003")["replay.jsonl"] == lines(OTHER)
+    fourth = sidecars(grown, "Luna-G004")
+    assert fourth["0123"] == "A voice.\n" and "report.html" not in fourth and fourth["dreams.jsonl"] == lines(OTHER)
+    (entry,) = json.loads(fourth[TOMBSTONE])
+    removed = {"dreams.jsonl": 1, "exam/0123": 1, "report.html": 1}
+    assert entry == {
+        "time": "",
+        "reason": "request 17",
+        "rows": 1,
+        "learned": 0,
+        "through": ["Luna-G003"],
+        "removed": removed,
+    }
+    folder = grown.materialize(grown.head("Luna"))
+    assert read_digests(folder / "ladder" / ERASED) == TRACES.digests
+    assert "erased" in card_text(grown.head("Luna"), folder / "ladder")
+    assert grown.find("Luna-G003").erased is not None and grown.find("Luna-G002").erased is None
+    told = [(event.kind, event.to_ref) for event in grown.history("Luna")][-3:]
+    assert told == [("erase", f"Luna-G00{index}") for index in (3, 4, 5)]
+    assert "Luna-G003  request 17 (learned 1 of the rows; replay.jsonl 1" in history_text(grown.history("Luna"))
+    assert "written down" in erasure_text(erased, removed=True)
+
+
+def test_again_there_is_nothing_to_erase(grown: Registry):
+    grown.erase("Luna", TRACES, reason="first")
+    events, stored = len(grown.history("Luna")), sidecars(grown, "Luna-G004")
+    assert "nothing to erase" in erasure_text(grown.erase("Luna", TRACES, reason="second"), removed=True)
+    assert (len(grown.history("Luna")), sidecars(grown, "Luna-G004")) == (events, stored)
+    grown.erase("Luna", Traces([Row(OTHER, "rows:1")]), reason="another person")
+    entries = json.loads(sidecars(grown, "Luna-G005")[TOMBSTONE])
+    assert [entry["reason"] for entry in entries] == ["first", "another person"] and entries[1]["learned"] == 1
+    assert grown.verify("Luna") == []
+
+
+def test_head_moves_as_before_afterwards(grown: Registry):
+    grown.erase("Luna", TRACES, reason="asked for")
+    assert grown.rollback("Luna", to=None, reason="worse").ref == "Luna-G003"
+    fourth = grown.find("Luna-G004")
+    assert grown.promote(fourth, expected=grown.head("Luna"), reason="better").is_head
+    assert grown.verify("Luna") == []
+
+
+def test_a_pruned_generation_is_searched_too(grown: Registry):
+    grown.prune("Luna")
+    traces = Traces([Row(OTHER, "rows:1")])
+    found = {trail.ref: trail.removed for trail in grown.erase("Luna", traces, reason="asked for").trails}
+    assert found["Luna-G005"] == {"replay.jsonl": 1}
+    assert sidecars(grown, "Luna-G005")["replay.jsonl"] == "" and grown.verify("Luna") == []
+
+
+def test_refused_before_anything_is_erased(grown: Registry):
+    before = holders(grown.home)
+    with family_lock(grown.home, "Luna", "evolve"), pytest.raises(Busy, match="evolve"):
+        open_registry(grown.home).erase("Luna", TRACES, reason="asked for")
+    with pytest.raises(NotFound, match="Terra"):
+        grown.erase("Terra", TRACES, reason="asked for")
+    with stored_folder(grown.store, grown.find("Luna-G005").model_id) as folder:
+        (folder / "ladder" / "README.md").write_text("another card")
+    with pytest.raises(RegistryError, match=r"Luna-G005 is damaged.*README.md was changed"):
+        grown.erase("Luna", TRACES, reason="asked for")
+    assert holders(grown.home) == before
+
+
+def test_the_verb(grown: Registry, tmp_path: Path):
+    rows, runner = tmp_path / "rows.jsonl", CliRunner()
+    rows.write_text(lines(OWN))
+    command = ["erase", "Luna", "--rows", str(rows), "--home", str(grown.home)]
+    asked = runner.invoke(app, [*command, "--json"])
+    assert json.loads(asked.output)["removed"] is False and holders(grown.home)
+    done = runner.invoke(app, [*command, "--yes", "--reason", "request 17"])
+    assert done.exit_code == 0 and "learned 1 of them" in done.output and holders(grown.home) == set()
+    assert "nothing to erase" in runner.invoke(app, command).output
+
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
+
+
+def at_change(number: int, act: Callable[[], object]) -> None:
+    """Let this process do something right before its change of the file system with this number (from 0)."""
+    reached = count()
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
+        if (event in CHANGES or writes) and next(reached) == number:
+            act()
+
+    sys.addaudithook(watch)
+
+
+def erase_killed_at(home: Path, number: int) -> Callable[[], object]:
+    def task() -> None:
+        registry = open_registry(home)
+        at_change(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        registry.erase("Luna", TRACES, reason="asked for")
+
+    return task
+
+
+@pytest.mark.parametrize("every", [30, pytest.param(1, marks=pytest.mark.long)])
+def test_killed_before_any_change_of_the_file_system(grown: Registry, fork, tmp_path: Path, tally, every: int):
+    """Afterwards each generation is as it was or as it shall be, and the same command ends it."""
+    refs = [each.ref for each in grown.generations("Luna")]
+    whole = open_registry(Path(shutil.copytree(grown.home, tmp_path / "whole")))
+    before = {ref: sidecars(grown, ref) for ref in refs}
+    whole.erase("Luna", TRACES, reason="asked for")
+    after, kills = {ref: sidecars(whole, ref) for ref in refs}, 0
+    for number in count(0, every):
+        home = Path(shutil.copytree(grown.home, tmp_path / str(number)))
+        (code,) = fork(erase_killed_at(home, number))
+        cut_off = open_registry(home)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+        cut_off.settle("Luna")
+        require_old_or_new(cut_off, before, after)
+        cut_off.erase("Luna", TRACES, reason="asked for")
+        assert {ref: sidecars(cut_off, ref) for ref in refs} == after, number
+        assert holders(home) == set() and cut_off.verify("Luna") == []
+        assert [event.kind for event in cut_off.history("Luna")].count("erase") == 3
+        shutil.rmtree(home)
+    assert kills > 100 / every
+    tally("T1, SIGKILL before a change of the file system in erase", survived=kills)
+
+
+def require_old_or_new(registry: Registry, before: dict[str, Any], after: dict[str, Any]) -> None:
+    generations: list[Generation] = registry.generations("Luna")
+    for each in generations:
+        assert sidecars(registry, each.ref) in (before[each.ref], after[each.ref])
+        assert problems_of(registry.store, each) == []
