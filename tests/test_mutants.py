@@ -98,11 +98,11 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
             "    runs.finish_run(store, generation.run_id, generation.verdict)\n"
             "    artifacts.link_version(store, generation)\n",
         ),
-        f"{CRASH}::test_a_fault_at_a_durable_step",
+        f"{CRASH}::test_every_durable_step_is_known",
     ),
     "a child is registered twice": (
         Mutant("registry/record", "    if found := recorded(store, candidate):\n", "    if found := None:\n"),
-        "registry/test_concurrent.py",
+        f"{RECORD}::test_a_child_that_another_process_registered_meanwhile_is_found",
     ),
     "what was stored is not looked at": (
         Mutant("registry/record", "    _prove(store, candidate, model.model_id, inventory)\n", ""),
