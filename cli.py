@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ladder.errors import LadderError
+from ladder.errors import LadderError, memory_told
 
 app = typer.Typer(
     name="ladder",
@@ -415,7 +415,8 @@ def doctor(home: Home = HOME, as_json: Json = False) -> None:
 def main() -> int:
     """Entry point: errors that ladder raises on purpose become one message and an exit code."""
     try:
-        app()
+        with memory_told():
+            app()
     except LadderError as error:
         print(f"ladder: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,9 +6,19 @@ cross process boundaries on their way from an actor to the person who typed the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _LONGEST_SAID = 400
+_NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says in a plain RuntimeError; its own OutOfMemoryError is one of these, too."""
+LESS_MEMORY = (
+    "the last checkpoint is kept: the same command goes on where there is more memory, or with fewer steps in "
+    "runtime.in_flight; a larger training_params.accumulation or a smaller data.max_length begins another run, "
+    "which takes less (`ladder plan` says how much)"
+)
+"""The remedy where memory ran out."""
 
 
 class LadderError(Exception):
@@ -114,9 +124,37 @@ class RunError(LadderError):
     """A run could not go on; what it had is kept and the same command resumes it."""
 
 
+class OutOfMemory(RunError):
+    """There is less memory than a process asked for. The same step would ask again, so it is not repeated."""
+
+
 class ActorDied(RunError):
     """The process of a teacher, the student or the evaluator ended or answers no more."""
 
 
 class Interrupted(RunError):
     """The person at the keyboard stopped the run at a step boundary."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out, on a CPU or a GPU, in whichever library's words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said_so = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, MemoryError) or said_so
+
+
+def out_of_memory(error: Exception) -> OutOfMemory:
+    """What to raise instead of an error that says that memory ran out."""
+    return OutOfMemory(f"out of memory: {said(error)}", remedy=LESS_MEMORY)
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Raise what says that memory ran out as OutOfMemory, and everything else as it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
+        raise

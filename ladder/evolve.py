@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
-from ladder.errors import HeadMoved, Interrupted, LadderError, RegistryError
+from ladder.errors import HeadMoved, Interrupted, LadderError, RegistryError, memory_told
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
 from ladder.gates.resolution import warnings_of
@@ -154,7 +154,7 @@ def _outcome(request: Request, work: Workshop) -> Outcome:
         return _verdict(decided, trained=False)
     work.console.phase(f"{child}: {request.manifest.evolution_request.training_method}")
     try:
-        with family_lock(work.home, request.child.family, "evolve"):
+        with family_lock(work.home, request.child.family, "evolve"), memory_told():
             return _verdict(climb(request, work), trained=decided is None)
     except Interrupted:
         raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ladder.errors import ActorDied
+from ladder.errors import LESS_MEMORY, ActorDied
 from ladder.run import Run, Workshop
 
 DEATHS = 5
@@ -34,7 +34,7 @@ def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
             if deaths > DEATHS:
                 raise ActorDied(
                     f"{error.message}; {deaths} times in a row",
-                    remedy="look for what ends it (memory?), then run the same command again to go on",
+                    remedy=f"look for what ends it; if it is memory, {LESS_MEMORY}",
                 ) from error
             dead = ", ".join(work.session.bury())
             work.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")

@@ -170,13 +170,10 @@ class Campaign:
         assert _most_memory() - self._memory < MEGABYTES
         assert _listing(self.folder) == before
 
-    def __str__(self) -> str:
-        total = self.read + self.refused
-        grown = _most_memory() - self._memory
-        return (
-            f"{total:,} files: {self.refused:,} refused, {self.read:,} read; "
-            f"the slowest took {self.seconds:.2f} s of CPU, memory grew by {grown} MiB"
-        )
+    def figures(self) -> dict[str, float]:
+        """What became of the files, seconds of CPU that the slowest took, and MiB that memory grew by."""
+        measured = {"s of CPU at most": round(self.seconds, 2), "MiB of memory more": _most_memory() - self._memory}
+        return {"refused": self.refused, "read": self.read, **measured}
 
 
 def check_message(message: str) -> None:

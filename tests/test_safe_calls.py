@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tally import Tally
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("ladder", "jobs", "manifests", "benchmarks")
 # Modules that unpickle, or execute what they read.
@@ -88,8 +90,9 @@ def _is(node: ast.expr, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-def test_the_tree_holds_none() -> None:
+def test_the_tree_holds_none(tally: Tally) -> None:
     assert len(_sources(ROOT)) > 200
+    tally("T14, unsafe calls", in_the_tree=len(dangers(ROOT)))
     assert dangers(ROOT) == []
 
 
@@ -116,10 +119,12 @@ VIOLATIONS = {
 
 @pytest.mark.parametrize("code", VIOLATIONS.values(), ids=VIOLATIONS.keys())
 @pytest.mark.parametrize("place", ["ladder/models/own.py", "jobs/own.py", "own.py"])
-def test_a_planted_one_is_found(code: str, place: str, tmp_path: Path) -> None:
+def test_a_planted_one_is_found(code: str, place: str, tmp_path: Path, tally: Tally) -> None:
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text(code)
-    assert any(danger.startswith(f"{place}:") for danger in dangers(tmp_path))
+    found = any(danger.startswith(f"{place}:") for danger in dangers(tmp_path))
+    tally("T14, unsafe calls", planted=1, found=found)
+    assert found
 
 
 def test_what_only_looks_like_one_is_not_reported(tmp_path: Path) -> None:

@@ -18,13 +18,20 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+)
 
 from ladder.actors.evaluator import EvaluatorActor
 from ladder.actors.placement import Machine, Slot, describe, place
 from ladder.actors.student import StudentActor, StudentGroup
 from ladder.actors.teacher import TeacherActor
-from ladder.errors import ActorDied, LadderError, RunError
+from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
 from ladder.manifest.schema import Devices
 
 START_TIMEOUT = 180.0
@@ -60,7 +67,7 @@ class Session:
         """What Ray sees."""
         self._connect()
         resources = ray.cluster_resources()
-        return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0), len(ray.nodes()))
+        return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0), _living_nodes())
 
     def slots(self, devices: Devices) -> dict[str, Slot]:
         """Where each role lives."""
@@ -73,6 +80,7 @@ class Session:
             RunError: Ray could not place them in time; the message names what was asked and what is there.
         """
         self._connect()
+        self._make_way(roles)
         for role, slot in roles.items():
             if (role, slot) not in self._actors:
                 options = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, max_restarts=0, max_task_retries=0)
@@ -88,6 +96,11 @@ class Session:
             )
         fetch(ready)
         return started
+
+    def _make_way(self, roles: Mapping[str, Slot]) -> None:
+        """End actors whose role lives elsewhere now, as it does on a machine of fewer nodes: they hold its cores."""
+        for role, slot in [key for key in self._actors if key[0] in roles and key[1] != roles[key[0]]]:
+            ray.kill(self._actors.pop((role, slot)))
 
     def bury(self) -> list[str]:
         """Forget the actors that give no sign of life, so that ``start`` makes new ones; returns their roles."""
@@ -124,29 +137,41 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
         timeout: seconds.
 
     Raises:
-        LadderError: as raised there; a RunError for what the operating system refused there.
+        LadderError: as raised there; OutOfMemory or a RunError for what the operating system refused there.
         ActorDied: the actor that should answer, or one that it waits for, died or did not answer in time.
     """
     try:
         return ray.get(references, timeout=timeout)
     except GetTimeoutError as error:
         raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=_REMEDY) from error
-    except RayTaskError as error:
-        cause = error.cause
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, LadderError):
             raise cause from None
-        # Before OSError, which some of Ray's errors are, too.
-        if isinstance(cause, RayError):
-            raise ActorDied(_died(cause), remedy=_REMEDY) from error
-        if isinstance(cause, OSError):
-            raise RunError(f"an actor could not go on: {cause}", remedy=_REMEDY) from error
-        raise
-    except RayError as error:
-        raise ActorDied(_died(error), remedy=_REMEDY) from error
+        told = _in_words(cause)
+        if told is None:
+            raise
+        raise told from error
 
 
-def _died(error: RayError) -> str:
-    return f"an actor died: {str(error).splitlines()[0]}"
+def _in_words(cause: Exception) -> LadderError | None:
+    """What ended an actor, or what it could not do; None for a mistake in our own code."""
+    if is_out_of_memory(cause) or isinstance(cause, ObjectStoreFullError):
+        return out_of_memory(cause)
+    # Whoever else needs memory on that node may be done the next time, or the actor may find another node.
+    if isinstance(cause, OutOfMemoryError):
+        return ActorDied(f"an actor's node ran out of memory: {said(cause)}", remedy=LESS_MEMORY)
+    # OSError comes last, because some of Ray's errors are OSErrors, too.
+    if isinstance(cause, RayError) and not isinstance(cause, OutOfDiskError):
+        return ActorDied(f"an actor died: {said(cause)}", remedy=_REMEDY)
+    if isinstance(cause, OutOfDiskError | OSError):
+        return RunError(f"an actor could not go on: {said(cause)}", remedy=_REMEDY)
+    return None
+
+
+def _living_nodes() -> int:
+    """Ray goes on listing the nodes that it lost."""
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 def _arrived(sign: Any) -> bool:

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ladder.errors import ModelError, TokenizerMismatch, said
+from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.size import check_layers, check_size
 
@@ -122,6 +122,8 @@ def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedMod
             output_loading_info=True,
         )
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
 
 

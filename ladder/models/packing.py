@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from ladder.data.collate import Collation, collate
 from ladder.data.examples import Example
-from ladder.errors import ModelError
+from ladder.errors import ModelError, is_out_of_memory
 from ladder.models.forward import trained_logits
 
 _LENGTH = 6
@@ -45,6 +45,8 @@ def prove_packing(model: PreTrainedModel) -> tuple[float, float]:
     try:
         one, other = (_read(model, before, row)[-len(alone) :] for before in others)
     except (RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"packed rows cannot be read: {error}", where=type(model).__name__, remedy="write data.packing: false"
         ) from error

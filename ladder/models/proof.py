@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ladder.errors import ModelError
+from ladder.errors import ModelError, is_out_of_memory
 from ladder.models.head import Head, find_head, hidden_states
 
 
@@ -65,6 +65,8 @@ def prove(model: PreTrainedModel) -> Proof:
     try:
         differences = [_difference(model, head, probe, one) for probe, one in zip(probes, expected, strict=True)]
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         return Proof(None, f"{name}: its backbone gives no hidden states for its head: {error}")
     worst, norm = max(one.worst for one in differences), max(one.norm for one in differences)
     if all(one.within(model.dtype) for one in differences):

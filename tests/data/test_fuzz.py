@@ -18,6 +18,7 @@ from ladder.gates.suite_results import read_document, read_figures
 from ladder.gates.tone import read_utterances
 from tests.conftest import TEMPLATE
 from tests.hostile import Campaign, run_campaign, spoiled_bytes, spoiled_tree
+from tests.tally import Tally
 
 TURNS = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "luna"}]
 ROWS = [
@@ -108,9 +109,8 @@ def test_spoiled_data_is_read_or_refused(tmp_path: Path, readers: dict[str, Call
 
 @pytest.mark.long
 def test_ten_thousand_spoiled_data_files(
-    tmp_path: Path, readers: dict[str, Callable[[Path], object]], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, readers: dict[str, Callable[[Path], object]], tally: Tally
 ) -> None:
     campaign = fuzz(tmp_path, readers, 10_000)
+    tally("T14, spoiled files of data", **campaign.figures())
     assert campaign.refused + campaign.read >= 10_000
-    with capsys.disabled():
-        print(f"\ndata files: {campaign}")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tally import Tally
+
 
 def test_every_age_is_promoted_and_head_is_the_last(climbed: Any) -> None:
     generations = climbed.registry.generations("Toy")
@@ -82,8 +84,10 @@ def test_mlflow_and_an_export_answer_alike(climbed: Any, tmp_path: Any, monkeypa
     assert (exported / "README.md").read_text().startswith("---")
 
 
-def test_teachers_are_proved_frozen(climbed: Any) -> None:
+def test_teachers_are_proved_frozen(climbed: Any, tally: Tally) -> None:
     (notes,) = climbed.home.glob("runs/Toy-G002/*/run.json")
     frozen = json.loads(notes.read_text())["frozen"]
+    unchanged = sum(before == after for before, after in frozen.values())
+    tally("T9, digests of teachers before and after", teachers=len(frozen), unchanged=unchanged)
     assert sorted(frozen) == ["1", "2"]
     assert all(before == after for before, after in frozen.values())

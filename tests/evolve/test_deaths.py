@@ -14,6 +14,7 @@ import pytest
 from ladder.actors.session import SIGN_OF_LIFE
 from ladder.errors import ActorDied
 from ladder.recovery import DEATHS, recovering
+from tests.tally import Tally
 
 TAUGHT = "teacher_student_distillation"
 STEPS = 24
@@ -70,7 +71,7 @@ def examined_by_a_dead_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination.Seat, "of", of)
 
 
-def test_deaths_change_nothing(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deaths_change_nothing(copy_of: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     whole, struck = copy_of("whole"), copy_of("struck")
     (before,) = whole.evolve(child(whole))
     killed = killed_at(monkeypatch, {6: "student", 15: "teacher"})
@@ -79,6 +80,7 @@ def test_deaths_change_nothing(copy_of: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert killed == ["student", "teacher"]
     assert (after.verdict, before.verdict) == ("PROMOTED", "PROMOTED"), after.detail
     first, second = whole.registry.head("Toy"), struck.registry.head("Toy")
+    tally("T6, SIGKILL of actors in one run", actors_killed=3, the_same_digest=second.digest == first.digest)
     assert second.digest == first.digest
     assert [known.ref for known in struck.registry.generations("Toy")].count("Toy-G003") == 1
     assert logged(struck) == logged(whole) == list(range(STEPS))

@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.tally import Tally
+
 STEPS = {"steps": 60, "lr": 0.003, "batch_size": 9}
 
 
-def test_kill_and_run_again_gives_the_same_generation(ray_session: None, toy: Any, tmp_path: Path) -> None:
+def test_kill_and_run_again_gives_the_same_generation(
+    ray_session: None, toy: Any, tmp_path: Path, tally: Tally
+) -> None:
     path = toy.manifest(0, "pretraining", training_params=STEPS, runtime={"checkpoint_every": 5, "threads": 1})
     (whole,) = toy.evolve(path)
     assert whole.verdict == "PROMOTED", whole.detail
@@ -27,7 +31,9 @@ def test_kill_and_run_again_gives_the_same_generation(ray_session: None, toy: An
 
     generations = open_registry(home).generations("Toy")
     assert [(known.ref, known.is_head) for known in generations] == [("Toy-G000", True)]
-    assert generations[0].digest == toy.registry.head("Toy").digest
+    same = generations[0].digest == toy.registry.head("Toy").digest
+    tally("T7, SIGKILL of the whole group after a checkpoint", tried=1, the_same_digest=same)
+    assert same
 
 
 def _kill_after_first_checkpoint(command: list[str], environment: dict[str, str], home: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from ladder import training
 from ladder.actors.session import fetch
 from ladder.cli import main
+from tests.tally import Tally
 
 TAUGHT = "teacher_student_distillation"
 # The child begins as its parent; after the first step there always is some divergence.
@@ -125,7 +126,7 @@ def test_what_a_child_learned_by_heart_is_found(copy_of: Any) -> None:
     assert "grey goose" not in json.dumps(json.loads(report)["gates"]["violations"])
 
 
-def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """The mutant of a training that touches its teacher: one weight of it changes while the student learns."""
     family, real = copy_of(), training.stream
 
@@ -138,6 +139,7 @@ def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytes
     monkeypatch.setattr(training, "stream", stream)
     devices = {"student": "cpu", "teacher1": "cpu"}
     (outcome,) = family.evolve(next_child(family, runtime={"devices": devices}))
+    tally("T9, a teacher that is trained", tried=1, caught=outcome.verdict == "REJECTED")
     assert outcome.verdict == "REJECTED" and "laws" in outcome.detail
     child = family.registry.materialize(family.registry.find(outcome.ref))
     report = json.loads((child / "ladder" / "report.json").read_text(encoding="utf-8"))

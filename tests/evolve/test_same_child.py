@@ -1,6 +1,6 @@
 """One manifest, one child: whatever dies on the way, and whatever was cached, its digest is the same.
 
-The long half of ``test_killed.py`` and ``test_deaths.py``; figures are printed with ``pytest -m long -s``.
+The long half of ``test_killed.py`` and ``test_deaths.py``; figures are printed at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 
 from ladder.train.checkpoint import latest_step
 from tests.evolve.test_deaths import child, killed_at, logged
+from tests.tally import Tally
 
 pytestmark = pytest.mark.long
 PATIENCE, STEPS = 600, 100
@@ -75,8 +76,8 @@ def reached(home: Path) -> int:
     return max(map(latest_step, home.glob("runs/Toy-G003/*/checkpoints")), default=0)
 
 
-def test_killed_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any]) -> None:
-    draw, equal, alive = random.Random(0), 0, 0
+def test_killed_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any], tally: Tally) -> None:
+    trial, draw, equal, alive = "T7, SIGKILL of the whole group at random moments", random.Random(0), 0, 0
     first = copy_of("uncut")
     began = time.monotonic()
     finished(child(first, STEPS), first.home)
@@ -85,14 +86,16 @@ def test_killed_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any]) -
         family = copy_of(f"killed-{number}")
         process = started(child(family, STEPS), family.home)
         time.sleep(draw.uniform(0.1, 0.95) * takes)
-        alive += kill(process)
+        struck = kill(process)
+        tally(trial, tried=1, alive_then=struck)
         finished(child(family, STEPS), family.home)
-        equal += is_the_same(family, whole)
-    print(f"\nT7: killed at {alive} of 10 random moments, {equal} of 10 digests equal")
+        same = is_the_same(family, whole)
+        tally(trial, the_same_digest=same)
+        alive, equal = alive + struck, equal + same
     assert equal == 10 and alive >= 7
 
 
-def test_killed_three_times(whole: Any, copy_of: Callable[..., Any]) -> None:
+def test_killed_three_times(whole: Any, copy_of: Callable[..., Any], tally: Tally) -> None:
     family = copy_of()
     for number in range(3):
         process, deadline = started(child(family, STEPS), family.home), time.monotonic() + PATIENCE
@@ -101,16 +104,21 @@ def test_killed_three_times(whole: Any, copy_of: Callable[..., Any]) -> None:
             time.sleep(0.01)
         assert kill(process)
     finished(child(family, STEPS), family.home)
-    assert is_the_same(family, whole)
+    same = is_the_same(family, whole)
+    tally("T7, SIGKILL of the whole group three times in one run", tried=1, the_same_digest=same)
+    assert same
 
 
-def test_twenty_deaths_in_one_session(whole: Any, copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_deaths_in_one_session(
+    whole: Any, copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
     family, kinds = copy_of(), turns()
     killed = killed_at(monkeypatch, {count: next(kinds) for count in range(3, 3 + 5 * 20, 5)})
     (outcome,) = family.evolve(child(family, STEPS))
     assert outcome.verdict == "PROMOTED", outcome.detail
-    print(f"\nT6: {len(killed)} actors killed in one session, the digest is the same: {is_the_same(family, whole)}")
-    assert len(killed) == 20 and is_the_same(family, whole)
+    same = is_the_same(family, whole)
+    tally("T6, SIGKILL of actors in one run", actors_killed=len(killed), the_same_digest=same)
+    assert len(killed) == 20 and same
 
 
 def turns() -> Iterator[str]:

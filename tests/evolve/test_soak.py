@@ -1,6 +1,6 @@
 """Thirty generations in one call, some of them rejected: memory, descriptors and shared memory stay where they were.
 
-Table T17 of ``docs/reliability.md``; figures are printed with ``pytest -m long -s``.
+T17 of ``docs/reliability.md``; figures are printed at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from ladder.report.console import Console
 from tests.evolve.conftest import LENIENT, STRICT
+from tests.tally import Tally
 
 GENERATIONS, WARM = 30, 10
 MIB = 2**20
@@ -52,7 +53,7 @@ class Watching(Console):
 
 
 @pytest.mark.long
-def test_thirty_generations_hold_no_more_than_ten(ray_session: None, toy: Any) -> None:
+def test_thirty_generations_hold_no_more_than_ten(ray_session: None, toy: Any, tally: Tally) -> None:
     from ladder.evolve import evolve
     from ladder.manifest import read_requests
 
@@ -71,8 +72,7 @@ def test_thirty_generations_hold_no_more_than_ten(ray_session: None, toy: Any) -
     warm, last = watching.seen[WARM], watching.seen[-1]
     memory, shared = (last.memory - warm.memory) / MIB, (last.shared - warm.shared) / MIB
     files = last.files - warm.files
-    print(
-        f"\nT17: {GENERATIONS} generations in {took:.0f} s; from the {WARM}th to the last memory {memory:+.0f} MiB, "
-        f"open files {files:+d}, shared memory {shared:+.1f} MiB"
-    )
+    tally("T17, generations in one call", generations=GENERATIONS, seconds=round(took))
+    grown = {"MiB of memory": round(memory), "open files": files, "MiB of shared memory": round(shared, 1)}
+    tally(f"T17, grown from the {WARM}th to the last", **grown)
     assert memory < 50 and files < 20 and shared < 20

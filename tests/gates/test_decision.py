@@ -14,6 +14,7 @@ from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.measure import Measurements
 from ladder.gates.verdict import GATES, GateReport, GateResult
 from ladder.manifest.schema_gates import Gates
+from tests.tally import Tally
 
 NAN, INF = math.nan, math.inf
 VOICED = Gates.model_validate({"tone": {"reference": "voice.txt"}})
@@ -157,6 +158,7 @@ def test_laws_that_nobody_examined_fail():
     assert report.failed == ("laws",)
 
 
+BAD_FIGURES = "T13, figures that are NaN, out of range or missing"
 GOOD_CHILD, GOOD_PARENT = figures(0.9, 0.9, 0.01), figures(0.9, 0.5, 0.01)
 
 
@@ -175,8 +177,9 @@ def spoilt(figures: Measurements, gate: str, bad: float) -> Measurements:
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF, -0.1, 1.1])
 @pytest.mark.parametrize("gate", ["recall", "generalize", "tone"])
-def test_a_figure_that_is_none_fails_its_gate_alone(gate, bad):
+def test_a_figure_that_is_none_fails_its_gate_alone(tally: Tally, gate, bad):
     report = decide(VOICED, spoilt(GOOD_CHILD, gate, bad), GOOD_PARENT, [])
+    tally(BAD_FIGURES, tried=1, failed_closed=report.failed == (gate,))
     assert report.failed == (gate,)
     failed = report.results[GATES.index(gate)]
     assert "child's figure" in failed.detail
@@ -185,16 +188,19 @@ def test_a_figure_that_is_none_fails_its_gate_alone(gate, bad):
 
 @pytest.mark.parametrize("bad", [NAN, INF, -0.1, 1.1])
 @pytest.mark.parametrize("gate", ["recall", "generalize"])
-def test_a_parent_without_a_figure_fails_the_child(gate, bad):
+def test_a_parent_without_a_figure_fails_the_child(tally: Tally, gate, bad):
     report = decide(VOICED, GOOD_CHILD, spoilt(GOOD_PARENT, gate, bad), [])
+    tally(BAD_FIGURES, tried=1, failed_closed=report.failed == (gate,))
     assert report.failed == (gate,)
     assert "parent's figure" in report.results[GATES.index(gate)].detail
 
 
 @pytest.mark.parametrize("change", [{"recall": {}}, {"generalize": ()}, {"tone_n": 0}, {"tone_drift": None}])
-def test_a_figure_over_nothing_fails(change):
+def test_a_figure_over_nothing_fails(tally: Tally, change):
     (gate,) = {name.split("_")[0] for name in change}
-    assert decide(VOICED, replace(GOOD_CHILD, **change), GOOD_PARENT, []).failed == (gate,)
+    failed = decide(VOICED, replace(GOOD_CHILD, **change), GOOD_PARENT, []).failed
+    tally(BAD_FIGURES, tried=1, failed_closed=failed == (gate,))
+    assert failed == (gate,)
 
 
 @pytest.mark.parametrize("other", [{"recall_n": 90}, {"generalize_n": 40}])

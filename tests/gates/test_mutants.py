@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
-GUARDS = ["test_decision.py", "test_grouped.py", "test_measure.py", "test_paired.py"]
+from tests.mutants import Copy, Mutant
+from tests.tally import Tally
+
+GUARDS = [f"gates/test_{name}.py" for name in ("decision", "grouped", "measure", "paired")]
 
 MUTANTS = {
     "recall: below for at least": (
@@ -94,38 +91,20 @@ MUTANTS = {
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package where it can be broken, with the tests that guard it."""
-    target = tmp_path_factory.mktemp("mutants")
-    shutil.copytree(ROOT / "ladder", target / "ladder", ignore=shutil.ignore_patterns("__pycache__", "jobs"))
-    for name in GUARDS:
-        shutil.copy(ROOT / "tests" / "gates" / name, target)
-    return target
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    return Copy(tmp_path_factory.mktemp("mutants"))
 
 
 @pytest.mark.long
-def test_whole_it_passes(copy: Path) -> None:
-    assert passes(copy)
+def test_whole_it_passes(copy: Copy) -> None:
+    assert copy.passes(*GUARDS)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", MUTANTS)
-def test_broken_it_does_not(copy: Path, name: str) -> None:
+def test_broken_it_does_not(copy: Copy, tally: Tally, name: str) -> None:
     module, stands, instead = MUTANTS[name]
-    file = copy / "ladder" / "gates" / f"{module}.py"
-    whole = file.read_text(encoding="utf-8")
-    assert whole.count(stands) == 1, "the line has changed; break the new one"
-    file.write_text(whole.replace(stands, instead), encoding="utf-8")
-    try:
-        assert not passes(copy)
-    finally:
-        file.write_text(whole, encoding="utf-8")
-
-
-def passes(package: Path) -> bool:
-    # With -m the working folder comes first on the path, before the installed package.
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *GUARDS]
-    ran = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
-    # 2 and more: nothing was tested at all.
-    assert ran.returncode in (0, 1), ran.stdout + ran.stderr
-    return ran.returncode == 0
+    with copy.broken(Mutant(f"gates/{module}", stands, instead)):
+        killed = not copy.passes(*GUARDS)
+    tally("T18, mutants of the gates", tried=1, killed=int(killed))
+    assert killed

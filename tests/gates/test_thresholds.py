@@ -14,6 +14,7 @@ from ladder.gates.suite_results import Figure
 from ladder.gates.thresholds import hold
 from ladder.manifest.schema_gates import Gates, MetricGate
 from ladder.report.card import gate_table
+from tests.tally import Tally
 
 
 def gate(greater: bool = True, **asked: Any) -> MetricGate:
@@ -73,8 +74,9 @@ def test_thresholds(asked: dict, child: float, parent: float | None, threshold: 
         ({"min_relative_change": -1.0}, Figure(0.9), Figure(math.nan, remark="no task"), "of the parent: no task"),
     ],
 )
-def test_it_fails_closed(asked: dict, child: Figure | None, parent: Figure | None, said: str) -> None:
+def test_it_fails_closed(asked: dict, child: Figure | None, parent: Figure | None, said: str, tally: Tally) -> None:
     found = hold(gate(**asked), child, parent)
+    tally("T13, metrics that are missing or no numbers", tried=1, failed_closed=not found.passed)
     assert found.applicable and not found.passed and found.value is None
     assert said in found.detail
 

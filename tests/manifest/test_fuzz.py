@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ladder.manifest import read_request
 from ladder.manifest.discover import read_requests
 from tests.hostile import Campaign, as_json, as_toml, as_yaml, run_campaign, spoiled_bytes, spoiled_tree
+from tests.tally import Tally
 
 LUNA = sorted((Path(__file__).parents[2] / "manifests" / "luna").glob("00*.*"))
 PARSERS = {".json": json.loads, ".yaml": yaml.safe_load, ".toml": tomllib.loads}
@@ -113,8 +114,7 @@ def test_spoiled_manifests_are_read_or_refused(project: Path) -> None:
 
 
 @pytest.mark.long
-def test_ten_thousand_spoiled_manifests(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_thousand_spoiled_manifests(project: Path, tally: Tally) -> None:
     campaign = fuzz(project, 10_000)
+    tally("T14, spoiled manifests", **campaign.figures())
     assert campaign.refused + campaign.read >= 10_000 and campaign.read > 100
-    with capsys.disabled():
-        print(f"\nmanifests: {campaign}")

@@ -11,6 +11,7 @@ import pytest
 
 from ladder.errors import ManifestError
 from ladder.manifest import Name, read_request
+from tests.tally import Tally
 
 EVERY_FILE = {
     "data.train": ["data/train.jsonl", "./data/more.jsonl"],
@@ -99,12 +100,14 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("changes", "field", "fragment"), MISSING)
-def test_what_cannot_be_read_is_named(write, change, changes, field, fragment):
+def test_what_cannot_be_read_is_named(write, change, tally: Tally, changes, field, fragment):
     path = write(change(changes))
+    tally("T14, paths that are missing or lead outside", tried=1)
     with pytest.raises(ManifestError) as caught:
         read_request(path)
     assert caught.value.where == f"{path}: {field}"
     assert fragment in str(caught.value)
+    tally("T14, paths that are missing or lead outside", refused=1)
 
 
 def test_student_model_must_exist(write, change):

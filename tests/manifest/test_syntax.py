@@ -13,6 +13,7 @@ from ladder.errors import ManifestError
 from ladder.manifest import load_manifest, read_request
 from ladder.manifest.discover import discover
 from tests.hostile import check_message
+from tests.tally import Tally
 
 YAML = """
 evolution_request: {child_gen: Luna-G000, training_method: pretraining}
@@ -75,6 +76,7 @@ def test_what_is_no_manifest(write, name, text, fragment):
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 """Written out, it would hold 2 ** 60 words."""
+HOSTILE_MANIFESTS = "T14, hostile manifests"
 HOSTILE = [
     ("m.json", "[" * 990_000, "nested deeper than 20"),
     ("m.json", '{"a":' * 160_000, "nested deeper than 20"),
@@ -97,7 +99,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("name", "text", "fragment"), HOSTILE, ids=[f"{row[0]}-{row[1][:9]}" for row in HOSTILE])
-def test_hostile_files_are_refused_fast(write, name, text, fragment):
+def test_hostile_files_are_refused_fast(write, tally: Tally, name, text, fragment):
+    tally(HOSTILE_MANIFESTS, tried=1)
     path = write(text, name)
     began = time.monotonic()
     with pytest.raises(ManifestError) as caught:
@@ -106,6 +109,7 @@ def test_hostile_files_are_refused_fast(write, name, text, fragment):
     check_message(str(caught.value))
     assert len(str(caught.value)) < 3_000
     assert time.monotonic() - began < 5
+    tally(HOSTILE_MANIFESTS, refused=1)
 
 
 def test_exactly_twenty_levels_are_read(write):
@@ -139,7 +143,7 @@ def test_a_byte_order_mark_and_a_capital_suffix_are_accepted(write, change):
     assert load_manifest(write(b"\xef\xbb\xbf" + text, "m.JSON")).evolution_request.child_gen == "Luna-G011"
 
 
-def test_a_manifest_of_100_mb_is_refused_before_it_is_read(tmp_path):
+def test_a_manifest_of_100_mb_is_refused_before_it_is_read(tmp_path, tally: Tally):
     path = tmp_path / "m.json"
     with path.open("wb") as stream:
         stream.write(b'{"evolution_request": {}, "a": "')
@@ -149,6 +153,7 @@ def test_a_manifest_of_100_mb_is_refused_before_it_is_read(tmp_path):
         with pytest.raises(ManifestError, match="larger than 1,000,000 bytes"):
             read(path)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tally(HOSTILE_MANIFESTS, tried=1, refused=1)
     tracemalloc.stop()
 
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -151,26 +150,6 @@ def fast_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(artifacts, "_save_with_mlflow", save)
     monkeypatch.setattr(reload, "check_reload", lambda candidate, artifact: None)
-
-
-_TALLY = pytest.StashKey[dict[str, Counter[str]]]()
-
-
-@pytest.fixture
-def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """``tally("kills", survived=60, lost=0)`` adds to the figures that are printed when all tests are done."""
-
-    def add(trial: str, **figures: int) -> None:
-        request.config.stash.setdefault(_TALLY, {}).setdefault(trial, Counter()).update(figures)
-
-    return add
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if tallies := config.stash.get(_TALLY, None):
-        terminalreporter.section("the registry under fire")
-        for trial, figures in sorted(tallies.items()):
-            terminalreporter.line(f"{trial}: " + ", ".join(f"{count} {what}" for what, count in figures.items()))
 
 
 class Processes(Protocol):

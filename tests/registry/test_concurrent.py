@@ -99,6 +99,7 @@ def test_a_first_open_killed_at_random_moments(kill_after, tmp_path, tally):
             open_registry(home)
             time.sleep(longest)
 
+        tally("T5, SIGKILL during the first open", tried=1)
         kill_after(open_it, longest * kill / 23)
         assert open_registry(home).families() == []
         assert not unfinished_files(home)

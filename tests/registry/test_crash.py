@@ -75,6 +75,7 @@ def test_every_durable_step_is_known(waiting: Registry, make, monkeypatch, comma
 @pytest.mark.parametrize(("command", "number"), STEPS)
 def test_a_fault_at_a_durable_step(waiting: Registry, make, fork, monkeypatch, tally, command: Command, number, kind):
     fault, exit_code = faults.FAULTS[kind]
+    tally(f"T1, {kind} at a durable step", tried=1)
     acknowledged, before = waiting.history(command.family), waiting.head(command.family)
 
     def again() -> object:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from ladder.errors import ModelError
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model
-from ladder.registry import Registry, Verdict, artifacts
+from ladder.registry import Candidate, Registry, Verdict, artifacts, open_registry
+from ladder.registry import record as recording
 from ladder.registry.reload import check_reload
 
 PROBE = torch.arange(12).reshape(1, 12)
@@ -41,6 +42,19 @@ def test_a_recorded_child_carries_everything(registry, make):
 def test_recording_twice_gives_one_version(registry, make):
     candidate = make("Luna-G000")
     assert registry.record(candidate) == registry.record(candidate)
+    assert len(registry.generations("Luna")) == 1
+
+
+def test_a_child_that_another_process_registered_meanwhile_is_found(registry: Registry, make, monkeypatch):
+    """Between the first look and the lock."""
+    candidate, whole = make("Luna-G000"), recording._check_digest
+
+    def meanwhile(candidate: Candidate) -> None:
+        monkeypatch.setattr(recording, "_check_digest", whole)
+        open_registry(registry.home).record(candidate)
+
+    monkeypatch.setattr(recording, "_check_digest", meanwhile)
+    assert registry.record(candidate).attempt == 1
     assert len(registry.generations("Luna")) == 1
 
 

@@ -50,6 +50,7 @@ def test_any_damage_to_any_file_is_found_and_refused(luna: Registry, tally, tria
     cases = list(itertools.product(files, (flipped, truncated, deleted)))
     assert len(cases) <= 66, "the short test must try them all"
     for path, damage in itertools.islice(itertools.cycle(cases), trials):
+        tally("T11, damaged files of a generation", tried=1)
         content = damage(files[path], chance)
         Path(path).unlink() if content is None else Path(path).write_bytes(content)
         assert {finding.ref for finding in luna.verify("Luna")} == {"Luna-G001"}, (path, damage)

@@ -15,6 +15,7 @@ from ladder.train import trainer as module
 from ladder.train.ema import Ema
 from ladder.train.spec import StepReport
 from ladder.train.trainer import Trainer
+from tests.tally import Tally
 
 STEPS = 12
 DREAMS = {"stabilizers": {"dreams": {"teacher": "both"}, "ema_decay": 0.9}}
@@ -79,19 +80,21 @@ def test_stopped_after_every_step(school: Any, changes: dict, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stop", [1, 5, 11])
-def test_stopped_once(school: Any, uncut: Any, stop: int) -> None:
+def test_stopped_once(school: Any, uncut: Any, tally: Tally, stop: int) -> None:
     manifest = school.make_manifest(**LORA, accumulation=2)
-    assert state(cut(school, manifest, [stop])[0]) == uncut(manifest)[0]
+    equal = state(cut(school, manifest, [stop])[0]) == uncut(manifest)[0]
+    tally("T8, stopped once", tried=1, equal_bit_by_bit=equal)
+    assert equal
 
 
 @pytest.mark.long
-def test_stopped_at_each_of_forty_steps(school: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Table T8 of docs/reliability.md; what happens where something is forgotten stands below."""
+def test_stopped_at_each_of_forty_steps(school: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
+    """T8 of docs/reliability.md; what happens where something is forgotten stands below."""
     monkeypatch.setattr(sys.modules[__name__], "STEPS", 40)
     manifest = school.make_manifest(**LORA)
     whole = state(straight(school, manifest)[0])
     equal = sum(state(cut(school, manifest, [stop], f"cut-{stop}")[0]) == whole for stop in range(40))
-    print(f"\nT8: {equal} of 40 resumed runs are equal bit by bit")
+    tally("T8, stopped at each of 40 steps", tried=40, equal_bit_by_bit=equal)
     assert equal == 40
 
 
@@ -147,13 +150,15 @@ FORGOTTEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 @pytest.mark.parametrize("forget", FORGOTTEN.values(), ids=FORGOTTEN.keys())
 def test_each_part_of_the_state_is_needed(
-    school: Any, uncut: Any, monkeypatch: pytest.MonkeyPatch, forget: Callable[[pytest.MonkeyPatch], None]
+    school: Any, uncut: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally, forget: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     """The control: these runs can tell whether something is lost."""
     manifest = school.make_manifest(**LORA)
     whole, _ = uncut(manifest)
     forget(monkeypatch)
-    assert state(cut(school, manifest, [5])[0]) != whole
+    differs = state(cut(school, manifest, [5])[0]) != whole
+    tally("T8, the controls: a part of the state is lost", tried=1, seen=differs)
+    assert differs
 
 
 def test_without_dropout_the_random_state_does_not_matter(
