@@ -20,6 +20,7 @@ import pytest
 
 from ladder.train.checkpoint import latest_step
 from tests.evolve.test_deaths import child, killed_at, logged
+from tests.evolve.test_stopped import stopped
 
 pytestmark = pytest.mark.long
 PATIENCE, STEPS = 600, 100
@@ -90,6 +91,26 @@ def test_killed_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any]) -
         equal += is_the_same(family, whole)
     print(f"\nT7: killed at {alive} of 10 random moments, {equal} of 10 digests equal")
     assert equal == 10 and alive >= 7
+
+
+def test_stopped_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any]) -> None:
+    draw, equal, alive = random.Random(1), 0, 0
+    first = copy_of("uncut")
+    began = time.monotonic()
+    finished(child(first, STEPS), first.home)
+    takes = time.monotonic() - began
+    for number in range(10):
+        family, stop = copy_of(f"stopped-{number}"), (signal.SIGINT, signal.SIGTERM)[number % 2]
+        process = started(child(family, STEPS), family.home)
+        time.sleep(draw.uniform(0.02, 0.95) * takes)
+        said = stopped(process, stop)
+        print(f"\n{stop.name}: {said or 'it had ended'}", end="")
+        alive += bool(said)
+        assert [found for found in family.registry.verify("Toy") if "was cut off" not in found.problem] == []
+        finished(child(family, STEPS), family.home)
+        equal += is_the_same(family, whole)
+    print(f"\nstopped at {alive} of 10 random moments, {equal} of 10 digests equal")
+    assert equal == 10 and alive >= 5
 
 
 def test_killed_three_times(whole: Any, copy_of: Callable[..., Any]) -> None:
