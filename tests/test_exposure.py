@@ -133,6 +133,7 @@ def test_the_ui_listens_on_loopback_and_ends_with_everything_that_it_started(tmp
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
     assert output.endswith("ladder: stopped; MLflow's server has ended, too\n") and CANARY not in output
+    assert "Shutting down" in output, "it was killed before it could close what was open"
     assert below and psutil.wait_procs(below, timeout=10)[1] == [] and session_of(process.pid) == []
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
