@@ -120,17 +120,20 @@ def test_the_ui_listens_on_loopback_and_ends_with_everything_that_it_started(tmp
     open_registry(tmp_path / "home")
     port = free_port()
     process = start("ui", "--port", str(port), home=tmp_path / "home")
-    below: list[psutil.Process] = []
-    deadline = time.monotonic() + 120
-    while "<html" not in page(port).lower():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    below = psutil.Process(process.pid).children(recursive=True)
-    found = [where for leader in {process.pid, *(os.getsid(each.pid) for each in below)} for where in listening(leader)]
-    assert found == [("127.0.0.1", port)]
-    assert not any(CANARY in " ".join(each.cmdline()) for each in below)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    try:
+        deadline = time.monotonic() + 120
+        while "<html" not in page(port).lower():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        below = psutil.Process(process.pid).children(recursive=True)
+        found = [
+            where for leader in {process.pid, *(os.getsid(each.pid) for each in below)} for where in listening(leader)
+        ]
+        assert found == [("127.0.0.1", port)]
+        assert not any(CANARY in " ".join(each.cmdline()) for each in below)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
     assert output.endswith("ladder: stopped; MLflow's server has ended, too\n") and CANARY not in output
     assert "Shutting down" in output, "it was killed before it could close what was open"
