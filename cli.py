@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ladder.errors import LadderError, memory_told
+from ladder.errors import Interrupted, LadderError, memory_told, without_credentials
+from ladder.stopping import advise
 
 app = typer.Typer(
     name="ladder",
@@ -78,7 +79,8 @@ def evolve(
 ) -> None:
     """Train, gate, and promote or archive. Resumes what was cut off, skips what is decided.
 
-    Exit codes: 0 promoted, 1 failed, 2 usage, 3 a gate rejected the child, 4 passed but not promoted.
+    Exit codes: 0 promoted, 1 failed, 2 usage, 3 a gate rejected the child, 4 passed but not promoted; 130 and 143 when
+    Ctrl-C or SIGTERM stopped it.
     """
     from ladder.manifest import read_requests
 
@@ -232,6 +234,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Move HEAD back to a generation that was promoted before."""
+    advise("HEAD is where it was or where you wanted it: see `ladder lineage` before you repeat this")
     registry = _registry(home)
     generation = registry.rollback(family, to=registry.find(to) if to else None, reason=reason)
     _answer(generation.to_dict(), f"HEAD of {family} is {generation.ref}", as_json)
@@ -413,22 +416,25 @@ def doctor(home: Home = HOME, as_json: Json = False) -> None:
 
 
 def main() -> int:
-    """Entry point: errors that ladder raises on purpose become one message and an exit code."""
+    """Run the command line: errors that ladder raises on purpose become one message and an exit code.
+
+    Raises:
+        Interrupted, KeyboardInterrupt: it was told to stop; ``ladder.stopping`` has the last word.
+    """
     try:
         with memory_told():
             app()
+    except Interrupted:
+        raise
     except LadderError as error:
         print(f"ladder: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("ladder: interrupted; run the same command again to go on", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         # A full disk, a folder that may not be read: what the operating system says names the file.
-        print(f"ladder: {error}", file=sys.stderr)
+        print(f"ladder: {without_credentials(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -462,7 +468,3 @@ def _copied(paths: list[Path], directory: Path) -> list[Path]:
 
 def _answer(data: Any, text: str, as_json: bool) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False, default=str) if as_json else text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,22 @@
-"""``python -m ladder`` is the ``ladder`` command."""
+"""The ``ladder`` command, as a script and as ``python -m ladder``. What stops it is imported before anything else."""
+
+from __future__ import annotations
 
 import sys
 
-from ladder.cli import main
+from ladder.stopping import run
+
+
+def main() -> int:
+    """Entry point of the process."""
+    return run(_command)
+
+
+def _command() -> int:
+    from ladder.cli import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,10 +7,13 @@ cross process boundaries on their way from an actor to the person who typed the 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LONGEST_SAID = 400
+_USER_INFO = re.compile(r"://\S*@")
+_SECRET_QUERY = re.compile(r"([?&][^=&\s]*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says in a plain RuntimeError; its own OutOfMemoryError is one of these, too."""
 LESS_MEMORY = (
@@ -41,7 +44,7 @@ class LadderError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
-        return _visible(f"{place}{self.message}{remedy}")
+        return _visible(without_credentials(f"{place}{self.message}{remedy}"))
 
     def __reduce__(self) -> tuple[Callable[..., LadderError], tuple[object, ...]]:
         return _rebuild, (type(self), self.message, self.where, self.remedy)
@@ -56,6 +59,14 @@ def _visible(text: str) -> str:
 
 def _rebuild(kind: type[LadderError], message: str, where: str | None, remedy: str | None) -> LadderError:
     return kind(message, where=where, remedy=remedy)
+
+
+def without_credentials(text: str) -> str:
+    """A text, such as a URL, without user names, passwords and tokens in its URLs.
+
+    What is in doubt goes, too: SQLAlchemy takes a password with a slash in it.
+    """
+    return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub("://", text))
 
 
 def said(error: Exception) -> str:
@@ -133,7 +144,7 @@ class ActorDied(RunError):
 
 
 class Interrupted(RunError):
-    """The person at the keyboard stopped the run at a step boundary."""
+    """Ctrl-C or SIGTERM stopped the run between two steps."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

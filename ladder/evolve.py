@@ -65,7 +65,7 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
     An error ends its own manifest: children whose parent was not promoted are BLOCKED, and the rest goes on.
 
     Raises:
-        Interrupted: the person at the keyboard stopped the run; the same command goes on.
+        Interrupted: Ctrl-C or SIGTERM stopped the run; the same command goes on.
     """
     # Before MLflow is loaded, which an actor does not load.
     bare = bare_bytes()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import ladder
-from ladder.errors import RunError, UsageError
+from ladder.errors import RunError, UsageError, without_credentials
 from ladder.manifest import read_requests
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bo
             remedy="start a Ray head with its dashboard there, and set RAY_AUTH_TOKEN to its token",
         ) from error
     job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
-    print(f"job {job} at {address}")
+    print(f"job {job} at {without_credentials(address)}")
     return _follow(client, job) if wait else 0
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
 from ladder.manifest.schema import Runtime
 from ladder.run import Run, Workshop
+from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
 from ladder.usage import Usage
 from ladder.vigil import Vigil
@@ -80,7 +79,7 @@ def _steps(
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
-    with _stop_on_interrupt() as stopped, work.console.progress(str(run.request.child), total) as progress:
+    with held() as stopped, work.console.progress(str(run.request.child), total) as progress:
         while done < total:
             leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(runtime))
             for report in stream(group, teachers, batches, leg, runtime, ends):
@@ -101,7 +100,7 @@ def _steps(
             run.note(disk_bytes=_disk(run, surveyed))
             vigil.halt(broken)
             if stopped():
-                raise Interrupted("stopped at a step boundary", remedy="run the same command again to go on")
+                raise Interrupted(f"stopped after step {done} of {total}, with a checkpoint of it", remedy=GO_ON)
             if budget is not None and seconds > 60 * budget and done < total:
                 raise RunError(
                     f"trained {seconds / 60:.1f} minutes, {done} of {total} steps",
@@ -199,19 +198,3 @@ def _start(run: Run, lesson: Lesson) -> Path:
 
 def _each(numbers: Iterable[int], call: Callable[[int], Any]) -> dict[int, Any]:
     return dict(zip(numbers, fetch([call(number) for number in numbers]), strict=True))
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that the loop asks between steps; the second one stops at once."""
-    caught: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        caught.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = signal.signal(signal.SIGINT, remember)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGINT, previous)

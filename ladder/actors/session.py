@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,8 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import ray
+from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.exceptions import (
     GetTimeoutError,
     ObjectStoreFullError,
@@ -120,10 +123,12 @@ class Session:
             return
         quiet = {"log_to_driver": False, "logging_level": "error"}
         if self.address:
-            ray.init(address=self.address, **quiet)
+            with _sigterm_kept():
+                ray.init(address=self.address, **quiet)
         else:
-            # "local", because without an address Ray would join any cluster that was started on this machine.
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            with _sigterm_kept(), _on_loopback():
+                # "local", because without an address Ray would join any cluster that was started on this machine.
+                ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
     def group(self, actor: Any) -> StudentGroup:
         """The student's ranks."""
@@ -172,6 +177,36 @@ def _in_words(cause: Exception) -> LadderError | None:
 def _living_nodes() -> int:
     """Ray goes on listing the nodes that it lost."""
     return sum(node["Alive"] for node in ray.nodes())
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let the Ray that starts inside listen on loopback alone.
+
+    Told to take 127.0.0.1, Ray looks up another address of the machine, and listens on every interface, unless its own
+    switch says that there is no cluster. Its processes read the switch from the environment; this one read it when Ray
+    was imported. A switch that the user has set stays.
+    """
+    switch, known = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    if switch in os.environ:
+        yield
+        return
+    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[switch]
+        ray_constants.ENABLE_RAY_CLUSTER = known
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep this process's own answer to SIGTERM. Ray's leaves without a word, from the moment that its start begins."""
+    taken, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = taken
 
 
 def _arrived(sign: Any) -> bool:

@@ -57,6 +57,11 @@ class Registry:
         """What to give ``mlflow.set_tracking_uri`` to read the same store."""
         return self.store.uri
 
+    @property
+    def address(self) -> str:
+        """The same for messages, without user name and password."""
+        return self.store.address
+
     @translated
     def families(self) -> list[str]:
         """Names of the families in this store, sorted."""

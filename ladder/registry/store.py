@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ladder.errors import NotFound, RegistryError
+from ladder.errors import NotFound, RegistryError, without_credentials
 from ladder.models.save import sync
 from ladder.registry.environment import prepare, translated
 from ladder.registry.locks import file_lock
@@ -37,7 +37,7 @@ class Store:
     @property
     def address(self) -> str:
         """The URI for messages, without user name and password."""
-        return _without_secrets(self.uri)
+        return without_credentials(self.uri)
 
 
 def tracking_uri_of(home: Path, tracking_uri: str | None = None) -> str:
@@ -79,7 +79,7 @@ def _connect(uri: str) -> MlflowClient:
     except ModuleNotFoundError as error:
         raise RegistryError(
             f"the database's driver is missing: {error}",
-            where=f"tracking URI {_without_secrets(uri)}",
+            where=f"tracking URI {without_credentials(uri)}",
             remedy="for postgresql+psycopg2:// addresses: pip install 'generation-ladder[postgresql]'",
         ) from error
     client.search_registered_models(max_results=1)
@@ -92,7 +92,7 @@ def _sqlite_path(uri: str) -> Path | None:
     if scheme in ("", "file"):
         raise RegistryError(
             "MLflow's file store has no model registry that lasts",
-            where=f"tracking URI {_without_secrets(uri)}",
+            where=f"tracking URI {without_credentials(uri)}",
             remedy="use sqlite:////absolute/path.db, a server's http address, or no tracking URI",
         )
     if not scheme.startswith("sqlite"):
@@ -101,27 +101,29 @@ def _sqlite_path(uri: str) -> Path | None:
     if not text or any(sign in text for sign in "%?#"):
         raise RegistryError(
             "a sqlite path must not be empty or contain %, ? or #, which database URIs read as something else",
-            where=f"tracking URI {_without_secrets(uri)}",
+            where=f"tracking URI {without_credentials(uri)}",
             remedy="choose another folder for the home or the database",
         )
     return Path(text)
 
 
-def _without_secrets(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
-
-
 def _check_server(uri: str) -> None:
     """Fail in seconds where MLflow's client would retry for minutes."""
     parts = urlsplit(uri)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise RegistryError(
+            "its port is no number, or its password has characters that must be written as %XX",
+            where=f"tracking URI {without_credentials(uri)}",
+            remedy="write http://NAME:PASSWORD@HOST:PORT",
+        ) from None
     try:
         socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise RegistryError(
             f"nothing answers: {error}",
-            where=f"tracking URI {_without_secrets(uri)}",
+            where=f"tracking URI {without_credentials(uri)}",
             remedy="start the server or unset the URI",
         ) from error
 

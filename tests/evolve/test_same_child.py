@@ -20,6 +20,7 @@ import pytest
 
 from ladder.train.checkpoint import latest_step
 from tests.evolve.test_deaths import child, killed_at, logged
+from tests.evolve.test_stopped import stopped
 from tests.tally import Tally
 
 pytestmark = pytest.mark.long
@@ -92,7 +93,27 @@ def test_killed_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any], t
         same = is_the_same(family, whole)
         tally(trial, the_same_digest=same)
         alive, equal = alive + struck, equal + same
-    assert equal == 10 and alive >= 7
+    assert equal == 10 and alive >= 5
+
+
+def test_stopped_at_ten_random_moments(whole: Any, copy_of: Callable[..., Any], tally: Tally) -> None:
+    trial, draw, equal, alive = "T7, Ctrl-C and SIGTERM in turn at random moments", random.Random(1), 0, 0
+    first = copy_of("uncut")
+    began = time.monotonic()
+    finished(child(first, STEPS), first.home)
+    takes = time.monotonic() - began
+    for number in range(10):
+        family, stop = copy_of(f"stopped-{number}"), (signal.SIGINT, signal.SIGTERM)[number % 2]
+        process = started(child(family, STEPS), family.home)
+        time.sleep(draw.uniform(0.02, 0.95) * takes)
+        said = stopped(process, stop)
+        tally(trial, tried=1, alive_then=bool(said))
+        assert [found for found in family.registry.verify("Toy") if "was cut off" not in found.problem] == []
+        finished(child(family, STEPS), family.home)
+        same = is_the_same(family, whole)
+        tally(trial, the_same_digest=same)
+        alive, equal = alive + bool(said), equal + same
+    assert equal == 10 and alive >= 5
 
 
 def test_killed_three_times(whole: Any, copy_of: Callable[..., Any], tally: Tally) -> None:

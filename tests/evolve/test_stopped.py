@@ -1,0 +1,138 @@
+"""Ctrl-C and SIGTERM in training, as a terminal and a scheduler send them: to the whole process group.
+
+Random moments of everything else are tried in ``test_same_child.py``, and imports in ``tests/test_stopping.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import pytest
+
+from ladder.train.checkpoint import latest_step
+
+STEPS = 400
+GO_ON = r"run the same command again to go on\)?\n"
+STOPPED = rf"ladder: stopped after step (\d+) of {STEPS}, with a checkpoint of it \({GO_ON}"
+FADING = 15.0
+"""Seconds that the kernel and Ray may take to clear away what was killed."""
+
+
+def test_a_training_that_is_stopped_gives_the_same_generation(ray_session: None, toy: Any, tmp_path: Path) -> None:
+    path = toy.manifest(
+        0,
+        "pretraining",
+        training_params={"steps": STEPS, "lr": 0.003, "batch_size": 9},
+        runtime={"checkpoint_every": 10 * STEPS, "threads": 1},
+    )
+    (whole,) = toy.evolve(path)
+    assert whole.verdict == "PROMOTED", whole.detail
+    other = type(toy)(toy.folder)
+    other.home = tmp_path / "stopped"
+    reached = [stopped_in_training(path, other.home, number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert 0 < reached[0] < reached[1] < STEPS
+    assert other.registry.head("Toy") is None and other.registry.generations("Toy") == []
+    (after,) = other.evolve(path)
+    assert after.verdict == "PROMOTED", after.detail
+    head = other.registry.head("Toy")
+    assert head.digest == toy.registry.head("Toy").digest
+    assert [step for step, _ in other.registry.step_metrics(head.run_id, "los")["s"]] == list(range(STEPS))
+
+
+WHILE_RAY_STARTS = """
+import os, signal, sys
+from ray._private.node import Node
+from ladder.actors.session import Session
+from ladder.stopping import run
+
+real = Node.start_raylet
+
+def start_raylet(*given, **named):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    return real(*given, **named)
+
+def command():
+    with Session() as session:
+        return session.machine.cpus
+
+Node.start_raylet = start_raylet
+sys.exit(run(command))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_ray_starts(number: signal.Signals) -> None:
+    """Ray would answer SIGTERM by itself from the beginning of its start."""
+    command = [sys.executable, "-c", WHILE_RAY_STARTS, str(int(number))]
+    environment = os.environ | {"RAY_ADDRESS": ""}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    said = process.communicate(timeout=240)[1].decode()
+    assert (process.returncode, said) == (128 + number, "ladder: stopped; run the same command again to go on\n")
+    check_nobody_is_left(process.pid)
+
+
+def stopped_in_training(path: Path, home: Path, number: signal.Signals) -> int:
+    """Stop a run after some steps; the step of the checkpoint that it says it has, and has."""
+    command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": ""}, start_new_session=True, **pipes)
+    assert process.stderr is not None
+    read_until(process.stderr, f"/{STEPS}")
+    *_, said = stopped(process, number).splitlines(keepends=True)
+    found = re.fullmatch(STOPPED, said)
+    assert found, said
+    (checkpoints,) = home.glob("runs/Toy-G000/*/checkpoints")
+    assert latest_step(checkpoints) == int(found[1])
+    return int(found[1])
+
+
+def read_until(stream: IO[bytes], text: str) -> None:
+    lines: list[str] = []
+    while text not in (line := stream.readline().decode()):
+        lines.append(line)
+        assert line, "it ended before it trained: " + "".join(lines)
+
+
+def stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> str:
+    """Send a signal to the whole group of a session's leader; what it says then, empty where it had ended before.
+
+    The exit code is the signal's, the last line says how to go on, nothing is a traceback, and nobody is left behind.
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+    _, heard = process.communicate(timeout=240)
+    said = heard.decode()
+    assert "Traceback" not in said and "Exception ignored" not in said, said
+    check_nobody_is_left(process.pid)
+    if process.returncode == 0:
+        return ""
+    assert process.returncode == 128 + number, said
+    assert said.count("ladder: stopped") == 1 and re.search(f"{GO_ON}$", said), said
+    return said
+
+
+def check_nobody_is_left(leader: int) -> None:
+    deadline = time.monotonic() + FADING
+    while left := session_of(leader):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def session_of(leader: int) -> list[str]:
+    """The processes of a session, however many groups they made."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
