@@ -279,10 +279,22 @@ def test_chunk_size_changes_nothing(
     assert all(distance(a, b) < 2e-6 for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("objective", [Objective(), Objective(gamma=0.3), Objective(temperature=1.5, direction="jsd")])
-@pytest.mark.parametrize("table", [SEED, SURPRISE])
+@pytest.mark.parametrize(
+    ("objective", "table"),
+    [
+        (Objective(gamma=0.3), SEED),
+        (Objective(temperature=1.5, direction="jsd"), SURPRISE),
+        pytest.param(Objective(), SEED, marks=pytest.mark.long),
+        pytest.param(Objective(), SURPRISE, marks=pytest.mark.long),
+        pytest.param(Objective(gamma=0.3), SURPRISE, marks=pytest.mark.long),
+        pytest.param(Objective(temperature=1.5, direction="jsd"), SEED, marks=pytest.mark.long),
+    ],
+)
 def test_compiled_equals_eager(objective: Objective, table: RoutingSettings) -> None:
-    """The same function through the compiler: C++ here, Triton on a GPU. The reference is the dense one."""
+    """The same function through the compiler: C++ here, Triton on a GPU. The reference is the dense one.
+
+    A pair compiles for seconds: two of them have every table and every term of the objective, the others are long.
+    """
     if not has_compiler("cpu"):
         pytest.skip("no C++ compiler")
     counters.clear()

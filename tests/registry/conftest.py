@@ -81,6 +81,23 @@ def waiting_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytes
     return home
 
 
+@pytest.fixture(scope="session")
+def refused_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same home, where Luna-G003, which has an adapter, was rejected and its second attempt waits; HEAD, Luna-G001
+    and the rejected one are in the cache."""
+    home = tmp_path_factory.mktemp("refused") / "home"
+    registry = open_registry(Path(shutil.copytree(promoted_home, home)))
+    make, parent = _maker(base_folder, home.parent), registry.head("Luna")
+    refused = make("Luna-G003", 0.3, parent=parent, passed=False, failed_gates=["recall"])
+    (refused.folder / "adapter").mkdir()
+    (refused.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"adapter")
+    recorded = registry.record(refused)
+    registry.record(make("Luna-G003", 0.4, parent=parent))
+    for generation in (parent, registry.find("Luna-G001"), recorded):
+        registry.materialize(generation)
+    return home
+
+
 @pytest.fixture
 def home(template_home: Path, tmp_path: Path) -> Path:
     """A home whose store is migrated, empty and opened by nobody yet."""

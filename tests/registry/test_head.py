@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count, pairwise
 
 import pytest
+import sqlalchemy
 
 from ladder.errors import HeadMoved, NotFound, RegistryError
-from ladder.registry import Registry, Verdict
+from ladder.registry import Registry, Verdict, history
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 
@@ -89,3 +92,43 @@ def test_rollback_refuses_what_was_never_promoted(luna, make):
     with pytest.raises(NotFound, match="Terra has no HEAD"):
         luna.rollback("Terra", reason="")
     assert luna.head("Luna").ref == "Luna-G002"
+
+
+def test_events_keep_their_order_where_the_clock_is_set_back(luna, monkeypatch):
+    noon = luna.history("Luna")[-1].time.timestamp()
+    for seconds, generation in ((3600, "Luna-G001"), (-3600, "Luna-G000"), (-7200, "Luna-G002")):
+        monkeypatch.setattr(history.time, "time_ns", lambda seconds=seconds: int((noon + seconds) * 1e9))
+        luna.rollback("Luna", to=luna.find(generation), reason="")
+    events = luna.history("Luna")
+    assert [event.seq for event in events] == list(range(1, 7))
+    assert all(earlier.time < later.time for earlier, later in pairwise(events))
+    assert luna.verify("Luna") == [], "HEAD is where the newest move led"
+
+
+def test_a_long_history_makes_no_promotion_slow(luna):
+    """Counted in sqlite's own instructions, so a busy machine plays no part."""
+    generations, turn = luna.generations("Luna"), count()
+
+    def promote() -> None:
+        luna.promote(generations[next(turn) % 3], expected=luna.head("Luna"), reason="")
+
+    promote()
+    before = sqlite_work(promote)
+    for _ in range(100):
+        history.close_event(luna.store, history.open_event(luna.store, "promote", None, generations[0], ""))
+    assert sqlite_work(promote) < 6 * before
+
+
+def sqlite_work(command: Callable[[], None]) -> int:
+    """How many times a hundred instructions sqlite carries out for a command."""
+    hundreds = []
+
+    def watch(connection, *_) -> None:
+        connection.set_progress_handler(lambda: hundreds.append(1), 100)
+
+    sqlalchemy.event.listen(sqlalchemy.Pool, "checkout", watch)
+    try:
+        command()
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Pool, "checkout", watch)
+    return len(hundreds)

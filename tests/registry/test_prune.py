@@ -29,22 +29,15 @@ CACHED = ("signals/key/0.safetensors", "tokens/a.safetensors", "answers/b.json",
 
 
 @pytest.fixture
-def grown(luna: Registry, make) -> Registry:
+def grown(refused_home: Path, tmp_path: Path) -> Registry:
     """Three promoted generations, a rejected child with an adapter, its second attempt that waits, runs and caches."""
-    head = luna.head("Luna")
-    refused = make("Luna-G003", 0.3, parent=head, passed=False, failed_gates=["recall"])
-    (refused.folder / "adapter").mkdir()
-    (refused.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"adapter")
-    recorded = luna.record(refused)
-    luna.record(make("Luna-G003", 0.4, parent=head))
-    for generation in (head, luna.find("Luna-G001"), recorded):
-        luna.materialize(generation)
+    registry = open_registry(Path(shutil.copytree(refused_home, tmp_path / "grown")))
     cut_off = "Luna-G004/0123456789abcdef"
-    decided = f"Luna-G003/{recorded.manifest_digest[:16]}"
+    decided = f"Luna-G003/{registry.find('Luna-G003.1').manifest_digest[:16]}"
     for name in [*(f"cache/{each}" for each in CACHED), f"runs/{decided}/run.json", f"runs/{cut_off}/run.json"]:
-        (luna.home / name).parent.mkdir(parents=True)
-        (luna.home / name).write_text("{}")
-    return luna
+        (registry.home / name).parent.mkdir(parents=True)
+        (registry.home / name).write_text("{}")
+    return registry
 
 
 def files(registry: Registry) -> dict[str, bytes]:

@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from ladder.registry import Registry, open_registry
+from ladder.registry import Registry
 from ladder.registry.check import problems_of
 
 
 @pytest.mark.usefixtures("fast_models")
-@pytest.mark.parametrize("kills", [40, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [200, pytest.param(1000, marks=pytest.mark.long)])
 def test_promotions_survive_random_kills(luna: Registry, kill_after, tally, kills):
     """Promotion n makes generation n modulo 3 HEAD. HEAD must be the last acknowledged one or the next."""
     generations = luna.generations("Luna")
 
     def promote(acknowledge: Callable[[int], object]) -> None:
-        registry = open_registry(luna.home)
         acknowledge(last)
         for number in itertools.count(last + 1):
-            registry.promote(generations[number % 3], expected=registry.head("Luna"), reason=str(number))
+            luna.promote(generations[number % 3], expected=luna.head("Luna"), reason=str(number))
             acknowledge(number)
 
     durations = []
@@ -47,7 +46,8 @@ def test_promotions_survive_random_kills(luna: Registry, kill_after, tally, kill
     tally("T2, SIGKILL at a random moment of promotions", kills=kills, acknowledged=last - 5, lost=0, torn=0)
 
 
-def test_a_writer_that_overwrites_in_place_does_not(tmp_path: Path, kill_after, tally):
+@pytest.mark.parametrize("kills", [10, pytest.param(40, marks=pytest.mark.long)])
+def test_a_writer_that_overwrites_in_place_does_not(tmp_path: Path, kill_after, tally, kills):
     """The control: the same kills tear what is written without a temporary name or a journal."""
     file, padding = tmp_path / "head.json", "x" * 2_000_000
 
@@ -60,11 +60,11 @@ def test_a_writer_that_overwrites_in_place_does_not(tmp_path: Path, kill_after, 
 
     file.write_text("{}")
     torn = 0
-    for kill in range(40):
+    for kill in range(kills):
         kill_after(overwrite, random.Random(kill).uniform(0, 0.1))
         try:
             json.loads(file.read_text())
         except ValueError:
             torn += 1
     assert torn > 0
-    tally("T2, the control: files overwritten in place", kills=40, torn=torn)
+    tally("T2, the control: files overwritten in place", kills=kills, torn=torn)
