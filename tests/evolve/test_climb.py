@@ -44,10 +44,11 @@ def test_what_a_child_leaves_behind(climbed: Any) -> None:
     folder = registry.materialize(registry.head("Toy"))
     left = {path.name for path in (folder / "ladder").iterdir()}
     documents = {"manifest.json", "report.json", "report.html", "gates.png", "training.png", "README.md"}
-    assert left == documents | {"replay.jsonl", "probes.jsonl", "dreams.jsonl"}
+    assert left == documents | {"replay.jsonl", "probes.jsonl", "dreams.jsonl", "rows.sha256"}
     dreams = [json.loads(line) for line in (folder / "ladder" / "dreams.jsonl").read_text().splitlines()]
     assert {dream["teacher"] for dream in dreams} == {1} and len(dreams) == 16
-    assert len((folder / "ladder" / "replay.jsonl").read_text().splitlines()) == 10
+    for file in ("replay.jsonl", "rows.sha256"):
+        assert len((folder / "ladder" / file).read_text().splitlines()) == 10
 
 
 def test_a_lora_child_ships_merged_weights_and_its_adapter(climbed: Any) -> None:
