@@ -29,8 +29,8 @@ class Client:
         clauses = [CLAUSE.fullmatch(clause).groups() for clause in filter_string.split(" AND ")]  # type: ignore[union-attr]
         return Page(run for run in reversed(self.runs) if all(holds(run, *clause) for clause in clauses))
 
-    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> Any:
-        info = SimpleNamespace(run_id=str(len(self.runs)), run_name=run_name, status="RUNNING", start_time=0)
+    def create_run(self, experiment: str, start_time: int, run_name: str, tags: dict[str, str]) -> Any:
+        info = SimpleNamespace(run_id=str(len(self.runs)), run_name=run_name, status="RUNNING", start_time=start_time)
         self.runs.append(SimpleNamespace(info=info, data=SimpleNamespace(tags=tags)))
         return self.runs[-1]
 
