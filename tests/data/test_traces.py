@@ -103,7 +103,8 @@ def test_the_search_finds_what_its_definition_says() -> None:
 
 def test_a_long_text_is_searched_for_many_questions_in_one_go() -> None:
     """Questions of 400 lengths must not mean that each text is gone through 400 times."""
-    asked = traces(*({"prompt": " ".join(f"a{at}" for at in range(size)), "completion": " ok"} for size in range(50, 450)))
+    prompts = (" ".join(f"a{at}" for at in range(size)) for size in range(50, 450))
+    asked = traces(*({"prompt": prompt, "completion": " ok"} for prompt in prompts))
     begin = time.process_time()
     assert not asked.in_text(" ".join(f"b{at}" for at in range(20_000)))
     assert time.process_time() - begin < 2
