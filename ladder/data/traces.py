@@ -30,6 +30,10 @@ class Traces:
 
     Args:
         rows: all rows of the person.
+
+    Attributes:
+        digests: of the different rows.
+        short: how many of these have fewer than ``LEAST`` words, and are found by their digest only.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -39,7 +43,8 @@ class Traces:
             for words in _sought(row):
                 sought[len(words)].add(tuple(words))
         self._sought = sorted(sought.items())
-        said = [words_of(" ".join(_turns(row))) for row in rows]
+        said = [words_of(" ".join(_turns(row))) for row in {row.digest: row for row in rows}.values()]
+        self.short = sum(len(words) < LEAST for words in said)
         self._said = "\n".join(map(as_phrase, said))
         self._grams = {tuple(words[at : at + LEAST]) for words in said for at in range(len(words) - LEAST + 1)}
 

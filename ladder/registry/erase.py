@@ -79,6 +79,8 @@ class Erasure:
     family: str
     rows: int
     """Different rows of the person."""
+    short: int
+    """How many of these have too few words to be found in other texts."""
     trails: tuple[Trail, ...]
     """Of every generation of the family."""
     caches: tuple[Part, ...]
@@ -141,7 +143,7 @@ def _erasure(store: Store, family: str, traces: Traces, findings: Sequence[_Find
     known = [finding.generation for finding in findings]
     caches = _caches(store.home, family) | {"cut off": leftovers(store, family, known)}
     _refuse_links(caches)
-    return Erasure(family, len(traces.digests), trails, existing(caches))
+    return Erasure(family, len(traces.digests), traces.short, trails, existing(caches))
 
 
 def _caches(home: Path, family: str) -> dict[str, list[Path]]:

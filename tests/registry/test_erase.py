@@ -113,7 +113,7 @@ def test_first_it_only_says_where_they_are(grown: Registry):
     }
     assert {part.name for part in found.caches} == {"generations", "tokens", "answers", "staging", "runs"}
     text = erasure_text(found, removed=False)
-    for words in ("1 rows", "learned 1 of them", "not known", "through Luna-G003", "Nothing was erased", "--yes"):
+    for words in ("1 row of the person", "learned 1 of", "not known", "through Luna-G003", "Nothing was erased", "--yes"):
         assert words in text, words
 
 
@@ -275,19 +275,29 @@ def test_an_erasure_that_cannot_be_finished_stops_nobody(
         assert holders(grown.home) == set() and grown.verify("Luna") == []
 
 
+def test_files_that_do_not_reach_their_place_are_an_error(grown: Registry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ladder.registry.history.put_in_place", lambda *_: False)
+    with pytest.raises(RegistryError, match="the new files of Luna-G003 were changed"):
+        grown.erase("Luna", TRACES, reason="asked for")
+    assert "erase" not in [event.kind for event in grown.history("Luna")]
+
+
 def cut_off(*_: Any) -> bool:
     raise KeyboardInterrupt
 
 
 def test_the_verb(grown: Registry, tmp_path: Path):
     rows, runner = tmp_path / "rows.jsonl", CliRunner()
-    rows.write_text(lines(OWN))
+    rows.write_text(lines(OWN, {"text": "Ada Miller"}, {"text": "Ada Miller"}))
     command = ["erase", "Luna", "--rows", str(rows), "--home", str(grown.home)]
+    assert "2 rows of the person, 1 of them too short to be found" in runner.invoke(app, command).output
     asked = runner.invoke(app, [*command, "--json"])
     assert json.loads(asked.output)["removed"] is False and holders(grown.home)
     done = runner.invoke(app, [*command, "--yes", "--reason", "request 17"])
     assert done.exit_code == 0 and "learned 1 of them" in done.output and holders(grown.home) == set()
     assert "nothing to erase" in runner.invoke(app, command).output
+    page = runner.invoke(app, ["show", "Luna-G004", "--html", "--home", str(grown.home)])
+    assert "`ladder gates Luna-G004` examines it again" in str(page.exception)
 
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
