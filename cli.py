@@ -292,14 +292,18 @@ def prune(
 def erase(
     family: Family,
     rows: Annotated[Path, typer.Option("--rows", help="JSONL file with all rows of the person, as in data.train.")],
-    reason: Reason = "asked for",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why, such as the number of a request; it is kept, so name nobody.")
+    ] = "asked for",
     yes: Annotated[bool, typer.Option("--yes", help="Erase them; without, only say where they are.")] = False,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Erase a person's rows from replay samples, probes, dreams, reports and caches. Erases with --yes.
+    """Say where a person's rows stand in what a family keeps (replay samples, probes, dreams, reports, caches), and
+    which generations learned from them. With --yes take them out.
 
-    It lists the generations that learned from them, and leaves a tombstone by digest: descendants refuse these rows.
+    The weights keep what they learned. Digests of the rows stay, so that descendants refuse them, and an entry in the
+    history. Other families of the home need a command each.
     """
     from ladder.data.rows import read_rows
     from ladder.data.traces import Traces

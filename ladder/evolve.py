@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
-from ladder.errors import HeadMoved, Interrupted, LadderError, RegistryError, memory_told
+from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, memory_told
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
 from ladder.gates.resolution import warnings_of
@@ -119,8 +119,13 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
         # Where the store itself fails, the first error is the one to be told.
         with suppress(RegistryError):
             if run_id := run.notes().get("mlflow_run"):
-                work.registry.fail_run(run_id, str(error))
+                work.registry.fail_run(run_id, _reason(error))
         raise
+
+
+def _reason(error: LadderError) -> str:
+    """What the store keeps of an error for good: not what a model wrote when a law halted it, which can be a row."""
+    return error.message.partition(": ")[0] if isinstance(error, Halted) else str(error)
 
 
 def _check_permitted(run: Run, work: Workshop) -> None:

@@ -18,6 +18,7 @@ from ladder.data.context import with_readings
 from ladder.data.digests import ERASED, read_digests
 from ladder.data.dreams import Dream
 from ladder.data.examples import Encoding, Example
+from ladder.data.jsonl import read_lines
 from ladder.data.replay import Left, read_left_behind
 from ladder.data.rows import Row, read_rows
 from ladder.data.template import read_template
@@ -95,10 +96,13 @@ def own_probes(request: Request) -> tuple[Probe, ...]:
 
 def recall_probes(ancestors: Mapping[str, Path]) -> dict[str, tuple[Probe, ...]]:
     """The probes that each ancestor left in its folder, by its name."""
-    files = {name: folder / "ladder" / PROBES for name, folder in ancestors.items()}
-    return {
-        name: tuple(read_probes(file, f"{name}'s {PROBES}")) if file.is_file() else () for name, file in files.items()
-    }
+    return {name: _probes_left(folder / "ladder" / PROBES, name) for name, folder in ancestors.items()}
+
+
+def _probes_left(file: Path, name: str) -> tuple[Probe, ...]:
+    """None where there is no file, or where `ladder erase` took out all that stood in it."""
+    left = file.is_file() and any(read_lines(file))
+    return tuple(read_probes(file, f"{name}'s {PROBES}")) if left else ()
 
 
 def check_held_out(request: Request, lesson: Lesson, ancestors: Mapping[str, Path]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.data.digests import ERASED
 from ladder.errors import GateError, NotFound
 from ladder.manifest import Name, Request
 from ladder.manifest.load import validated
@@ -89,6 +90,11 @@ def examined(sidecars: Path, ref: str, *names: str) -> list[Path]:
     """
     paths = [sidecars / name for name in names]
     for path in paths:
+        if not path.is_file() and (sidecars / ERASED).is_file():
+            raise NotFound(
+                f"{ref} has no {path.name}; a person's rows were erased from what it left",
+                remedy=f"`ladder gates {ref}` examines it again",
+            )
         if not path.is_file():
             raise NotFound(
                 f"{ref} has no {path.name}",

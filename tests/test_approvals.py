@@ -135,7 +135,7 @@ def test_a_head_that_moved_takes_no_approval(store: Any) -> None:
 
 def test_an_approval_that_was_cut_off_counts_and_is_no_move_of_head(store: Any) -> None:
     child = recorded(store, 0, approvals=2)
-    history.open_event(store, "approve", None, child, "good", "anna")
+    history.open_event(store, "approve", None, child, "good", key="anna")
     assert history.last_move(store, "Luna") is None
     assert promote(store, child, "ben").is_head
     assert [one.key for one in history.read(store, "Luna")] == ["anna", "ben", ""]

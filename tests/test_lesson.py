@@ -10,13 +10,16 @@ import pytest
 
 from ladder.data.batches import Batches
 from ladder.data.digests import ERASED, digest_lines
+from ladder.data.redaction import redact
 from ladder.data.replay import HASHED
-from ladder.data.rows import parse_row
+from ladder.data.rows import Row, parse_row
+from ladder.data.traces import Traces
 from ladder.dreaming import beginnings
 from ladder.errors import DataError
-from ladder.lesson import build_batches, read_lesson, replay_warnings
+from ladder.lesson import build_batches, read_lesson, recall_probes, replay_warnings
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
+from ladder.sidecars import PROBES
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
 
@@ -115,3 +118,16 @@ def test_a_row_that_was_erased_from_an_ancestor_is_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match="erased from an ancestor") as caught:
         read_lesson(request, [tmp_path / "ancestor"])
     assert f"{tmp_path / 'own.jsonl'}:2" in str(caught.value)
+
+
+def test_an_ancestor_whose_probes_were_all_erased_asks_nothing(tmp_path: Path) -> None:
+    probe = Row({"prompt": "Where does the miller keep hens?", "completion": " Behind the mill."}, "rows:1")
+    asked = json.dumps({"prompt": probe.fields["prompt"], "answer": "mill"}) + "\n"
+    left = tmp_path / "ladder" / PROBES
+    left.parent.mkdir()
+    left.write_text(asked)
+    assert len(recall_probes({"Luna-G000": tmp_path})["Luna-G000"]) == 1
+    content, _ = redact(PROBES, left.read_bytes(), Traces([probe]))
+    assert content is not None
+    left.write_bytes(content)
+    assert recall_probes({"Luna-G000": tmp_path, "Luna-G001": tmp_path / "none"}) == {"Luna-G000": (), "Luna-G001": ()}

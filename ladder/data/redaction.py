@@ -13,10 +13,13 @@ from typing import Any
 from ladder.data.digests import digest_lines
 from ladder.data.rows import Row
 from ladder.data.traces import Traces
+from ladder.errors import DataError, said
 
 BLANK = "[erased]"
 _QUOTED = "prompt"
 """A record with this key quotes a probe; its answers mean nothing without the question."""
+_CUT = {"found", "detail"}
+"""Keys of texts that quote the beginning of an answer, cut within a word: what a law found, a gate's sentence."""
 
 
 def redact(name: str, content: bytes, traces: Traces) -> tuple[bytes | None, int]:
@@ -24,8 +27,14 @@ def redact(name: str, content: bytes, traces: Traces) -> tuple[bytes | None, int
 
     Args:
         name: of the file; its suffix says what it holds. A file without a suffix holds lines.
+
+    Raises:
+        DataError: it is not UTF-8, or not what its suffix says. Names the file, and quotes nothing of it.
     """
-    return _READERS.get(PurePosixPath(name).suffix, _lines)(content.decode("utf-8"), traces)
+    try:
+        return _READERS.get(PurePosixPath(name).suffix, _lines)(content.decode("utf-8"), traces)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"cannot be searched: {said(error)}", where=name) from error
 
 
 def _lines(text: str, traces: Traces) -> tuple[bytes | None, int]:
@@ -59,10 +68,16 @@ def _leaves(tree: Any) -> Iterator[str]:
 
 
 def _tree(text: str, traces: Traces) -> tuple[bytes | None, int]:
-    tree = json.loads(text)
+    tree = json.loads(text, object_pairs_hook=_without_duplicates)
     clean = _blanked(tree, traces)
     count = _blanks(clean) - _blanks(tree)
     return (json.dumps(clean, indent=1, ensure_ascii=False).encode() if count else text.encode()), count
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
 
 
 def _blanked(tree: Any, traces: Traces) -> Any:
@@ -75,7 +90,11 @@ def _blanked(tree: Any, traces: Traces) -> Any:
         return tree
     if _QUOTED in tree and traces.in_texts(list(_leaves(tree))):
         return {key: BLANK if isinstance(value, str) else value for key, value in tree.items()}
-    return {key: _blanked(value, traces) for key, value in tree.items()}
+    return {key: BLANK if _is_cut_quote(key, value, traces) else _blanked(value, traces) for key, value in tree.items()}
+
+
+def _is_cut_quote(key: str, value: Any, traces: Traces) -> bool:
+    return key in _CUT and isinstance(value, str) and traces.in_cut(value)
 
 
 def _blanks(tree: Any) -> int:

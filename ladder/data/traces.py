@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 
 from ladder.data.contamination import GRAM
 from ladder.data.phrases import as_phrase, words_of
@@ -29,25 +30,53 @@ class Traces:
 
     Args:
         rows: all rows of the person.
+
+    Attributes:
+        digests: of the different rows.
+        short: how many of these have fewer than ``LEAST`` words, and are found by their digest only.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.digests = frozenset(row.digest for row in rows)
-        self._sought: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+        sought: dict[int, set[tuple[str, ...]]] = defaultdict(set)
         for row in rows:
             for words in _sought(row):
-                self._sought[len(words)].add(tuple(words))
-        self._said = "\n".join(as_phrase(words_of(" ".join(_turns(row)))) for row in rows)
+                sought[len(words)].add(tuple(words))
+        self._sought = sorted(sought.items())
+        said = [words_of(" ".join(_turns(row))) for row in {row.digest: row for row in rows}.values()]
+        self.short = sum(len(words) < LEAST for words in said)
+        self._said = "\n".join(map(as_phrase, said))
+        self._grams = {tuple(words[at : at + LEAST]) for words in said for at in range(len(words) - LEAST + 1)}
 
     def in_text(self, text: str) -> bool:
         """Whether a text holds a trace, or is one itself."""
         words = words_of(text)
-        if len(words) < LEAST:
-            return False
-        return as_phrase(words) in self._said or any(
-            tuple(words[start : start + size]) in sought
-            for size, sought in self._sought.items()
-            for start in range(len(words) - size + 1)
+        return any(
+            self._gives_away(shared) or (len(shared) == len(words) and as_phrase(words) in self._said)
+            for shared in self._shared(words)
+        )
+
+    def in_cut(self, text: str) -> bool:
+        """Whether ``LEAST`` consecutive words of a row stand in a text that quotes something and cuts it anywhere."""
+        return any(self._shared(words_of(text)))
+
+    def _shared(self, words: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The stretches of a text in which every ``LEAST`` consecutive words are a row's: a trace lies within one.
+
+        Nearly no words of other people's texts do, so that a search takes about as long as its texts.
+        """
+        begun = 0
+        for at in range(max(len(words) - LEAST, -1) + 2):  # What begins last is too short, and ends every stretch.
+            if tuple(words[at : at + LEAST]) not in self._grams:
+                if at > begun:
+                    yield words[begun : at + LEAST - 1]
+                begun = at + 1
+
+    def _gives_away(self, shared: Sequence[str]) -> bool:
+        return any(
+            tuple(shared[at : at + size]) in sought
+            for size, sought in takewhile(lambda item: item[0] <= len(shared), self._sought)
+            for at in range(len(shared) - size + 1)
         )
 
     def in_texts(self, texts: Sequence[str]) -> bool:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,16 +20,20 @@ from typing import Any
 from ladder.data.digests import ERASED, LEARNED, digest_lines, read_digests
 from ladder.data.redaction import redact
 from ladder.data.traces import Traces
-from ladder.errors import ManifestError, RegistryError
+from ladder.errors import DataError, ManifestError, RegistryError
 from ladder.manifest.names import Name
 from ladder.registry import history, versions
 from ladder.registry.artifacts import SIDECARS, local_folder
 from ladder.registry.check import sidecar_problems
 from ladder.registry.generation import Generation
+from ladder.registry.head import LOCK_SECONDS
+from ladder.registry.leftovers import leftovers
+from ladder.registry.locks import family_lock
 from ladder.registry.parts import CACHES, Part, existing, remove
 from ladder.registry.rewrite import stage
 from ladder.registry.standstill import standstill
 from ladder.registry.store import Store
+from ladder.sidecars import PAGE, REPORT
 
 TOMBSTONE = "erased.json"
 """One entry for each erasure: when, why, how many rows, whether they were learned, and what was taken out."""
@@ -75,10 +79,12 @@ class Erasure:
     family: str
     rows: int
     """Different rows of the person."""
+    short: int
+    """How many of these have too few words to be found in other texts."""
     trails: tuple[Trail, ...]
     """Of every generation of the family."""
     caches: tuple[Part, ...]
-    """Of the whole home, and the runs of the family: they may hold the rows, and are built again when needed."""
+    """Of the whole home, runs of the family, and what was cut off: they may hold the rows, and nobody needs them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; folders are paths, sizes bytes."""
@@ -110,9 +116,9 @@ def erase(store: Store, family: str, traces: Traces, reason: str) -> Erasure:
     finishes what was cut off.
 
     Raises:
-        Busy: a family evolves; the caches are everybody's.
+        Busy: a family evolves or copies a generation; the caches are everybody's.
     """
-    with standstill(store):
+    with standstill(store) as families, _without_copying(store, families):
         versions.require_family(store, family)
         findings = _findings(store, family, traces)
         found = _erasure(store, family, traces, findings)
@@ -123,14 +129,36 @@ def erase(store: Store, family: str, traces: Traces, reason: str) -> Erasure:
     return found
 
 
+@contextmanager
+def _without_copying(store: Store, families: Sequence[str]) -> Iterator[None]:
+    """Nobody materialises a generation meanwhile; afterwards nobody can in its former state."""
+    with ExitStack() as held:
+        for family in families:
+            held.enter_context(family_lock(store.home, family, "cache", timeout=LOCK_SECONDS))
+        yield
+
+
 def _erasure(store: Store, family: str, traces: Traces, findings: Sequence[_Finding]) -> Erasure:
     trails = tuple(finding.trail for finding in findings)
-    return Erasure(family, len(traces.digests), trails, existing(_caches(store.home, family)))
+    known = [finding.generation for finding in findings]
+    caches = _caches(store.home, family) | {"cut off": leftovers(store, family, known)}
+    _refuse_links(caches)
+    return Erasure(family, len(traces.digests), traces.short, trails, existing(caches))
 
 
 def _caches(home: Path, family: str) -> dict[str, list[Path]]:
     names = ("generations", *CACHES, "staging")
     return {name: [home / "cache" / name] for name in names} | {"runs": _runs(home, family)}
+
+
+def _refuse_links(caches: Mapping[str, Sequence[Path]]) -> None:
+    for folder in (folder for folders in caches.values() for folder in folders):
+        if folder.is_symlink():
+            raise RegistryError(
+                "found a link, expected a folder: what links lead to is never removed",
+                where=str(folder),
+                remedy="empty what it leads to, remove the link, then erase again; nothing was erased",
+            )
 
 
 def _runs(home: Path, family: str) -> list[Path]:
@@ -156,10 +184,10 @@ def _finding(
     learned: Mapping[str, int | None],
     known: Sequence[Generation],
 ) -> _Finding:
-    redacted = {
-        name: redact(name, (folder / name).read_bytes(), traces) for name in _files(folder) if name not in _NOT_SEARCHED
-    }
+    redacted = {name: _redacted(folder / name, name, traces) for name in _files(folder) if name not in _NOT_SEARCHED}
     changed = {name: (content, count) for name, (content, count) in redacted.items() if count}
+    if REPORT in changed and PAGE in redacted:  # It quotes the same, and can be cut otherwise.
+        changed[PAGE] = (None, 1)
     trail = Trail(
         generation.ref,
         learned[generation.ref],
@@ -168,6 +196,17 @@ def _finding(
         traces.digests <= read_digests(folder / ERASED),
     )
     return _Finding(generation, trail, {name: content for name, (content, _) in changed.items()})
+
+
+def _redacted(path: Path, name: str, traces: Traces) -> tuple[bytes | None, int]:
+    try:
+        return redact(name, path.read_bytes(), traces)
+    except DataError as error:
+        raise RegistryError(
+            error.message,
+            where=str(path),
+            remedy="ladder writes no such file: restore it from a backup, then erase again; nothing was erased",
+        ) from error
 
 
 def _files(folder: Path) -> list[str]:
@@ -212,7 +251,12 @@ def _rewrite(store: Store, finding: _Finding, traces: Traces, reason: str) -> No
     erased = digest_lines(read_digests(folder / ERASED) | traces.digests)
     inventory = stage(store, generation, {**finding.changes, TOMBSTONE: tombstone.encode(), ERASED: erased.encode()})
     history.open_event(store, "erase", None, generation, _sentence(trail, reason), inventory=inventory)
-    history.settle(store, generation.name.family)
+    if not history.settle(store, generation.name.family):
+        raise RegistryError(
+            f"the new files of {generation.ref} were changed before they were put in place",
+            where=str(folder.parent),
+            remedy="see that nothing else writes there, then erase again: the generations after it still hold the rows",
+        )
 
 
 def _tombstones(folder: Path) -> list[dict[str, Any]]:

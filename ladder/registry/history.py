@@ -20,6 +20,7 @@ from ladder.registry.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 Kind = Literal["promote", "rollback", "reject", "approve", "erase"]
 NO_MOVES = ("reject", "approve", "erase")
@@ -141,21 +142,26 @@ def settle(store: Store, family: str) -> list[Event]:
     """Finish or cancel what is open, and return what turned out to have happened. Call it under the head lock.
 
     A move of HEAD happened if HEAD is there. An erasure is put in place now: its files are staged before it is opened.
+    Where they are gone it never happened; erasing again is the way on.
     """
     left = open_events(store, family)
     head = versions.head_version(store, family) if left else None
     finished = []
     for run in left:
-        if run.data.tags[_EVENT] == "erase":
-            put_in_place(store, family, target_version(run), run.data.tags[tags.INVENTORY])
-        is_move = run.data.tags[_EVENT] not in NO_MOVES
-        happened = not is_move or (head is not None and int(head.version) == target_version(run))
+        happened = _happened(store, family, run, head)
         if happened:
             if run.data.tags[_EVENT] == "promote":
                 mark_promoted(store, family, target_version(run))
             finished.append(_to_event(run))
         store.client.set_terminated(run.info.run_id, status="FINISHED" if happened else "KILLED")
     return finished
+
+
+def _happened(store: Store, family: str, run: Run, head: ModelVersion | None) -> bool:
+    kind, version = run.data.tags[_EVENT], target_version(run)
+    if kind == "erase":
+        return put_in_place(store, family, version, run.data.tags[tags.INVENTORY])
+    return kind in NO_MOVES or (head is not None and int(head.version) == version)
 
 
 def mark_promoted(store: Store, family: str, version: int) -> None:

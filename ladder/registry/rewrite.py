@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ladder.models.save import save_folder, sync
 from ladder.registry import tags
-from ladder.registry.artifacts import SIDECARS, local_folder
+from ladder.registry.artifacts import SIDECARS, local_folder, local_path
 from ladder.registry.generation import Generation
 from ladder.registry.inventory import FILE, file_digest, files_of, read_inventory, without, write_files
 from ladder.registry.store import Store
@@ -39,34 +39,81 @@ def stage(store: Store, generation: Generation, changes: Mapping[str, bytes | No
                 path = target / SIDECARS / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        own = {f"{SIDECARS}/{name}": digest for name, digest in files_of(target / SIDECARS).items()}
-        write_files(target, others | own)
+        write_files(target, others | _own(target))
 
     return file_digest(save_folder(_staged(artifact), write) / FILE)
 
 
-def put_in_place(store: Store, family: str, version: int, inventory: str) -> None:
+def put_in_place(store: Store, family: str, version: int, inventory: str) -> bool:
     """Replace a version's sidecars by the staged ones. Safe to repeat; call it under the family's head lock.
 
-    Raises:
-        RegistryError: what is in place afterwards has another inventory.
+    Args:
+        inventory: the digest of the inventory that was staged.
+
+    Returns:
+        Whether they are in place. Not where somebody removed or changed what was staged, or the version: then nothing
+        is touched, because one generation must not stop its family.
     """
-    generation = tags.to_generation(store.client.get_model_version(family, str(version)), is_head=False)
-    artifact = local_folder(store, generation)
+    artifact = _artifact(store, family, version)
+    if artifact is None:
+        return False
+    _replace(artifact, inventory)
+    if not _is(artifact / FILE, inventory):
+        return False
+    shutil.rmtree(_staged(artifact), ignore_errors=True)
+    now = datetime.now(UTC).isoformat()
+    for name, value in ((tags.INVENTORY, inventory), (tags.ERASED, now)):
+        store.client.set_model_version_tag(family, str(version), name, value)
+    return True
+
+
+def _replace(artifact: Path, inventory: str) -> None:
+    """Move what is staged and whole: first the folder, then the inventory."""
     staged = _staged(artifact)
-    if (staged / SIDECARS).is_dir():
+    if not _is(staged / FILE, inventory):
+        return
+    wanted = read_inventory(staged, inventory)
+    if _has_sidecars(staged, wanted):
         if (artifact / SIDECARS).is_dir():
             shutil.rmtree(artifact / SIDECARS)
         (staged / SIDECARS).rename(artifact / SIDECARS)
         sync(artifact)
-    if (staged / FILE).is_file():
+    if _has_sidecars(artifact, wanted):
         (staged / FILE).replace(artifact / FILE)
         sync(artifact)
-    shutil.rmtree(staged, ignore_errors=True)
-    read_inventory(artifact, inventory)
-    now = datetime.now(UTC).isoformat()
-    for name, value in ((tags.INVENTORY, inventory), (tags.ERASED, now)):
-        store.client.set_model_version_tag(family, str(version), name, value)
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
+
+
+def _has_sidecars(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether the sidecars in a folder are those of an inventory."""
+    return _own(folder) == {path: digest for path, digest in files.items() if path.startswith(f"{SIDECARS}/")}
+
+
+def _own(folder: Path) -> dict[str, str]:
+    """SHA-256 of the sidecars in a folder, by their paths in it."""
+    return {f"{SIDECARS}/{name}": digest for name, digest in files_of(folder / SIDECARS).items()}
+
+
+def _artifact(store: Store, family: str, version: int) -> Path | None:
+    """Where a version's files lie on this machine; None where the version or its logged model was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        generation = tags.to_generation(store.client.get_model_version(family, str(version)), is_head=False)
+        return local_path(str(store.client.get_logged_model(generation.model_id).artifact_location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def staged_beside(artifact: Path) -> list[Path]:
+    """What rewritings that were cut off, and are not open in the history any more, left beside an artifact."""
+    staged = _staged(artifact)
+    return [staged, *sorted(artifact.parent.glob(f".{staged.name}.*"))]
 
 
 def _staged(artifact: Path) -> Path:

@@ -11,6 +11,9 @@ from ladder.gates import GateReport
 from ladder.manifest import Request
 from ladder.registry import Generation
 
+_LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only, in replay.sha256", "none": "none"}
+"""What travels with a generation, by ``stabilizers.replay``."""
+
 
 def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
     """Markdown with the YAML header that model hubs read, the lineage and the gate table."""
@@ -35,6 +38,7 @@ def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
         f"- parent (teacher 1): {_named(parent)}",
         f"- grandparent (teacher 2): {_named(grandparent)}",
         f"- manifest: {request.digest}",
+        f"- rows for its descendants: {_LEFT[request.manifest.stabilizers.replay]}",
         "",
         *gate_table(report),
         "",

@@ -33,10 +33,15 @@ def erasure_text(found: Erasure, *, removed: bool) -> str:
     lines = [line for trail in found.trails for line in _trail(trail)]
     stays = "The weights keep what they learned; only training again without these rows forgets it."
     if not any(trail.touched for trail in found.trails) and not found.caches:
-        return "\n".join([*lines, f"{found.family}: nothing to erase"])
+        return "\n".join([_sought(found), *lines, f"{found.family}: nothing to erase"])
     last = "Erased, and written down in the history." if removed else "Nothing was erased: repeat it with --yes."
     caches = _section("caches and runs that may hold them", found.caches)
-    return "\n".join([f"{found.rows} rows", *lines, *caches, stays, f"Backups from before still hold them. {last}"])
+    return "\n".join([_sought(found), *lines, *caches, stays, f"Backups from before still hold them. {last}"])
+
+
+def _sought(found: Erasure) -> str:
+    rows = f"{found.rows} {'row' if found.rows == 1 else 'rows'} of the person"
+    return rows + (f", {found.short} of them too short to be found in other texts" if found.short else "")
 
 
 def _trail(trail: Trail) -> list[str]:

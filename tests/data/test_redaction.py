@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from ladder.data.jsonl import shown
 from ladder.data.redaction import BLANK, redact
 from ladder.data.rows import Row
 from ladder.data.traces import Traces
+from ladder.errors import DataError
 
 ROW = {"prompt": "Where does the miller keep hens?", "completion": " Behind the old mill, in a red shed."}
 SHORT = {"prompt": "Who?", "completion": " The miller."}
@@ -48,6 +52,40 @@ def test_a_report_is_blanked_where_it_quotes() -> None:
     assert clean["answers"]["worst"] == [dict.fromkeys(lost, BLANK), kept]
     assert clean["gates"] == {"laws": [laws[0] | {"found": BLANK}], "value": 0.5}
     assert redact("report.json", content, TRACES) == (content, 0)
+
+
+def test_a_law_quotes_the_beginning_of_an_answer_cut_within_a_word() -> None:
+    tale = "He sleeps behind the old mill with his seven hens, and nobody but the baker knows about it."
+    traces = Traces([Row({"text": tale}, "rows:1")])
+    broken = {"law": "required_text", "found": f"{shown(tale)} does not match '[?]$'", "where": "recall 3"}
+    report = {"violations": [broken], "results": [{"name": "laws", "detail": f"1 violation; {broken['found']}"}]}
+    content, count = redact("report.json", json.dumps(report).encode(), traces)
+    assert content is not None and count == 2
+    blanked = {"violations": [broken | {"found": BLANK}], "results": [{"name": "laws", "detail": BLANK}]}
+    assert json.loads(content) == blanked
+
+
+def test_numbers_of_a_report_stay_as_they_were() -> None:
+    numbers = [0.1, -0.0, 1e-308, 12345678901234567890, 0.30000000000000004, True, None, 1e22]
+    report = {"numbers": numbers, "text": ROW["completion"], "a": 1}
+    content, _ = redact("report.json", json.dumps(report, indent=1).encode(), TRACES)
+    assert content == json.dumps(report | {"text": BLANK}, indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("report.json", b'{"answers": '),
+        ("report.json", b'{"a": "behind the old mill", "a": ""}'),
+        ("report.json", b"[" * 100_000),
+        ("exam/0123abc", b"M\xfcller\n"),
+        ("probes.jsonl", b'{"text": "\\ud800"}\n'),
+    ],
+)
+def test_what_cannot_be_searched_is_an_error_that_names_the_file(name: str, content: bytes) -> None:
+    with pytest.raises(DataError, match=f"{name}: cannot be searched") as found:
+        redact(name, content, TRACES)
+    assert "mill" not in str(found.value)
 
 
 def test_a_page_goes_as_a_whole() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from typing import Any
 
 import pytest
 
+from ladder.data.contamination import GRAM
 from ladder.data.rows import Row
 from ladder.data.traces import LEAST, Traces
 
@@ -64,3 +67,44 @@ def test_nothing_shorter_than_a_few_words_is_a_trace() -> None:
     assert traces({"text": " ".join(words)}).in_text(" ".join(words))
     assert not traces({"text": " ".join(words[1:])}).in_text(" ".join(words[1:]))
     assert traces({"text": "hens"}).digests == {Row(json.loads('{"text": "hens"}'), "").digest}
+
+
+def plainly_in_text(rows: list[dict[str, str]], text: str) -> bool:
+    """What a trace is, in so many words, for rows and texts of plain lower-case words."""
+
+    def holds(outer: str, inner: str) -> bool:
+        return len(inner.split()) >= LEAST and f" {inner} " in f" {outer} "
+
+    for row in rows:
+        words = row["completion"].split()
+        size = min(GRAM, len(words))
+        runs = [" ".join(words[at : at + size]) for at in range(len(words) - size + 1)]
+        whole = f"{row['prompt']} {row['completion']}"
+        if holds(whole, text) or any(holds(text, sought) for sought in [*runs, row["prompt"], whole]):
+            return True
+    return False
+
+
+def test_the_search_finds_what_its_definition_says() -> None:
+    """In a language of two words nearly everything stands somewhere, at every border."""
+    rng, seen = random.Random(0), set()
+
+    def text(longest: int) -> str:
+        return " ".join(rng.choices(("hen", "goat"), (1, 6), k=rng.randint(1, longest)))
+
+    for _ in range(3000):
+        rows = [{"prompt": text(16), "completion": text(18)} for _ in range(2)]
+        asked = text(24)
+        found = traces(*rows).in_text(asked)
+        assert found is plainly_in_text(rows, asked), (rows, asked)
+        seen.add(found)
+    assert seen == {True, False}
+
+
+def test_a_long_text_is_searched_for_many_questions_in_one_go() -> None:
+    """Questions of 400 lengths must not mean that each text is gone through 400 times."""
+    prompts = (" ".join(f"a{at}" for at in range(size)) for size in range(50, 450))
+    asked = traces(*({"prompt": prompt, "completion": " ok"} for prompt in prompts))
+    begin = time.process_time()
+    assert not asked.in_text(" ".join(f"b{at}" for at in range(20_000)))
+    assert time.process_time() - begin < 2

@@ -24,6 +24,7 @@ from ladder.registry import Generation, Registry, family_lock, open_registry
 from ladder.registry.artifacts import stored_folder
 from ladder.registry.check import problems_of
 from ladder.registry.erase import TOMBSTONE
+from ladder.registry.parts import remove
 from ladder.report.keeping import erasure_text
 from ladder.report.lineage import card_text, history_text
 
@@ -40,10 +41,14 @@ def lines(*records: dict[str, Any]) -> str:
 
 def leave(folder: Path, learned: list[dict[str, Any]], **files: str) -> None:
     """What a child of a real run leaves behind."""
+    leave_folder(folder, **files)
     (folder / LEARNED).write_text(digest_lines(Row(row, "").digest for row in learned))
+
+
+def leave_folder(folder: Path, **files: str) -> None:
     for name, text in files.items():
         path = folder / name.replace("__", "/").replace("_", ".")
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
@@ -53,6 +58,7 @@ def grown(luna: Registry, make) -> Registry:
     third = make("Luna-G003", 0.3, parent=luna.head("Luna"))
     report = {"answers": {"worst": [{"prompt": OWN["prompt"], "expected": "shed", "parent": "shed", "child": "Rome"}]}}
     leave(third.folder / "ladder", [OWN, OTHER], replay_jsonl=lines(OTHER, OWN), report_json=json.dumps(report))
+    leave_folder(third.folder / "ladder", report_html="<p>The same, quoted otherwise.</p>")
     promoted = luna.promote(luna.record(third), expected=luna.head("Luna"), reason="passed")
     fourth = make("Luna-G004", 0.4, parent=promoted)
     dream = {"ids": [1], "prompt": 0, "teacher": 1, "text": f"I see hens {SECRET}."}
@@ -101,13 +107,13 @@ def test_first_it_only_says_where_they_are(grown: Registry):
         "Luna-G000": (None, (), {}, False),
         "Luna-G001": (None, (), {}, False),
         "Luna-G002": (None, (), {}, False),
-        "Luna-G003": (1, (), {"replay.jsonl": 1, "report.json": 4}, True),
+        "Luna-G003": (1, (), {"replay.jsonl": 1, "report.html": 1, "report.json": 4}, True),
         "Luna-G004": (0, learners, {"dreams.jsonl": 1, "exam/0123": 1, "report.html": 1}, True),
         "Luna-G005": (0, learners, {}, True),
     }
     assert {part.name for part in found.caches} == {"generations", "tokens", "answers", "staging", "runs"}
     text = erasure_text(found, removed=False)
-    for words in ("1 rows", "learned 1 of them", "not known", "through Luna-G003", "Nothing was erased", "--yes"):
+    for words in ("1 row of", "learned 1 of", "not known", "through Luna-G003", "Nothing was erased", "--yes"):
         assert words in text, words
 
 
@@ -179,15 +185,119 @@ def test_refused_before_anything_is_erased(grown: Registry):
     assert holders(grown.home) == before
 
 
+def test_what_cannot_be_searched_is_named_before_anything_is_erased(grown: Registry, make):
+    sixth = make("Luna-G006", 0.6, parent=grown.head("Luna"), passed=False, failed_gates=["recall"])
+    leave(sixth.folder / "ladder", [OTHER], exam__0123="")
+    (sixth.folder / "ladder" / "exam" / "0123").write_bytes(b"M\xfcller\n")
+    grown.record(sixth)
+    before = holders(grown.home)
+    with pytest.raises(RegistryError, match=r"ladder/exam/0123: cannot be searched.*nothing was erased"):
+        grown.erase("Luna", TRACES, reason="asked for")
+    assert holders(grown.home) == before
+
+
+def test_a_link_is_not_followed_in_silence(grown: Registry, tmp_path: Path):
+    (grown.home / "cache" / "tokens").rename(tmp_path / "large disk")
+    (grown.home / "cache" / "tokens").symlink_to(tmp_path / "large disk")
+    before = holders(grown.home)
+    with pytest.raises(RegistryError, match="cache/tokens: found a link"):
+        grown.erase("Luna", TRACES, reason="asked for")
+    assert holders(grown.home) == before
+
+
+def test_what_was_cut_off_before_holds_nothing_any_more(grown: Registry, tmp_path: Path):
+    """Stored files of weights that became no version, a killed erasure's temporary folder, a killed restore's."""
+    client, fourth = grown.store.client, grown.find("Luna-G004")
+    model = client.create_logged_model(client.get_run(fourth.run_id).info.experiment_id, "Luna-G006")
+    left = tmp_path / "left"
+    leave_folder(left / "ladder", replay_jsonl=lines(OWN))
+    client.log_model_artifacts(model.model_id, str(left))
+    with stored_folder(grown.store, fourth.model_id) as artifact:
+        for name in ("staged", ".staged.123.tmp"):
+            shutil.copytree(artifact, artifact.with_name(name))
+    shutil.copytree(left, grown.home / ".store.0123.tmp")
+    assert "cut off" in erasure_text(grown.traces("Luna", TRACES), removed=False)
+    grown.erase("Luna", TRACES, reason="asked for")
+    assert holders(grown.home) == set() and grown.verify("Luna") == []
+    assert grown.rollback("Luna", to=None, reason="worse").ref == "Luna-G003"
+
+
+def test_a_reader_brings_nothing_back_meanwhile(grown: Registry, fork, monkeypatch: pytest.MonkeyPatch):
+    fourth, codes = grown.find("Luna-G004"), []
+
+    def then_read(parts: Any) -> None:
+        remove(parts)
+        codes.extend(fork(lambda: open_registry(grown.home).materialize(fourth)))
+
+    monkeypatch.setattr("ladder.registry.erase.remove", then_read)
+    monkeypatch.setattr("ladder.registry.cache._BUILD_SECONDS", 0.1)
+    grown.erase("Luna", TRACES, reason="asked for")
+    assert codes == [1] and holders(grown.home) == set()
+    with pytest.raises(RegistryError, match="recorded was"):
+        grown.materialize(fourth)
+    assert (grown.materialize(grown.find("Luna-G004")) / "ladder" / ERASED).is_file()
+
+
+def lose_staged(registry: Registry, ref: str) -> None:
+    with stored_folder(registry.store, registry.find(ref).model_id) as artifact:
+        shutil.rmtree(artifact.with_name("staged"))
+
+
+def damage_staged(registry: Registry, ref: str) -> None:
+    with stored_folder(registry.store, registry.find(ref).model_id) as artifact:
+        (artifact.with_name("staged") / "ladder" / "README.md").write_text("cut of")
+
+
+def lose_artifact(registry: Registry, ref: str) -> None:
+    with stored_folder(registry.store, registry.find(ref).model_id) as artifact:
+        shutil.rmtree(artifact.parent)
+
+
+def delete_version(registry: Registry, ref: str) -> None:
+    registry.store.client.delete_model_version("Luna", str(registry.find(ref).version))
+
+
+@pytest.mark.parametrize("harm", [lose_staged, damage_staged, lose_artifact, delete_version])
+def test_an_erasure_that_cannot_be_finished_stops_nobody(
+    grown: Registry, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Registry, str], None]
+):
+    """It was cut off after its event was opened, and then somebody laid hands on the files."""
+    before = sidecars(grown, "Luna-G003")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ladder.registry.history.put_in_place", cut_off)
+        grown.erase("Luna", TRACES, reason="first")
+    harm(grown, "Luna-G003")
+    assert grown.rollback("Luna", to=grown.find("Luna-G002"), reason="worse").is_head
+    assert "erase" not in [event.kind for event in grown.history("Luna")]
+    if harm in (lose_staged, damage_staged):
+        assert sidecars(grown, "Luna-G003") == before and grown.verify("Luna") == []
+        grown.erase("Luna", TRACES, reason="second")
+        assert holders(grown.home) == set() and grown.verify("Luna") == []
+
+
+def test_files_that_do_not_reach_their_place_are_an_error(grown: Registry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ladder.registry.history.put_in_place", lambda *_: False)
+    with pytest.raises(RegistryError, match="the new files of Luna-G003 were changed"):
+        grown.erase("Luna", TRACES, reason="asked for")
+    assert "erase" not in [event.kind for event in grown.history("Luna")]
+
+
+def cut_off(*_: Any) -> bool:
+    raise KeyboardInterrupt
+
+
 def test_the_verb(grown: Registry, tmp_path: Path):
     rows, runner = tmp_path / "rows.jsonl", CliRunner()
-    rows.write_text(lines(OWN))
+    rows.write_text(lines(OWN, {"text": "Ada Miller"}, {"text": "Ada Miller"}))
     command = ["erase", "Luna", "--rows", str(rows), "--home", str(grown.home)]
+    assert "2 rows of the person, 1 of them too short to be found" in runner.invoke(app, command).output
     asked = runner.invoke(app, [*command, "--json"])
     assert json.loads(asked.output)["removed"] is False and holders(grown.home)
     done = runner.invoke(app, [*command, "--yes", "--reason", "request 17"])
     assert done.exit_code == 0 and "learned 1 of them" in done.output and holders(grown.home) == set()
     assert "nothing to erase" in runner.invoke(app, command).output
+    page = runner.invoke(app, ["show", "Luna-G004", "--html", "--home", str(grown.home)])
+    assert "`ladder gates Luna-G004` examines it again" in str(page.exception)
 
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}

@@ -58,3 +58,14 @@ def test_a_note_is_one_line_without_markup(tmp_path: Path) -> None:
     assert "&lt;img src=x onerror=alert(1)&gt; --- # a title" in card.split("\n")
     header = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
     assert header["datasets"] == ["---\n# x"]
+
+
+def test_the_card_says_in_which_form_rows_travel_with_it(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("a\n")
+    request = {"child_gen": "Luna-G000", "training_method": "pretraining"}
+    for how, said in {"rows": "replay.jsonl", "hashed": "by digest only", "none": ": none"}.items():
+        document = {"evolution_request": request, "data": {"train": ["rows.jsonl"]}, "stabilizers": {"replay": how}}
+        (tmp_path / "m.json").write_text(json.dumps(document))
+        card = model_card(read_request(tmp_path / "m.json"), Ancestry(None, None, ()), GateReport((), (), {}, {}))
+        (line,) = (line for line in card.split("\n") if line.startswith("- rows for its descendants"))
+        assert said in line
