@@ -107,12 +107,17 @@ def test_outside_of_a_command_the_second_stop_is_an_ordinary_ctrl_c() -> None:
     """Whoever calls ``ladder.evolve`` from Python keeps the process."""
     from ladder.stopping import held
 
+    # Tests that run in the background inherit a SIGINT that is ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(KeyboardInterrupt), held() as stopped:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopped()
-        os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    try:
+        with pytest.raises(KeyboardInterrupt), held() as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopped()
+            os.kill(os.getpid(), signal.SIGINT)
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell who started whom")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,26 @@ STRICT = {"recall": {"max_drop": 1.0}, "generalize": {"minimum": 1.0}, "decoding
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """Ray on this machine for the whole test run."""
+def ray_session() -> Iterator[Any]:
+    """Ray on this machine for the whole test run, with actors that serve one evolve after the other."""
     import ray
 
-    import ladder.actors.session  # noqa: F401  (its environment switches come before ray.init)
+    from ladder.actors.session import Session  # Its environment switches come before ray.init.
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
+    with pytest.MonkeyPatch.context() as patch, Session() as lasting:
+        patch.setattr("ladder.evolve.Session", lambda address: nullcontext(lasting))
+        yield lasting
     ray.shutdown()
+
+
+@pytest.fixture
+def own_actors(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every evolve of this test starts actors of its own, as a command does."""
+    from ladder.actors.session import Session
+
+    ray_session.__exit__()
+    monkeypatch.setattr("ladder.evolve.Session", Session)
 
 
 class Toy:

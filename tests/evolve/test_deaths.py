@@ -71,6 +71,7 @@ def examined_by_a_dead_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination.Seat, "of", of)
 
 
+@pytest.mark.usefixtures("own_actors")
 def test_deaths_change_nothing(copy_of: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     whole, struck = copy_of("whole"), copy_of("struck")
     (before,) = whole.evolve(child(whole))
@@ -144,7 +145,8 @@ def test_deaths_with_progress_between_them_do_not() -> None:
     assert run.kept["deaths"] == 3 * DEATHS - 1
 
 
-def test_an_actor_that_hangs_is_buried(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("own_actors")
+def test_an_actor_that_hangs_is_buried(monkeypatch: pytest.MonkeyPatch) -> None:
     import ladder.actors.session as session
     from ladder.actors.placement import Slot
 

@@ -18,7 +18,7 @@ from ladder.errors import RegistryError
 from ladder.evolve import Outcome
 from tests.evolve.test_deaths import child
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_actors")]
 KIB = 1024
 ROOMS = (0, 64, 256, 512, 1024, 1536, 2048, 3072, 4096)
 """KiB that are free when the run begins. A run takes about 4 MiB."""

@@ -14,7 +14,7 @@ from ladder.actors.session import fetch
 from tests.evolve.test_deaths import child, logged
 from tests.tally import Tally
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_actors")]
 
 
 def greedy(actor: Any) -> None:

@@ -34,6 +34,7 @@ def distillation(toy: Any, **sections: Any) -> Path:
 
 
 @pytest.mark.parametrize("runtime", [{}, {"wire": "topk", "top_k": 9, "signal_cache": "memory"}])
+@pytest.mark.usefixtures("own_actors")
 def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[str, Any]) -> None:
     toy = copy_of()
     path = distillation(toy, training_params={"steps": 20}, runtime=runtime)

@@ -23,7 +23,7 @@ from tests.evolve.test_deaths import child, killed_at, logged
 from tests.evolve.test_stopped import stopped
 from tests.tally import Tally
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_actors")]
 PATIENCE, STEPS = 600, 100
 
 

@@ -53,7 +53,8 @@ class Watching(Console):
 
 
 @pytest.mark.long
-def test_thirty_generations_hold_no_more_than_ten(ray_session: None, toy: Any, tally: Tally) -> None:
+@pytest.mark.usefixtures("own_actors")
+def test_thirty_generations_hold_no_more_than_ten(toy: Any, tally: Tally) -> None:
     from ladder.evolve import evolve
     from ladder.manifest import read_requests
 

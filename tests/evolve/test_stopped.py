@@ -102,12 +102,16 @@ def read_until(stream: IO[bytes], text: str) -> None:
 
 
 def stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> str:
-    """Send a signal to the whole group of a session's leader; what it says then, empty where it had ended before.
+    """Stop a session's leader; what it says then, empty where it had ended before.
+
+    SIGINT goes to its whole group, as from a terminal. SIGTERM goes to itself alone: where Ray's own processes get it too,
+    Ray can end the command before that can say a word.
 
     The exit code is the signal's, the last line says how to go on, nothing is a traceback, and nobody is left behind.
     """
     if process.poll() is None:
-        os.killpg(process.pid, number)
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(process.pid, number)
     _, heard = process.communicate(timeout=240)
     said = heard.decode()
     assert "Traceback" not in said and "Exception ignored" not in said, said
