@@ -70,8 +70,10 @@ clean:
 	@touch $@
 
 .venv/.long: .venv/.ready
-	@echo "== set-up: lm-evaluation-harness, for the long tests"
-	$(PIP) --editable ".[suites]"
+	@echo "== set-up: lm-evaluation-harness, PostgreSQL's driver and GGUF, for the long tests"
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		echo "PostgreSQL is not installed: its tests will be skipped (apt-get install postgresql)"
+	$(PIP) --editable ".[suites,postgresql,examples]"
 	@touch $@
 
 .venv/.bench: .venv/.ready

@@ -104,8 +104,8 @@ def read_until(stream: IO[bytes], text: str) -> None:
 def stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> str:
     """Stop a session's leader; what it says then, empty where it had ended before.
 
-    SIGINT goes to its whole group, as from a terminal. SIGTERM goes to itself alone: where Ray's own processes get it too,
-    Ray can end the command before that can say a word.
+    SIGINT goes to its whole group, as from a terminal. SIGTERM goes to itself alone: where Ray's own processes get it,
+    too, Ray can end the command before it has said a word.
 
     The exit code is the signal's, the last line says how to go on, nothing is a traceback, and nobody is left behind.
     """
