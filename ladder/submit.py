@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import ladder
-from ladder.errors import RunError, UsageError, without_credentials
+from ladder.errors import RunError, UsageError, said, without_credentials
 from ladder.manifest import read_requests
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXCLUDED = [".venv", ".git", ".ladder", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"]
 """Folders that never travel: environments, caches and homes."""
 POLL_SECONDS = 1.0
+AGENT_SECONDS = 60.0
+"""How long a head that has just started may take until it can run jobs."""
+_NO_AGENT = "No available agent"
 _SERVERS = ("http://", "https://", "postgresql")
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -100,9 +103,29 @@ def _run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bo
             where=address,
             remedy="start a Ray head with its dashboard there, and set RAY_AUTH_TOKEN to its token",
         ) from error
-    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+    job = _sent(client, entrypoint, runtime_env, address)
     print(f"job {job} at {without_credentials(address)}")
     return _follow(client, job) if wait else 0
+
+
+def _sent(client: JobSubmissionClient, entrypoint: str, runtime_env: dict[str, Any], address: str) -> str:
+    """Submit the job; a head that has just started has nobody yet who runs jobs.
+
+    Raises:
+        RunError: the head does not take it.
+    """
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise RunError(
+                    f"the job was not taken: {said(error)}",
+                    where=address,
+                    remedy="look at the head's dashboard and logs",
+                ) from error
+        time.sleep(POLL_SECONDS)
 
 
 def _follow(client: JobSubmissionClient, job: str) -> int:

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ladder import submit as room
 from ladder.errors import RunError, UsageError
 from ladder.starter import create
 from ladder.submit import submit
@@ -73,3 +75,33 @@ def test_a_job_on_a_local_head_promotes(project: Path, tmp_path: Path, head: dic
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+class StartingHead:
+    """A job client whose head has nobody yet who runs jobs, so many times."""
+
+    def __init__(self, refusals: int, text: str = "status code 500: No available agent to submit job") -> None:
+        self.refusals, self.text, self.asked = refusals, text, 0
+
+    def submit_job(self, **_: object) -> str:
+        self.asked += 1
+        if self.asked <= self.refusals:
+            raise RuntimeError(self.text)
+        return "job-1"
+
+
+def test_a_head_that_has_just_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "POLL_SECONDS", 0.0)
+    head: Any = StartingHead(3)
+    endless: Any = StartingHead(10**6)
+    assert room._sent(head, "python", {}, "http://127.0.0.1:1") == "job-1" and head.asked == 4
+    monkeypatch.setattr(room, "AGENT_SECONDS", 0.0)
+    with pytest.raises(RunError, match="No available agent"):
+        room._sent(endless, "python", {}, "http://127.0.0.1:1")
+
+
+def test_a_head_that_refuses_is_asked_once() -> None:
+    head: Any = StartingHead(1, "status code 400: bad runtime_env")
+    with pytest.raises(RunError, match=r"not taken.*bad runtime_env"):
+        room._sent(head, "python", {}, "http://127.0.0.1:1")
+    assert head.asked == 1
