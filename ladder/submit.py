@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXCLUDED = [".venv", ".git", ".ladder", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"]
 """Folders that never travel: environments, caches and homes."""
 POLL_SECONDS = 1.0
-AGENT_SECONDS = 60.0
+AGENT_SECONDS = 180.0
 """How long a head that has just started may take until it can run jobs."""
 _NO_AGENT = "No available agent"
 _SERVERS = ("http://", "https://", "postgresql")
