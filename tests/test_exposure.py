@@ -196,8 +196,21 @@ def failing_server() -> Iterator[int]:
     server.server_close()
 
 
-@pytest.mark.parametrize("verb", ["doctor", "plan mine --json", "lineage Mine", "ui", "evolve mine"])
-@pytest.mark.parametrize("store", ["failing", "unreachable", "unknown", "unquoted"])
+SHORT = {
+    ("doctor", "failing"),
+    ("plan mine --json", "unquoted"),
+    ("lineage Mine", "unreachable"),
+    ("evolve mine", "unknown"),
+}
+VERBS = ("doctor", "plan mine --json", "lineage Mine", "ui", "evolve mine")
+FAILURES = [
+    pytest.param(verb, store, marks=[] if (verb, store) in SHORT else [pytest.mark.long])
+    for verb in VERBS
+    for store in ("failing", "unreachable", "unknown", "unquoted")
+]
+
+
+@pytest.mark.parametrize(("verb", "store"), FAILURES)
 def test_a_store_that_fails_is_named_without_its_password(
     tmp_path: Path, failing_server: int, verb: str, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,10 @@ def distillation(toy: Any, **sections: Any) -> Path:
     )
 
 
-@pytest.mark.parametrize("runtime", [{}, {"wire": "topk", "top_k": 9, "signal_cache": "memory"}])
+TRUNCATED = {"wire": "topk", "top_k": 9, "signal_cache": "memory"}
+
+
+@pytest.mark.parametrize("runtime", [{}, pytest.param(TRUNCATED, marks=pytest.mark.long)])
 @pytest.mark.usefixtures("own_actors")
 def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[str, Any]) -> None:
     toy = copy_of()
