@@ -1,17 +1,29 @@
-"""Why a folder cannot be taken as a causal language model, told from its config before anything is built."""
+"""Why a model cannot be taken: told from its config before anything is built, then from its tokenizer and weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ladder.errors import ModelError, UsageError
+from ladder.errors import ModelError, UsageError, said
 from ladder.models.digest import read_object
 
+TRIAL = (
+    "The 12 moons of 650841823: 3.14, -7e9; it's 100% true!",
+    "  two  spaces,\ttabs\r\nand lines\n\n",
+    "def f(x):\n    return {'a': [x, None]}  # code",
+    "日本語と中文，한국어. Ünïcödé e\u0301 עברית العربية",
+    "🙂👩‍👩‍👧 \u200b\ufeff\x00",
+    "a" * 200,
+)
+"""What every tokenizer must be able to encode: digits, spaces, code, CJK, signs that are put together, a long word."""
 _DEQUANTISED = "gguf"
 """What transformers leaves in the config of a model that was read from GGUF; its weights are plain numbers."""
 
@@ -19,6 +31,16 @@ _DEQUANTISED = "gguf"
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter (peft) alone, and no model."""
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_text(folder: Path) -> tuple[str, str]:
+    """What to say of an adapter where a model is expected, and what to do."""
+    base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
+    named = f", made for {base}" if isinstance(base, str) and base else ""
+    return (
+        f"is an adapter{named}, and no model",
+        f"`ladder import {folder} --as NAME --base FOLDER` merges it into that model, which lies in FOLDER",
+    )
 
 
 def check_causal(folder: Path) -> None:
@@ -29,7 +51,8 @@ def check_causal(folder: Path) -> None:
             causal language model; with what to do about it.
     """
     if is_adapter(folder):
-        raise _adapter(folder)
+        message, remedy = adapter_text(folder)
+        raise ModelError(message, where=str(folder), remedy=remedy)
     if not (folder / "config.json").is_file():
         return  # Whoever reads it says so.
     config = read_object(folder / "config.json")
@@ -58,15 +81,57 @@ def check_vocabulary(highest: int, rows: int, where: str, *, again: str) -> None
         )
 
 
-def _adapter(folder: Path) -> ModelError:
-    base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
-    named = f", made for {base}" if isinstance(base, str) and base else ""
-    return ModelError(
-        f"is an adapter{named}, and no model",
-        where=str(folder),
-        remedy=f"`ladder import {folder} --as NAME --base FOLDER` merges it into the model it was made for; "
-        "FOLDER holds that one",
-    )
+def check_finite(model: PreTrainedModel, where: str) -> None:
+    """See that weights that were just read hold numbers.
+
+    Raises:
+        ModelError: some are NaN or infinite; names the first such tensor and how many there are.
+    """
+    for name, parameter in model.named_parameters():
+        broken = parameter.numel() - int(parameter.isfinite().sum())
+        if broken:
+            raise ModelError(
+                f"{name} holds {broken:,} numbers of {parameter.numel():,} that are NaN or infinite: they stand so in "
+                "the file",
+                where=where,
+                remedy="compare the file's checksum with its source and fetch it again; where the source holds them "
+                "too, take an earlier checkpoint of it, for it answers nothing",
+            )
+
+
+def check_encodes(tokenizer: PreTrainedTokenizerFast, where: str) -> None:
+    """See that a tokenizer that was just loaded can encode, and decode what it encoded.
+
+    Raises:
+        ModelError: it fails, or panics, on a text of ``TRIAL``.
+    """
+    with panics_told(where):
+        for text in TRIAL:
+            try:
+                tokenizer.decode(tokenizer(text)["input_ids"])
+            except Exception as error:  # tokenizers raises bare ones
+                raise ModelError(
+                    f"its tokenizer loads and cannot encode {text[:20]!r}: {said(error)}",
+                    where=where,
+                    remedy=_TOKENIZER,
+                ) from error
+
+
+@contextmanager
+def panics_told(where: str) -> Iterator[None]:
+    """Raise a panic of the library that tokenizers are written in, which no ``except Exception`` catches, as an error
+    of the model.
+
+    Raises:
+        ModelError: it panicked.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        message = f"its tokenizer is broken: {' '.join(str(error).split()) or type(error).__name__}"
+        raise ModelError(message, where=where, remedy=_TOKENIZER) from error
 
 
 def _check_plain_numbers(config: dict[str, Any], folder: Path) -> None:
@@ -120,3 +185,6 @@ def _check_decoder(config: dict[str, Any], folder: Path) -> None:
             remedy="take a causal language model (GPT-2, Llama, Qwen, ...); of a model that also sees or hears, its "
             "text part saved as a model of its own",
         )
+
+
+_TOKENIZER = "tokenizer.json contradicts itself; fetch it again, or save the tokenizer anew from what it was made from"
