@@ -8,14 +8,14 @@ from transformers import PretrainedConfig
 
 _BUFFERS = re.compile(
     r"(^|\.)("
-    r"attn\.masked_bias|attn\.attention\.masked_bias|attention\.masked_bias|crossattention\.masked_bias"  # lowest number
+    r"masked_bias"  # the lowest number
     r"|attn\.causal_mask|attn\.embed_positions"  # CodeGen, GPT-J
     r"|rotary_emb\.(inv_freq|cos_cached|sin_cached)|rotary_pos_emb\.inv_freq"
     r"|position_ids|embed_positions\.weights"  # counts, and sines of them (XGLM)
     r"|decoder\.version"  # fairseq
     r")$"
 )
-_MASK = re.compile(r"(^|\.)(attn|attn\.attention|attention|crossattention)\.bias$")
+_MASK = re.compile(r"(^|\.)(attn|attention|crossattention)\.bias$")
 """A causal mask in GPT-2, GPT-Neo, GPT-J, GPT-NeoX and CodeGen; elsewhere this can be a bias that was learned."""
 
 
@@ -33,11 +33,10 @@ def is_left_over(name: str, shape: tuple[int, ...] | None) -> bool:
 
 
 def without_empty_window(config: PretrainedConfig) -> PretrainedConfig:
-    """The same config, with an attention window of 0 as what it means: none, in every layer."""
+    """The same config, with an attention window of 0 as what it means: none. Where layers of the model have windows by
+    their kind, it becomes as long as the model's positions, because their masks need a number."""
     for part in {id(one): one for one in (config, config.get_text_config())}.values():
         if getattr(part, "sliding_window", None) == 0:
-            part.sliding_window = None
-            layers = getattr(part, "layer_types", None)
-            if layers:
-                part.layer_types = ["full_attention" if kind == "sliding_attention" else kind for kind in layers]
+            kinds = getattr(part, "layer_types", None) or ()
+            part.sliding_window = part.max_position_embeddings if "sliding_attention" in kinds else None
     return config
