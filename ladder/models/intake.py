@@ -150,7 +150,7 @@ def _check(
         highest,
         rows,
         str(path),
-        again="`ladder import --resize` adds the rows that are missing; or save the model again after "
+        again=f"`ladder import {path} --as NAME --resize` adds the rows that are missing; or save the model again after "
         f"model.resize_token_embeddings({highest + 1})",
     )
 
