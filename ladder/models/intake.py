@@ -150,8 +150,8 @@ def _check(
         highest,
         rows,
         str(path),
-        again=f"`ladder import {path} --as NAME --resize` adds the rows that are missing; or save the model again after "
-        f"model.resize_token_embeddings({highest + 1})",
+        again=f"`ladder import {path} --as NAME --resize` adds the rows that are missing; or save the model again "
+        f"after model.resize_token_embeddings({highest + 1})",
     )
 
 

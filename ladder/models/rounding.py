@@ -21,10 +21,15 @@ from ladder.errors import ModelError, RunError
 from ladder.models.digest import read_object, tensor_files, weight_files
 from ladder.models.size import main_dtype, stored_dtypes, stored_shapes
 
+LEAST = 1e-3
+"""Share of the changed weights that must survive. Some always do: those that were next to 0."""
+
 
 @dataclass(frozen=True)
 class Rounding:
     """What became of a child's change when its weights were rounded to what they are stored in.
+
+    Weights that were 0 are left out: next to 0 no change is too small, so they say nothing of the others.
 
     Args:
         dtype: that most of them are stored in.
@@ -58,15 +63,16 @@ class Rounding:
 
 
 def check_survives(rounding: Rounding, where: str, remedy: str) -> None:
-    """Refuse a change that is lost in rounding.
+    """Refuse a change that vanishes in rounding.
 
     Raises:
-        RunError: weights changed, and none of them does any more.
+        RunError: weights changed, and less than ``LEAST`` of them still do.
     """
-    if rounding.changed and not rounding.kept:
+    if rounding.changed and rounding.share < LEAST:
+        back = rounding.changed - rounding.kept
         raise RunError(
-            f"all {rounding.changed:,} weights that changed are rounded back in {rounding.dtype}: what would be stored "
-            "is what it started as",
+            f"{back:,} of {rounding.changed:,} weights that changed are rounded back in {rounding.dtype}: what would "
+            "be stored is what it started as",
             where=where,
             remedy=remedy,
         )
@@ -156,7 +162,7 @@ def _rewrite(
             if name in rounded and name in start:
                 before = _read(start[name], name).to(value.dtype)
                 if before.shape == value.shape:
-                    moved = value != before
+                    moved = (value != before) & (before != 0)
                     changed += int(moved.sum())
                     kept += int(((new != before.to(new.dtype)) & moved).sum())
             tensors[name] = new

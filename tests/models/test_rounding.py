@@ -65,10 +65,26 @@ def test_a_change_that_vanishes_is_refused(child: Callable[..., Path], narrow_pa
     rounding = as_stored(child(lambda weight: weight * 1.001), narrow_parent)
     assert rounding == Rounding("bfloat16", 1024, 0)
     with pytest.raises(
-        RunError, match=r"there: all 1,024 weights that changed are rounded back in bfloat16.*\(do so\)"
+        RunError, match=r"there: 1,024 of 1,024 weights that changed are rounded back in bfloat16.*\(do so\)"
     ):
         check_survives(rounding, "there", "do so")
-    check_survives(Rounding("bfloat16", 0, 0), "", "")
+    with pytest.raises(RunError, match="9,991 of 10,000"):
+        check_survives(Rounding("bfloat16", 10_000, 9), "", "")
+    for sound in (Rounding("bfloat16", 0, 0), Rounding("bfloat16", 10_000, 10)):
+        check_survives(sound, "", "")
+
+
+def test_a_weight_that_was_0_says_nothing(child: Callable[..., Path], narrow_parent: Path, tmp_path: Path) -> None:
+    """Next to 0 every change survives, in the padding's row of an embedding for one."""
+    start = Path(shutil.copytree(narrow_parent, tmp_path / "start"))
+    weights = load_file(start / "model.safetensors")
+    weights[NAME][0] = 0
+    save_file(weights, start / "model.safetensors", {"format": "pt"})
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full_like(weight[:1], 1e-20), weight[1:] * 1.001])
+
+    assert as_stored(child(change), start) == Rounding("bfloat16", 31 * 32, 0)
 
 
 def test_a_narrower_dtype_than_the_parents_is_held_against_the_parent_in_it(

@@ -44,7 +44,7 @@ def test_a_child_of_a_bfloat16_parent_is_stored_in_bfloat16(
     stored = load_file(narrow / "model.safetensors")
     start = load_file(narrow_parent / "model.safetensors")
     assert all(torch.equal(stored[name], exact[name].bfloat16()) for name in stored), "rounded once, at the end"
-    moved = {name: exact[name] != start[name].float() for name in exact}
+    moved = {name: (exact[name] != start[name].float()) & (start[name] != 0) for name in exact}
     changed = sum(int(one.sum()) for one in moved.values())
     kept = sum(int(((stored[name] != start[name]) & moved[name]).sum()) for name in exact)
     assert rounding == Rounding("bfloat16", changed, kept) and 0 < kept < changed and none is None
@@ -68,10 +68,10 @@ def test_bfloat16_arithmetic_on_a_float32_parent_stores_the_average_unrounded(
 
 def test_an_update_that_vanishes_is_refused_before_the_exam(school: Any, narrow_parent: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="rounded back in bfloat16") as caught:
-        finished(school, tmp_path / "child", narrow_parent, lr=1e-11)
+        finished(school, tmp_path / "child", narrow_parent, lr=1e-9)
     assert caught.value.where == "student.save_dtype" and "float32" in str(caught.value.remedy)
     assert not (tmp_path / "child").exists() and not list(tmp_path.glob(".child*"))
-    folder, _ = finished(school, tmp_path / "wide", narrow_parent, lr=1e-11, save_dtype="float32")
+    folder, _ = finished(school, tmp_path / "wide", narrow_parent, lr=1e-9, save_dtype="float32")
     assert folder_digest(folder) != folder_digest(narrow_parent)
 
 
