@@ -73,34 +73,29 @@ def _distillation(toy: Any, parent: Path, grandparent: Path) -> Path:
 
 
 def test_a_bfloat16_family_stays_in_bfloat16(ray_session: None, toy: Any, narrow_parent: Path) -> None:
-    """Imported by path, taught, and teaching: a child, and a grandchild of adapters, whose weights were rounded."""
+    """Imported by path, taught, and teaching: a child and a grandchild of adapters, whose weights were rounded."""
+    lora, named = {"adapter": {"r": 2, "alpha": 4}}, {"teacher1": {"path": str(narrow_parent)}}
+    grandchild = {"parent": 1, "request": {"grandparent_gen": "Toy-G000"}, "student": lora}
     paths = [
-        toy.manifest(1, "supervised_fine_tuning", parent=0, teachers={"teacher1": {"path": str(narrow_parent)}}),
-        toy.manifest(2, "supervised_fine_tuning", parent=1, student={"adapter": {"r": 2, "alpha": 4}}),
-        toy.manifest(
-            3,
-            "teacher_student_distillation",
-            parent=2,
-            request={"grandparent_gen": "Toy-G001"},
-            student={"adapter": {"r": 2, "alpha": 4}},
-        ),
+        toy.manifest(1, "supervised_fine_tuning", parent=0, teachers=named, student=lora),
+        toy.manifest(2, "teacher_student_distillation", **grandchild),
     ]
     outcomes = toy.evolve(*paths)
-    assert [outcome.verdict for outcome in outcomes] == ["PROMOTED"] * 3, outcomes
+    assert [outcome.verdict for outcome in outcomes] == ["PROMOTED"] * 2, outcomes
     assert toy.evolve(paths[0])[0].verdict == "PROMOTED", "and it is known again"
-    for index in range(4):
+    for index in range(3):
         folder = toy.registry.materialize(toy.registry.find(f"Toy-G00{index}"))
         assert set(stored_dtypes(folder).values()) == {torch.bfloat16}
         assert (folder / "LICENSE").read_text() == "terms" and (folder / "tokenizer.model").is_file()
-    notes = json.loads(next((toy.home / "runs" / "Toy-G003").glob("*/run.json")).read_text())
+    notes = json.loads(next((toy.home / "runs" / "Toy-G002").glob("*/run.json")).read_text())
     assert notes["rounding"]["dtype"] == "bfloat16" and 0 < notes["rounding"]["share"] < 1
     metrics = toy.registry.step_metrics(notes["mlflow_run"], "rounding/")
     assert metrics["kept_share"] == [(6, notes["rounding"]["share"])]
     # What a base with adapters computes is not what was rounded: each teacher speaks as it is stored.
-    line = tuple(toy.registry.generations("Toy")[:3])
+    line = tuple(toy.registry.generations("Toy")[:2])
     folders = {one.digest: toy.registry.materialize(one) for one in line}
-    request = read_requests([paths[2]])[0]
+    request = read_requests([paths[1]])[0]
     slots = dict.fromkeys(("student", "teacher1", "teacher2"), Slot(1, 0, "cpu"))
-    shared = sharing_of(request.manifest, Ancestry(line[2], line[1], line), folders, slots, Machine(2, 0))
+    shared = sharing_of(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
     assert shared is not None and set(shared.teachers) == {1} and shared.teachers[1].adapters == ()
-    assert shared.teachers[1].base == folders[line[2].digest]
+    assert shared.teachers[1].base == folders[line[1].digest]

@@ -191,3 +191,60 @@ def test_an_adapter_whose_change_is_lost_in_the_bases_dtype(adapter: Path, folde
     with pytest.raises(RunError, match="rounded back in bfloat16") as caught:
         taken(adapter, base=folder)
     assert "save the base in float32" in str(caught.value.remedy)
+
+
+def write_gguf(path: Path, folder: Path, kind: Any) -> None:
+    """The folder's model as a GGUF file with matrices of this numpy type, its tokenizer beside it."""
+    import gguf
+
+    weights = {name: value.float().numpy() for name, value in load_file(folder / "model.safetensors").items()}
+    writer = gguf.GGUFWriter(path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    writer.add_block_count(1)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    for name, value in weights.items():
+        short = name.removeprefix("model.").replace("layers.0", "blk.0").replace("embed_tokens", "token_embd")
+        for theirs, ours in GGUF_NAMES.items():
+            short = short.replace(theirs, ours)
+        writer.add_tensor("output_norm.weight" if short == "norm.weight" else short, value.astype(kind[value.ndim > 1]))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    shutil.copyfile(folder / "tokenizer.json", path.parent / "tokenizer.json")
+    shutil.copyfile(folder / "tokenizer_config.json", path.parent / "tokenizer_config.json")
+
+
+GGUF_NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("float16", torch.float16), ("float32", torch.float32)])
+def test_gguf_in_capitals_keeps_the_size_it_has(parent: Path, tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    pytest.importorskip("gguf")
+    import numpy as np
+
+    (tmp_path / "file").mkdir()
+    path = tmp_path / "file" / "MODEL.GGUF"
+    write_gguf(path, parent, (np.float32, getattr(np, kind)))
+    target, said = taken(path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert said[0] == f"weights are stored in {kind}, which holds what the GGUF file says exactly"
+    ours, theirs = load_model(target).state_dict()[name], load_model(parent).state_dict()[name]
+    assert torch.equal(ours, theirs.to(dtype).float())
+    assert json.loads((target / "config.json").read_text())["dtype"] == kind
