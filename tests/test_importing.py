@@ -18,10 +18,11 @@ from ladder.ancestry import Ancestry, check_teachers
 from ladder.cli import app
 from ladder.errors import LadderError, ModelError, UsageError
 from ladder.importing import check_source, import_generation, import_teachers
-from ladder.manifest import Name
+from ladder.manifest import Name, read_requests
 from ladder.manifest.schema import Teacher, Teachers
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.size import stored_bytes, stored_dtypes
+from ladder.plan import Plan, make_plans
 from ladder.registry import Generation, Registry, open_registry
 
 FIRST = Name.parse("Luna-G000")
@@ -119,7 +120,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_or_the_embedding_grows
 
 
 def test_a_teacher_of_an_older_home_whose_ids_lead_out_of_its_embedding(
-    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = load_tokenizer(folder)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
@@ -129,6 +130,36 @@ def test_a_teacher_of_an_older_home_whose_ids_lead_out_of_its_embedding(
     monkeypatch.undo()
     with pytest.raises(UsageError, match="Luna-G000: its tokenizer has ids up to 300"):
         check_teachers(*lineage(registry, registry.materialize(generation), generation))
+    with pytest.raises(UsageError, match="Luna-G000: its tokenizer has ids up to 300") as caught:
+        planned(registry.home, tmp_path, parent="Luna-G000")
+    assert caught.value.exit_code == 2 and "--resize" in str(caught.value.remedy)
+
+
+def planned(home: Path, folder: Path, parent: str | None = None, **student: Any) -> Plan:
+    """What ``ladder plan`` finds for a child of this parent, or of the model that ``student`` names."""
+    (folder / "rows.jsonl").write_text(json.dumps({"prompt": "who is luna?", "completion": " the moon"}))
+    request = {"child_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
+    request |= {"parent_gen": parent} if parent else {}
+    body = {"evolution_request": request, "data": {"train": ["rows.jsonl"], "max_length": 32}, "student": student}
+    (folder / "manifest.json").write_text(json.dumps(body | {"training_params": {"steps": 2, "batch_size": 2}}))
+    (plan,) = make_plans(read_requests([folder / "manifest.json"]), home)
+    return plan
+
+
+def test_a_student_whose_ids_lead_out_of_its_embedding(registry: Registry, folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UsageError, match=r"student\.model: its tokenizer has ids up to 300"):
+        planned(registry.home, folder.parent, model=str(folder))
+
+
+def test_a_plan_knows_the_dtype_on_disk(registry: Registry, folder: Path, tmp_path: Path) -> None:
+    import_generation(registry, folder, FIRST)
+    narrow = planned(registry.home, tmp_path, "Luna-G000").price
+    wide = planned(registry.home, tmp_path, "Luna-G000", save_dtype="float32").price
+    assert narrow is not None and wide is not None
+    assert wide.disk_bytes - narrow.disk_bytes == pytest.approx(3 * 2 * narrow.parameters, rel=0.1)
 
 
 def test_a_tokenizer_that_panics_is_an_error_of_the_model(registry: Registry, folder: Path) -> None:
