@@ -10,7 +10,7 @@ from ladder.errors import HeadMoved, LadderError, ManifestError, ModelError, Not
 from ladder.manifest import Name, Request
 from ladder.manifest.flat import unequal
 from ladder.models.digest import folder_digest
-from ladder.models.identity import normal_digest
+from ladder.models.identity import holds
 from ladder.models.intake import check_readable
 from ladder.models.load import check_same_tokenizer
 from ladder.registry import Generation, Registry, Verdict
@@ -211,13 +211,10 @@ def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path
 def _check_path(given: Path, teacher: Generation, stored: Path, where: str) -> None:
     """The given folder is the registered one, or one that loads as it does: a folder from elsewhere is written anew
     when it is imported, and homes of before hold float32 copies of narrower ones."""
-    found = folder_digest(given)
-    if found == teacher.digest:
-        return
     check_same_tokenizer(stored, given)
-    if normal_digest(given) != normal_digest(stored):
+    if not holds(given, teacher.digest, lambda: stored):
         raise ModelError(
-            f"{given} holds {found[:12]}, but {teacher.ref} is registered as {teacher.digest[:12]}",
+            f"{given} holds {folder_digest(given)[:12]}, but {teacher.ref} is registered as {teacher.digest[:12]}",
             where=where,
             remedy="leave path out to use the registered generation",
         )

@@ -9,14 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ladder.models.digest import read_object, tensors_digest
+from ladder.models.digest import folder_digest, read_object, tensors_digest
 from ladder.models.load import load_model, load_tokenizer
 
 _NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config"}
 _NOISE |= {"architectures", "auto_map"}
+
+
+def holds(given: Path, digest: str, stored: Callable[[], Path]) -> bool:
+    """Whether a folder is a generation: by its digest, or because it loads as the stored one does.
+
+    Args:
+        digest: of the generation.
+        stored: its folder, which is asked for only where the digests differ.
+
+    Raises:
+        ModelError: the given folder cannot be loaded.
+    """
+    return folder_digest(given) == digest or normal_digest(given) == normal_digest(stored())
 
 
 def normal_digest(folder: Path) -> str:

@@ -179,8 +179,7 @@ def _converted(value: Tensor, target: torch.dtype, name: str, path: Path, *, exa
     if not new.isfinite().all() and value.isfinite().all():
         raise ModelError(
             f"{name} holds numbers too large for {_name(target)}",
-            where=path.parent.name,
-            remedy="write student.save_dtype: float32 or bfloat16",
+            remedy="store it in float32 or bfloat16, for a child by student.save_dtype",
         )
     return new
 
