@@ -139,7 +139,7 @@ def import_(
         registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
     )
     text = "\n".join([*told, f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})"])
-    _answer(generation.to_dict() | {"notes": told}, text, as_json)
+    _answer(generation.to_dict() | {"remarks": told}, text, as_json)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -32,11 +32,14 @@ def taken(path: Path, **how: Any) -> tuple[Path, list[str]]:
     return target, said
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_the_dtype_on_disk_stays(folder: Path, dtype: str) -> None:
-    load_model(folder, dtype).save_pretrained(folder)
+    model = load_model(folder, dtype)
+    for value in model.parameters():
+        value.data *= 1.3  # No other dtype holds these numbers.
+    model.save_pretrained(folder)
     # What a config says of it can be wrong, or missing.
-    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float64"}
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(config))
     target, _ = taken(folder)
     before, after = load_file(folder / "model.safetensors"), load_file(target / "model.safetensors")
@@ -105,6 +108,14 @@ def test_a_tokenizer_that_is_larger_than_the_embedding(folder: Path) -> None:
     again = folder_digest(target)
     shutil.rmtree(target)
     assert folder_digest(taken(folder, resize=True)[0]) == again, "no chance in it"
+
+
+def test_rows_that_are_added_have_the_dtype_of_the_others(folder: Path) -> None:
+    with_a_token(folder)
+    weights = load_file(folder / "model.safetensors")
+    norm = "model.norm.weight"
+    save_file(weights | {norm: weights[norm].float() * 1.0001}, folder / "model.safetensors", {"format": "pt"})
+    assert stored_dtypes(taken(folder, resize=True)[0]) == stored_dtypes(folder)
 
 
 def test_an_embedding_that_is_large_enough_is_left_alone(folder: Path) -> None:

@@ -83,7 +83,8 @@ def test_buffers_of_older_checkpoints_are_left_out(family: str, tmp_path: Path) 
     ("name", "shape"),
     [
         ("transformer.h.0.attn.bias", (16,)),
-        ("transformer.h.0.attn.bias", (3, 8, 16)),
+        ("transformer.h.0.attn.bias", (1, 16)),
+        ("transformer.h.0.attn.bias", (3, 8, 8)),
         ("transformer.h.7.attn.c_attn.weight", (16, 48)),
         ("model.layers.0.self_attn.q_proj.bias", (4, 4)),
         ("transformer.h.0.attn.bias", None),

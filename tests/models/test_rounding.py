@@ -94,6 +94,11 @@ def test_a_narrower_dtype_than_the_parents_is_held_against_the_parent_in_it(
     folder = Path(shutil.copytree(parent, tmp_path / "same"))
     assert as_stored(folder, parent, "bfloat16") == Rounding("bfloat16", 0, 0)
     assert set(stored_dtypes(folder).values()) == {torch.bfloat16}
+    weights = load_file(parent / "model.safetensors")
+    close = {name: value.bfloat16().float() for name, value in weights.items()}
+    save_file(close, folder / "model.safetensors", {"format": "pt"})
+    assert sum(int((close[name] != value).sum()) for name, value in weights.items()) > 1000
+    assert getattr(as_stored(folder, parent, "bfloat16"), "kept", None) == 0
 
 
 def test_a_wider_dtype_rounds_nothing(narrow_parent: Path, parent: Path, tmp_path: Path) -> None:
