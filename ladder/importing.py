@@ -13,7 +13,7 @@ from ladder.manifest import Name, Request
 from ladder.models.digest import folder_digest
 from ladder.models.intake import Say, quiet, take_in
 from ladder.models.load import check_same_tokenizer
-from ladder.models.preflight import adapter_text, is_adapter
+from ladder.models.preflight import adapter_text, check_causal, is_adapter
 from ladder.models.save import save_folder
 from ladder.registry import Candidate, Generation, Registry
 
@@ -89,10 +89,13 @@ def import_teachers(request: Request, registry: Registry, say: Say = quiet) -> N
         say: as for ``import_generation``.
 
     Raises:
+        UsageError, ModelError: one of them cannot be taken; none is imported then.
         TokenizerMismatch: their tokenizers differ; none is imported then.
     """
     teachers = unregistered_teachers(request, registry)
     for folder in teachers.values():
+        check_source(folder)
+        check_causal(folder)
         check_same_tokenizer(next(reversed(teachers.values())), folder)
     for name, folder in teachers.items():
         import_generation(registry, folder, name, parent=registry.head(name.family), say=say)

@@ -32,6 +32,7 @@ from ladder.methods import method_of
 from ladder.models.generation import pad_id
 from ladder.models.intake import copy_model
 from ladder.models.load import config_of, load_tokenizer
+from ladder.models.preflight import check_causal
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sidecars import PROBES
@@ -156,6 +157,7 @@ def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> Pr
         assert student.architecture is not None
         tokenizer = train_tokenizer(texts_of(lesson.new), student.architecture.vocab_size)
     else:
+        check_causal(origin)  # Before its tokenizer is missed.
         tokenizer = load_tokenizer(origin)
     if named:
         tokenizer.chat_template = read_template(request.file(named))

@@ -227,3 +227,20 @@ def test_a_base_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UsageError, match="absent is no folder"):
         check_source(tmp_path, tmp_path / "absent")
+
+
+def test_the_true_cause_comes_before_a_tokenizer_that_is_missing(registry: Registry, folder: Path) -> None:
+    """Imported, named as a teacher, or started from."""
+    adapter = folder.parent / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
+    with pytest.raises(UsageError, match="is an adapter, made for some/base") as caught:
+        import_teachers(naming(adapter), registry)
+    assert caught.value.exit_code == 2
+    with pytest.raises(ModelError, match="is an adapter, made for some/base"):
+        planned(registry.home, folder.parent, model=str(adapter))
+    (folder / "tokenizer.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5", "is_encoder_decoder": True}))
+    with pytest.raises(ModelError, match="t5 has an encoder beside its decoder"):
+        import_generation(registry, folder, FIRST)
