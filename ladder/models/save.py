@@ -102,8 +102,10 @@ def reason(error: BaseException) -> str:
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write a plain ``from_pretrained`` folder: one or more safetensors files, config, tokenizer, chat template."""
+    from ladder.models.tokenizer import write_tokenizer
+
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer)
 
 
 def sync(path: Path) -> None:
