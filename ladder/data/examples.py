@@ -75,6 +75,12 @@ def begin_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return added_ids(tokenizer)[0]
 
 
+def start_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What a text written from nothing begins with: what the tokenizer adds, or else the start token that it names."""
+    named = tokenizer.bos_token_id
+    return begin_ids(tokenizer) or ([] if named is None else [named])
+
+
 def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Ids of a text without special tokens; control tokens written in the text are read as plain characters."""
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
