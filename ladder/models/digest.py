@@ -58,12 +58,24 @@ def tokenizer_digest(folder: Path) -> str:
 def is_from_scratch(content: Mapping[str, object]) -> bool:
     """Whether the content of a ``tokenizer.json`` is ladder's own: byte-level BPE whose only added tokens are the three
     of `SPECIAL_TOKENS`, and that adds the start token or, as it was written before, nothing."""
-    added, model, words = (content.get(key) for key in ("added_tokens", "model", "pre_tokenizer"))
-    tokens = {token.get("id"): token.get("content") for token in added} if isinstance(added, list) else {}
-    kinds = [part.get("type") if isinstance(part, dict) else None for part in (model, words)]
-    after = content.get("post_processor")
-    adds = after.get("special_tokens", {}) if isinstance(after, dict) else {}
-    return tokens == dict(enumerate(SPECIAL_TOKENS)) and kinds == ["BPE", "ByteLevel"] and set(adds) <= {BEGIN}
+    added = [(token.get("id"), token.get("content")) for token in _objects(content.get("added_tokens"))]
+    kinds = [part.get("type") for part in _objects([content.get(key) for key in ("model", "pre_tokenizer")])]
+    own = added == list(enumerate(SPECIAL_TOKENS)) and kinds == ["BPE", "ByteLevel"] and not content.get("normalizer")
+    return own and _begins_or_not(content.get("post_processor"))
+
+
+def _begins_or_not(after: object) -> bool:
+    """Whether a post-processor does nothing but to put the start token in front, or nothing at all."""
+    if not isinstance(after, dict):
+        return after is None
+    added, parts = after.get("special_tokens"), [list(part) for part in _objects(after.get("single"))]
+    begins = isinstance(added, dict) and list(added) == [BEGIN] and parts == [["SpecialToken"], ["Sequence"]]
+    return begins or (not added and parts == [["Sequence"]])
+
+
+def _objects(found: object) -> list[dict[str, object]]:
+    """The objects in a JSON list, which may hold anything."""
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def template_digest(folder: Path) -> str:

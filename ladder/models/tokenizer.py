@@ -129,7 +129,7 @@ def check_same_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBas
 
 
 def _few(ids: list[int]) -> str:
-    return str(ids if len(ids) <= 12 else [*ids[:12], "..."])
+    return f"{ids[:12]}" + (f" and {len(ids) - 12} more" if len(ids) > 12 else "")
 
 
 def _told(folder: Path) -> dict[str, Any]:

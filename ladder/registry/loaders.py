@@ -128,7 +128,7 @@ def _check_ends(folder: Path, ours: PreTrainedTokenizerFast) -> None:
 
 
 def _few(ids: list[int]) -> str:
-    return str(ids if len(ids) <= 12 else [*ids[:12], "..."])
+    return f"{ids[:12]}" + (f" and {len(ids) - 12} more" if len(ids) > 12 else "")
 
 
 _REMEDIES = {
