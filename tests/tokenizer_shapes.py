@@ -24,7 +24,10 @@ from ladder.models.tokenizer import CORPUS
 WORDS = (*CORPUS, "The moon is a quiet friend of the sea.", "In 650 there were 841 ships, in 823 one.") * 3
 PAD, BEGIN, END, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CLASSES = (
     "PreTrainedTokenizerFast",
     "GPT2Tokenizer",

@@ -10,7 +10,8 @@ names the class that leaves the file as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ CORPUS = (
     "650841823 is 3.14159, 1,000,000 or -5 and 2026-11-27T18:49:54Z",
     "  two spaces, then   three,\ttabs\t\tand\n\nempty lines \n and trailing space ",
     "def f(x: int) -> str:\n    return f'{x!r}' + \"\\n\" if x >= 0 else None  # [i] {j} <k>",
-    "\u6771\u4eac\u306e\u6708\u306f\u9759\u304b\u3067\u3059\u3002\u4f60\u597d\uff0c\u4e16\u754c\uff01\uc548\ub155 \ud558\uc138\uc694",
-    "caf\u00e9 cafe\u0301 \ufb01ne \uff21\uff22\uff23 \u2460 stra\u00dfe \u0130stanbul \u041f\u0440\u0438\u0432\u0435\u0442 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \u0645\u0631\u062d\u0628\u0627",
+    "東京の月は静かです。你好，世界！안녕 하세요",
+    "caf\u00e9 cafe\u0301 \ufb01ne \uff21\uff22\uff23 \u2460 straße İstanbul Привет สวัสดี مرحبا",
     "\U0001f319 \U0001f469\u200d\U0001f680 \U0001f1ef\U0001f1f5 e\u0301\u0302 \u00ad\u200b\ufeff \x01\x7f",
     "<|im_start|>user [INST] <s>hi</s> <unk> <pad> ### Answer: A) https://luna.example/a_b?c=d&e=%20f",
     "",
@@ -123,13 +124,18 @@ def check_same_ids(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBas
         )
     for text in CORPUS:
         if (mine := ours(text)["input_ids"]) != (other := theirs(text)["input_ids"]):
-            raise TokenizerMismatch(
-                f"of {text[:40]!r} it makes {_few(other)}, expected {_few(mine)}", where=where, remedy=_SHARED
-            )
+            raise TokenizerMismatch(f"of {text[:40]!r} it makes {apart(mine, other)}", where=where, remedy=_SHARED)
 
 
-def _few(ids: list[int]) -> str:
-    return f"{ids[:12]}" + (f" and {len(ids) - 12} more" if len(ids) > 12 else "")
+def apart(expected: Sequence[int], found: Sequence[int]) -> str:
+    """Where two texts' ids part ways, for messages."""
+    pairs = enumerate(zip_longest(expected, found))
+    first = next((place for place, (one, other) in pairs if one != other), 0)
+    told = [
+        f"{list(ids[first : first + 4])}"[:-1] + (", ...]" if len(ids) > first + 4 else "]")
+        for ids in (found, expected)
+    ]
+    return f"{told[0]} from token {first + 1} on, expected {told[1]}"
 
 
 def _told(folder: Path) -> dict[str, Any]:

@@ -18,14 +18,14 @@ PROBES = "ladder/probes.jsonl"
 def check_plain(folder: Path) -> None:
     """Load a candidate's tokenizer and settings as anybody does, and compare them with what its exam used.
 
-    Raw prompts, chat prompts, and what follows a prompt (the options of a choice, the text of a likelihood) are compared
-    on a corpus and on the probes that the folder carries.
+    Raw prompts, chat prompts, and what follows a prompt (the options of a choice, the text of a likelihood) are
+    compared on a corpus and on the probes that the folder carries.
 
     Raises:
         ModelError: naming the first question that a plain loader would ask otherwise, or an end token that it misses.
     """
     from ladder.models.load import load_tokenizer
-    from ladder.models.tokenizer import check_same_ids
+    from ladder.models.tokenizer import apart, check_same_ids
 
     ours, plain = load_tokenizer(folder), _load_plainly(folder)
     try:
@@ -39,7 +39,7 @@ def check_plain(folder: Path) -> None:
     for kind, text, expected, found in _asked(folder, ours, plain):
         if expected != found:
             raise ModelError(
-                f"a plain loader asks {kind} {text[:40]!r} as {_few(found)}, the exam as {_few(expected)}",
+                f"a plain loader asks {kind} {text[:40]!r} otherwise than the exam: {apart(expected, found)}",
                 where=str(folder),
                 remedy=_REMEDIES[kind],
             )
@@ -125,10 +125,6 @@ def _check_ends(folder: Path, ours: PreTrainedTokenizerFast) -> None:
             where=str(settings),
             remedy="name the tokenizer's end token as eos_token_id in generation_config.json",
         )
-
-
-def _few(ids: list[int]) -> str:
-    return f"{ids[:12]}" + (f" and {len(ids) - 12} more" if len(ids) > 12 else "")
 
 
 _REMEDIES = {

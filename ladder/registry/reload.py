@@ -16,8 +16,8 @@ TOLERANCE = 1e-5
 
 
 def check_reload(candidate: Path, artifact: Path) -> None:
-    """Load the candidate's folder and the stored MLflow model, and compare the ids of a corpus and the logits of a fixed
-    probe batch.
+    """Load the candidate's folder and the stored MLflow model, and compare the ids of a corpus and the logits of a
+    fixed probe batch.
 
     A saved model can be corrupt without an error: keys that do not fit are filled with random weights on loading.
 

@@ -102,7 +102,7 @@ def test_a_class_gives_the_names_that_the_folder_leaves_out(tmp_path: Path) -> N
 
 def test_settings_that_ask_for_another_pre_tokenizer_are_refused(tmp_path: Path) -> None:
     folder = write_shape(tmp_path, "as GPT-2", fix_mistral_regex=True)
-    with pytest.raises(ModelError, match="another pre-tokenizer than tokenizer.json holds"):
+    with pytest.raises(ModelError, match="another pre-tokenizer than"):
         load_tokenizer(folder)
 
 
@@ -167,7 +167,9 @@ def test_teachers_compare_ids_and_not_bytes(family: Path, tmp_path: Path) -> Non
     assert tokenizer_digest(tmp_path) != tokenizer_digest(family)
     check_same_tokenizer(family, tmp_path)
     path.write_text(json.dumps(told | {"normalizer": {"type": "Lowercase"}}))
-    with pytest.raises(TokenizerMismatch, match='of "The quick') as caught:
+    with pytest.raises(
+        TokenizerMismatch, match=r"it makes \[261, 277, 75, 69, \.\.\.\] from token 2 on, expected \[54, 259"
+    ) as caught:
         check_same_tokenizer(family, tmp_path)
     assert tokenizer_digest(tmp_path)[:12] in caught.value.message
     told["model"]["vocab"]["moooon"] = 300
