@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ladder.data.contamination import check_contamination
 from ladder.data.context import with_readings
 from ladder.data.digests import ERASED, read_digests
 from ladder.data.dreams import Dream
-from ladder.data.examples import Encoding, Example
+from ladder.data.examples import Encoding, Example, begin_ids
 from ladder.data.jsonl import read_lines
 from ladder.data.replay import Left, read_left_behind
 from ladder.data.rows import Row, read_rows
@@ -33,7 +34,7 @@ from ladder.models.generation import pad_id
 from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.sidecars import PROBES
+from ladder.sidecars import BEGINNING, PROBES, REPORT
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,20 @@ def replay_warnings(lesson: Lesson) -> list[str]:
     return [
         f"data.replay_from: {lesson.missing} rows that ancestors left as digests stand in none of its files; "
         "they are not replayed"
+    ]
+
+
+def beginning_warnings(tokenizer: PreTrainedTokenizerFast, parent: Path | None) -> list[str]:
+    """What a person should know who goes on with a child that learned texts with a start token in front, which its
+    tokenizer names and does not add: until now every text began with it. The first child after it is told."""
+    named, report = tokenizer.bos_token, parent and parent / "ladder" / REPORT
+    if named is None or begin_ids(tokenizer) or report is None or not report.is_file():
+        return []
+    if BEGINNING in json.loads(report.read_text(encoding="utf-8")):
+        return []
+    return [
+        f"texts begin without {named} from this generation on, because the tokenizer does not add it for anybody; "
+        "its parent learned them with it in front"
     ]
 
 

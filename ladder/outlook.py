@@ -22,6 +22,7 @@ from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.load import config_of, load_tokenizer
+from ladder.models.tokenizer import write_tokenizer
 from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
@@ -122,7 +123,7 @@ def _start(request: Request, lesson: Lesson, parent: Path | None, folder: Path, 
     if whole:
         write_start(folder / "start", request, lesson, parent)
     else:
-        start_tokenizer(request, lesson, parent).save_pretrained(folder / "start")
+        write_tokenizer(folder / "start", start_tokenizer(request, lesson, parent))
         if parent is not None:
             config_of(parent).save_pretrained(folder / "start")
     return folder / "start"

@@ -21,6 +21,8 @@ PAGE = "report.html"
 GATES_PLOT = "gates.png"
 TRAINING_PLOT = "training.png"
 MANIFEST = "manifest.json"
+BEGINNING = "begins_with"
+"""Key of a report: the ids that stood in front of each text in training and exam."""
 EXAM = "exam"
 """Files that the exam reads beside the probes (reference voice, prompts), named by the SHA-256 of their content."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.data.examples import Example, begin_ids, chat_ids, text_ids
+from ladder.data.examples import Example, begin_ids, chat_ids, start_ids, text_ids
 from ladder.data.jsonl import read_lines
 from ladder.data.rows import Row
 from ladder.data.template import rendered
@@ -55,7 +55,7 @@ def opening_kind(prompts: str, tokenizer: PreTrainedTokenizerFast, replay: Seque
         return prompts
     if replay:
         return "replay"
-    return "start" if begin_ids(tokenizer) else "template"
+    return "start" if start_ids(tokenizer) else "template"
 
 
 def openings(
@@ -72,7 +72,7 @@ def openings(
     """
     match kind:
         case "start":
-            found = [begin_ids(tokenizer)]
+            found = [start_ids(tokenizer)]
         case "template":
             found = [tokenizer.encode(_around_user(tokenizer)[0], add_special_tokens=False)]
         case "replay":

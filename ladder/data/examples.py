@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data.rows import Row
 from ladder.data.template import rendered
 from ladder.errors import DataError
+from ladder.models.tokenizer import added_ids
 
 _BREAK = "\ufdd0"  # A noncharacter, which Unicode keeps out of texts that are exchanged.
 
@@ -69,8 +70,15 @@ def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, encodin
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The start token, for tokenizers that have one."""
-    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    """What the tokenizer puts in front of a text, such as a start token; nothing where it adds none, as it might even
+    where one is named. So a text has the ids here that it has for whoever loads the tokenizer."""
+    return added_ids(tokenizer)[0]
+
+
+def start_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What a text written from nothing begins with: what the tokenizer adds, or else the start token that it names."""
+    named = tokenizer.bos_token_id
+    return begin_ids(tokenizer) or ([] if named is None else [named])
 
 
 def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

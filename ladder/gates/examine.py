@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
-from ladder.data.examples import begin_ids
+from ladder.data.examples import start_ids
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam, spread
 from ladder.gates.likelihood import read_likelihoods
@@ -148,7 +148,7 @@ def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt
     Raises:
         GateError: there is neither.
     """
-    start = begin_ids(tokenizer)
+    start = start_ids(tokenizer)
     if count and not start and not prompts:
         raise GateError(
             "the tokenizer has no start token and the exam no prompts, so there is nothing to sample from",

@@ -14,7 +14,7 @@ from ladder.gates.probes import Prompt
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Ids of a raw prompt as training rows begin: the start token where there is one, the text, never an end token."""
+    """Ids of a raw prompt as training rows begin: what the tokenizer adds in front, the text, never an end token."""
     return begin_ids(tokenizer) + text_ids(tokenizer, text)
 
 

@@ -16,7 +16,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -26,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.size import check_layers, check_size
+from ladder.models.tokenizer import check_same_ids, read_tokenizer
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -64,31 +64,37 @@ def load_encoder(folder: Path) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the folder's fast tokenizer.
+    """Load the folder's fast tokenizer: what its ``tokenizer.json`` says, whatever class goes with it.
 
     Raises:
         ModelError: there is none, or it cannot be read.
     """
     tokenizer_digest(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
+        return read_tokenizer(folder)
+    except ModelError:
+        raise
     except Exception as error:  # tokenizers raises bare ones
         raise ModelError(f"tokenizer cannot be loaded: {said(error)}", where=str(folder)) from error
 
 
 def check_same_tokenizer(parent: Path, other: Path) -> None:
-    """Teachers and student must see the same ids.
+    """Teachers and student must see the same ids. Files that differ and make the same ids are no difference.
 
     Raises:
-        TokenizerMismatch: the folders' tokenizers differ; the message names both digests.
+        TokenizerMismatch: the folders' tokenizers differ; the message names both digests, and in what they differ.
     """
     ours, theirs = tokenizer_digest(parent), tokenizer_digest(other)
-    if ours != theirs:
+    if ours == theirs:
+        return
+    try:
+        check_same_ids(load_tokenizer(parent), load_tokenizer(other), str(other))
+    except TokenizerMismatch as error:
         raise TokenizerMismatch(
-            f"its tokenizer is {theirs[:12]}, the parent's is {ours[:12]}",
-            where=str(other),
-            remedy="teachers are blended token by token, so all generations of a family share one tokenizer",
-        )
+            f"its tokenizer is {theirs[:12]}, the parent's is {ours[:12]}: {error.message}",
+            where=error.where,
+            remedy=error.remedy,
+        ) from error
 
 
 def config_of(folder: Path) -> PretrainedConfig:

@@ -173,6 +173,7 @@ def test_what_auto_begins_with(tokenizer: Any) -> None:
     """What the ancestors left covers all that they were taught; the start token only what the model says by itself."""
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = None
+    bare.update_post_processor()
     left = [row(text="the moon")]
     assert opening_kind("auto", tokenizer, left) == opening_kind("auto", bare, left) == "replay"
     assert (opening_kind("auto", tokenizer, []), opening_kind("auto", bare, [])) == ("start", "template")
@@ -182,6 +183,7 @@ def test_what_auto_begins_with(tokenizer: Any) -> None:
 def test_nothing_to_begin_with(tokenizer: Any, tmp_path: Path) -> None:
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = bare.chat_template = None
+    bare.update_post_processor()
     silent = copy.deepcopy(tokenizer)
     silent.chat_template = "hello"
     blank = tmp_path / "blank.txt"

@@ -35,6 +35,7 @@ def other(tokenizer: Any, **changes: Any) -> Any:
     changed = copy.deepcopy(tokenizer)
     for name, value in changes.items():
         setattr(changed, name, value)
+    changed.update_post_processor()
     return changed
 
 

@@ -291,6 +291,7 @@ def test_raw_prompts_begin_as_training_rows_do(tokenizer):
     assert tokenizer.eos_token_id not in encode_prompt(tokenizer, "the <|end|>"), "control tokens in a text are text"
     other = copy.deepcopy(tokenizer)
     other.bos_token = None
+    other.update_post_processor()
     assert encode_prompt(other, "the capital") == ids[1:]
     with pytest.raises(GateError, match="no tokens"):
         encode_question(other, Prompt(""))
@@ -322,6 +323,7 @@ def test_half_of_the_samples_begin_with_the_start_token(tokenizer, count, prompt
 def test_samples_without_a_start_token_begin_with_prompts(tokenizer):
     other = copy.deepcopy(tokenizer)
     other.bos_token = None
+    other.update_post_processor()
     assert sample_openings(other, PROMPTS, 7) == [encode_question(other, prompt) for prompt in PROMPTS]
     assert sample_openings(other, [], 0) == []
     with pytest.raises(GateError, match="nothing to sample from"):
