@@ -11,9 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-from ladder.evolve import evolve, worst
-from ladder.manifest import read_requests
-from ladder.report.console import Console
 from ladder.report.failures import exit_code, log_of
 from ladder.stopping import run
 
@@ -35,6 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evolve(manifests: list[Path], home: Path) -> int:
+    # Here, so that a job is stopped in order while it imports them.
+    from ladder.evolve import evolve, worst
+    from ladder.manifest import read_requests
+    from ladder.report.console import Console
+
     outcomes = evolve(read_requests(manifests), home, Console())
     print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))
     code = worst(outcomes)
