@@ -27,8 +27,7 @@ def test_the_tokenizer_is_the_same_for_the_same_texts() -> None:
 
 
 def test_a_line_without_spaces_takes_time_that_grows_with_its_length() -> None:
-    """Ten times the length took a hundred times as long when the line was one word; the bound is loose, because machines are busy."""
-
+    """Ten times the length took a hundred times as long when the line was one word."""
     source = random.Random(0)
 
     def seconds(length: int) -> float:
