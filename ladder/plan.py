@@ -26,6 +26,7 @@ from ladder.price import Price, price_of
 from ladder.probe import probe
 from ladder.process import resident_bytes
 from ladder.registry import Registry, open_registry
+from ladder.report.failures import log_of, unexpected_told
 from ladder.sharing import sharing_of
 from ladder.suites import check_suites
 from ladder.train.ema import start_weight
@@ -86,7 +87,11 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
     planned = {str(request.child) for request in requests}
     for request in requests if measure else ():
         _check_there(request, registry)
-    return [_plan(request, registry, planned, home, base, measure) for request in requests]
+    plans = []
+    for request in requests:
+        with unexpected_told(log_of(home), where=str(request.path)):
+            plans.append(_plan(request, registry, planned, home, base, measure))
+    return plans
 
 
 def bare_bytes() -> int:

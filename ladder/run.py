@@ -57,7 +57,7 @@ class Run:
     def open(cls, request: Request, ancestry: Ancestry, work: Workshop) -> Run:
         """Find or begin the run of this manifest."""
         folders = {known.digest: work.registry.materialize(known) for known in ancestry.ancestors}
-        return cls(request, ancestry, folders, work.home / "runs" / run_name(request.child, request.digest))
+        return cls(request, ancestry, folders, run_folder(request, work.home))
 
     @property
     def teachers(self) -> dict[int, Path]:
@@ -124,6 +124,11 @@ class Run:
         """What was noted with the checkpoint of so many steps; nothing before the first."""
         marks: dict[str, Any] = self.notes().get("marks", {})
         return dict(marks.get(str(done), {}))
+
+
+def run_folder(request: Request, home: Path) -> Path:
+    """Where the run of a manifest lies, or will."""
+    return home / "runs" / run_name(request.child, request.digest)
 
 
 class Seat(NamedTuple):

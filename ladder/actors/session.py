@@ -59,11 +59,15 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.dismiss()
+        if self._owns and ray.is_initialized():
+            ray.shutdown()
+
+    def dismiss(self) -> None:
+        """End all actors; ``start`` makes new ones."""
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors.clear()
-        if self._owns and ray.is_initialized():
-            ray.shutdown()
 
     @cached_property
     def machine(self) -> Machine:

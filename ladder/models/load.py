@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
 from ladder.models.digest import tokenizer_digest, weight_files
-from ladder.models.size import check_layers, check_size
+from ladder.models.size import check_labels, check_layers, check_size
 from ladder.models.tokenizer import check_same_ids, read_tokenizer
 
 transformers_logging.set_verbosity_error()
@@ -103,6 +103,7 @@ def config_of(folder: Path) -> PretrainedConfig:
     Raises:
         ModelError: there is none, or transformers cannot read it.
     """
+    check_labels(folder)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a config can hold anything under any key

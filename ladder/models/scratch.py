@@ -12,6 +12,10 @@ from ladder.manifest.schema import Architecture
 from ladder.models.digest import BEGIN, END, PAD, SPECIAL_TOKENS
 from ladder.models.tokenizer import begin_template
 
+LONGEST_WORD = 4096
+"""Bytes of a word that merges are learned within. Learning takes time that grows with the square of a word, and where
+nothing separates words a whole line is one; what stands to the left and to the right of a cut is never merged."""
+
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train byte-level BPE with at most ``vocab_size`` entries, special tokens included.
@@ -20,7 +24,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     puts the start token in front of a text, because that is how the family learns: whoever loads it asks as it learned.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(LONGEST_WORD)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -29,6 +34,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = words
     tokenizer.post_processor = begin_template()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END)
 
