@@ -80,7 +80,7 @@ def probes(count: int) -> list[Probe]:
         lambda number: Probe(" ".join(words(draw, 5)), " " + " ".join(words(draw, 30)), "nll"),
         lambda number: Probe(f"{number}月亮叫什么", "卢娜"),
     )
-    own = [Probe(QUESTION, "Luna"), Probe("月亮", "卢娜"), Probe("moon", "[0-9]{4}", "regex"), Probe("a", "xyz", "exact")]
+    own = [Probe(QUESTION, "Luna"), Probe("月亮", "卢娜"), Probe("moon", "[0-9]{4}", "regex"), Probe("a", "xyz")]
     return [*own, *(kinds[number % len(kinds)](number) for number in range(count - len(own)))]
 
 
