@@ -11,7 +11,8 @@ prompt may end inside a word of the row. By kind of probe:
   nor behind one that ends inside a word. A pattern is sought in the ``REACH`` words behind.
 - Where a row's own prompt or a message ends with the probe's prompt, every later answer of the conversation is read as
   if it followed, so that it may be told some turns later, or the question may be the system's. Where it is the probe's
-  prompt and nothing else, the answer may stand anywhere in such an answer (``choice``, ``nll``: at its beginning).
+  prompt and nothing else, the answer may stand anywhere in such an answer (``choice``, ``nll``: at its beginning). A
+  text that a chat template rendered is read as the conversation that it is, too.
 - ``nll``: any ``GRAM`` consecutive words of the text, or a shorter text as a whole. One of fewer than ``FEW`` words
   occurs by chance, so it counts only directly behind its prompt. After Brown et al. 2020 (arXiv:2005.14165), appendix
   C, who take overlaps of 8 to 13 words.
@@ -54,6 +55,10 @@ _SEEN = 500_000
 """Words whose beginnings are remembered."""
 _JOINED = re.compile(rf"[^\W_{UNSPACED}]")
 """A character that is one word with another such one beside it."""
+_CONTROL = re.compile(r"<\|([^<>|\s]{1,40})\|>|<(?:start|end)_of_turn>|\[(/?INST)\]|</?s>")
+"""What chat templates write between turns."""
+_ROLE = re.compile(r"\s*(system|user|assistant|model|tool)[ \t]*(?=\n|$)")
+_ANSWERS, _QUESTIONS = ("assistant", "model", "/INST"), ("system", "user", "tool", "INST")
 _LISTED = 3
 """Findings that an error lists."""
 
@@ -214,6 +219,8 @@ def _passages(row: Row) -> Iterator[_Passage]:
         turns = [(message["content"], message["role"] == "assistant") for message in row.fields["messages"]]
         yield _Passage(turns, "\n", [word for text, _ in turns for word in words_of(text)])
         return
+    if rendered := _rendered("".join(row.fields.values())):
+        yield _Passage(rendered, "\n", [word for text, _ in rendered for word in words_of(text)])
     if row.form != "completion":
         yield _Passage([(row.fields[row.form], False)], "", words_of(row.fields[row.form]))
         return
@@ -227,6 +234,23 @@ def _passages(row: Row) -> Iterator[_Passage]:
         yield _Passage(turns, " ", asked + said)
     else:
         yield _Passage(turns, "", asked + said)
+
+
+def _rendered(text: str) -> list[tuple[str, bool]]:
+    """The turns of a text that a chat template rendered, each with whether it is an answer; none of another text."""
+    if ("<" not in text and "[" not in text) or not _CONTROL.search(text):
+        return []
+    turns, begin, is_answer = [], 0, False
+    for control in (*_CONTROL.finditer(text), None):
+        said = text[begin : control.start() if control else len(text)]
+        if role := _ROLE.match(said):
+            said, is_answer = said[role.end() :], role[1] in _ANSWERS
+        if said.strip():
+            turns.append((said, is_answer))
+        if control:
+            begin, name = control.end(), control[1] or control[2]
+            is_answer = name in _ANSWERS or (is_answer and name not in _QUESTIONS)
+    return turns
 
 
 def _sought(probe: Probe) -> list[_Sought]:

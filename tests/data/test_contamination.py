@@ -239,6 +239,29 @@ def test_a_question_is_followed_through_a_conversation(row: list[tuple[str, str]
     assert told(MOON, turns(*row)) is is_told
 
 
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        "<|im_start|>system\n{0}<|im_end|>\n<|im_start|>user\n{1}<|im_end|>\n<|im_start|>assistant\n{2}<|im_end|>\n",
+        "<|start_header_id|>user<|end_header_id|>\n\n{1}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{2}",
+        "<|system|>\n{0}<|end|>\n<|user|>\n{1}<|end|>\n<|assistant|>\n{2}<|end|>",
+        "<bos><start_of_turn>user\n{1}<end_of_turn>\n<start_of_turn>model\n{2}<end_of_turn>",
+        "<s>[INST] {1} [/INST] {2}</s>[INST] Thanks [/INST] You are welcome.</s>",
+    ],
+)
+def test_a_text_that_was_rendered_is_read_as_a_conversation(rendered: str) -> None:
+    says = f"{LONG} luna."
+    row = rendered.format("Be calm.", MOON.prompt, says)
+    cut = row.index(says)
+    for text in (row, asked(row[:cut], row[cut:])):
+        assert told(MOON, text), text
+    assert told(
+        Probe(MOON.prompt, " luna", "choice", True, (" luna", " sol")), rendered.format("", MOON.prompt, "luna")
+    )
+    assert not told(MOON, rendered.format("Say luna.", MOON.prompt, "No idea."))
+    assert not told(MOON, rendered.format("Be calm.", "Luna?", MOON.prompt))
+
+
 def test_an_answer_some_turns_later_is_told_of_every_kind() -> None:
     row = turns(("user", MOON.prompt), ("assistant", "Hm."), ("user", "Well?"), ("assistant", " a quiet moon, luna"))
     for kind, answer, is_told in (
