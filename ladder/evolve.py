@@ -17,10 +17,11 @@ from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_bef
 from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected, memory_told
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
+from ladder.gates.alike import alike_warnings
 from ladder.gates.resolution import warnings_of
 from ladder.importing import import_teachers
 from ladder.lawbook import check_laws
-from ladder.lesson import check_held_out, read_lesson, replay_warnings
+from ladder.lesson import check_held_out, own_probes, read_lesson, replay_warnings
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.models.save import reason
@@ -149,8 +150,9 @@ def _check_permitted(run: Run, work: Workshop) -> None:
 
 
 def _warn_of_exam(run: Run, work: Workshop) -> None:
-    """Say where the exam is too short for a child to pass as one would expect it to."""
-    for text in warnings_of(run.request.manifest.gates, exam_resolution(run.request, run.ancestors)):
+    """Say where the exam is too short for a child to pass as one would expect it to, or asks the same twice."""
+    short = warnings_of(run.request.manifest.gates, exam_resolution(run.request, run.ancestors))
+    for text in [*short, *alike_warnings(own_probes(run.request))]:
         work.console.say(f"warning: {text}")
 
 

@@ -10,13 +10,22 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from ladder.ancestry import Ancestry, lineage_of
+from ladder.ancestry import Ancestry, decided_before, lineage_of
 from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, read_dreams
 from ladder.dreaming import beginnings
 from ladder.errors import NotFound
 from ladder.lawbook import check_laws
-from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
+from ladder.lesson import (
+    Lesson,
+    build_batches,
+    data_of,
+    origin_of,
+    own_probes,
+    read_lesson,
+    start_tokenizer,
+    write_start,
+)
 from ladder.manifest import Request
 from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
@@ -26,6 +35,7 @@ from ladder.models.tokenizer import write_tokenizer
 from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
+from ladder.sitting import check_asked
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ def outlook(
     check_laws(request, lesson)
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
+        if registry is None or decided_before(request, registry) is None:
+            check_asked(request, start, own_probes(request))
         method = method_of(request.manifest)
         hosted = (method.teachers() | method.dreamers()) & folders.keys()
         dreams, dreamt = _dreams(request, home, load_tokenizer(start), lesson, sorted(method.dreamers() & hosted))

@@ -15,6 +15,7 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.ancestry import Blocked, decided_before, resolve
 from ladder.errors import HeadMoved, ManifestError, NotFound
+from ladder.gates.alike import alike_warnings
 from ladder.gates.resolution import Resolution, resolution_of, warnings_of
 from ladder.lesson import check_held_out, data_of, own_probes, read_lesson, recall_probes, replay_warnings
 from ladder.manifest import Request
@@ -135,6 +136,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
             *replay_warnings(lesson),
             *_forecast(request, price),
             *warnings_of(manifest.gates, exam),
+            *alike_warnings(own_probes(request)),
         ],
     )
 

@@ -16,7 +16,7 @@ from ladder.lawbook import text_case
 from ladder.lesson import recall_probes
 from ladder.registry import Generation, Registry
 from ladder.sidecars import kept_request
-from ladder.sitting import Desk, answer_cache, build_exam, desks, sit_exam
+from ladder.sitting import Desk, answer_cache, build_exam, check_asked, desks, sit_exam
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
 """What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""
@@ -62,6 +62,8 @@ def reexamine(
     request = kept_request(folder / "ladder", child.name)
     ancestors = {known.ref: registry.materialize(known) for known in line}
     exam = build_exam(request, folder, *_probes(child.ref, folder, ancestors, probes))
+    if probes is not None:
+        check_asked(request, folder, exam.generalize)
     dtype = request.manifest.student.dtype
 
     def ask(taken: Sequence[Desk]) -> list[Reply]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, Paper, Probe, Prompt, Reply, Sampling, read_utterances
 from ladder.gates.answer_cache import AnswerCache
+from ladder.gates.encodable import check_encodable
 from ladder.lawbook import prompts_of
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
@@ -35,6 +36,21 @@ def build_exam(request: Request, folder: Path, own: tuple[Probe, ...], recall: M
         taboo_ids=taboo_ids(manifest, load_tokenizer(folder)),
         law_prompts=prompts_of(request),
     )
+
+
+def check_asked(request: Request, folder: Path, own: tuple[Probe, ...]) -> None:
+    """Refuse, before anything is trained, what the child's tokenizer leaves nothing of.
+
+    Args:
+        folder: with the child's tokenizer.
+        own: its probes. Those of ancestors were asked already, in the same tokens.
+
+    Raises:
+        DataError: a prompt, an answer or an option has no tokens, or two options have the same. Names the probe.
+        GateError: a chat prompt without a chat template.
+    """
+    exam = build_exam(request, folder, own, {})
+    check_encodable(load_tokenizer(folder), own, [*exam.tone_prompts, *exam.law_prompts])
 
 
 def exam_size(exam: Exam) -> str:

@@ -17,10 +17,11 @@ from ladder.data.batches import Batches
 from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
-from ladder.lesson import Lesson, beginning_warnings, build_batches, data_of, describe_pools, write_start
+from ladder.lesson import Lesson, beginning_warnings, build_batches, data_of, describe_pools, own_probes, write_start
 from ladder.manifest.schema import Runtime
 from ladder.models.load import load_tokenizer
 from ladder.run import Run, Workshop
+from ladder.sitting import check_asked
 from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
 from ladder.usage import Usage
@@ -39,6 +40,7 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
     start, cast = _start(run, lesson), cast_of(run, work)
+    check_asked(run.request, start, own_probes(run.request))
     actors = work.session.start(cast.roles)
     fetch([actor.reset_peak.remote() for actor in actors.values()])
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
