@@ -127,9 +127,15 @@ def submit(
 
 @app.command("import", rich_help_panel=STORE)
 def import_(
-    path: Annotated[Path, typer.Argument(help="A Hugging Face folder with safetensors, or a .gguf file.")],
+    path: Annotated[Path, typer.Argument(help="A Hugging Face folder with safetensors, a .gguf file, or an adapter.")],
     name: Annotated[str, typer.Option("--as", help="Name of the new generation, such as Luna-G000.")],
     probes: Annotated[Path | None, typer.Option(help="Probes that its descendants must still answer.")] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", metavar="FOLDER", help="The model that an adapter is merged into.")
+    ] = None,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Add the rows that the embedding lacks for ids of the tokenizer.")
+    ] = False,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -141,10 +147,14 @@ def import_(
     from ladder.importing import check_source, import_generation
     from ladder.registry import open_registry
 
-    check_source(path)
-    registry = open_registry(home)
-    generation = import_generation(registry, path, parsed, parent=registry.head(parsed.family), probes=probes)
-    _answer(generation.to_dict(), f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})", as_json)
+    check_source(path, base)
+    registry, told = open_registry(home), list[str]()
+    head = registry.head(parsed.family)
+    generation = import_generation(
+        registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
+    )
+    text = "\n".join([*told, f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})"])
+    _answer(generation.to_dict() | {"notes": told}, text, as_json)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -10,6 +10,8 @@ from ladder.errors import HeadMoved, LadderError, ManifestError, ModelError, Not
 from ladder.manifest import Name, Request
 from ladder.manifest.flat import unequal
 from ladder.models.digest import folder_digest
+from ladder.models.identity import holds
+from ladder.models.intake import check_readable
 from ladder.models.load import check_same_tokenizer
 from ladder.registry import Generation, Registry, Verdict
 from ladder.sidecars import kept_document
@@ -194,21 +196,25 @@ def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path
     Raises:
         TokenizerMismatch: two tokenizers differ; the message names both digests.
         ModelError: a path holds another model.
+        UsageError: a teacher's tokenizer has ids beyond its embedding.
     """
     sections = {1: request.manifest.teachers.teacher1, 2: request.manifest.teachers.teacher2}
     for number, teacher in ancestry.teachers.items():
         check_same_tokenizer(folders[1], folders[number])
+        check_readable(folders[number], teacher.ref)
         section = sections[number]
         if section is not None and section.path is not None:
-            _check_path(request.folder(section.path), teacher, folders[1], f"teachers.teacher{number}.path")
+            where = f"teachers.teacher{number}.path"
+            _check_path(request.folder(section.path), teacher, folders[number], where)
 
 
-def _check_path(given: Path, teacher: Generation, parent: Path, where: str) -> None:
-    check_same_tokenizer(parent, given)
-    found = folder_digest(given)
-    if found != teacher.digest:
+def _check_path(given: Path, teacher: Generation, stored: Path, where: str) -> None:
+    """The given folder is the registered one, or one that loads as it does: a folder from elsewhere is written anew
+    when it is imported, and homes of before hold float32 copies of narrower ones."""
+    check_same_tokenizer(stored, given)
+    if not holds(given, teacher.digest, lambda: stored):
         raise ModelError(
-            f"{given} holds {found[:12]}, but {teacher.ref} is registered as {teacher.digest[:12]}",
+            f"{given} holds {folder_digest(given)[:12]}, but {teacher.ref} is registered as {teacher.digest[:12]}",
             where=where,
             remedy="leave path out to use the registered generation",
         )

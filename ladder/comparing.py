@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ladder.manifest.flat import unequal
-from ladder.models.digest import weight_files
+from ladder.models.digest import tensor_files
 from ladder.registry import Generation, Registry
 from ladder.sidecars import kept_document
 
@@ -96,18 +96,9 @@ def moved(a: Path, b: Path) -> tuple[Moved, ...]:
 
 def _tensors(a: Path, b: Path) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
     """Each tensor of two folders by name, one pair at a time; None where one has no such tensor."""
-    ours, theirs = _owners(a), _owners(b)
+    ours, theirs = tensor_files(a), tensor_files(b)
     for name in dict.fromkeys([*ours, *theirs]):
         yield name, _read(ours, name), _read(theirs, name)
-
-
-def _owners(folder: Path) -> dict[str, Path]:
-    """The file of each tensor."""
-    found: dict[str, Path] = {}
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as tensors:
-            found |= dict.fromkeys(tensors.keys(), path)
-    return found
 
 
 def _read(owners: Mapping[str, Path], name: str) -> Tensor | None:

@@ -16,6 +16,7 @@ from ladder.gates.measure import mean
 from ladder.gates.suite_results import Figure, read_document, read_figures
 from ladder.lesson import recall_probes
 from ladder.models.digest import folder_digest
+from ladder.models.identity import holds
 from ladder.models.load import load_tokenizer
 from ladder.registry import Generation, Registry
 from ladder.report.tables import table
@@ -109,7 +110,7 @@ def attach(registry: Registry, generation: Generation, results: Path) -> Attache
         for task, by_metric in read_figures(document).items()
         for name, figure in by_metric.items()
     }
-    attached = Attached(generation.ref, figures, _proved(document, generation, results))
+    attached = Attached(generation.ref, figures, _proved(registry, document, generation, results))
     registry.attach(generation, attached.metrics())
     return attached
 
@@ -128,13 +129,13 @@ def _metric(name: str) -> str:
     return metric if kept == "none" else f"{metric}.{kept}"
 
 
-def _proved(document: Mapping[str, Any], generation: Generation, results: Path) -> bool:
+def _proved(registry: Registry, document: Mapping[str, Any], generation: Generation, results: Path) -> bool:
     """Whether the file names a folder that holds the generation; False where it names none that is here."""
     folder = Path(str(document.get("model_name") or ""))
     if not (folder / "config.json").is_file():
         return False
-    found = folder_digest(folder)
-    if found != generation.digest:
+    if not holds(folder, generation.digest, lambda: registry.materialize(generation)):
+        found = folder_digest(folder)
         raise GateError(
             f"these are results of {found[:12]} in {folder}, expected {generation.ref} ({generation.digest[:12]})",
             where=str(results),

@@ -85,7 +85,7 @@ def worst(outcomes: Sequence[Outcome]) -> int:
 
 def climb(request: Request, work: Workshop) -> Generation:
     """Take one manifest to its verdict."""
-    import_teachers(request, work.registry)
+    import_teachers(request, work.registry, work.console.say)
     ancestry = resolve(request, work.registry)
     check_attempts(request, work.registry)
     run = Run.open(request, ancestry, work)

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ladder.data.batches import Batches
 from ladder.data.collate import Collation
@@ -31,7 +31,8 @@ from ladder.manifest.effective import contexts
 from ladder.manifest.schema import Data
 from ladder.methods import method_of
 from ladder.models.generation import pad_id
-from ladder.models.load import config_of, load_model, load_tokenizer
+from ladder.models.intake import copy_model
+from ladder.models.load import config_of, load_tokenizer
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sidecars import BEGINNING, PROBES, REPORT
@@ -150,10 +151,9 @@ def write_start(folder: Path, request: Request, lesson: Lesson, parent: Path | N
     def write(target: Path) -> None:
         if origin is None:
             assert student.architecture is not None
-            model: PreTrainedModel = fresh_model(student.architecture, tokenizer, request.manifest.seeds.init)
+            save_model(target, fresh_model(student.architecture, tokenizer, request.manifest.seeds.init), tokenizer)
         else:
-            model = load_model(origin, student.dtype)
-        save_model(target, model, tokenizer)
+            copy_model(origin, target, tokenizer)
 
     save_folder(folder, write)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from ladder.manifest import Request
 from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
+from ladder.models.intake import check_readable
 from ladder.models.load import config_of, load_tokenizer
 from ladder.models.tokenizer import write_tokenizer
 from ladder.pricing.dreams import expected
@@ -79,6 +80,7 @@ def outlook(
         return
     ancestry, by_digest = _line(found, registry)
     folders = {number: by_digest[generation.digest] for number, generation in found.items()}
+    _check_readable(request, {found[number].ref: folder for number, folder in folders.items()})
     lesson = read_lesson(request, list(by_digest.values()))
     check_laws(request, lesson)
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
@@ -99,6 +101,14 @@ def outlook(
             build_batches(request, start, lesson, dreams, Path(temporary) / "tokens"),
             dreamt,
         )
+
+
+def _check_readable(request: Request, teachers: Mapping[str, Path]) -> None:
+    """See that what the child starts as, and its teachers, can read every id of their tokenizers."""
+    model = request.manifest.student.model
+    named = {"student.model": request.folder(model)} if model and not teachers else {}
+    for where, folder in {**teachers, **named}.items():
+        check_readable(folder, where)
 
 
 def ancestors(request: Request, registry: Registry | None) -> dict[int, Generation] | None:

@@ -30,6 +30,10 @@ FEWEST_UNKNOWN = 20
 CHECKPOINT_BYTES = 16
 """Of a trained parameter: itself, its shadow and two moments, in float32."""
 
+COPIES = 3
+"""Of a child that lie in the home at once: candidate, what is staged, and the store. Before that, where it is rounded,
+one in float32 beside the rounded one, which is no more."""
+
 
 @dataclass(frozen=True)
 class Price:
@@ -114,7 +118,7 @@ def price_of(
         memory_bytes=memory,
         peak_memory_bytes=sum(memory.values()),
         gpu_bytes=on_gpu,
-        disk_bytes=2 * trained * CHECKPOINT_BYTES + 3 * shape.parameters * 4 + _cached_on_disk(ahead, signals),
+        disk_bytes=2 * trained * CHECKPOINT_BYTES + COPIES * _stored(ahead) + _cached_on_disk(ahead, signals),
         step_seconds=step,
         seconds=steps * step + start,
         timing="probe" if probed else "rough",
@@ -210,6 +214,12 @@ def _step(
         return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
     teachers = [work.mean(signals.read_share) for work in probed.teachers]
     return step_seconds(probed.student, teachers, threads, cores, probed.courier), probed.start
+
+
+def _stored(ahead: Outlook) -> int:
+    """Bytes of the child's weights on disk."""
+    dtype = ahead.request.manifest.student.save_dtype
+    return bytes_each(dtype) * ahead.shape.parameters if dtype else ahead.shape.stored
 
 
 def _cached_on_disk(ahead: Outlook, signals: SignalPrice) -> int:

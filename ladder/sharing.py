@@ -2,7 +2,8 @@
 
 A LoRA child's registered weights are its parent's with the adapter merged in; the adapter itself lies beside them, and
 ``base_digest`` names the parent. So from the grandparent (or from the parent, where the line between them holds a
-generation with weights of its own) every generation up to the child is a stack of adapters.
+generation with weights of its own, or with weights that were rounded) every generation up to the child is a stack of
+adapters.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ladder.actors.placement import Machine, Slot
 from ladder.ancestry import Ancestry
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Manifest
 from ladder.models.shared_base import Stack, can_share
+from ladder.models.size import main_dtype
 from ladder.registry import Generation
 
 
@@ -56,13 +60,18 @@ def sharing_of(
     assert parent is not None
     line = _adapters(ancestry)
     adapters = tuple(folders[one.digest] / "adapter" for one in line)
-    if not all(can_share(adapter) for adapter in adapters):
+    if not all(map(can_share, adapters)) or not all(_is_exact(folders[one.digest]) for one in line):
         line, adapters = (), ()
     base = folders[line[0].parent if line and line[0].parent else parent.digest]
     stacks = {1: Stack(base, adapters)}
     if line:
         stacks[2] = Stack(base)
     return Sharing(stacks[1], stacks)
+
+
+def _is_exact(folder: Path) -> bool:
+    """Whether a generation's weights are its base with its adapter, and not that rounded to a narrower dtype."""
+    return main_dtype(folder) == torch.float32
 
 
 def _adapters(ancestry: Ancestry) -> tuple[Generation, ...]:

@@ -20,6 +20,7 @@ from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, beginning_warnings, build_batches, data_of, describe_pools, own_probes, write_start
 from ladder.manifest.schema import Runtime
 from ladder.models.load import load_tokenizer
+from ladder.models.rounding import Rounding
 from ladder.run import Run, Workshop
 from ladder.sitting import check_asked
 from ladder.stopping import GO_ON, held
@@ -60,9 +61,11 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     after = _each(teachers, lambda number: teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in teachers})
     usage = survey(usage)
-    fetch(group.finish(run.candidate))
+    rounding = fetch(group.finish(run.candidate))
     run.note(disk_bytes=_disk(run, usage))
     _show(run, work, usage)
+    if rounding is not None:
+        _show_rounding(run, work, rounding)
 
 
 def _steps(
@@ -147,6 +150,14 @@ def _show(run: Run, work: Workshop, usage: Usage) -> None:
     steps = run.request.manifest.training_params.steps
     work.registry.log_steps(run.notes()["mlflow_run"], [(steps, usage.metrics())])
     work.console.say(usage.line())
+
+
+def _show_rounding(run: Run, work: Workshop, rounding: Rounding) -> None:
+    """Note, log and print which share of the change is left in the dtype that the child is stored in."""
+    run.note(rounding=rounding.to_dict())
+    steps = run.request.manifest.training_params.steps
+    work.registry.log_steps(run.notes()["mlflow_run"], [(steps, rounding.metrics())])
+    work.console.say(rounding.line())
 
 
 def _log(run: Run, work: Workshop, rows: list[StepReport]) -> list[StepReport]:

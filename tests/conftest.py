@@ -153,3 +153,15 @@ def cats_task() -> Callable[[Path], None]:
         (folder / "cats.yaml").write_text(json.dumps(task), encoding="utf-8")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def narrow_parent(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The parent in bfloat16, as hubs hold models, with its terms and what its tokenizer was made from. Read only."""
+    from ladder.models.load import load_model
+
+    folder = Path(shutil.copytree(parent, tmp_path_factory.mktemp("narrow") / "model"))
+    load_model(parent, "bfloat16").save_pretrained(folder)
+    (folder / "LICENSE").write_text("terms", encoding="utf-8")
+    (folder / "tokenizer.model").write_bytes(b"stand-in")
+    return folder

@@ -19,7 +19,7 @@ from ladder.evaluation import Asked, ask_again, asked_text, attach, attached_tex
 from ladder.gates.probes import Probe, write_probes
 from ladder.manifest import Name
 from ladder.models.digest import folder_digest
-from ladder.models.load import load_tokenizer
+from ladder.models.load import load_model, load_tokenizer
 from ladder.sampling import answer
 
 
@@ -123,3 +123,12 @@ def test_results_of_another_model_are_refused(line: Any, tmp_path: Path) -> None
     assert line.attached == []
     attached = attach(line, line.known[1], results)
     assert attached.proved and "not proved" not in attached_text(attached)
+
+
+def test_results_of_the_folder_that_was_imported_are_its_own(narrow_parent: Path, tmp_path: Path) -> None:
+    """A generation that was stored in float32 was evaluated where it came from, in bfloat16."""
+    wide = Path(shutil.copytree(narrow_parent, tmp_path / "wide"))
+    load_model(narrow_parent).save_pretrained(wide)
+    known = Line(wide)
+    results = written(tmp_path, model_name=str(narrow_parent))
+    assert attach(known, known.known[0], results).proved  # type: ignore[arg-type]

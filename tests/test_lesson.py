@@ -16,9 +16,10 @@ from ladder.data.rows import Row, parse_row
 from ladder.data.traces import Traces
 from ladder.dreaming import beginnings
 from ladder.errors import DataError
-from ladder.lesson import build_batches, read_lesson, recall_probes, replay_warnings
+from ladder.lesson import build_batches, read_lesson, recall_probes, replay_warnings, write_start
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
+from ladder.models.digest import folder_digest
 from ladder.sidecars import PROBES
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
@@ -131,3 +132,17 @@ def test_an_ancestor_whose_probes_were_all_erased_asks_nothing(tmp_path: Path) -
     assert content is not None
     left.write_bytes(content)
     assert recall_probes({"Luna-G000": tmp_path, "Luna-G001": tmp_path / "none"}) == {"Luna-G000": (), "Luna-G001": ()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_student_starts_as_is_stored_as_it_lies_there(narrow_parent: Path, tmp_path: Path, dtype: str) -> None:
+    """``student.dtype`` is arithmetic; terms and sources of the tokenizer come along."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "luna"}))
+    request = {"child_gen": "Luna-G000", "training_method": "supervised_fine_tuning"}
+    document = {"evolution_request": request, "data": {"train": ["rows.jsonl"]}}
+    document["student"] = {"model": str(narrow_parent), "dtype": dtype}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    read = read_request(tmp_path / "manifest.json")
+    write_start(tmp_path / "start", read, read_lesson(read, []), None)
+    assert folder_digest(tmp_path / "start") == folder_digest(narrow_parent)
+    assert (tmp_path / "start" / "LICENSE").is_file() and (tmp_path / "start" / "tokenizer.model").is_file()

@@ -10,6 +10,7 @@ from typing import Any
 from ladder.actors.teacher import TeacherActor
 from ladder.data.collate import Batch
 from ladder.gates.paper import Sampling
+from ladder.models.rounding import Rounding
 from ladder.signals.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
@@ -53,11 +54,12 @@ class StudentActor(TeacherActor):
         """What the child of this moment writes."""
         return self._hosted().sample(openings, sampling)
 
-    def finish(self, folder: Path) -> None:
-        """Write the candidate folder durably and let the student go."""
-        self._hosted().finish(folder)
+    def finish(self, folder: Path) -> Rounding | None:
+        """Write the candidate folder durably and let the student go; says what rounding did."""
+        rounding = self._hosted().finish(folder)
         self.trainer = None
         self.clear()
+        return rounding
 
     def _hosted(self) -> Trainer:
         assert self.trainer is not None, "prepare comes first"

@@ -96,6 +96,9 @@ class Student(Section):
     """LoRA through peft; all weights are trained when left out."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of student and teachers. bfloat16 is very slow on a CPU without bf16 units."""
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """What the child's weights are stored in, rounded before its exam; when left out, what those are stored in that it
+    starts as."""
 
 
 class Data(Section):

@@ -130,16 +130,29 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted({folder / name for name in shards.values()})
 
 
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """The weight file of every tensor by its name.
+
+    Raises:
+        ModelError: there are none, or a file cannot be read.
+    """
+    found: dict[str, Path] = {}
+    try:
+        for path in weight_files(folder):
+            with safe_open(path, framework="pt") as tensors:
+                found |= dict.fromkeys(list(tensors.keys()), path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"unreadable weights: {error}", where=str(folder), remedy="restore this folder") from error
+    return found
+
+
 def _is_shard(name: object) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
 def _add_tensors(digest: hashlib._Hash, folder: Path) -> None:
-    owners = {}
+    owners = tensor_files(folder)
     try:
-        for path in weight_files(folder):
-            with safe_open(path, framework="pt") as tensors:
-                owners.update(dict.fromkeys(tensors.keys(), path))
         for name in sorted(owners):
             with safe_open(owners[name], framework="pt") as tensors:
                 _add_tensor(digest, name, tensors.get_tensor(name))

@@ -24,7 +24,9 @@ from transformers.utils import logging as transformers_logging
 
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
 from ladder.models.digest import tokenizer_digest, weight_files
-from ladder.models.size import check_labels, check_layers, check_size
+from ladder.models.older import is_left_over, without_empty_window
+from ladder.models.preflight import check_causal
+from ladder.models.size import check_labels, check_layers, check_size, stored_shapes
 from ladder.models.tokenizer import check_same_ids, read_tokenizer
 
 transformers_logging.set_verbosity_error()
@@ -34,6 +36,8 @@ transformers_logging.disable_progress_bar()
 def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
     """Load a causal language model for evaluation (dropout off).
 
+    Masks and positions that older checkpoints hold as tensors are left out: a model computes them.
+
     Args:
         folder: a Hugging Face folder with safetensors.
         dtype: name of a torch dtype, such as ``float32``.
@@ -42,8 +46,11 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
     Raises:
         ModelError: the folder cannot be loaded, weights are missing or do not fit, or an adapter lies among them.
     """
+    check_causal(folder)
     model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype)
-    _check_fit([key for kind in _MISFITS for key in report.get(kind, ())], folder)
+    shapes = stored_shapes(folder)
+    misfits = [key for kind in _MISFITS for key in report.get(kind, ())]
+    _check_fit([key for key in misfits if not is_left_over(key, shapes.get(key))], folder)
     return model.to(device).eval()
 
 
@@ -105,7 +112,8 @@ def config_of(folder: Path) -> PretrainedConfig:
     """
     check_labels(folder)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return without_empty_window(config)
     except Exception as error:  # a config can hold anything under any key
         raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
 
@@ -117,10 +125,12 @@ def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedMod
         # from_pretrained would load the adapter, and as its base whatever model the adapter names.
         raise ModelError("an adapter lies among the weights", where=str(folder), remedy=_WHOLE_REMEDY)
     check_layers(folder)
-    check_size(kind, config_of(folder), folder)
+    config = config_of(folder)
+    check_size(kind, config, folder)
     try:
         return kind.from_pretrained(
             folder,
+            config=config,
             dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,

@@ -17,6 +17,8 @@ from ladder.models.digest import read_object, weight_files
 _SLACK = 10_000_000
 """Numbers that a model may have beyond twice those in its files: heads that are not stored, masks, positions. What is
 missing or of another shape is named when the weights are loaded."""
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""What weights are stored in, by the names that safetensors gives it."""
 _LAYERS = (
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
     *("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers"),
@@ -33,16 +35,58 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         ModelError: there are no safetensors, or their headers are malformed.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    return {name: shape for name, (shape, _) in _headers(folder).items()}
+
+
+def stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
+    """The dtype on disk of every tensor of floating numbers by its name, without reading one.
+
+    Raises:
+        ModelError: there are no safetensors, or their headers are malformed.
+    """
+    dtypes = {name: _FLOATS.get(code) for name, (_, code) in _headers(folder).items()}
+    return {name: dtype for name, dtype in dtypes.items() if dtype is not None}
+
+
+def main_dtype(folder: Path) -> torch.dtype:
+    """The dtype on disk that most of a folder's floating numbers have; float32 where it has none.
+
+    Raises:
+        ModelError: as ``stored_dtypes``.
+    """
+    numbers: dict[torch.dtype, int] = {}
+    for shape, code in _headers(folder).values():
+        if (dtype := _FLOATS.get(code)) is not None:
+            numbers[dtype] = numbers.get(dtype, 0) + prod(shape)
+    return max(numbers, key=lambda dtype: (numbers[dtype], str(dtype)), default=torch.float32)
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of a folder's weight files.
+
+    Raises:
+        ModelError: there are no safetensors.
+    """
+    try:
+        return sum(path.stat().st_size for path in weight_files(folder))
+    except OSError as error:
+        raise ModelError(f"unreadable weights: {said(error)}", where=str(folder), remedy="restore it") from error
+
+
+def _headers(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape of every tensor, and its dtype in the words of safetensors."""
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
     try:
         for path in weight_files(folder):
             with safe_open(path, framework="pt") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())}
+                for name in list(tensors.keys()):
+                    part = tensors.get_slice(name)
+                    found[name] = (tuple(part.get_shape()), part.get_dtype())
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"unreadable weights: {said(error)}", where=str(folder), remedy="restore this folder"
         ) from error
-    return shapes
+    return found
 
 
 def check_layers(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PretrainedConfig
 from ladder.manifest.schema import Architecture, Lora
 from ladder.models.load import config_of
 from ladder.models.scratch import llama_config
-from ladder.models.size import stored_shapes
+from ladder.models.size import stored_bytes, stored_shapes
 
 _ENDS = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out")
 
@@ -26,6 +26,7 @@ class Shape:
         vocabulary: columns of its output head.
         parameters: each tensor of the file counted once.
         matrices: name, outputs and inputs of its linear layers, embedding and head left out.
+        stored: bytes of its weights on disk.
     """
 
     layers: int
@@ -35,6 +36,7 @@ class Shape:
     vocabulary: int
     parameters: int
     matrices: tuple[tuple[str, int, int], ...] = ()
+    stored: int = 0
 
     @classmethod
     def of_folder(cls, folder: Path) -> Shape:
@@ -43,7 +45,7 @@ class Shape:
         Raises:
             ModelError: there are no safetensors, or config or headers cannot be read.
         """
-        return cls._of(config_of(folder), stored_shapes(folder).items())
+        return replace(cls._of(config_of(folder), stored_shapes(folder).items()), stored=stored_bytes(folder))
 
     @classmethod
     def of_architecture(cls, shape: Architecture, vocabulary: int) -> Shape:
@@ -51,7 +53,8 @@ class Shape:
         config = llama_config(shape, vocabulary)
         with torch.device("meta"):
             parameters = [(name, tuple(one.shape)) for name, one in LlamaForCausalLM(config).named_parameters()]
-        return cls._of(config, parameters)
+        described = cls._of(config, parameters)
+        return replace(described, stored=4 * described.parameters)
 
     @classmethod
     def _of(cls, config: PretrainedConfig, sizes: Iterable[tuple[str, tuple[int, ...]]]) -> Shape:
@@ -82,5 +85,5 @@ class Shape:
 
 
 def bytes_each(dtype: str) -> int:
-    """Bytes of a number of a manifest's dtype."""
+    """Bytes of a number of a manifest's dtype or save_dtype."""
     return 4 if dtype == "float32" else 2

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ladder.errors import ModelError, RegistryError
+from ladder.models.carried import is_source, is_terms
 from ladder.models.save import sync
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.inventory import write_inventory
@@ -37,7 +38,6 @@ WEIGHTS = (MODEL, "components", "adapter")
 CARD = "README.md"
 
 _KEPT_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
-_KEPT_STEMS = ("LICENSE", "NOTICE")
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -45,7 +45,7 @@ def model_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.is_file() and (path.suffix in _KEPT_SUFFIXES or path.name.startswith(_KEPT_STEMS))
+        if path.is_file() and (path.suffix in _KEPT_SUFFIXES or is_terms(path.name) or is_source(path.name))
     )
 
 

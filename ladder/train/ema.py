@@ -50,6 +50,15 @@ class Ema:
         for name, value in parameters.items():
             value.copy_(self.shadow[name])
 
+    @torch.no_grad()
+    def replace(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Make the shadow what the parameters are, in float32 where they were narrower. It ends the training."""
+        for name, value in parameters.items():
+            if value.dtype == torch.float32:
+                value.copy_(self.shadow[name])
+            else:
+                value.data = self.shadow[name]
+
     @contextmanager
     def lent(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
         """The shadow in the parameters' place for a while; then they are what they were, bit by bit."""

@@ -22,11 +22,13 @@ from ladder.gates.examine import sample_texts
 from ladder.gates.paper import Sampling
 from ladder.methods import method_of
 from ladder.models.adapters import STUDENT, add_adapter, merged, plain
+from ladder.models.carried import carry
 from ladder.models.forward import trained_hidden_states, trained_logits
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.packing import check_packing
 from ladder.models.proof import prove
 from ladder.models.quantized import load_quantized
+from ladder.models.rounding import Rounding, as_stored, check_survives
 from ladder.models.save import save_folder, save_model
 from ladder.models.shared_base import SharedBase
 from ladder.signals.source import TeacherHead, shared
@@ -39,6 +41,9 @@ from ladder.train.optimizer import adamw, dump_state, load_state
 from ladder.train.schedule import lr_factor
 from ladder.train.spec import StepReport, TrainingSpec
 
+_TOO_SMALL = (
+    "write student.save_dtype: float32 (twice the size), or train with more steps or a larger training_params.lr"
+)
 WORTH = 4_000_000_000
 """Elements of logits [N, V] over a run from which on compiling the loss pays: it takes up to half a minute on two
 cores, and saves about 5 ns an element there."""
@@ -139,31 +144,43 @@ class Trainer:
             self.model.train()
             self.clock.idle()
 
-    def finish(self, folder: Path) -> None:
-        """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter).
+    def finish(self, folder: Path) -> Rounding | None:
+        """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter), in the
+        dtype that ``student.save_dtype`` asks for, or that of what it started as.
+
+        Returns:
+            What became of the change where weights were rounded.
 
         Raises:
-            RunError: the last step made a weight that is not finite, which no later loss could show.
+            RunError: the last step made a weight that is not finite, which no later loss could show; or nothing of
+                what changed is left after rounding.
         """
         if self.ema:
-            self.ema.copy_to(self.parameters)
+            self.ema.replace(self.parameters)
         if broken := [name for name, value in self.parameters.items() if not value.isfinite().all()]:
             raise RunError(f"{broken[0]} is not finite", where="training_params.lr", remedy="lower the learning rate")
-        with_adapter = self.model is not plain(self.model)
+        rounding: list[Rounding | None] = []
 
         def write(target: Path) -> None:
-            if not with_adapter:
-                save_model(target, self.model, self.tokenizer)
-                return
-            adapter = target / "adapter"
-            self.model.peft_config[STUDENT].base_model_name_or_path = self.spec.base_name
-            self.model.save_pretrained(adapter, selected_adapters=[STUDENT], save_embedding_layers=False)
-            # Onto what the child starts as, and not onto what is in memory, which may be quantised or have other
-            # generations' adapters on it.
-            start = load_model(self.spec.start, self.spec.manifest.student.dtype, self.spec.device)
-            save_model(target, merged(start, adapter), self.tokenizer)
+            save_model(target, self._whole(target / "adapter"), self.tokenizer)
+            rounding.append(as_stored(target, self.spec.start, self.spec.manifest.student.save_dtype))
+            carry(self.spec.start, target)
+            if rounding[0] is not None:
+                check_survives(rounding[0], "student.save_dtype", _TOO_SMALL)
 
         save_folder(folder, write)
+        return rounding[0]
+
+    def _whole(self, adapter: Path) -> PreTrainedModel:
+        """The child as a model of its own; where it is an adapter, that is written into a folder as well."""
+        if self.model is plain(self.model):
+            return self.model
+        self.model.peft_config[STUDENT].base_model_name_or_path = self.spec.base_name
+        self.model.save_pretrained(adapter, selected_adapters=[STUDENT], save_embedding_layers=False)
+        # Onto what the child starts as, and not onto what is in memory, which may be quantised or have other
+        # generations' adapters on it; in float32, so that what is small is rounded once, and counted.
+        device = self.spec.device if self.spec.manifest.student.dtype == "float32" else "cpu"
+        return merged(load_model(self.spec.start, "float32", device), adapter)
 
     def _start(self) -> PreTrainedModel:
         manifest = self.spec.manifest

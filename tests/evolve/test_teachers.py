@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ladder.actors.placement import Machine, Slot
+from ladder.ancestry import Ancestry
+from ladder.manifest import read_requests
 from ladder.models.digest import tokenizer_digest
+from ladder.models.size import stored_dtypes
+from ladder.sharing import sharing_of
 
 
 def test_teachers_with_new_names_are_imported_first(
@@ -62,3 +70,32 @@ def _distillation(toy: Any, parent: Path, grandparent: Path) -> Path:
             "teacher2": {"gen": 9, "role": "stabilizing_critic", "path": str(grandparent)},
         },
     )
+
+
+def test_a_bfloat16_family_stays_in_bfloat16(ray_session: None, toy: Any, narrow_parent: Path) -> None:
+    """Imported by path, taught, and teaching: a child and a grandchild of adapters, whose weights were rounded."""
+    lora, named = {"adapter": {"r": 2, "alpha": 4}}, {"teacher1": {"path": str(narrow_parent)}}
+    grandchild = {"parent": 1, "request": {"grandparent_gen": "Toy-G000"}, "student": lora}
+    paths = [
+        toy.manifest(1, "supervised_fine_tuning", parent=0, teachers=named, student=lora),
+        toy.manifest(2, "teacher_student_distillation", **grandchild),
+    ]
+    outcomes = toy.evolve(*paths)
+    assert [outcome.verdict for outcome in outcomes] == ["PROMOTED"] * 2, outcomes
+    assert toy.evolve(paths[0])[0].verdict == "PROMOTED", "and it is known again"
+    for index in range(3):
+        folder = toy.registry.materialize(toy.registry.find(f"Toy-G00{index}"))
+        assert set(stored_dtypes(folder).values()) == {torch.bfloat16}
+        assert (folder / "LICENSE").read_text() == "terms" and (folder / "tokenizer.model").is_file()
+    notes = json.loads(next((toy.home / "runs" / "Toy-G002").glob("*/run.json")).read_text())
+    assert notes["rounding"]["dtype"] == "bfloat16" and 0 < notes["rounding"]["share"] < 1
+    metrics = toy.registry.step_metrics(notes["mlflow_run"], "rounding/")
+    assert metrics["kept_share"] == [(6, notes["rounding"]["share"])]
+    # What a base with adapters computes is not what was rounded: each teacher speaks as it is stored.
+    line = tuple(toy.registry.generations("Toy")[:2])
+    folders = {one.digest: toy.registry.materialize(one) for one in line}
+    request = read_requests([paths[1]])[0]
+    slots = dict.fromkeys(("student", "teacher1", "teacher2"), Slot(1, 0, "cpu"))
+    shared = sharing_of(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
+    assert shared is not None and set(shared.teachers) == {1} and shared.teachers[1].adapters == ()
+    assert shared.teachers[1].base == folders[line[1].digest]

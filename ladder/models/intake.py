@@ -1,0 +1,192 @@
+"""A model as people have it, written as a folder of its own: nothing in it is another number than it was.
+
+Weights keep the dtype that they have on disk, tensor by tensor; what a run computes in is another matter
+(``student.dtype``). Terms and tokenizer sources come along (``ladder.models.carried``), and what is left out is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ladder.models.adapters import merged_foreign
+from ladder.models.carried import carry, carry_terms, is_source, left_out
+from ladder.models.digest import weight_files
+from ladder.models.gguf import load_gguf
+from ladder.models.load import config_of, load_model, load_tokenizer
+from ladder.models.preflight import check_encodes, check_finite, check_vocabulary, is_adapter, panics_told
+from ladder.models.rounding import as_on_disk, as_stored, check_survives, narrowed
+from ladder.models.save import save_model
+from ladder.models.size import main_dtype, stored_dtypes
+
+Say = Callable[[str], None]
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def take_in(path: Path, target: Path, *, base: Path | None = None, resize: bool = False, say: Say = quiet) -> None:
+    """Write a folder, a GGUF file, or an adapter merged into ``base``, into an empty folder.
+
+    Args:
+        base: Hugging Face folder of the model that an adapter was trained on.
+        resize: give the embedding a row for every id of the tokenizer, where it has fewer.
+        say: hears what a person should know: what was left out, rounded or added.
+
+    Raises:
+        ModelError: it cannot be read, cannot be a causal language model, or holds numbers that are none.
+        UsageError: its tokenizer has ids beyond the embedding, and ``resize`` is false.
+        RunError: an adapter's change is lost in the base's dtype.
+    """
+    if path.is_file():
+        _take_gguf(path, target, resize, say)
+    elif base is not None and is_adapter(path):
+        _take_adapter(path, base, target, resize, say)
+    else:
+        copy_model(path, target, _tokenizer(path), resize=resize, say=say, card=True)
+
+
+def copy_model(
+    folder: Path,
+    target: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    resize: bool = False,
+    say: Say = quiet,
+    card: bool = False,
+) -> None:
+    """Write a folder's model with a tokenizer, which is the folder's own but for its chat template, into an empty
+    folder.
+
+    Args:
+        card: its README comes along.
+
+    Raises:
+        ModelError, UsageError: as ``take_in``.
+    """
+    model = load_model(folder, _exact_dtype(folder))
+    _check(model, tokenizer, folder, main_dtype(folder), resize, say)
+    save_model(target, model, tokenizer)
+    as_on_disk(target, folder)
+    names = _carried(folder, target, card=card)
+    if names:
+        say(f"carried along: {', '.join(names)}")
+    if strange := left_out(folder, [*names, *(path.name for path in weight_files(folder))]):
+        say(f"left out, because nothing reads it: {', '.join(strange)}")
+
+
+def check_readable(folder: Path, where: str) -> None:
+    """See that a folder that is no new import has a row of its embedding for every id of its tokenizer.
+
+    Args:
+        where: the generation, or the field of the manifest.
+
+    Raises:
+        UsageError: it has fewer.
+        ModelError: the folder cannot be read.
+    """
+    rows = getattr(config_of(folder).get_text_config(), "vocab_size", None)
+    if isinstance(rows, int):
+        again = "`ladder export` it, and `ladder import FOLDER --as NAME --resize` adds the rows that are missing"
+        check_vocabulary(_highest(load_tokenizer(folder)), rows, where, again=again)
+
+
+def _take_gguf(path: Path, target: Path, resize: bool, say: Say) -> None:
+    with panics_told(str(path)):
+        model, tokenizer = load_gguf(path)
+    _check(model, tokenizer, path, torch.float32, resize, say)
+    save_model(target, model, tokenizer)
+    say(f"weights are stored in {narrowed(target)}, which holds what the GGUF file says exactly")
+    # A GGUF file often lies among others that do not belong to it.
+    if names := carry_terms(path.parent, target):
+        say(f"carried along: {', '.join(names)}")
+
+
+def _take_adapter(path: Path, base: Path, target: Path, resize: bool, say: Say) -> None:
+    own = (path / "tokenizer.json").is_file()
+    tokenizer = _tokenizer(path if own else base)
+    model = merged_foreign(load_model(base, "float32"), path)
+    _check(model, tokenizer, path, main_dtype(base), resize, say)
+    save_model(target, model, tokenizer)
+    rounding = as_stored(target, base)
+    if rounding is not None:
+        check_survives(rounding, str(path), "save the base in float32 and name that folder after --base")
+        say(rounding.line())
+    names = [*(_carried(path if own else base, target, card=False)), *carry_terms(base, target)]
+    names += carry_terms(path, target)
+    if names:
+        say(f"carried along: {', '.join(names)}")
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    with panics_told(str(folder)):
+        return load_tokenizer(folder)
+
+
+def _exact_dtype(folder: Path) -> str:
+    """The narrowest dtype that holds every number of a folder's files."""
+    found = reduce(torch.promote_types, set(stored_dtypes(folder).values()) or {torch.float32})
+    return str(found).removeprefix("torch.")
+
+
+def _check(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path, main: torch.dtype, resize: bool, say: Say
+) -> None:
+    """What must hold of a model before it is a generation: its numbers are numbers, its tokenizer encodes, and no id
+    leads out of the embedding."""
+    check_finite(model, str(path))
+    check_encodes(tokenizer, str(path))
+    highest, rows = _highest(tokenizer), model.get_input_embeddings().weight.shape[0]
+    if resize and highest >= rows:
+        grow(model, highest + 1, main)
+        say(f"the embedding grew from {rows} to {highest + 1} rows; the new ones are the mean of the others")
+        return
+    check_vocabulary(
+        highest,
+        rows,
+        str(path),
+        again=f"`ladder import {path} --as NAME --resize` adds the rows that are missing; or save the model again "
+        f"after model.resize_token_embeddings({highest + 1})",
+    )
+
+
+def _highest(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The largest id of a tokenizer; ids can have gaps."""
+    return max(tokenizer.get_vocab().values(), default=0)
+
+
+@torch.no_grad()
+def grow(model: PreTrainedModel, rows: int, dtype: torch.dtype) -> None:
+    """Give embedding and output head more rows, each new one the mean of those that were there.
+
+    Args:
+        dtype: that the new numbers must fit in.
+    """
+    before = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for part in (layer.weight, getattr(layer, "bias", None)) if layer is not None else ():
+            if isinstance(part, torch.Tensor) and len(part) == rows:
+                part[before:] = part[:before].float().mean(0).to(dtype).to(part.dtype)
+
+
+def _carried(folder: Path, target: Path, *, card: bool) -> list[str]:
+    """Copy what belongs to the model, but for tokenizer sources that would be read instead of ``tokenizer.json``."""
+    before = _said_by(target)
+    names = carry(folder, target, card=card)
+    if _said_by(target) == before:
+        return names
+    for name in names:
+        if is_source(name):
+            (target / name).unlink()
+    return [name for name in names if not is_source(name)]
+
+
+def _said_by(folder: Path) -> str:
+    """The tokenizer of a folder, as it loads."""
+    return str(load_tokenizer(folder).backend_tokenizer.to_str())
