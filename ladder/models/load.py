@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
+from ladder.models.causality import check_causal
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.size import check_layers, check_size
 
@@ -40,11 +41,14 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
         device: a torch device, such as ``cpu`` or ``cuda:0``.
 
     Raises:
-        ModelError: the folder cannot be loaded, weights are missing or do not fit, or an adapter lies among them.
+        ModelError: the folder cannot be loaded, weights are missing or do not fit, an adapter lies among them, or it is
+            no causal language model.
     """
     model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype)
     _check_fit([key for kind in _MISFITS for key in report.get(kind, ())], folder)
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    check_causal(model)
+    return model
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
