@@ -17,9 +17,11 @@ from ladder.data.batches import Batches
 from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
-from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
+from ladder.fitting import check_fits
+from ladder.lesson import Lesson, build_batches, data_of, describe_pools, own_probes, recall_probes, write_start
 from ladder.manifest.schema import Runtime
-from ladder.run import Run, Workshop
+from ladder.models.load import config_of
+from ladder.run import Run, Workshop, hosted
 from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
 from ladder.usage import Usage
@@ -37,7 +39,9 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         Halted: a law was broken and the manifest says halt.
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
-    start, cast = _start(run, lesson), cast_of(run, work)
+    start = _start(run, lesson)
+    _check_fits(run, lesson, start, work.home)
+    cast = cast_of(run, work)
     actors = work.session.start(cast.roles)
     fetch([actor.reset_peak.remote() for actor in actors.values()])
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
@@ -108,6 +112,13 @@ def _steps(
                     remedy="allow more minutes or plan fewer steps",
                 )
     return usage
+
+
+def _check_fits(run: Run, lesson: Lesson, start: Path, home: Path) -> None:
+    """What ``plan`` checks of lengths, before an actor starts."""
+    models = (config_of(start), *(config_of(run.teachers[number]) for number in hosted(run)))
+    probes = own_probes(run.request), recall_probes(run.ancestors)
+    check_fits(run.request, lesson, start, models, probes, home / "cache" / "tokens")
 
 
 def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,11 +55,13 @@ def add_adapter(model: PreTrainedModel | PeftModel, lora: Lora) -> PeftModel:
     ends = inner.get_input_embeddings(), inner.get_output_embeddings()
     tied = all(ends) and ends[0].weight is ends[1].weight
     try:
-        if isinstance(model, PeftModel):
-            model.add_adapter(STUDENT, config)
-            adapted = model
-        else:
-            adapted = get_peft_model(model, config, adapter_name=STUDENT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Peft asks transformers by a name that goes in version 6.
+            if isinstance(model, PeftModel):
+                model.add_adapter(STUDENT, config)
+                adapted = model
+            else:
+                adapted = get_peft_model(model, config, adapter_name=STUDENT)
     except ValueError as error:
         raise ManifestError(said(error), where="student.adapter.target_modules", remedy=_REMEDY) from error
     # Merging would add the one matrix's adapter to both, so the model that ships would not be the one that was trained.
