@@ -39,7 +39,7 @@ def test_decoders_of_many_families_read_from_left_to_right(make_model: Any, fami
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("config", [BertConfig(**BERT), XLNetConfig(vocab_size=300, d_model=32, n_layer=2, n_head=2)])
 def test_a_model_that_sees_the_future_is_refused(config: Any, dtype: str) -> None:
-    with pytest.raises(ModelError, match="no causal language model.*tokens after it") as caught:
+    with pytest.raises(ModelError, match=r"no causal language model.*tokens after it") as caught:
         check_causal(make(config, dtype))
     assert "Llama" in str(caught.value.remedy) and str(caught.value.where).endswith("LMHeadModel")
 
