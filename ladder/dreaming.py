@@ -23,12 +23,13 @@ from ladder.data.dreams import (
 )
 from ladder.data.rows import Row
 from ladder.errors import DataError
+from ladder.fitting import check_dreams
 from ladder.lesson import data_of
 from ladder.manifest import Request
 from ladder.manifest.paths import dream_prompts
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
 from ladder.models.save import save_text
 from ladder.train.loss import taboo_ids
 
@@ -69,6 +70,7 @@ def _dream(
 ) -> list[Dream]:
     tokenizer, seeds = load_tokenizer(start), request.manifest.seeds
     kind, prompts = beginnings(request, wanted, tokenizer, replay)
+    check_dreams(config_of(start), start, wanted, kind, prompts)
     turn = answer_turn(tokenizer) if kind == "template" else []
     sampling = Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(request.manifest, tokenizer))
     count, longest = dreams_wanted(wanted), data_of(request).max_length

@@ -33,6 +33,7 @@ from ladder.methods import method_of
 from ladder.models.generation import pad_id
 from ladder.models.intake import copy_model
 from ladder.models.load import config_of, load_tokenizer
+from ladder.models.positions import named_positions
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sidecars import BEGINNING, PROBES, REPORT
@@ -220,7 +221,7 @@ def _with_readings(
     told = contexts(request.manifest)
     if not told:
         return examples
-    longest = getattr(config_of(start).get_text_config(), "max_position_embeddings", sys.maxsize)
+    longest = named_positions(config_of(start)) or sys.maxsize
     return with_readings(rows, examples, told, load_tokenizer(start), encoding, longest)
 
 

@@ -17,11 +17,21 @@ from ladder.data.batches import Batches
 from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
-from ladder.lesson import Lesson, beginning_warnings, build_batches, data_of, describe_pools, own_probes, write_start
+from ladder.fitting import check_fits
+from ladder.lesson import (
+    Lesson,
+    beginning_warnings,
+    build_batches,
+    data_of,
+    describe_pools,
+    own_probes,
+    recall_probes,
+    write_start,
+)
 from ladder.manifest.schema import Runtime
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
 from ladder.models.rounding import Rounding
-from ladder.run import Run, Workshop
+from ladder.run import Run, Workshop, hosted
 from ladder.sitting import check_asked
 from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
@@ -40,8 +50,10 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         Halted: a law was broken and the manifest says halt.
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
-    start, cast = _start(run, lesson), cast_of(run, work)
+    start = _start(run, lesson)
     check_asked(run.request, start, own_probes(run.request))
+    _check_fits(run, lesson, start, work.home)
+    cast = cast_of(run, work)
     actors = work.session.start(cast.roles)
     fetch([actor.reset_peak.remote() for actor in actors.values()])
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
@@ -115,6 +127,13 @@ def _steps(
                     remedy="allow more minutes or plan fewer steps",
                 )
     return usage
+
+
+def _check_fits(run: Run, lesson: Lesson, start: Path, home: Path) -> None:
+    """What ``plan`` checks of lengths, before an actor starts."""
+    models = (config_of(start), *(config_of(run.teachers[number]) for number in hosted(run)))
+    probes = own_probes(run.request), recall_probes(run.ancestors)
+    check_fits(run.request, lesson, start, models, probes, home / "cache" / "tokens")
 
 
 def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:

@@ -20,7 +20,7 @@ from ladder.data.rows import Row
 from ladder.data.template import rendered
 from ladder.errors import DataError, ModelError
 from ladder.manifest.schema import Dreams
-from ladder.models.generation import end_ids, generation_settings, pad_id
+from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
 
 BLOCK = 64
 """Dreams written with one seed; a block is the unit that can be written again alone."""
@@ -174,6 +174,12 @@ def _sample(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[list[int]], sampling: Sampling
 ) -> list[list[int]]:
     """Continue each prompt up to and including its end token."""
+    batches = decoding_batches(model, list(map(len, prompts)), len(prompts))
+    if len(batches) > 1:
+        written: dict[int, list[int]] = {}
+        for rows in batches:
+            written |= zip(rows, _sample(model, tokenizer, [prompts[row] for row in rows], sampling), strict=True)
+        return [written[row] for row in range(len(prompts))]
     pad, ends = pad_id(tokenizer), end_ids(model, tokenizer)
     width = max(len(ids) for ids in prompts)
     left = [width - len(ids) for ids in prompts]

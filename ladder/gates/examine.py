@@ -27,7 +27,7 @@ from ladder.gates.question import banned_ids, check_lengths, encode_question
 from ladder.gates.reading import prompt_entropies
 from ladder.manifest.schema_gates import Decoding
 from ladder.models.digest import folder_digest
-from ladder.models.generation import end_ids, generation_settings, pad_id
+from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
 
 Asked = TypeVar("Asked", Prompt, Probe)
@@ -192,10 +192,8 @@ class _Writer:
     def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[Written]:
         """Continuations in the order of the prompts: greedy, or drawn with ``uniform_BT`` (one row a prompt)."""
         check_lengths(self.model, prompts, self.max_new_tokens)
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         written: dict[int, Written] = {}
-        for first in range(0, len(order), self.batch_size):
-            rows = order[first : first + self.batch_size]
+        for rows in decoding_batches(self.model, list(map(len, prompts)), self.batch_size):
             drawn = None if uniform_BT is None else uniform_BT[rows].to(self.model.device)
             written |= zip(rows, self._batch([prompts[row] for row in rows], drawn), strict=True)
         return [written[row] for row in range(len(prompts))]

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data.examples import begin_ids, chat_ids, text_ids
 from ladder.errors import GateError
 from ladder.gates.probes import Prompt
+from ladder.models.positions import named_positions
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -43,12 +44,22 @@ def check_lengths(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_
     Raises:
         GateError: a prompt and ``max_new_tokens`` are more than the model has positions.
     """
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max(map(len, prompts), default=0)
-    if positions is not None and longest + max_new_tokens > positions:
+    check_room(model.config, max(map(len, prompts), default=0), max_new_tokens)
+
+
+def check_room(
+    config: PretrainedConfig, longest: int, new: int, *, where: str = "gates.decoding.max_new_tokens"
+) -> None:
+    """Refuse a question of so many tokens that leaves no room for so many new ones.
+
+    Raises:
+        GateError: together they are more than the model has positions.
+    """
+    positions = named_positions(config)
+    if positions is not None and longest + new > positions:
         raise GateError(
-            f"a prompt of {longest} tokens and {max_new_tokens} more exceed the model's {positions} positions",
-            where="gates.decoding.max_new_tokens",
+            f"a prompt of {longest} tokens and {new} more exceed the model's {positions} positions",
+            where=where,
             remedy="shorten the prompt or the answers",
         )
 

@@ -23,9 +23,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
+from ladder.models.causality import check_causal
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.older import is_left_over, without_empty_window
-from ladder.models.preflight import check_causal
+from ladder.models.preflight import check_config
 from ladder.models.size import check_labels, check_layers, check_size, stored_shapes
 from ladder.models.tokenizer import check_same_ids, read_tokenizer
 
@@ -44,14 +45,17 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
         device: a torch device, such as ``cpu`` or ``cuda:0``.
 
     Raises:
-        ModelError: the folder cannot be loaded, weights are missing or do not fit, or an adapter lies among them.
+        ModelError: the folder cannot be loaded, weights are missing or do not fit, an adapter lies among them, or it is
+            no causal language model.
     """
-    check_causal(folder)
+    check_config(folder)
     model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype)
     shapes = stored_shapes(folder)
     misfits = [key for kind in _MISFITS for key in report.get(kind, ())]
     _check_fit([key for key in misfits if not is_left_over(key, shapes.get(key))], folder)
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    check_causal(model)
+    return model
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
