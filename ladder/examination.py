@@ -11,6 +11,7 @@ from typing import Any
 from ladder.actors.session import fetch
 from ladder.data.digests import LEARNED, digest_lines
 from ladder.data.replay import leave_behind, replay_sample
+from ladder.data.template import day_of
 from ladder.gates import (
     Answers,
     Exam,
@@ -24,6 +25,7 @@ from ladder.judging import judge, stored_reports
 from ladder.lawbook import case_of, laws_of
 from ladder.lesson import Lesson, own_probes, recall_probes
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
+from ladder.models.load import load_tokenizer
 from ladder.models.save import save_bytes, save_text
 from ladder.report import page, plots
 from ladder.report.card import model_card
@@ -131,7 +133,7 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         save_text(sidecars / name, text)
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
-    keep(run.request, sidecars)
+    keep(run.request, sidecars, day_of(load_tokenizer(run.candidate)))
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

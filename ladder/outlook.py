@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,20 @@ from transformers import PreTrainedTokenizerFast
 from ladder.ancestry import Ancestry, lineage_of
 from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, read_dreams
+from ladder.data.template import dated
 from ladder.dreaming import beginnings
 from ladder.errors import NotFound
 from ladder.lawbook import check_laws
-from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
+from ladder.lesson import (
+    Lesson,
+    build_batches,
+    chosen_day,
+    data_of,
+    origin_of,
+    read_lesson,
+    start_tokenizer,
+    write_start,
+)
 from ladder.manifest import Request
 from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
@@ -70,7 +81,8 @@ def outlook(
     folders = {number: by_digest[generation.digest] for number, generation in found.items()}
     lesson = read_lesson(request, list(by_digest.values()))
     check_laws(request, lesson)
-    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
+    day = _noted_day(request, home) or chosen_day(request, folders.get(1))
+    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary, dated(day):
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
         method = method_of(request.manifest)
         hosted = (method.teachers() | method.dreamers()) & folders.keys()
@@ -86,6 +98,13 @@ def outlook(
             build_batches(request, start, lesson, dreams, Path(temporary) / "tokens"),
             dreamt,
         )
+
+
+def _noted_day(request: Request, home: Path) -> str | None:
+    """The day that a run which began already writes."""
+    notes = home / "runs" / run_name(request.child, request.digest) / "run.json"
+    day: str | None = json.loads(notes.read_text(encoding="utf-8")).get("today") if notes.is_file() else None
+    return day
 
 
 def ancestors(request: Request, registry: Registry | None) -> dict[int, Generation] | None:
@@ -146,7 +165,7 @@ def _dreams(
     written = home / "runs" / run_name(request.child, request.digest) / "dreams.jsonl"
     if written.is_file():
         return read_dreams(written), True
-    kind, begins = beginnings(request, wanted, tokenizer, lesson.replay)
+    kind, begins = beginnings(request, wanted, tokenizer, lesson)
     guessed = expected(wanted, kind, begins, tokenizer, lesson.replay, longest, request.manifest.seeds.dreams)
     return [
         Dream(ids, opening, dreamers[number % len(dreamers)], "") for number, (ids, opening) in enumerate(guessed)

@@ -17,8 +17,9 @@ from ladder.data.batches import Batches
 from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
-from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
+from ladder.lesson import Lesson, build_batches, data_of, describe_pools, reading_warnings, write_start
 from ladder.manifest.schema import Runtime
+from ladder.models.load import load_tokenizer
 from ladder.run import Run, Workshop
 from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
@@ -44,13 +45,14 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
     ask, say = _dreamt_by(teachers), work.console.say
-    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson.replay, say)
+    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson, say)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
     headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
-    _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
+    read = reading_warnings(run.request, lesson, load_tokenizer(start))
+    _warn(run, work, [*read, *(text for one in (*loaded.values(), prepared) for text in one.warnings)])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
     usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start, prepared.done))
     after = _each(teachers, lambda number: teachers[number].digest())

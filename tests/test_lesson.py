@@ -16,7 +16,7 @@ from ladder.data.rows import Row, parse_row
 from ladder.data.traces import Traces
 from ladder.dreaming import beginnings
 from ladder.errors import DataError
-from ladder.lesson import build_batches, read_lesson, recall_probes, replay_warnings
+from ladder.lesson import Lesson, build_batches, read_lesson, recall_probes, replay_warnings
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
 from ladder.sidecars import PROBES
@@ -78,11 +78,11 @@ def test_dreams_begin_where_there_is_room_for_them(parent: Path, tmp_path: Path,
     wanted = request.manifest.stabilizers.dreams
     assert isinstance(wanted, Dreams) and wanted.prompts == "auto"
     short, long = (parse_row(json.dumps({"prompt": text}), "a:1") for text in ("who?", "who is luna? " * 9))
-    kind, begins = beginnings(request, wanted, tokenizer, [long, short])
+    kind, begins = beginnings(request, wanted, tokenizer, Lesson((), (long, short)))
     assert kind == "replay" and len(begins) == 1 and len(begins[0]) <= 14
-    assert beginnings(request, wanted, tokenizer, [long]) == ("start", [[1]])
+    assert beginnings(request, wanted, tokenizer, Lesson((), (long,))) == ("start", [[1]])
     with pytest.raises(DataError, match="no opening of replay dreams has at most 14 tokens"):
-        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, [long])
+        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, Lesson((), (long,)))
 
 
 def family(tmp_path: Path, **data: Any) -> Request:

@@ -69,7 +69,7 @@ class Conversation:
 
     def turn(self, count: int | None = None) -> Turn:
         """How the assistant's answer to the first messages is written."""
-        _manner(self.tokenizer, self.where)
+        _check_hears(self.tokenizer, self.where)
         return answering(self.tokenizer, self.messages[:count], where=self.where)
 
     def ids(self, text: str) -> list[int]:
@@ -89,9 +89,10 @@ class Conversation:
     def taught(self, turns: str) -> list[Taught]:
         """What is trained: the assistant's turns, each with what the template writes to end it.
 
-        Where a conversation is written as a beginning of the one that goes on, all its turns are trained in one example. A
-        template that rewrites what was said (it drops what an assistant thought earlier, or counts messages) gives one
-        example for each turn, written as it is when that turn is the last: so every answer is learned as it is asked for.
+        Where a conversation is written as a beginning of the one that goes on, all its turns are trained in one
+        example. A template that rewrites what was said (it drops what an assistant thought earlier, or counts messages)
+        gives one example for each turn, written as it is when that turn is the last: so every answer is learned as it
+        is asked for.
 
         Args:
             turns: ``all``, or ``last`` alone.
@@ -124,13 +125,13 @@ class Conversation:
 
     def _texts(self, place: int) -> tuple[str, str]:
         """What is written up to an answer, and up to its end."""
-        _manner(self.tokenizer, self.where)
+        _check_hears(self.tokenizer, self.where)
         closed = self.text(place + 1)
         asked = rendered(self.tokenizer, self.messages[:place], opening=True, where=self.where)
         opened = asked if closed.startswith(asked) else self.turn(place).opening
         if not closed.startswith(opened) or not opened:
             raise DataError(
-                "the chat template writes this answer otherwise than it opens one, so it cannot be told from what is asked",
+                "the chat template writes this answer otherwise than it opens one, so where it begins cannot be told",
                 where=self.where,
                 remedy=REMEDY,
             )
@@ -194,36 +195,43 @@ def ending(tokenizer: PreTrainedTokenizerFast, chat: bool, stops: Sequence[str] 
 
 
 class _Manner(NamedTuple):
-    """How a template writes the answer to a user's words; without a turn where it wants another conversation."""
+    """How a template writes the answer to a user's words.
+
+    Args:
+        turn: None where it wants another conversation.
+        hears: whether it writes the user's words at all.
+    """
 
     turn: Turn | None
     ending: Ending
+    hears: bool = True
 
 
 _manners: WeakKeyDictionary[PreTrainedTokenizerFast, tuple[object, _Manner]] = WeakKeyDictionary()
 
 
-def _manner(tokenizer: PreTrainedTokenizerFast, where: str = _WHERE) -> _Manner:
-    """Found once for a template.
+def _check_hears(tokenizer: PreTrainedTokenizerFast, where: str) -> None:
+    if not _manner(tokenizer).hears:
+        raise DataError("the chat template does not write the user's words", where=where, remedy=REMEDY)
 
-    Raises:
-        DataError: the template does not write what an answer answers.
-    """
+
+def _manner(tokenizer: PreTrainedTokenizerFast) -> _Manner:
+    """Found once for a template."""
     state = (tokenizer.chat_template, len(tokenizer), tokenizer.special_tokens_map, day_of(tokenizer))
     known = _manners.get(tokenizer)
     if known is None or known[0] != state:
-        known = state, _found_manner(tokenizer, where)
+        known = state, _found_manner(tokenizer)
         _manners[tokenizer] = known
     return known[1]
 
 
-def _found_manner(tokenizer: PreTrainedTokenizerFast, where: str) -> _Manner:
+def _found_manner(tokenizer: PreTrainedTokenizerFast) -> _Manner:
     try:
         turn = answering(tokenizer, [{"role": "user", "content": ASKED}], where=_WHERE)
     except DataError:
         return _Manner(None, Ending(stops=(NEWLINE,)))
     if ASKED not in turn.opening:
-        raise DataError("the chat template does not write the user's words", where=where, remedy=REMEDY)
+        return _Manner(turn, Ending(stops=(NEWLINE,)), hears=False)
     lead = tokenizer.decode(
         tokenizer.encode(turn.lead, add_special_tokens=False),
         skip_special_tokens=True,

@@ -59,9 +59,7 @@ class Controls:
 
     def found(self, text: str) -> list[Found]:
         """The control tokens that the tokenizer reads in a text, whoever wrote them."""
-        read = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True
-        )
+        read = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False, return_offsets_mapping=True)
         return [
             Found(id_, start, stop)
             for id_, (start, stop) in zip(read["input_ids"], read["offset_mapping"], strict=True)
@@ -212,12 +210,18 @@ def plain_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return ids if controls.ids.isdisjoint(ids) else controls.spelled(text)
 
 
-def holds_controls(tokenizer: PreTrainedTokenizerFast, texts: Collection[str]) -> list[str]:
-    """For each text that holds a control token as it is written in the vocabulary, the first of them."""
+def control_names(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """How the control tokens are written."""
     controls = controls_of(tokenizer)
-    names = sorted((controls.names[id_] for id_ in controls.ids), key=len, reverse=True)
+    return [controls.names[id_] for id_ in sorted(controls.ids & controls.names.keys())]
+
+
+def holding(names: Collection[str], texts: Iterable[str]) -> list[str]:
+    """For each text that holds one of these control tokens as it is written, the first of them."""
     # Where a single character is one, texts hold it without having gone through a template.
-    pattern = re.compile("|".join(re.escape(name) for name in names if len(name) > 1) or "(?!)")
+    pattern = re.compile(
+        "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if len(name) > 1) or "(?!)"
+    )
     return [match.group() for text in texts if (match := pattern.search(text))]
 
 

@@ -20,9 +20,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: Contr
     return raw_ids(tokenizer, text, controls)
 
 
-def encode_question(
-    tokenizer: PreTrainedTokenizerFast, prompt: Prompt, controls: ControlTokens = "text"
-) -> list[int]:
+def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, controls: ControlTokens = "text") -> list[int]:
     """Ids of a raw prompt, or of a user's turn with the opening of the assistant's.
 
     Args:
