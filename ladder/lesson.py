@@ -111,8 +111,8 @@ def control_warnings(request: Request, lesson: Lesson, names: Sequence[str]) -> 
     }
     found = {field: (what, said, holding(names, said)) for field, (what, said) in texts.items()}
     return [
-        f"{field}: {len(held)} of {len(said)} {what} ({len(held) / len(said):.0%}) hold control tokens such as {held[0]}, "
-        "which are read as plain characters; if they went through a chat template before, write "
+        f"{field}: {len(held)} of {len(said)} {what} ({len(held) / len(said):.0%}) hold control tokens such as "
+        f"{held[0]}, which are read as plain characters; if they went through a chat template before, write "
         "data.control_tokens: parse, or leave the template to ladder and give them as messages"
         for field, (what, said, held) in found.items()
         if held
@@ -124,8 +124,9 @@ def _template_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTo
     if not talks or tokenizer.chat_template is None or not opens_otherwise(tokenizer):
         return []
     return [
-        "data.chat_template: it opens an answer that is asked for (add_generation_prompt) otherwise than it writes one in "
-        "a conversation; rows are learned and exams are asked as in a conversation, and whoever loads the child must too"
+        "data.chat_template: it opens an answer that is asked for (add_generation_prompt) otherwise than it writes one "
+        "in a conversation; rows are learned and exams are asked as in a conversation, and so must ask whoever loads "
+        "the child"
     ]
 
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from ladder.data.template import sample_turns
@@ -135,19 +136,27 @@ class Controls:
     @cached_property
     def _twin(self) -> Tokenizer:
         names = {name: self._secret[id_] for id_, name in self.names.items()}
+        told = self.tokenizer.backend_tokenizer.to_str()
+        if "ByteLevel" in told and (bytes_ := names.keys() & set(ByteLevel.alphabet())):
+            raise DataError(
+                f"the control token {min(bytes_)!r} is also how the tokenizer writes a byte, so texts cannot be "
+                "told from the token",
+                remedy="take it out of the text, or give the model another control token",
+            )
         try:
-            return Tokenizer.from_str(_renamed(self.tokenizer.backend_tokenizer.to_str(), names))
+            return Tokenizer.from_str(_renamed(told, names))
         except BaseException as error:  # tokenizers raises bare ones, and a panic is no Exception
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
+            reason = said(error) if isinstance(error, Exception) else type(error).__name__
             raise DataError(
-                f"a text holds a control token of the tokenizer, which cannot be kept as text: {said(error)}",
+                f"a text holds a control token of the tokenizer, which cannot be kept as text: {reason}",
                 remedy="take it out of the text",
             ) from error
 
 
 class Shield:
-    """Messages on their way through a chat template, and back: what somebody typed is told from what the template wrote.
+    """Messages on their way through a chat template: what somebody typed is told from what the template wrote.
 
     What could be read as a control token in a message is covered by a mark while the template runs; nothing else in a
     message changes, so templates that trim, split or search what is said do as always.
@@ -219,9 +228,8 @@ def control_names(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 def holding(names: Collection[str], texts: Iterable[str]) -> list[str]:
     """For each text that holds one of these control tokens as it is written, the first of them."""
     # Where a single character is one, texts hold it without having gone through a template.
-    pattern = re.compile(
-        "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if len(name) > 1) or "(?!)"
-    )
+    longest = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest)) or "(?!)")
     return [match.group() for text in texts if (match := pattern.search(text))]
 
 

@@ -157,8 +157,8 @@ def write_block(
     Args:
         prompts: openings to draw from, with replacement.
         seed: of this block alone (``block_seed``), so that a resumed run dreams the same.
-        answer_turn: for chat models whose template ends a user's turn with a control token: what comes between that token
-            and the assistant's words. The dream then goes on with the answer; unfinished turns are dropped.
+        answer_turn: for chat models whose template ends a user's turn with a control token: what comes between that
+            token and the assistant's words. The dream then goes on with the answer; unfinished turns are dropped.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = [list(prompts[index]) for index in torch.randint(len(prompts), (BLOCK,), generator=generator).tolist()]

@@ -97,8 +97,8 @@ def text_ids(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTok
 
 
 def raw_ids(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
-    """Ids of a raw text as rows begin: the start token where there is one, and the text. A text that is parsed may bring
-    its start token along."""
+    """Ids of a raw text as rows begin: the start token where there is one, and the text. A text that is parsed may
+    bring its start token along."""
     begin, ids = begin_ids(tokenizer), text_ids(tokenizer, text, controls)
     return ids if controls == "parse" and begin and ids[: len(begin)] == begin else begin + ids
 
@@ -109,8 +109,8 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding)
 
 
 def encode_turns(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Example]:
-    """The examples of a row: one, but for a conversation whose template rewrites earlier turns, which gives one for each
-    turn that is trained.
+    """The examples of a row: one, but for a conversation whose template rewrites earlier turns, which gives one for
+    each turn that is trained.
 
     Raises:
         DataError: as ``encode_rows``.

@@ -61,8 +61,8 @@ def tokens_key(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, encoding
 
 
 def _tokenizer_key(tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 of vocabulary, merges, normalisation, control tokens and chat template as they are in memory, with the day
-    that the template writes.
+    """SHA-256 of vocabulary, merges, normalisation, control tokens and chat template as they are in memory, with the
+    day that the template writes.
 
     `tokenizer_digest` of its folder would miss which tokens begin and end a text.
     """

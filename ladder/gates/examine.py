@@ -312,10 +312,10 @@ class _IsOver(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """One flag for each row of ``input_ids`` [B, T]."""
         written = input_ids[:, self.width :].tolist()
-        for row, (ids, ending) in enumerate(zip(written, self.endings, strict=True)):
-            if ids[-1] in ending.ids:
+        for row, (ids, its) in enumerate(zip(written, self.endings, strict=True)):
+            if ids[-1] in its.ids:
                 self.ended.add(row)
-            if ending.stops and row not in self.lengths and ending.is_over(self.writer.decode(ids)):
+            if its.stops and row not in self.lengths and its.is_over(self.writer.decode(ids)):
                 self.lengths[row] = len(ids)
         over = [row in self.lengths or row in self.ended for row in range(len(written))]
         return torch.tensor(over, device=input_ids.device)

@@ -12,7 +12,7 @@ from ladder.manifest.schema import ControlTokens
 from ladder.manifest.schema_gates import Decoding
 
 ASKING = 2
-"""Version of how questions become ids, and ids answers: count it up when either changes, and no older answer is used."""
+"""Version of how questions become ids, and ids answers. Count it up when either changes: older answers are not used."""
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,9 @@ class Data(Section):
     """What the tokenizer's control tokens are where they are written in rows and raw prompts: plain characters, or
     themselves (``parse``), for texts that went through a chat template before. In conversations the chat template alone
     writes them."""
-    today: Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")] | None = None
-    """The day that a chat template writes which asks for the date (YYYY-MM-DD). When left out, the parent's; where it has
-    none, the day on which the run began."""
+    today: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    """The day that a chat template writes which asks for the date (YYYY-MM-DD). When left out, the parent's; where it
+    has none, the day on which the run began."""
 
 
 class Shares(Section):

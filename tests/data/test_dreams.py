@@ -210,9 +210,7 @@ def test_nothing_to_begin_with(tokenizer: Any, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             openings(kind, some, [], file)
         assert caught.value.where == "stabilizers.dreams.prompts"
-        assert caught.value.remedy is not None and caught.value.remedy.startswith(
-            "leave stabilizers.dreams.prompts out"
-        )
+        assert str(caught.value.remedy).startswith("leave stabilizers.dreams.prompts out")
     with pytest.raises(DataError, match="nothing to begin with"):
         openings("blank.txt", tokenizer, [], blank)
     with pytest.raises(ModelError, match="does not render the user's words"):
