@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
+from ladder.data.template import dated
 from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected, memory_told
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
@@ -102,6 +103,11 @@ def climb(request: Request, work: Workshop) -> Generation:
 
 def _train_and_examine(run: Run, work: Workshop) -> None:
     """Both phases, as far as they are not done; a failure is noted in the MLflow run, which a resume opens again."""
+    with dated(today := run.today):
+        _go_on(run, work, today)
+
+
+def _go_on(run: Run, work: Workshop, today: str) -> None:
     check_not_halted(run)
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
@@ -113,6 +119,7 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
         with unexpected_told(run.folder / LOG):
             if not run.candidate.is_dir():
                 _check_permitted(run, work)
+                run.note(today=today)
                 _warn_of_exam(run, work)
                 recovering(lambda: train(run, lesson, work), run, work)
             if not run.report.is_file():

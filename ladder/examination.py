@@ -12,6 +12,7 @@ from ladder.actors.session import fetch
 from ladder.data.digests import LEARNED, digest_lines
 from ladder.data.examples import begin_ids
 from ladder.data.replay import leave_behind, replay_sample
+from ladder.data.template import day_of
 from ladder.gates import (
     Answers,
     Exam,
@@ -134,7 +135,7 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         save_text(sidecars / name, text)
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
-    keep(run.request, sidecars)
+    keep(run.request, sidecars, day_of(load_tokenizer(run.candidate)))
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

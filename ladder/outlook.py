@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from transformers import PretrainedConfig
 from ladder.ancestry import Ancestry, decided_before, lineage_of
 from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, read_dreams
+from ladder.data.template import dated
 from ladder.dreaming import beginnings
 from ladder.errors import NotFound
 from ladder.fitting import check_dreams, check_fits
@@ -20,6 +22,7 @@ from ladder.lawbook import check_laws
 from ladder.lesson import (
     Lesson,
     build_batches,
+    chosen_day,
     data_of,
     origin_of,
     own_probes,
@@ -88,7 +91,8 @@ def outlook(
     _check_readable(request, {found[number].ref: folder for number, folder in folders.items()})
     lesson = read_lesson(request, list(by_digest.values()))
     check_laws(request, lesson)
-    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
+    day = _noted_day(request, home) or chosen_day(request, folders.get(1))
+    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary, dated(day):
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
         if registry is None or decided_before(request, registry) is None:
             check_asked(request, start, own_probes(request))
@@ -121,6 +125,11 @@ def _check_readable(request: Request, teachers: Mapping[str, Path]) -> None:
     named = {"student.model": request.folder(model)} if model and not teachers else {}
     for where, folder in {**teachers, **named}.items():
         check_readable(folder, where)
+def _noted_day(request: Request, home: Path) -> str | None:
+    """The day that a run which began already writes."""
+    notes = home / "runs" / run_name(request.child, request.digest) / "run.json"
+    day: str | None = json.loads(notes.read_text(encoding="utf-8")).get("today") if notes.is_file() else None
+    return day
 
 
 def ancestors(request: Request, registry: Registry | None) -> dict[int, Generation] | None:
@@ -191,7 +200,7 @@ def _dreams(
     if written.is_file():
         return read_dreams(written), True
     tokenizer = load_tokenizer(start)
-    kind, begins = beginnings(request, wanted, tokenizer, lesson.replay)
+    kind, begins = beginnings(request, wanted, tokenizer, lesson)
     check_dreams(config, start, wanted, kind, begins)
     guessed = expected(wanted, kind, begins, tokenizer, lesson.replay, longest, request.manifest.seeds.dreams)
     return [

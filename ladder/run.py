@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ladder.actors.placement import threads
 from ladder.actors.session import Session
 from ladder.ancestry import Ancestry
+from ladder.lesson import chosen_day
 from ladder.manifest import Request
 from ladder.manifest.names import run_name
 from ladder.methods import method_of
@@ -92,6 +93,11 @@ class Run:
     def reached(self) -> int:
         """Steps that the newest checkpoint has behind it."""
         return latest_step(self.folder / "checkpoints")
+
+    @property
+    def today(self) -> str:
+        """The day that the run's chat template writes (YYYY-MM-DD), noted when the run begins."""
+        return self.notes().get("today") or chosen_day(self.request, self.teachers.get(1))
 
     def clear(self) -> None:
         """Drop what the registry holds now; the notes stay."""

@@ -25,6 +25,7 @@ from ladder.lesson import (
     data_of,
     describe_pools,
     own_probes,
+    reading_warnings,
     recall_probes,
     write_start,
 )
@@ -60,14 +61,15 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
     ask, say = _dreamt_by(teachers), work.console.say
-    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson.replay, say)
+    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson, say)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
     headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
-    told = beginning_warnings(load_tokenizer(start), run.teachers.get(1))
-    _warn(run, work, [*told, *(text for one in (*loaded.values(), prepared) for text in one.warnings)])
+    tokenizer = load_tokenizer(start)
+    read = beginning_warnings(tokenizer, run.teachers.get(1)) + reading_warnings(run.request, lesson, tokenizer)
+    _warn(run, work, [*read, *(text for one in (*loaded.values(), prepared) for text in one.warnings)])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
     usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start, prepared.done))
     after = _each(teachers, lambda number: teachers[number].digest())
