@@ -2,7 +2,8 @@
 
 The first signal is raised as KeyboardInterrupt, so that what is open is closed on the way out; inside ``held`` it waits
 for a good moment. The second one ends the process at once, which harms nothing: every step that lasts is whole or
-absent, also under SIGKILL (``docs/reliability.md``).
+absent, also under SIGKILL (``docs/reliability.md``). ``timeout`` sends each signal twice, to the command and to its
+group; so do others who forward what reached the group anyway. Such an echo is no second signal.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ from ladder.errors import Interrupted, LadderError
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30
 """Seconds in which a command that was told to stop must have closed everything."""
+ECHO = 0.2
+"""Seconds after a signal in which the same signal once more is its echo."""
 GO_ON = "run the same command again to go on"
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -68,6 +72,7 @@ def held() -> Iterator[Callable[[], bool]]:
         asked.append(number)
         _heard.append(number)
         _handle(before)
+        _let_echo_pass(number)
 
     _handle(dict.fromkeys(SIGNALS, remember))
     try:
@@ -93,8 +98,16 @@ def _stop(number: int, frame: object) -> None:
     _heard.append(number)
     if len(_heard) > 1:
         _leave()
+    _let_echo_pass(number)
     signal.alarm(GRACE)
     raise KeyboardInterrupt
+
+
+def _let_echo_pass(number: int) -> None:
+    """Wait while the same signal is ignored; another one is heard."""
+    handler = signal.signal(number, signal.SIG_IGN)
+    time.sleep(ECHO)
+    signal.signal(number, handler)
 
 
 def _unraisable(found: Any) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.host import crowded
 from ladder.actors.session import fetch
 from ladder.actors.stream import stream
 from ladder.actors.student import StudentGroup
@@ -18,7 +19,6 @@ from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
 from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
-from ladder.manifest.schema import Runtime
 from ladder.run import Run, Workshop
 from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
@@ -27,6 +27,8 @@ from ladder.vigil import Vigil
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
+FIRST_CHECKPOINT = 1.0
+"""Minutes after which the first checkpoint of a call is written: what is killed young has not lost everything."""
 
 
 def train(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -50,7 +52,8 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     group = work.session.group(actors["student"])
     headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
-    _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
+    warnings = [text for one in (*loaded.values(), prepared) for text in one.warnings]
+    _warn(run, work, [*crowded(work.session.hosts(cast.roles), cast.threads), *warnings])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
     usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start, prepared.done))
     after = _each(teachers, lambda number: teachers[number].digest())
@@ -79,9 +82,10 @@ def _steps(
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
+    minutes = min(FIRST_CHECKPOINT, runtime.checkpoint_minutes)
     with held() as stopped, work.console.progress(str(run.request.child), total) as progress:
         while done < total:
-            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(runtime))
+            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(minutes))
             for report in stream(group, teachers, batches, leg, runtime, ends):
                 rows.append(report)
                 tokens += report.tokens
@@ -91,7 +95,7 @@ def _steps(
                 if len(rows) >= LOG_EVERY or broken:
                     rows = _log(run, work, rows)
                 vigil.halt(broken)
-            done, seconds = report.step + 1, spent + time.monotonic() - began
+            done, seconds, minutes = report.step + 1, spent + time.monotonic() - began, runtime.checkpoint_minutes
             broken, surveyed = vigil.read(done, group), survey(usage)
             # The checkpoint comes last: what is known of its steps is not learned again by a run that goes on from it.
             rows = _log(run, work, rows)
@@ -114,10 +118,10 @@ def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], 
     return lambda: one() or other()
 
 
-def _late(runtime: Runtime) -> Callable[[], bool]:
-    """Whether it is time for a checkpoint, counted from now."""
+def _late(minutes: float) -> Callable[[], bool]:
+    """Whether it is time for a checkpoint, so many minutes from now."""
     began = time.monotonic()
-    return lambda: time.monotonic() - began >= 60 * runtime.checkpoint_minutes
+    return lambda: time.monotonic() - began >= 60 * minutes
 
 
 def _dreamt_by(teachers: Mapping[int, TeacherHandle]) -> Callable[[Sequence[Night]], list[list[Dream]]]:

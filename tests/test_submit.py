@@ -43,6 +43,14 @@ def test_no_head_is_a_clear_error(project: Path, tmp_path: Path) -> None:
         submit([project], "http://127.0.0.1:9", tmp_path / "home", project, wait=False)
 
 
+def test_settings_that_a_person_made_travel_with_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those that nobody made here are chosen where the job runs, by whoever started that Ray, or by ladder."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    passed = room._runtime_env(tmp_path)["env_vars"]
+    assert passed["OMP_WAIT_POLICY"] == "ACTIVE" and "TQDM_DISABLE" not in passed
+
+
 @pytest.fixture
 def head() -> Iterator[dict[str, str]]:
     """A Ray head of its own on loopback, stopped by its process id; gives the environment to reach it."""

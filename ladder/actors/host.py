@@ -1,0 +1,66 @@
+"""Where an actor came to live, told by itself; it is asked as soon as it is up, and settles there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Host:
+    """One actor's surroundings.
+
+    Args:
+        machine: its name.
+        cores: those that its process may use.
+        waits: how its OpenMP threads wait; empty where nobody said.
+    """
+
+    machine: str
+    cores: int
+    waits: str
+
+
+def settle_in(actor: object) -> Host:
+    """Runs in an actor: it ends at once with the raylet that started it, and says where it is.
+
+    Of a raylet that is gone Ray's workers take notice by themselves only after some seconds.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return Host(socket.gethostname(), _cores(), os.environ.get("OMP_WAIT_POLICY", ""))
+
+
+def crowded(hosts: Iterable[Host], threads: int) -> list[str]:
+    """What is wrong with so many torch threads in each of these actors, a sentence for each machine.
+
+    Actors that take turns on the same cores are meant to (``ladder.actors.placement.threads``), as long as their
+    threads sleep while they wait, and no actor has more of them than its machine has cores.
+    """
+    told = []
+    for host, actors in Counter(hosts).items():
+        if threads > host.cores:
+            told.append(
+                f"{threads} threads for each of {actors} actors on {host.machine}, which has {host.cores} cores: "
+                f"steps take longer; set runtime.threads to {host.cores} or less"
+            )
+        elif actors * threads > host.cores and host.waits.upper() != "PASSIVE":
+            told.append(
+                f"{actors} actors with {threads} threads each on {host.machine}, which has {host.cores} cores, and "
+                f"OMP_WAIT_POLICY={host.waits or '(not set)'}: threads that spin while they wait make steps many times "
+                f"longer; unset it, or set runtime.threads to {max(1, host.cores // actors)}"
+            )
+    return told
+
+
+def _cores() -> int:
+    """The cores that this process may use, which a container or ``taskset`` may have made fewer."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
