@@ -1,17 +1,12 @@
-"""Where an actor came to live, told by itself; it is asked as soon as it is up, and settles there."""
+"""Where an actor came to live, told by itself."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -29,13 +24,8 @@ class Host:
     waits: str
 
 
-def settle_in(actor: object) -> Host:
-    """Runs in an actor: it ends at once with the raylet that started it, and says where it is.
-
-    Of a raylet that is gone Ray's workers take notice by themselves only after some seconds.
-    """
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def look_around(actor: object) -> Host:
+    """Runs in an actor, and says where it is."""
     return Host(socket.gethostname(), _cores(), os.environ.get("OMP_WAIT_POLICY", ""))
 
 

@@ -3,7 +3,8 @@
 Whoever stops a command tells its process group (``timeout``, a terminal) or all of its control group (systemd, Slurm).
 Ray's processes would end before the step that is under way, and with them everything since the last checkpoint. So they
 get sessions of their own, in which no terminal and no process group reaches them, and SIGTERM waits in them for ever:
-a signal mask is inherited by whatever they start. They end by SIGKILL, when the command tells them or ends itself.
+a signal mask is inherited by whatever they start. They end by SIGKILL, when the command tells them or ends itself: the
+kernel ends Ray's own processes with the command, and those that these start are put on a leash of the same kind.
 """
 
 from __future__ import annotations
@@ -11,28 +12,41 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray._private import ray_constants, services
 from ray._private import utils as ray_utils
 
+_STARTS = ("--python_worker_command=", "--dashboard_agent_command=", "--runtime_env_agent_command=")
+"""The raylet's arguments that say what it starts."""
+_LEASH = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
+
 
 class Detached(services.ConsolePopen):
     """One of Ray's processes, which the command's signals do not reach."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
+    def __init__(self, command: Sequence[str], **named: Any) -> None:
         # Blocked here already, because a signal may come between the fork and the child's first line.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
-            super().__init__(*given, start_new_session=True, **named)
+            super().__init__(list(map(_leashed, command)), start_new_session=True, **named)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def terminate(self) -> None:
         """Ray waits a second for each process that it has told to end, and this one does not hear it."""
         self.kill()
+
+
+def _leashed(argument: str) -> str:
+    """Its agents would outlive a raylet that was killed by a minute, and a busy worker by a quarter of one."""
+    name = next((name for name in _STARTS if argument.startswith(name)), None)
+    return argument if name is None else f"{name}{subprocess.list2cmdline(_LEASH)} {argument.removeprefix(name)}"
 
 
 @contextmanager

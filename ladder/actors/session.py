@@ -23,7 +23,7 @@ from ray.exceptions import (
 )
 
 from ladder.actors.evaluator import EvaluatorActor
-from ladder.actors.host import Host, settle_in
+from ladder.actors.host import Host, look_around
 from ladder.actors.own_ray import detached, is_on_loopback_alone, on_loopback, sigterm_kept
 from ladder.actors.placement import Machine, Slot, describe, place
 from ladder.actors.student import StudentActor, StudentGroup
@@ -90,7 +90,7 @@ class Session:
                 )
                 self._actors[role, slot] = options(_KINDS[role]).remote()
         started = {role: self._actors[role, slot] for role, slot in roles.items()}
-        ready = [actor.__ray_call__.remote(settle_in) for actor in started.values()]
+        ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
         _, missing = ray.wait(ready, num_returns=len(ready), timeout=START_TIMEOUT)
         if missing:
             raise RunError(

@@ -68,6 +68,26 @@ def test_this_process_goes_on_as_before() -> None:
     assert services.ConsolePopen is known
 
 
+@linux
+def test_whoever_is_on_a_leash_ends_with_who_started_it() -> None:
+    """Arguments arrive as they are, also those with spaces; what is no command stays."""
+    from ladder.actors.own_ray import _leashed
+
+    program = [
+        sys.executable,
+        "-c",
+        "import sys, time; print(sys.argv[1:], flush=True); time.sleep(60)",
+    ]
+    whole = _leashed(f"--python_worker_command={subprocess.list2cmdline([*program, 'two words'])}")
+    assert whole.startswith("--python_worker_command=") and _leashed("--node_ip_address=1") == "--node_ip_address=1"
+    code = f"import subprocess, shlex, time; subprocess.Popen(shlex.split({whole.partition('=')[2]!r})); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "['two words']\n"
+    parent.kill()
+    parent.communicate(timeout=10)  # The pipe closes when the other one has ended, too.
+
+
 def test_where_the_kernel_does_not_end_them_they_stay_in_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_utils, "detect_fate_sharing_support_linux", lambda: False)
     known = services.ConsolePopen

@@ -1,0 +1,116 @@
+"""A Ray head that is started as docs/cluster.md says: where it listens, and what an actor there finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.processes import check_nobody_is_left, everybody, launch
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
+PORT, DASHBOARD = 46379, 48265
+STARTING = 180
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+def block(beginning: str) -> list[str]:
+    """The page's commands under the line that begins so."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith(beginning)) + 2
+    last = next(place for place, line in enumerate(lines[first:], first) if not line.startswith("    "))
+    return [line.strip() for line in lines[first:last]]
+
+
+def moved(command: str) -> str:
+    """The page's command at ports that nobody else uses here."""
+    if "ray start" in command:
+        return f"exec {command} --port={PORT} --dashboard-port={DASHBOARD} --num-cpus=2"
+    return command.replace("8265", str(DASHBOARD)).replace("6379", str(PORT))
+
+
+def listening(leader: int) -> set[tuple[str, int]]:
+    found = set()
+    for process in everybody(leader):
+        try:
+            sockets = process.net_connections(kind="inet")
+        except psutil.Error:
+            continue
+        found |= {(each.laddr.ip, each.laddr.port) for each in sockets if each.status == psutil.CONN_LISTEN}
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a person who follows the page; Ray keeps its token there."""
+    return tmp_path_factory.mktemp("person")
+
+
+@pytest.fixture(scope="module")
+def head(folder: Path) -> Iterator[tuple[int, set[tuple[str, int]]]]:
+    """The page's head, and everything that listened while it started; it ends by Ctrl-C."""
+    script = "\n".join(map(moved, block("In one terminal")))
+    environment = {"HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    seen: set[tuple[str, int]] = set()
+    with (folder / "log").open("wb") as log:
+        process = launch(["bash", "-c", script], environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + STARTING
+        while {PORT, DASHBOARD} - {port for _, port in seen} or not (folder / ".ray" / "auth_token").is_file():
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            seen |= listening(process.pid)
+            time.sleep(0.2)
+        yield process.pid, seen
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    check_nobody_is_left(process.pid)
+
+
+def joined(folder: Path, commands: list[str], timeout: int = 240) -> str:
+    """What these commands print in a shell that follows the page, too."""
+    environment = os.environ | {"HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(commands)], env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+ACTOR = """
+import json, sys
+from ladder.actors.placement import Slot
+from ladder.actors.session import Session, fetch
+
+with Session(sys.argv[1]) as session:
+    roles = {"evaluator": Slot(0.1, 0.0, "cpu")}
+    actor = session.start(roles)["evaluator"]
+    found = fetch(actor.__ray_call__.remote(lambda self: dict(__import__("os").environ)))
+    print(json.dumps([found, [vars(host) for host in session.hosts(roles)]]))
+"""
+
+
+def test_the_pages_head_listens_on_loopback_alone(head: tuple[int, set[tuple[str, int]]]) -> None:
+    leader, seen = head
+    seen = seen | listening(leader)
+    assert {PORT, DASHBOARD} <= {port for _, port in seen} and len(seen) > 6
+    assert sorted(where for where in seen if where[0] not in LOOPBACK) == []
+
+
+def test_an_actor_there_has_every_setting(head: tuple[int, set[tuple[str, int]]], folder: Path) -> None:
+    from ladder.actors.settings import TRAVELLING
+
+    login = [moved(line) for line in block("In another one") if line.startswith("export")]
+    setting = "export OMP_WAIT_POLICY=passive TQDM_DISABLE=0"
+    (folder / "actor.py").write_text(ACTOR)
+    found: dict[str, str]
+    found, (host,) = json.loads(joined(folder, [*login, setting, f"python {folder}/actor.py 127.0.0.1:{PORT}"]))
+    assert found.keys() >= set(TRAVELLING)
+    assert (found["OMP_WAIT_POLICY"], found["TQDM_DISABLE"]) == ("passive", "0"), "a person's own settings win"
+    assert host["waits"] == "passive" and host["cores"] >= 1
