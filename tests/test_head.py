@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
 
 from tests.processes import check_nobody_is_left, everybody, launch
+from tests.tally import Tally
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
 PORT, DASHBOARD = 46379, 48265
@@ -114,3 +116,30 @@ def test_an_actor_there_has_every_setting(head: tuple[int, set[tuple[str, int]]]
     assert found.keys() >= set(TRAVELLING)
     assert (found["OMP_WAIT_POLICY"], found["TQDM_DISABLE"]) == ("passive", "0"), "a person's own settings win"
     assert host["waits"] == "passive" and host["cores"] >= 1
+
+
+@pytest.mark.long
+def test_a_job_there_promotes_and_its_steps_take_as_long_as_here(
+    head: tuple[int, set[tuple[str, int]]], folder: Path, tally: Tally
+) -> None:
+    """Without the settings that travel, a step took 72 times as long."""
+    from ladder.starter import create
+
+    create(folder / "mine")
+    job = [f"cd {folder}/mine", *map(moved, block("In another one"))]
+    joined(folder, [line.replace("manifests/luna", ".") for line in job], timeout=1800)
+    joined(folder, [f"cd {folder}/mine", "ladder evolve . --home ../here"], timeout=1800)
+    there, here = seconds_a_step(folder / "mine" / ".ladder"), seconds_a_step(folder / "here")
+    tally("seconds a step", on_the_pages_head=round(there, 3), on_a_ray_of_its_own=round(here, 3))
+    assert there < 2 * here
+
+
+def seconds_a_step(home: Path) -> float:
+    """The median over the child's steps, with waiting."""
+    from ladder.registry import open_registry
+
+    registry = open_registry(home, create=False)
+    head = registry.find("Mine@HEAD")
+    assert head.ref == "Mine-G001"
+    found = registry.step_metrics(head.run_id, "perf/")
+    return median(taken + waited for (_, taken), (_, waited) in zip(found["seconds"], found["waited"], strict=True))
