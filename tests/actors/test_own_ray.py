@@ -64,7 +64,7 @@ def test_this_process_goes_on_as_before() -> None:
         services.ConsolePopen(["true"]).wait()
         with pytest.raises(FileNotFoundError):
             services.ConsolePopen(["/no/such/file"])
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask and signal.SIGTERM not in mask
     assert services.ConsolePopen is known
 
 
