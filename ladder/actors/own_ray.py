@@ -22,6 +22,8 @@ from typing import Any
 from ray._private import ray_constants, services
 from ray._private import utils as ray_utils
 
+from ladder.errors import RunError
+
 _STARTS = ("--python_worker_command=", "--dashboard_agent_command=", "--runtime_env_agent_command=")
 """The raylet's arguments that say what it starts."""
 _LEASH = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
@@ -70,15 +72,25 @@ def on_loopback() -> Iterator[None]:
 
 
 def is_on_loopback_alone(address: str) -> bool:
-    """Whether the head at this address, such as ``127.0.0.1:6379``, does not answer at the machine's other address."""
+    """Whether the head at this address, such as ``127.0.0.1:6379``, does not answer at the machine's other address.
+
+    Raises:
+        RunError: nobody answers at all, which Ray would find out after minutes.
+    """
     host, _, port = address.rpartition(":")
-    if not services.is_localhost(host.strip("[]")) or not port.isdigit():
-        return False
+    if not port.isdigit() or "/" in host:
+        return False  # Ray knows more kinds of addresses.
+    if not _answers(host.strip("[]"), int(port)):
+        raise RunError("no Ray head answers there", where=address, remedy="start one, or wait until it has started")
+    return services.is_localhost(host.strip("[]")) and not _answers(services.get_node_ip_address(), int(port))
+
+
+def _answers(host: str, port: int) -> bool:
     try:
-        socket.create_connection((services.get_node_ip_address(), int(port)), timeout=2.0).close()
+        socket.create_connection((host, port), timeout=5.0).close()
     except OSError:
-        return True
-    return False
+        return False
+    return True
 
 
 @contextmanager

@@ -123,7 +123,11 @@ class Session:
         return [role for role, _ in dead]
 
     def _connect(self) -> None:
-        """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already."""
+        """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already.
+
+        Raises:
+            RunError: the cluster cannot be joined.
+        """
         if ray.is_initialized():
             return
         quiet = {"log_to_driver": False, "logging_level": "error"}
@@ -132,7 +136,7 @@ class Session:
             if self.address:
                 if is_on_loopback_alone(self.address):
                     around.enter_context(on_loopback())
-                ray.init(address=self.address, **quiet)
+                _join(self.address, quiet)
             else:
                 around.enter_context(on_loopback())
                 around.enter_context(detached())
@@ -186,6 +190,19 @@ def _in_words(cause: Exception) -> LadderError | None:
 def _living_nodes() -> int:
     """Ray goes on listing the nodes that it lost."""
     return sum(node["Alive"] for node in ray.nodes())
+
+
+def _join(address: str, quiet: Mapping[str, Any]) -> None:
+    """Connect to a running Ray.
+
+    Raises:
+        RunError: there is none, or it does not let us in.
+    """
+    try:
+        ray.init(address=address, **quiet)
+    except (ValueError, ConnectionError) as error:
+        remedy = "give the address of a running head, such as 10.0.0.1:6379, and its token as RAY_AUTH_TOKEN"
+        raise RunError(f"no Ray can be joined: {said(error)}", where=address, remedy=remedy) from error
 
 
 def _arrived(sign: Any) -> bool:

@@ -15,6 +15,8 @@ from ray._private import services
 from ray._private import utils as ray_utils
 
 from ladder.actors.own_ray import detached, is_on_loopback_alone
+from ladder.actors.session import Session
+from ladder.errors import RunError
 
 CHILD = """
 import os, signal, subprocess, sys, time
@@ -103,5 +105,16 @@ def test_a_head_on_loopback_alone_is_told_from_one_that_listens_everywhere(monke
         port = head.getsockname()[1]
         assert is_on_loopback_alone(f"127.0.0.1:{port}") and is_on_loopback_alone(f"localhost:{port}")
         with socket.create_server(("127.0.0.2", port)):
-            assert not is_on_loopback_alone(f"127.0.0.1:{port}")
-    assert not any(map(is_on_loopback_alone, ("auto", "local", "10.0.0.1:6379", "ray://127.0.0.1:10001", "127.0.0.1")))
+            assert not is_on_loopback_alone(f"127.0.0.1:{port}") and not is_on_loopback_alone(f"127.0.0.2:{port}")
+    assert not any(map(is_on_loopback_alone, ("auto", "local", "ray://127.0.0.1:10001", "127.0.0.1")))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"), [("127.0.0.1:9", "no Ray head answers there"), ("nonsense", "no Ray can be joined: Invalid")]
+)
+def test_a_ray_that_is_not_there_is_told_at_once(address: str, said: str) -> None:
+    """Ray tries for minutes."""
+    began = time.monotonic()
+    with pytest.raises(RunError, match=f"{address}: {said}"):
+        _ = Session(address).machine
+    assert time.monotonic() - began < 10
