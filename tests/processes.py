@@ -14,6 +14,7 @@ import psutil
 
 FADING = 15.0
 """Seconds that the kernel and Ray may take to clear away what was killed."""
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _MARK = "LADDER_TEST_RUN"
 _marks: dict[int, str] = {}
 
@@ -36,6 +37,16 @@ def everybody(leader: int) -> list[psutil.Process]:
             ours = process.environ().get(_MARK) == _marks[leader] or os.getsid(process.pid) == leader
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
+    return found
+
+
+def listening(leader: int) -> set[tuple[str, int]]:
+    """Where a launched process and all that belong to it listen."""
+    found = set()
+    for process in everybody(leader):
+        with suppress(psutil.NoSuchProcess):
+            sockets = process.net_connections(kind="inet")
+            found |= {(each.laddr.ip, each.laddr.port) for each in sockets if each.status == psutil.CONN_LISTEN}
     return found
 
 

@@ -14,7 +14,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,29 +25,18 @@ import pytest
 from ladder.actors.settings import TRAVELLING
 from ladder.errors import LadderError, RunError, UsageError, without_credentials
 from tests.evolve.conftest import Toy
-from tests.processes import everybody, launch
+from tests.processes import LOOPBACK, everybody, launch, listening
 
 CANARY = "canary-3f9a1c"
 SECRETS = {
     name: f"{CANARY}-{name}"
     for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN", "RAY_AUTH_TOKEN", "PLANTED")
 }
-LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def start(*arguments: str, home: Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ladder", *arguments, "--home", str(home)]
     return launch(command, SECRETS | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def listening(leader: int) -> set[tuple[str, int]]:
-    """Where a launched process and all that belong to it listen."""
-    found = set()
-    for process in everybody(leader):
-        with suppress(psutil.NoSuchProcess):
-            sockets = process.net_connections(kind="inet")
-            found |= {(each.laddr.ip, each.laddr.port) for each in sockets if each.status == psutil.CONN_LISTEN}
-    return found
 
 
 def page(port: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,16 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-import psutil
 import pytest
 
-from tests.processes import check_nobody_is_left, everybody, launch
+from tests.processes import LOOPBACK, check_nobody_is_left, launch, listening
 from tests.tally import Tally
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
-PORT, DASHBOARD = 46379, 48265
+PORT, DASHBOARD, CLIENTS, AGENT = 46379, 48265, 46001, 46365
 STARTING = 180
-LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def block(beginning: str) -> list[str]:
@@ -35,19 +32,9 @@ def block(beginning: str) -> list[str]:
 def moved(command: str) -> str:
     """The page's command at ports that nobody else uses here."""
     if "ray start" in command:
-        return f"exec {command} --port={PORT} --dashboard-port={DASHBOARD} --num-cpus=2"
+        ports = f"--port={PORT} --ray-client-server-port={CLIENTS} --dashboard-agent-listen-port={AGENT}"
+        return f"exec {command} {ports} --dashboard-port={DASHBOARD} --num-cpus=2"
     return command.replace("8265", str(DASHBOARD)).replace("6379", str(PORT))
-
-
-def listening(leader: int) -> set[tuple[str, int]]:
-    found = set()
-    for process in everybody(leader):
-        try:
-            sockets = process.net_connections(kind="inet")
-        except psutil.Error:
-            continue
-        found |= {(each.laddr.ip, each.laddr.port) for each in sockets if each.status == psutil.CONN_LISTEN}
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +45,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def head(folder: Path) -> Iterator[tuple[int, set[tuple[str, int]]]]:
-    """The page's head, and everything that listened while it started; it ends by Ctrl-C."""
+    """The page's head, and everything that listened while it started."""
     script = "\n".join(map(moved, block("In one terminal")))
     environment = {"HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     seen: set[tuple[str, int]] = set()
     with (folder / "log").open("wb") as log:
         process = launch(["bash", "-c", script], environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + STARTING
-        while {PORT, DASHBOARD} - {port for _, port in seen} or not (folder / ".ray" / "auth_token").is_file():
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-            seen |= listening(process.pid)
-            time.sleep(0.2)
-        yield process.pid, seen
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            deadline = time.monotonic() + STARTING
+            while {PORT, DASHBOARD, CLIENTS, AGENT} - {port for _, port in seen}:
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                seen |= listening(process.pid)
+                time.sleep(0.2)
+            yield process.pid, seen
+        finally:
+            process.terminate()
+            process.wait(60)
     check_nobody_is_left(process.pid)
 
 
@@ -90,18 +79,23 @@ import json, sys
 from ladder.actors.placement import Slot
 from ladder.actors.session import Session, fetch
 
+def listening():
+    import psutil
+    return [each.laddr.ip for each in psutil.Process().net_connections() if each.status == psutil.CONN_LISTEN]
+
 with Session(sys.argv[1]) as session:
     roles = {"evaluator": Slot(0.1, 0.0, "cpu")}
     actor = session.start(roles)["evaluator"]
     found = fetch(actor.__ray_call__.remote(lambda self: dict(__import__("os").environ)))
-    print(json.dumps([found, [vars(host) for host in session.hosts(roles)]]))
+    sockets = fetch(actor.__ray_call__.remote(lambda self: listening())) + listening()
+    print(json.dumps([found, [vars(host) for host in session.hosts(roles)], sockets]))
 """
 
 
 def test_the_pages_head_listens_on_loopback_alone(head: tuple[int, set[tuple[str, int]]]) -> None:
     leader, seen = head
     seen = seen | listening(leader)
-    assert {PORT, DASHBOARD} <= {port for _, port in seen} and len(seen) > 6
+    assert len(seen) > 8
     assert sorted(where for where in seen if where[0] not in LOOPBACK) == []
 
 
@@ -112,9 +106,12 @@ def test_an_actor_there_has_every_setting(head: tuple[int, set[tuple[str, int]]]
     setting = "export OMP_WAIT_POLICY=passive TQDM_DISABLE=0"
     (folder / "actor.py").write_text(ACTOR)
     found: dict[str, str]
-    found, (host,) = json.loads(joined(folder, [*login, setting, f"python {folder}/actor.py 127.0.0.1:{PORT}"]))
+    found, (host,), sockets = json.loads(
+        joined(folder, [*login, setting, f"python {folder}/actor.py 127.0.0.1:{PORT}"])
+    )
     assert found.keys() >= set(TRAVELLING)
     assert (found["OMP_WAIT_POLICY"], found["TQDM_DISABLE"]) == ("passive", "0"), "a person's own settings win"
+    assert sockets and set(sockets) <= set(LOOPBACK), "the worker's and the driver's"
     assert host["waits"] == "passive" and host["cores"] >= 1
 
 
