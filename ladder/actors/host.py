@@ -39,7 +39,7 @@ def crowded(hosts: Iterable[Host], threads: int) -> list[str]:
     for host, actors in Counter(hosts).items():
         if threads > host.cores:
             told.append(
-                f"{threads} threads for each of {actors} actors on {host.machine}, which has {host.cores} cores: "
+                f"{threads} threads for each actor on {host.machine}, which has {host.cores} cores: "
                 f"steps take longer; set runtime.threads to {host.cores} or less"
             )
         elif actors * threads > host.cores and host.waits.upper() != "PASSIVE":

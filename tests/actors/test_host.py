@@ -26,7 +26,7 @@ def test_more_threads_than_cores_are_too_many_anyway() -> None:
     """As where Ray was told of more CPUs than there are."""
     (told,) = crowded([Host("here", 2, "PASSIVE"), Host("there", 8, "PASSIVE"), Host("here", 2, "PASSIVE")], 8)
     assert told == (
-        "8 threads for each of 2 actors on here, which has 2 cores: steps take longer; set runtime.threads to 2 or less"
+        "8 threads for each actor on here, which has 2 cores: steps take longer; set runtime.threads to 2 or less"
     )
 
 
