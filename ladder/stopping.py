@@ -69,10 +69,12 @@ def held() -> Iterator[Callable[[], bool]]:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def remember(number: int, frame: object) -> None:
+        signal.signal(number, _echo)
         asked.append(number)
         _heard.append(number)
+        _handle({other: handler for other, handler in before.items() if other != number})
+        time.sleep(ECHO)
         _handle(before)
-        _let_echo_pass(number)
 
     _handle(dict.fromkeys(SIGNALS, remember))
     try:
@@ -95,19 +97,18 @@ def _handle(handlers: Mapping[int, Any]) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
+    signal.signal(number, _echo)
     _heard.append(number)
     if len(_heard) > 1:
         _leave()
-    _let_echo_pass(number)
+    time.sleep(ECHO)
+    signal.signal(number, _stop)
     signal.alarm(GRACE)
     raise KeyboardInterrupt
 
 
-def _let_echo_pass(number: int) -> None:
-    """Wait while the same signal is ignored; another one is heard."""
-    handler = signal.signal(number, signal.SIG_IGN)
-    time.sleep(ECHO)
-    signal.signal(number, handler)
+def _echo(number: int, frame: object) -> None:
+    """The same signal again, right after the first one."""
 
 
 def _unraisable(found: Any) -> None:
