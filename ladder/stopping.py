@@ -2,8 +2,9 @@
 
 The first signal is raised as KeyboardInterrupt, so that what is open is closed on the way out; inside ``held`` it waits
 for a good moment. The second one ends the process at once, which harms nothing: every step that lasts is whole or
-absent, also under SIGKILL (``docs/reliability.md``). Where native code keeps Python from hearing the signal,
-``ladder.watchdog`` ends the process.
+absent, also under SIGKILL (``docs/reliability.md``). ``timeout`` sends each signal twice, to the command and to its
+group; so do others who forward what reached the group anyway. Such an echo is no second signal. Where native code keeps
+Python from hearing the signal, ``ladder.watchdog`` ends the process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -23,6 +25,8 @@ from ladder.watchdog import END, FREE, HEARD, HOLD, SAY
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30
 """Seconds in which a command that was told to stop must have closed everything."""
+ECHO = 0.2
+"""Seconds after a signal in which the same signal once more is its echo."""
 GO_ON = "run the same command again to go on"
 
 _heard: list[int] = []
@@ -71,9 +75,12 @@ def held() -> Iterator[Callable[[], bool]]:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def remember(number: int, frame: object) -> None:
+        signal.signal(number, _echo)
         asked.append(number)
         _heard.append(number)
         _tell(HEARD)
+        _handle({other: handler for other, handler in before.items() if other != number})
+        time.sleep(ECHO)
         _handle(before)
 
     _tell(HOLD)
@@ -99,12 +106,19 @@ def _handle(handlers: Mapping[int, Any]) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
+    signal.signal(number, _echo)
     _heard.append(number)
     _tell(HEARD)
     if len(_heard) > 1:
         _leave()
+    time.sleep(ECHO)
+    signal.signal(number, _stop)
     signal.alarm(GRACE)
     raise KeyboardInterrupt
+
+
+def _echo(number: int, frame: object) -> None:
+    """The same signal again, right after the first one."""
 
 
 def _unraisable(found: Any) -> None:

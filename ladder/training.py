@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.host import crowded
 from ladder.actors.session import fetch
 from ladder.actors.stream import stream
 from ladder.actors.student import StudentGroup
@@ -29,7 +30,6 @@ from ladder.lesson import (
     recall_probes,
     write_start,
 )
-from ladder.manifest.schema import Runtime
 from ladder.models.load import config_of, load_tokenizer
 from ladder.models.rounding import Rounding
 from ladder.run import Run, Workshop, hosted
@@ -41,6 +41,8 @@ from ladder.vigil import Vigil
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
+FIRST_CHECKPOINT = 1.0
+"""Minutes after which the first checkpoint of a call is written: what is killed young has not lost everything."""
 
 
 def train(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -68,8 +70,9 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
     headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
     tokenizer = load_tokenizer(start)
-    read = beginning_warnings(tokenizer, run.teachers.get(1)) + reading_warnings(run.request, lesson, tokenizer)
-    _warn(run, work, [*read, *(text for one in (*loaded.values(), prepared) for text in one.warnings)])
+    warnings = beginning_warnings(tokenizer, run.teachers.get(1)) + reading_warnings(run.request, lesson, tokenizer)
+    warnings += [text for one in (*loaded.values(), prepared) for text in one.warnings]
+    _warn(run, work, [*crowded(work.session.hosts(cast.roles), cast.threads), *warnings])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
     usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start, prepared.done))
     after = _each(teachers, lambda number: teachers[number].digest())
@@ -100,9 +103,10 @@ def _steps(
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
+    minutes = min(FIRST_CHECKPOINT, runtime.checkpoint_minutes)
     with held() as stopped, work.console.progress(str(run.request.child), total) as progress:
         while done < total:
-            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(runtime))
+            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(minutes))
             for report in stream(group, teachers, batches, leg, runtime, ends):
                 rows.append(report)
                 tokens += report.tokens
@@ -112,7 +116,7 @@ def _steps(
                 if len(rows) >= LOG_EVERY or broken:
                     rows = _log(run, work, rows)
                 vigil.halt(broken)
-            done, seconds = report.step + 1, spent + time.monotonic() - began
+            done, seconds, minutes = report.step + 1, spent + time.monotonic() - began, runtime.checkpoint_minutes
             broken, surveyed = vigil.read(done, group), survey(usage)
             # The checkpoint comes last: what is known of its steps is not learned again by a run that goes on from it.
             rows = _log(run, work, rows)
@@ -142,10 +146,10 @@ def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], 
     return lambda: one() or other()
 
 
-def _late(runtime: Runtime) -> Callable[[], bool]:
-    """Whether it is time for a checkpoint, counted from now."""
+def _late(minutes: float) -> Callable[[], bool]:
+    """Whether it is time for a checkpoint, so many minutes from now."""
     began = time.monotonic()
-    return lambda: time.monotonic() - began >= 60 * runtime.checkpoint_minutes
+    return lambda: time.monotonic() - began >= 60 * minutes
 
 
 def _dreamt_by(teachers: Mapping[int, TeacherHandle]) -> Callable[[Sequence[Night]], list[list[Dream]]]:

@@ -287,7 +287,7 @@ class Runtime(Section):
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
     checkpoint_minutes: Positive = 10.0
-    """Minutes after which one is written even before so many steps are done."""
+    """Minutes after which one is written even before so many steps are done; the first of a call after one minute."""
     hung_after_minutes: Positive = 60.0
     """Minutes that a step may take before the actors that give no sign of life are started again."""
 
