@@ -8,10 +8,9 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from ladder.data.dreams import answer_turn
-from ladder.data.examples import text_ids
 from ladder.errors import ManifestError
 from ladder.gates import Paper, Probe
-from ladder.gates.question import check_room, encode_question
+from ladder.gates.question import check_room, encode_answered, encode_question
 from ladder.lesson import Lesson, build_pools, data_of
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
@@ -87,11 +86,14 @@ def _check_rows(request: Request, lesson: Lesson, start: Path, limit: int, cache
 
 def _check_exam(config: PretrainedConfig, start: Path, paper: Paper) -> None:
     tokenizer = load_tokenizer(start)
-    asked = [len(encode_question(tokenizer, prompt)) for prompt in paper.prompts]
+    asked = [len(encode_question(tokenizer, prompt, paper.controls)) for prompt in paper.prompts]
     check_room(config, max(asked, default=0), paper.decoding.max_new_tokens)
     if paper.sampled.count:
         check_room(config, max(asked, default=1), paper.sampled.tokens, where="laws.sampled_tokens")
     for probe in paper.probes:
-        prompt = len(encode_question(tokenizer, probe.question()))
-        said = max(len(text_ids(tokenizer, text)) for text in probe.options or (probe.answer,))
-        check_room(config, prompt + said, 0)
+        said = [encode_answered(tokenizer, probe.question(), text, paper.controls)[0] for text in _said(probe)]
+        check_room(config, max(map(len, said)), 0)
+
+
+def _said(probe: Probe) -> tuple[str, ...]:
+    return probe.options or (probe.answer,)

@@ -55,7 +55,7 @@ def check_asked(request: Request, folder: Path, own: tuple[Probe, ...]) -> None:
         GateError: a chat prompt without a chat template.
     """
     exam = build_exam(request, folder, own, {})
-    check_encodable(load_tokenizer(folder), own, [*exam.tone_prompts, *exam.law_prompts])
+    check_encodable(load_tokenizer(folder), own, [*exam.tone_prompts, *exam.law_prompts], exam.controls)
 
 
 def exam_size(exam: Exam) -> str:

@@ -61,6 +61,7 @@ def _asked(
     folder: Path, ours: PreTrainedTokenizerFast, plain: PreTrainedTokenizerBase
 ) -> Iterator[tuple[str, str, list[int], list[int]]]:
     """Kind and text of each question, its ids in an exam, and those of a plain loader."""
+    from ladder.data.chat import opens_otherwise
     from ladder.data.examples import text_ids
     from ladder.gates.probes import Prompt, read_probes
     from ladder.gates.question import encode_question
@@ -70,7 +71,9 @@ def _asked(
     texts = [text for text in CORPUS if text.strip()]
     raw = [*texts, *(probe.prompt for probe in probes if not probe.chat)]
     said = [*texts, *(text for probe in probes if not probe.is_written for text in probe.options or (probe.answer,))]
-    turns = [*texts, *(probe.prompt for probe in probes if probe.chat)] if ours.chat_template is not None else []
+    # A template that opens answers otherwise than it is asked to was told of when the run was planned.
+    talks = ours.chat_template is not None and not opens_otherwise(ours)
+    turns = [*texts, *(probe.prompt for probe in probes if probe.chat)] if talks else []
     asked: dict[str, tuple[list[str], Callable[[str], list[int]], Callable[[str], list[int]]]] = {
         "the raw prompt": (raw, lambda text: encode_question(ours, Prompt(text)), lambda text: _ids(plain(text))),
         "the continuation": (
@@ -110,20 +113,22 @@ def _has_probes(folder: Path) -> bool:
 
 
 def _check_ends(folder: Path, ours: PreTrainedTokenizerFast) -> None:
-    """The end token of the tokenizer is one that ``generate`` stops at."""
+    """The end token of the tokenizer, and that of an assistant's turn, are some that ``generate`` stops at."""
     from transformers import GenerationConfig
 
+    from ladder.data.chat import ending
     from ladder.models.load import config_of
 
     settings = folder / "generation_config.json"
     declared = GenerationConfig.from_pretrained(folder) if settings.is_file() else config_of(folder)
     told = getattr(declared, "eos_token_id", None)
     ends = set(told if isinstance(told, list) else [told])
-    if ours.eos_token_id is not None and ours.eos_token_id not in ends:
+    wanted = ending(ours, chat=True, stops=None).ids | ({ours.eos_token_id} - {None})
+    if missed := sorted(wanted - ends):
         raise ModelError(
-            f"the tokenizer ends a text with {ours.eos_token_id}, and generate stops at {sorted(map(str, ends))}",
+            f"an answer ends with {ours.convert_ids_to_tokens(missed)}, and generate stops at {sorted(map(str, ends))}",
             where=str(settings),
-            remedy="name the tokenizer's end token as eos_token_id in generation_config.json",
+            remedy=f"name {missed} too as eos_token_id in generation_config.json",
         )
 
 
