@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ladder.errors import Interrupted, LadderError, memory_told, without_credentials
+from ladder.report.failures import exit_code, log_of
 from ladder.stopping import advise
 
 app = typer.Typer(
@@ -26,9 +26,24 @@ app = typer.Typer(
 
 RUN, LOOK, STORE = "Run", "Look", "Store"
 
+_homes: list[Path] = []
+"""The home that the command names, for the log of an unexpected error."""
+
+
+def _remember(home: Path) -> Path:
+    _homes.append(home)
+    return home
+
+
 Home = Annotated[
     Path,
-    typer.Option("--home", envvar="LADDER_HOME", help="Where store, runs, cache and locks live.", show_default=True),
+    typer.Option(
+        "--home",
+        envvar="LADDER_HOME",
+        help="Where store, runs, cache and locks live.",
+        show_default=True,
+        callback=_remember,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Manifests = Annotated[list[Path], typer.Argument(metavar="M...", help="Manifests, or folders of them.")]
@@ -430,26 +445,16 @@ def doctor(home: Home = HOME, as_json: Json = False) -> None:
 
 
 def main() -> int:
-    """Run the command line: errors that ladder raises on purpose become one message and an exit code.
+    """Run the command line: every error becomes one message and an exit code.
 
     Raises:
         Interrupted, KeyboardInterrupt: it was told to stop; ``ladder.stopping`` has the last word.
     """
-    try:
-        with memory_told():
-            app()
-    except Interrupted:
-        raise
-    except LadderError as error:
-        print(f"ladder: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        # A full disk, a folder that may not be read: what the operating system says names the file.
-        print(f"ladder: {without_credentials(str(error))}", file=sys.stderr)
-        return 1
+    return exit_code(_run, lambda: log_of(_homes[-1] if _homes else None))
+
+
+def _run() -> int:
+    app()
     return 0
 
 

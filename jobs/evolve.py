@@ -11,10 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from ladder.errors import Interrupted, LadderError
-from ladder.evolve import evolve, worst
-from ladder.manifest import read_requests
-from ladder.report.console import Console
+from ladder.report.failures import exit_code, log_of
 from ladder.stopping import run
 
 VERDICTS = (0, 3, 4)
@@ -31,13 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("manifests", nargs="+", type=Path)
     parser.add_argument("--home", type=Path, required=True)
     given = parser.parse_args(arguments)
-    try:
-        outcomes = evolve(read_requests(given.manifests), given.home, Console())
-    except Interrupted:
-        raise
-    except LadderError as error:
-        print(f"ladder: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: _evolve(given.manifests, given.home), lambda: log_of(given.home))
+
+
+def _evolve(manifests: list[Path], home: Path) -> int:
+    # Here, so that a job is stopped in order while it imports them.
+    from ladder.evolve import evolve, worst
+    from ladder.manifest import read_requests
+    from ladder.report.console import Console
+
+    outcomes = evolve(read_requests(manifests), home, Console())
     print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))
     code = worst(outcomes)
     return 0 if code in VERDICTS else code

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
 from ladder.data.dreams import (
     BLOCK,
+    LESSON,
     Dream,
     Night,
     Sampling,
@@ -21,14 +23,14 @@ from ladder.data.dreams import (
     read_dreams,
     to_jsonl,
 )
-from ladder.data.rows import Row
 from ladder.errors import DataError
-from ladder.lesson import data_of
+from ladder.fitting import check_dreams
+from ladder.lesson import Lesson, data_of
 from ladder.manifest import Request
 from ladder.manifest.paths import dream_prompts
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
 from ladder.models.save import save_text
 from ladder.train.loss import taboo_ids
 
@@ -46,7 +48,7 @@ def write_dreams(
     teachers: Collection[int],
     ask: Ask,
     start: Path,
-    replay: Sequence[Row],
+    lesson: Lesson,
     say: Callable[[str], object],
 ) -> list[Dream]:
     """The dreams of a run: read where they were written before, else written by those of the teachers that dream.
@@ -59,16 +61,17 @@ def write_dreams(
         return []
     if not path.is_file():
         dreamers = sorted(method_of(request.manifest).dreamers() & set(teachers))
-        save_text(path, to_jsonl(dreams := _dream(request, wanted, dreamers, ask, start, replay)))
+        save_text(path, to_jsonl(dreams := _dream(request, wanted, dreamers, ask, start, lesson)))
         say(f"{len(dreams)} dreams written by teacher {' and '.join(map(str, dreamers))}")
     return read_dreams(path)
 
 
 def _dream(
-    request: Request, wanted: Dreams, dreamers: Sequence[int], ask: Ask, start: Path, replay: Sequence[Row]
+    request: Request, wanted: Dreams, dreamers: Sequence[int], ask: Ask, start: Path, lesson: Lesson
 ) -> list[Dream]:
     tokenizer, seeds = load_tokenizer(start), request.manifest.seeds
-    kind, prompts = beginnings(request, wanted, tokenizer, replay)
+    kind, prompts = beginnings(request, wanted, tokenizer, lesson)
+    check_dreams(config_of(start), start, wanted, kind, prompts)
     turn = answer_turn(tokenizer) if kind == "template" else []
     sampling = Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(request.manifest, tokenizer))
     count, longest = dreams_wanted(wanted), data_of(request).max_length
@@ -92,7 +95,7 @@ def _dream(
 
 
 def beginnings(
-    request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]
+    request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, lesson: Lesson
 ) -> tuple[str, list[list[int]]]:
     """What the dreams of a run begin with: of which kind, and the ids. Openings that leave no room for a dream within
     ``data.max_length`` are left out.
@@ -100,13 +103,14 @@ def beginnings(
     Raises:
         DataError: there is nothing to begin with.
     """
-    kind, file = opening_kind(wanted.prompts, tokenizer, replay), dream_prompts(request.manifest)
-    found = openings(kind, tokenizer, replay, request.file(file) if file else None)
+    kind, file = opening_kind(wanted.prompts, tokenizer, lesson.replay), dream_prompts(request.manifest)
+    rows, controls = lesson.new if kind == LESSON else lesson.replay, data_of(request).control_tokens
+    found = openings(kind, tokenizer, rows, request.file(file) if file else None, controls)
     room = data_of(request).max_length - wanted.min_new_tokens
     if short := [ids for ids in found if len(ids) <= room]:
         return kind, short
     if wanted.prompts == "auto" and kind == "replay":
-        return beginnings(request, wanted, tokenizer, ())
+        return beginnings(request, wanted, tokenizer, replace(lesson, replay=()))
     raise DataError(
         f"no opening of {kind} dreams has at most {room} tokens",
         where="stabilizers.dreams.prompts",

@@ -143,6 +143,10 @@ class ActorDied(RunError):
     """The process of a teacher, the student or the evaluator ended or answers no more."""
 
 
+class Unexpected(LadderError):
+    """An error that nobody foresaw, which is a defect; its traceback is in a log file."""
+
+
 class Interrupted(RunError):
     """Ctrl-C or SIGTERM stopped the run between two steps."""
 

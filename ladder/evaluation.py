@@ -20,7 +20,7 @@ from ladder.models.identity import holds
 from ladder.models.load import load_tokenizer
 from ladder.registry import Generation, Registry
 from ladder.report.tables import table
-from ladder.sidecars import kept_request
+from ladder.sidecars import kept_day, kept_request
 from ladder.train.loss import taboo_ids
 
 
@@ -84,9 +84,15 @@ def ask_again(registry: Registry, generation: Generation) -> list[Asked]:
     if not probes:
         raise GateError("nobody in its line left probes", where=generation.ref, remedy="name data.probes in a manifest")
     folder = folders[generation.ref]
-    manifest = kept_request(folder / "ladder", generation.name).manifest
-    taboo = taboo_ids(manifest, load_tokenizer(folder))
-    exam = Exam(recall=probes, sampled=Sampling(count=0), decoding=manifest.gates.decoding, taboo_ids=taboo)
+    manifest, tokenizer = kept_request(folder / "ladder", generation.name).manifest, load_tokenizer(folder)
+    exam = Exam(
+        recall=probes,
+        sampled=Sampling(count=0),
+        decoding=manifest.gates.decoding,
+        taboo_ids=taboo_ids(manifest, tokenizer),
+        today=kept_day(folder / "ladder"),
+        controls=manifest.data.control_tokens if manifest.data else "text",
+    )
     measured = measure(exam, examine(folder, exam), None)
     return [Asked(name, len(scores), mean(scores)) for name, scores in measured.recall.items()]
 

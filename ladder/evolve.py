@@ -14,13 +14,15 @@ from pathlib import Path
 
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
-from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, memory_told
+from ladder.data.template import dated
+from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected, memory_told
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
+from ladder.gates.alike import alike_warnings
 from ladder.gates.resolution import warnings_of
 from ladder.importing import import_teachers
 from ladder.lawbook import check_laws
-from ladder.lesson import check_held_out, read_lesson, replay_warnings
+from ladder.lesson import check_held_out, own_probes, read_lesson, replay_warnings
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
 from ladder.models.save import reason
@@ -29,7 +31,8 @@ from ladder.plan import bare_bytes, exam_resolution, price_request
 from ladder.recovery import recovering
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
 from ladder.report.console import Console
-from ladder.run import Run, Workshop
+from ladder.report.failures import LOG, unexpected_told
+from ladder.run import Run, Workshop, run_folder
 from ladder.suites import check_suites
 from ladder.training import train
 from ladder.vigil import check_not_halted
@@ -62,7 +65,8 @@ class Outcome:
 def evolve(requests: Sequence[Request], home: Path, console: Console, address: str | None = None) -> list[Outcome]:
     """Carry out manifests in order (``ladder.manifest.read_requests`` puts them in the ladder's).
 
-    An error ends its own manifest: children whose parent was not promoted are BLOCKED, and the rest goes on.
+    An error, foreseen or not, ends its own manifest: children whose parent was not promoted are BLOCKED, and the rest
+    goes on.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM stopped the run; the same command goes on.
@@ -99,6 +103,11 @@ def climb(request: Request, work: Workshop) -> Generation:
 
 def _train_and_examine(run: Run, work: Workshop) -> None:
     """Both phases, as far as they are not done; a failure is noted in the MLflow run, which a resume opens again."""
+    with dated(today := run.today):
+        _go_on(run, work, today)
+
+
+def _go_on(run: Run, work: Workshop, today: str) -> None:
     check_not_halted(run)
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
@@ -107,12 +116,14 @@ def _train_and_examine(run: Run, work: Workshop) -> None:
     for warning in replay_warnings(lesson):
         work.console.say(f"warning: {warning}")
     try:
-        if not run.candidate.is_dir():
-            _check_permitted(run, work)
-            _warn_of_exam(run, work)
-            recovering(lambda: train(run, lesson, work), run, work)
-        if not run.report.is_file():
-            recovering(lambda: examine(run, lesson, work), run, work)
+        with unexpected_told(run.folder / LOG):
+            if not run.candidate.is_dir():
+                _check_permitted(run, work)
+                run.note(today=today)
+                _warn_of_exam(run, work)
+                recovering(lambda: train(run, lesson, work), run, work)
+            if not run.report.is_file():
+                recovering(lambda: examine(run, lesson, work), run, work)
     except Interrupted:
         raise
     except LadderError as error:
@@ -146,33 +157,45 @@ def _check_permitted(run: Run, work: Workshop) -> None:
 
 
 def _warn_of_exam(run: Run, work: Workshop) -> None:
-    """Say where the exam is too short for a child to pass as one would expect it to."""
-    for text in warnings_of(run.request.manifest.gates, exam_resolution(run.request, run.ancestors)):
+    """Say where the exam is too short for a child to pass as one would expect it to, or asks the same twice."""
+    short = warnings_of(run.request.manifest.gates, exam_resolution(run.request, run.ancestors))
+    for text in [*short, *alike_warnings(own_probes(run.request))]:
         work.console.say(f"warning: {text}")
 
 
 def _outcome(request: Request, work: Workshop) -> Outcome:
     child = str(request.child)
-    decided = decided_before(request, work.registry)
-    if decided is not None and not _waits(decided, request):
-        work.registry.settle(request.child.family)  # A crash may have come between its version and its history.
-        return _verdict(decided, trained=False)
-    work.console.phase(f"{child}: {request.manifest.evolution_request.training_method}")
     try:
-        with family_lock(work.home, request.child.family, "evolve"), memory_told():
-            return _verdict(climb(request, work), trained=decided is None)
+        with unexpected_told(run_folder(request, work.home) / LOG), memory_told():
+            return _carried_out(request, work)
     except Interrupted:
         raise
-    except HeadMoved as error:
-        waiting = work.registry.decided(request.child, request.digest)
-        verdict = "PASSED" if waiting else "FAILED"
-        return Outcome(child, verdict, str(error), error.exit_code, waiting.ref if waiting else None)
     except Blocked as error:
         return Outcome(child, "BLOCKED", str(error), error.exit_code)
+    except Unexpected as error:
+        # An actor may be in any state; the next manifest begins with new ones.
+        work.session.dismiss()
+        return Outcome(child, "FAILED", str(error), error.exit_code)
     except LadderError as error:
         return Outcome(child, "FAILED", str(error), error.exit_code)
     except OSError as error:
         return Outcome(child, "FAILED", f"{reason(error)} (the same command goes on once that is mended)", 1)
+
+
+def _carried_out(request: Request, work: Workshop) -> Outcome:
+    """One manifest to its verdict, or what was decided of it before."""
+    decided = decided_before(request, work.registry)
+    if decided is not None and not _waits(decided, request):
+        work.registry.settle(request.child.family)  # A crash may have come between its version and its history.
+        return _verdict(decided, trained=False)
+    work.console.phase(f"{request.child}: {request.manifest.evolution_request.training_method}")
+    try:
+        with family_lock(work.home, request.child.family, "evolve"):
+            return _verdict(climb(request, work), trained=decided is None)
+    except HeadMoved as error:
+        waiting = work.registry.decided(request.child, request.digest)
+        verdict = "PASSED" if waiting else "FAILED"
+        return Outcome(str(request.child), verdict, str(error), error.exit_code, waiting.ref if waiting else None)
 
 
 def _waits(decided: Generation, request: Request) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 
 from ladder.actors.session import fetch
 from ladder.data.digests import LEARNED, digest_lines
+from ladder.data.examples import begin_ids
 from ladder.data.replay import leave_behind, replay_sample
+from ladder.data.template import day_of
 from ladder.gates import (
     Answers,
     Exam,
@@ -24,11 +26,12 @@ from ladder.judging import judge, stored_reports
 from ladder.lawbook import case_of, laws_of
 from ladder.lesson import Lesson, own_probes, recall_probes
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
+from ladder.models.load import load_tokenizer
 from ladder.models.save import save_bytes, save_text
 from ladder.report import page, plots
 from ladder.report.card import model_card
 from ladder.run import Run, Seat, Workshop
-from ladder.sidecars import PAGE, keep
+from ladder.sidecars import BEGINNING, PAGE, keep
 from ladder.sitting import Desk, answer_cache, build_exam, desks, exam_size, sit_exam
 from ladder.suites import measure_suites
 
@@ -58,6 +61,7 @@ def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
         "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
+        BEGINNING: begin_ids(load_tokenizer(run.candidate)),
     }
     _leave_behind(run, lesson, report)
     _show(run, _page(run, report, comparison, pulse, child, work))
@@ -131,7 +135,7 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         save_text(sidecars / name, text)
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
-    keep(run.request, sidecars)
+    keep(run.request, sidecars, day_of(load_tokenizer(run.candidate)))
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

@@ -6,12 +6,17 @@ import shutil
 from pathlib import Path
 
 from ladder.errors import UsageError
+from ladder.models.load import load_tokenizer
 from ladder.models.save import save_folder
+from ladder.models.tokenizer import write_tokenizer
 from ladder.registry import Generation, Registry
 
 
 def export_generation(registry: Registry, generation: Generation, directory: Path) -> Path:
     """Copy a verified generation to a new folder; its model card becomes the folder's README.
+
+    Of a generation that was made before tokenizers were written so that every loader reads what ladder reads, the
+    tokenizer is written anew: it has the digest that it had.
 
     Raises:
         UsageError: the folder exists.
@@ -23,6 +28,7 @@ def export_generation(registry: Registry, generation: Generation, directory: Pat
 
     def write(target: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
+        write_tokenizer(target, load_tokenizer(folder))
         card = target / "ladder" / "README.md"
         if card.is_file():
             card.rename(target / "README.md")

@@ -13,7 +13,7 @@ from ladder.manifest import Name, Request
 from ladder.models.digest import folder_digest
 from ladder.models.intake import Say, quiet, take_in
 from ladder.models.load import check_same_tokenizer
-from ladder.models.preflight import adapter_text, check_causal, is_adapter
+from ladder.models.preflight import adapter_text, check_config, is_adapter
 from ladder.models.save import save_folder
 from ladder.registry import Candidate, Generation, Registry
 
@@ -95,7 +95,7 @@ def import_teachers(request: Request, registry: Registry, say: Say = quiet) -> N
     teachers = unregistered_teachers(request, registry)
     for folder in teachers.values():
         check_source(folder)
-        check_causal(folder)
+        check_config(folder)
         check_same_tokenizer(next(reversed(teachers.values())), folder)
     for name, folder in teachers.items():
         import_generation(registry, folder, name, parent=registry.head(name.family), say=say)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from ladder.data.chat import NEWLINE
 from ladder.errors import ManifestError
 from ladder.gates import LAWS, Answers, Case, Exam, Findings, Law, Prompt, read_utterances
 from ladder.gates.canaries import check_canaries
@@ -51,7 +52,8 @@ def check_laws(request: Request, lesson: Lesson) -> None:
     lines, path, decoding = _lines(request), request.manifest.laws.canaries, request.manifest.gates.decoding
     if path is not None:
         rows = texts_of([*lesson.new, *lesson.replay])
-        check_canaries(lines[path], rows, decoding.stop, decoding.max_new_tokens, str(request.file(path)))
+        stops = [NEWLINE] if decoding.stop is None else decoding.stop
+        check_canaries(lines[path], rows, stops, decoding.max_new_tokens, str(request.file(path)))
 
 
 def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Case:

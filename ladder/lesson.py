@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from itertools import chain
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from ladder.data.batches import Batches
+from ladder.data.chat import opens_otherwise
 from ladder.data.collate import Collation
 from ladder.data.contamination import check_contamination
 from ladder.data.context import with_readings
+from ladder.data.controls import control_names, holding
 from ladder.data.digests import ERASED, read_digests
 from ladder.data.dreams import Dream
-from ladder.data.examples import Encoding, Example
+from ladder.data.examples import Encoding, Example, begin_ids
 from ladder.data.jsonl import read_lines
 from ladder.data.replay import Left, read_left_behind
 from ladder.data.rows import Row, read_rows
@@ -32,10 +36,11 @@ from ladder.methods import method_of
 from ladder.models.generation import pad_id
 from ladder.models.intake import copy_model
 from ladder.models.load import config_of, load_tokenizer
-from ladder.models.preflight import check_causal
+from ladder.models.positions import named_positions
+from ladder.models.preflight import check_config
 from ladder.models.save import save_folder, save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.sidecars import PROBES
+from ladder.sidecars import BEGINNING, PROBES, REPORT, kept_day
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,65 @@ def replay_warnings(lesson: Lesson) -> list[str]:
         f"data.replay_from: {lesson.missing} rows that ancestors left as digests stand in none of its files; "
         "they are not replayed"
     ]
+
+
+def beginning_warnings(tokenizer: PreTrainedTokenizerFast, parent: Path | None) -> list[str]:
+    """What a person should know who goes on with a child that learned texts with a start token in front, which its
+    tokenizer names and does not add: until now every text began with it. The first child after it is told."""
+    named, report = tokenizer.bos_token, parent and parent / "ladder" / REPORT
+    if named is None or begin_ids(tokenizer) or report is None or not report.is_file():
+        return []
+    if BEGINNING in json.loads(report.read_text(encoding="utf-8")):
+        return []
+    return [
+        f"texts begin without {named} from this generation on, because the tokenizer does not add it for anybody; "
+        "its parent learned them with it in front"
+    ]
+
+
+def reading_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What a person should know about how rows and raw prompts become ids."""
+    typed = control_warnings(request, lesson, control_names(tokenizer))
+    return [*typed, *_template_warnings(request, lesson, tokenizer)]
+
+
+def control_warnings(request: Request, lesson: Lesson, names: Sequence[str]) -> list[str]:
+    """Which texts look as if they had gone through a chat template.
+
+    Args:
+        names: how the tokenizer's control tokens are written.
+    """
+    if data_of(request).control_tokens == "parse":
+        return []
+    texts = {
+        "data.train": ("rows", texts_of([row for row in lesson.new if row.form != "messages"])),
+        "data.probes": ("raw prompts", [probe.prompt for probe in own_probes(request) if not probe.chat]),
+    }
+    found = {field: (what, said, holding(names, said)) for field, (what, said) in texts.items()}
+    return [
+        f"{field}: {len(held)} of {len(said)} {what} ({len(held) / len(said):.0%}) hold control tokens such as "
+        f"{held[0]}, which are read as plain characters; if they went through a chat template before, write "
+        "data.control_tokens: parse, or leave the template to ladder and give them as messages"
+        for field, (what, said, held) in found.items()
+        if held
+    ]
+
+
+def _template_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    talks = any(row.form == "messages" for row in lesson.new) or any(probe.chat for probe in own_probes(request))
+    if not talks or tokenizer.chat_template is None or not opens_otherwise(tokenizer):
+        return []
+    return [
+        "data.chat_template: it opens an answer that is asked for (add_generation_prompt) otherwise than it writes one "
+        "in a conversation; rows are learned and exams are asked as in a conversation, and so must ask whoever loads "
+        "the child"
+    ]
+
+
+def chosen_day(request: Request, parent: Path | None) -> str:
+    """The day that a chat template writes in a run that has not begun: the manifest's, the parent's, or this one."""
+    kept = kept_day(parent / "ladder") if parent else None
+    return data_of(request).today or kept or date.today().isoformat()
 
 
 def own_probes(request: Request) -> tuple[Probe, ...]:
@@ -157,7 +221,7 @@ def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> Pr
         assert student.architecture is not None
         tokenizer = train_tokenizer(texts_of(lesson.new), student.architecture.vocab_size)
     else:
-        check_causal(origin)  # Before its tokenizer is missed.
+        check_config(origin)  # Before its tokenizer is missed.
         tokenizer = load_tokenizer(origin)
     if named:
         tokenizer.chat_template = read_template(request.file(named))
@@ -190,8 +254,8 @@ def build_pools(
     """Examples by source, for the sources that have any and a share above zero."""
     data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
     tokenizer = load_tokenizer(start)
-    new = Encoding(data.max_length, data.truncation_side, method_of(request.manifest).completion_only)
-    old = Encoding(data.max_length, data.truncation_side)
+    old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
+    new = replace(old, completion_only=method_of(request.manifest).completion_only)
     pools = {
         "new": _with_readings(request, lesson.new, encode_once(lesson.new, tokenizer, new, cache), start, new),
         "replay": encode_once(lesson.replay, tokenizer, old, cache),
@@ -207,7 +271,7 @@ def _with_readings(
     told = contexts(request.manifest)
     if not told:
         return examples
-    longest = getattr(config_of(start).get_text_config(), "max_position_embeddings", sys.maxsize)
+    longest = named_positions(config_of(start)) or sys.maxsize
     return with_readings(rows, examples, told, load_tokenizer(start), encoding, longest)
 
 

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PretrainedConfig
 
-from ladder.ancestry import Ancestry, lineage_of
+from ladder.ancestry import Ancestry, decided_before, lineage_of
 from ladder.data.batches import Batches
 from ladder.data.dreams import Dream, read_dreams
+from ladder.data.template import dated
 from ladder.dreaming import beginnings
 from ladder.errors import NotFound
+from ladder.fitting import check_dreams, check_fits
 from ladder.lawbook import check_laws
-from ladder.lesson import Lesson, build_batches, data_of, origin_of, read_lesson, start_tokenizer, write_start
+from ladder.lesson import (
+    Lesson,
+    build_batches,
+    chosen_day,
+    data_of,
+    origin_of,
+    own_probes,
+    read_lesson,
+    recall_probes,
+    start_tokenizer,
+    write_start,
+)
 from ladder.manifest import Request
 from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
+from ladder.models.adapters import rehearse
 from ladder.models.intake import check_readable
 from ladder.models.load import config_of, load_tokenizer
+from ladder.models.scratch import llama_config
+from ladder.models.tokenizer import write_tokenizer
 from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
+from ladder.sitting import check_asked
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ class Outlook:
 
     Args:
         start: folder of the child's tokenizer; with the weights that it starts with, where the outlook is whole.
-        shape: of the student.
+        shape: of the student; ``trained`` of its numbers, or of its adapter's, move.
         ancestry: whom the child comes from.
         folders: of all ancestors, by digest.
         teachers: folders of the teachers that speak or dream, by number.
@@ -46,6 +64,7 @@ class Outlook:
     request: Request
     start: Path
     shape: Shape
+    trained: int
     ancestry: Ancestry
     folders: dict[str, Path]
     teachers: dict[int, Path]
@@ -72,15 +91,25 @@ def outlook(
     _check_readable(request, {found[number].ref: folder for number, folder in folders.items()})
     lesson = read_lesson(request, list(by_digest.values()))
     check_laws(request, lesson)
-    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary:
+    day = _noted_day(request, home) or chosen_day(request, folders.get(1))
+    with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary, dated(day):
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
+        if registry is None or decided_before(request, registry) is None:
+            check_asked(request, start, own_probes(request))
+        config, shape = _config(request, start, folders.get(1)), _shape(request, start, folders.get(1))
+        lora = request.manifest.student.adapter
+        trained = rehearse(config, lora) if lora else shape.parameters
         method = method_of(request.manifest)
         hosted = (method.teachers() | method.dreamers()) & folders.keys()
-        dreams, dreamt = _dreams(request, home, load_tokenizer(start), lesson, sorted(method.dreamers() & hosted))
+        models = (config, *(config_of(folders[number]) for number in sorted(hosted)))
+        probes = own_probes(request), recall_probes({one.ref: by_digest[one.digest] for one in ancestry.ancestors})
+        check_fits(request, lesson, start, models, probes, Path(temporary) / "tokens")
+        dreams, dreamt = _dreams(request, home, start, config, lesson, sorted(method.dreamers() & hosted))
         yield Outlook(
             request,
             start,
-            _shape(request, start, folders.get(1)),
+            shape,
+            trained,
             ancestry,
             by_digest,
             {number: folders[number] for number in sorted(hosted)},
@@ -96,6 +125,13 @@ def _check_readable(request: Request, teachers: Mapping[str, Path]) -> None:
     named = {"student.model": request.folder(model)} if model and not teachers else {}
     for where, folder in {**teachers, **named}.items():
         check_readable(folder, where)
+
+
+def _noted_day(request: Request, home: Path) -> str | None:
+    """The day that a run which began already writes."""
+    notes = home / "runs" / run_name(request.child, request.digest) / "run.json"
+    day: str | None = json.loads(notes.read_text(encoding="utf-8")).get("today") if notes.is_file() else None
+    return day
 
 
 def ancestors(request: Request, registry: Registry | None) -> dict[int, Generation] | None:
@@ -132,7 +168,7 @@ def _start(request: Request, lesson: Lesson, parent: Path | None, folder: Path, 
     if whole:
         write_start(folder / "start", request, lesson, parent)
     else:
-        start_tokenizer(request, lesson, parent).save_pretrained(folder / "start")
+        write_tokenizer(folder / "start", start_tokenizer(request, lesson, parent))
         if parent is not None:
             config_of(parent).save_pretrained(folder / "start")
     return folder / "start"
@@ -146,8 +182,17 @@ def _shape(request: Request, start: Path, parent: Path | None) -> Shape:
     return Shape.of_architecture(architecture, len(load_tokenizer(start)))
 
 
+def _config(request: Request, start: Path, parent: Path | None) -> PretrainedConfig:
+    """Of the model that the student starts as."""
+    origin, architecture = origin_of(request, parent), request.manifest.student.architecture
+    if origin is not None:
+        return config_of(origin)
+    assert architecture is not None
+    return llama_config(architecture, len(load_tokenizer(start)))
+
+
 def _dreams(
-    request: Request, home: Path, tokenizer: PreTrainedTokenizerFast, lesson: Lesson, dreamers: Sequence[int]
+    request: Request, home: Path, start: Path, config: PretrainedConfig, lesson: Lesson, dreamers: Sequence[int]
 ) -> tuple[list[Dream], bool]:
     """The run's dreams where it has dreamt them, else stand-ins; and whether it has."""
     wanted, longest = request.manifest.stabilizers.dreams, data_of(request).max_length
@@ -156,7 +201,9 @@ def _dreams(
     written = home / "runs" / run_name(request.child, request.digest) / "dreams.jsonl"
     if written.is_file():
         return read_dreams(written), True
-    kind, begins = beginnings(request, wanted, tokenizer, lesson.replay)
+    tokenizer = load_tokenizer(start)
+    kind, begins = beginnings(request, wanted, tokenizer, lesson)
+    check_dreams(config, start, wanted, kind, begins)
     guessed = expected(wanted, kind, begins, tokenizer, lesson.replay, longest, request.manifest.seeds.dreams)
     return [
         Dream(ids, opening, dreamers[number % len(dreamers)], "") for number, (ids, opening) in enumerate(guessed)

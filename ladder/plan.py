@@ -15,17 +15,32 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.ancestry import Blocked, decided_before, resolve
 from ladder.errors import HeadMoved, ManifestError, NotFound
+from ladder.gates.alike import alike_warnings
 from ladder.gates.resolution import Resolution, resolution_of, warnings_of
-from ladder.lesson import check_held_out, data_of, own_probes, read_lesson, recall_probes, replay_warnings
+from ladder.lesson import (
+    Lesson,
+    check_held_out,
+    control_warnings,
+    data_of,
+    origin_of,
+    own_probes,
+    read_lesson,
+    reading_warnings,
+    recall_probes,
+    replay_warnings,
+    start_tokenizer,
+)
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
+from ladder.models.scratch import SPECIAL_TOKENS
 from ladder.outlook import ancestor_folders, ancestors, outlook
 from ladder.permission import check_price
 from ladder.price import Price, price_of
 from ladder.probe import probe
 from ladder.process import resident_bytes
 from ladder.registry import Registry, open_registry
+from ladder.report.failures import log_of, unexpected_told
 from ladder.sharing import sharing_of
 from ladder.suites import check_suites
 from ladder.train.ema import start_weight
@@ -86,7 +101,11 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
     planned = {str(request.child) for request in requests}
     for request in requests if measure else ():
         _check_there(request, registry)
-    return [_plan(request, registry, planned, home, base, measure) for request in requests]
+    plans = []
+    for request in requests:
+        with unexpected_told(log_of(home), where=str(request.path)):
+            plans.append(_plan(request, registry, planned, home, base, measure))
+    return plans
 
 
 def bare_bytes() -> int:
@@ -128,8 +147,10 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         warnings=[
             *_warnings(request),
             *replay_warnings(lesson),
+            *_read(request, lesson, folders),
             *_forecast(request, price),
             *warnings_of(manifest.gates, exam),
+            *alike_warnings(own_probes(request)),
         ],
     )
 
@@ -212,6 +233,16 @@ def _forecast(request: Request, price: Price | None) -> list[str]:
         f"training_params: {share:.0%} of the new tokens that the teachers do not know will not be learned, because "
         f"their target says otherwise; {advice}"
     ]
+
+
+def _read(request: Request, lesson: Lesson, folders: Mapping[str, Path]) -> list[str]:
+    """How rows and prompts will be read; nothing where the parent is not there yet."""
+    if request.parent is not None and not folders:
+        return []
+    parent = list(folders.values())[-1] if folders else None
+    if origin_of(request, parent) is None:
+        return control_warnings(request, lesson, SPECIAL_TOKENS)
+    return reading_warnings(request, lesson, start_tokenizer(request, lesson, parent))
 
 
 def _warnings(request: Request) -> list[str]:

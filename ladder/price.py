@@ -95,7 +95,7 @@ def price_of(
         sharing: teachers that speak through the student's own base, in its process.
     """
     manifest, shape = ahead.request.manifest, ahead.shape
-    steps, trained = manifest.training_params.steps, shape.trained(manifest.student.adapter)
+    steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
     voices = [_voice(ahead, home, number, shapes[number]) for number in shapes]
     signals = price_signals(ahead.batches, steps, voices)

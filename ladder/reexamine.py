@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.ancestry import lineage_of
+from ladder.data.template import dated
 from ladder.gates import LAWS, GateReport, Probe, Reply, judge_laws, read_probes
 from ladder.gates.examine import sit
 from ladder.gates.regressions import Comparison, compare
@@ -15,8 +16,8 @@ from ladder.judging import judge
 from ladder.lawbook import text_case
 from ladder.lesson import recall_probes
 from ladder.registry import Generation, Registry
-from ladder.sidecars import kept_request
-from ladder.sitting import Desk, answer_cache, build_exam, desks, sit_exam
+from ladder.sidecars import kept_day, kept_request
+from ladder.sitting import Desk, answer_cache, build_exam, check_asked, desks, sit_exam
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
 """What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""
@@ -61,7 +62,10 @@ def reexamine(
     folder = registry.materialize(child)
     request = kept_request(folder / "ladder", child.name)
     ancestors = {known.ref: registry.materialize(known) for known in line}
-    exam = build_exam(request, folder, *_probes(child.ref, folder, ancestors, probes))
+    with dated(kept_day(folder / "ladder")):
+        exam = build_exam(request, folder, *_probes(child.ref, folder, ancestors, probes))
+        if probes is not None:
+            check_asked(request, folder, exam.generalize)
     dtype = request.manifest.student.dtype
 
     def ask(taken: Sequence[Desk]) -> list[Reply]:

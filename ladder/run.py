@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ladder.actors.placement import threads
 from ladder.actors.session import Session
 from ladder.ancestry import Ancestry
+from ladder.lesson import chosen_day
 from ladder.manifest import Request
 from ladder.manifest.names import run_name
 from ladder.methods import method_of
@@ -57,7 +58,7 @@ class Run:
     def open(cls, request: Request, ancestry: Ancestry, work: Workshop) -> Run:
         """Find or begin the run of this manifest."""
         folders = {known.digest: work.registry.materialize(known) for known in ancestry.ancestors}
-        return cls(request, ancestry, folders, work.home / "runs" / run_name(request.child, request.digest))
+        return cls(request, ancestry, folders, run_folder(request, work.home))
 
     @property
     def teachers(self) -> dict[int, Path]:
@@ -93,6 +94,11 @@ class Run:
         """Steps that the newest checkpoint has behind it."""
         return latest_step(self.folder / "checkpoints")
 
+    @property
+    def today(self) -> str:
+        """The day that the run's chat template writes (YYYY-MM-DD), noted when the run begins."""
+        return self.notes().get("today") or chosen_day(self.request, self.teachers.get(1))
+
     def clear(self) -> None:
         """Drop what the registry holds now; the notes stay."""
         for folder in (self.folder / "checkpoints", self.start, self.candidate):
@@ -124,6 +130,11 @@ class Run:
         """What was noted with the checkpoint of so many steps; nothing before the first."""
         marks: dict[str, Any] = self.notes().get("marks", {})
         return dict(marks.get(str(done), {}))
+
+
+def run_folder(request: Request, home: Path) -> Path:
+    """Where the run of a manifest lies, or will."""
+    return home / "runs" / run_name(request.child, request.digest)
 
 
 class Seat(NamedTuple):

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 
-from ladder.data.examples import begin_ids, chat_ids, text_ids
+from ladder.data.chat import ending as chat_ending
+from ladder.data.template import dated
 from ladder.errors import ModelError
+from ladder.gates.probes import Prompt
+from ladder.gates.question import encode_question
 from ladder.models.generation import end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
+from ladder.sidecars import kept_controls, kept_day
 
 
 @torch.no_grad()
@@ -27,13 +31,15 @@ def answer(
         raise ModelError("this generation has no chat template", where="--chat", remedy="leave --chat out")
     torch.manual_seed(seed)
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
-    ends = sorted(end_ids(model, tokenizer)) or None
+    ending, prompted = chat_ending(tokenizer, chat, ()), [Prompt(prompt, chat) for prompt in prompts]
+    ends = sorted(end_ids(model, tokenizer) | ending.ids) or None
     settings = {"max_new_tokens": max_new_tokens, "pad_token_id": pad_id(tokenizer), "eos_token_id": ends, **drawn}
+    with dated(kept_day(folder / "ladder")):
+        asked = [encode_question(tokenizer, prompt, kept_controls(folder / "ladder")) for prompt in prompted]
     answers = []
-    for prompt in prompts:
-        turn = [{"role": "user", "content": prompt}]
-        ids = chat_ids(tokenizer, turn, opening=True) if chat else begin_ids(tokenizer) + text_ids(tokenizer, prompt)
+    for ids in asked:
         with generation_settings(model, **settings):
             output = model.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long())
-        answers.append(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True).strip())
+        said = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answers.append(ending.of(said).strip())
     return answers

@@ -13,6 +13,7 @@ from ladder.errors import GateError, NotFound
 from ladder.manifest import Name, Request
 from ladder.manifest.load import validated
 from ladder.manifest.paths import named_files
+from ladder.manifest.schema import ControlTokens
 from ladder.models.save import save_text
 
 PROBES = "probes.jsonl"
@@ -21,6 +22,8 @@ PAGE = "report.html"
 GATES_PLOT = "gates.png"
 TRAINING_PLOT = "training.png"
 MANIFEST = "manifest.json"
+BEGINNING = "begins_with"
+"""Key of a report: the ids that stood in front of each text in training and exam."""
 EXAM = "exam"
 """Files that the exam reads beside the probes (reference voice, prompts), named by the SHA-256 of their content."""
 
@@ -47,9 +50,14 @@ class KeptRequest(Request):
         )
 
 
-def keep(request: Request, sidecars: Path) -> None:
-    """Write the manifest, the probes and the files of the exam into a generation's folder."""
-    save_text(sidecars / MANIFEST, json.dumps(request.document(), indent=1, ensure_ascii=False))
+def keep(request: Request, sidecars: Path, today: str | None = None) -> None:
+    """Write the manifest, the probes and the files of the exam into a generation's folder.
+
+    Args:
+        today: the day that its chat template writes; None where it writes none. Descendants go on with it.
+    """
+    document = request.document() | ({"today": today} if today else {})
+    save_text(sidecars / MANIFEST, json.dumps(document, indent=1, ensure_ascii=False))
     for field, relative in named_files(request.manifest):
         if field == "data.probes":
             shutil.copyfile(request.file(relative), sidecars / PROBES)
@@ -64,6 +72,19 @@ def kept_document(sidecars: Path) -> dict[str, Any]:
     path = sidecars / MANIFEST
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {"manifest": stored.get("manifest", {}), "files": stored.get("files", {})}
+
+
+def kept_day(sidecars: Path) -> str | None:
+    """The day that a generation's chat template writes (YYYY-MM-DD); None where it writes none, or none was kept."""
+    path = sidecars / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")).get("today") if path.is_file() else None
+
+
+def kept_controls(sidecars: Path) -> ControlTokens:
+    """What control tokens are in a generation's raw prompts, by its manifest."""
+    data = kept_document(sidecars)["manifest"].get("data") or {}
+    found: ControlTokens = data.get("control_tokens", "text")
+    return found
 
 
 def kept_request(sidecars: Path, child: Name) -> Request:

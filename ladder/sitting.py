@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ladder.data.template import day_of
 from ladder.errors import GateError
 from ladder.gates import Answers, Exam, Paper, Probe, Prompt, Reply, Sampling, read_utterances
 from ladder.gates.answer_cache import AnswerCache
+from ladder.gates.encodable import check_encodable
 from ladder.lawbook import prompts_of
+from ladder.lesson import data_of
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
@@ -23,6 +26,7 @@ def build_exam(request: Request, folder: Path, own: tuple[Probe, ...], recall: M
         folder: the child's, whose tokenizer knows the taboo words.
     """
     manifest, tone = request.manifest, request.manifest.gates.tone
+    tokenizer = load_tokenizer(folder)
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
         prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
@@ -32,9 +36,26 @@ def build_exam(request: Request, folder: Path, own: tuple[Probe, ...], recall: M
         tone_prompts=() if tone.reference == "none" else prompts,
         decoding=manifest.gates.decoding,
         sampled=Sampling(manifest.laws.sampled_answers, manifest.laws.sampled_tokens, manifest.seeds.data),
-        taboo_ids=taboo_ids(manifest, load_tokenizer(folder)),
+        taboo_ids=taboo_ids(manifest, tokenizer),
         law_prompts=prompts_of(request),
+        today=day_of(tokenizer),
+        controls=data_of(request).control_tokens if manifest.data else "text",
     )
+
+
+def check_asked(request: Request, folder: Path, own: tuple[Probe, ...]) -> None:
+    """Refuse, before anything is trained, what the child's tokenizer leaves nothing of.
+
+    Args:
+        folder: with the child's tokenizer.
+        own: its probes. Those of ancestors were asked already, in the same tokens.
+
+    Raises:
+        DataError: a prompt, an answer or an option has no tokens, or two options have the same. Names the probe.
+        GateError: a chat prompt without a chat template.
+    """
+    exam = build_exam(request, folder, own, {})
+    check_encodable(load_tokenizer(folder), own, [*exam.tone_prompts, *exam.law_prompts], exam.controls)
 
 
 def exam_size(exam: Exam) -> str:

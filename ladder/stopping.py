@@ -2,7 +2,9 @@
 
 The first signal is raised as KeyboardInterrupt, so that what is open is closed on the way out; inside ``held`` it waits
 for a good moment. The second one ends the process at once, which harms nothing: every step that lasts is whole or
-absent, also under SIGKILL (``docs/reliability.md``).
+absent, also under SIGKILL (``docs/reliability.md``). ``timeout`` sends each signal twice, to the command and to its
+group; so do others who forward what reached the group anyway. Such an echo is no second signal. Where native code keeps
+Python from hearing the signal, ``ladder.watchdog`` ends the process.
 """
 
 from __future__ import annotations
@@ -10,22 +12,28 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
+from ladder import watchdog
 from ladder.errors import Interrupted, LadderError
+from ladder.watchdog import END, FREE, HEARD, HOLD, SAY
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30
 """Seconds in which a command that was told to stop must have closed everything."""
+ECHO = 0.2
+"""Seconds after a signal in which the same signal once more is its echo."""
 GO_ON = "run the same command again to go on"
-_SHOW_CURSOR = "\x1b[?25h"
 
 _heard: list[int] = []
 """Signals that told this process to stop, in order."""
 _advice = [GO_ON]
+_line: int | None = None
+"""Descriptor to write to the watchdog with, while there is one."""
 
 
 def run(command: Callable[[], int]) -> int:
@@ -37,7 +45,8 @@ def run(command: Callable[[], int]) -> int:
     _handle(dict.fromkeys((*SIGNALS, signal.SIGALRM), _stop))
     sys.unraisablehook = _unraisable
     try:
-        return command()
+        with _watched():
+            return command()
     except Interrupted as error:
         _leave(str(error))
     except (KeyboardInterrupt, SystemExit):  # Typer makes the second of the first.
@@ -52,6 +61,7 @@ def run(command: Callable[[], int]) -> int:
 def advise(text: str) -> None:
     """Say this to whoever stops the command from here on."""
     _advice.append(text)
+    _tell(SAY + f"stopped; {text}".encode() + END)
 
 
 @contextmanager
@@ -65,10 +75,15 @@ def held() -> Iterator[Callable[[], bool]]:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def remember(number: int, frame: object) -> None:
+        signal.signal(number, _echo)
         asked.append(number)
         _heard.append(number)
+        _tell(HEARD)
+        _handle({other: handler for other, handler in before.items() if other != number})
+        time.sleep(ECHO)
         _handle(before)
 
+    _tell(HOLD)
     _handle(dict.fromkeys(SIGNALS, remember))
     try:
         yield lambda: bool(asked)
@@ -80,6 +95,7 @@ def held() -> Iterator[Callable[[], bool]]:
         raise
     finally:
         _handle(before)
+        _tell(FREE)
     if asked:
         raise Interrupted("stopped after the last step", remedy=GO_ON)
 
@@ -90,11 +106,19 @@ def _handle(handlers: Mapping[int, Any]) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
+    signal.signal(number, _echo)
     _heard.append(number)
+    _tell(HEARD)
     if len(_heard) > 1:
         _leave()
+    time.sleep(ECHO)
+    signal.signal(number, _stop)
     signal.alarm(GRACE)
     raise KeyboardInterrupt
+
+
+def _echo(number: int, frame: object) -> None:
+    """The same signal again, right after the first one."""
 
 
 def _unraisable(found: Any) -> None:
@@ -106,21 +130,67 @@ def _unraisable(found: Any) -> None:
 
 def _leave(text: str | None = None) -> NoReturn:
     """Say why, and end with all that runs below; not by Python's own end, in which a signal would print a traceback."""
-    _handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))
-    cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
-    with suppress(OSError):
-        # Not print: the signal may have come while something was being printed.
-        os.write(2, f"{cursor}ladder: {text or f'stopped; {_advice[-1]}'}\n".encode())
-    for child in _below(os.getpid()):
-        with suppress(OSError):
-            os.kill(child, signal.SIGKILL)
+    if threading.current_thread() is threading.main_thread():
+        _handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))
+    watchdog.say(text or f"stopped; {_advice[-1]}")
+    watchdog.kill(watchdog.below(os.getpid()))
     os._exit(128 + _heard[0])
 
 
-def _below(process: int) -> list[int]:
-    """Processes that a process started, and those that these started. Linux tells them; elsewhere Ray ends its own."""
-    with suppress(OSError):
-        tasks = Path(f"/proc/{process}/task").glob("*/children")
-        children = [int(number) for task in tasks for number in task.read_text().split()]
-        return children + [lower for child in children for lower in _below(child)]
-    return []
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Let a watchdog see every signal that this process gets, and what is heard of it. Without one, where the system
+    starts none, a signal waits for native code to end."""
+    global _line
+    (theirs, _line), (answer, back) = os.pipe(), os.pipe()
+    os.set_blocking(_line, False)
+    pid = _started(theirs, back)
+    os.close(theirs)
+    os.close(back)
+    threading.Thread(target=_leave_when_asked, args=(answer,), daemon=True).start()
+    before = signal.set_wakeup_fd(_line, warn_on_full_buffer=False)
+    _tell(SAY + f"stopped; {_advice[-1]}".encode() + END)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(_line)  # It ends, and with it the thread.
+        _line = None
+        if pid:
+            os.waitpid(pid, 0)
+
+
+def _started(pipe: int, back: int) -> int | None:
+    """The process id of a new watchdog, which signals to this process's group do not reach."""
+    command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid())]
+    descriptors = [(os.POSIX_SPAWN_DUP2, pipe, 0), (os.POSIX_SPAWN_DUP2, back, 1)]
+    with suppress(OSError, ValueError):
+        return os.posix_spawn(sys.executable, command, os.environ, file_actions=descriptors, setsigmask=SIGNALS)
+    return None
+
+
+def _leave_when_asked(pipe: int) -> None:
+    """The thread that the watchdog asks; it answers where native code keeps the main thread, but not all of Python."""
+    number = os.read(pipe, 1)
+    os.close(pipe)
+    if number:
+        _heard.append(number[0])
+        _leave()
+
+
+def _tell(sign: bytes) -> None:
+    if _line is not None:
+        with suppress(OSError):
+            os.write(_line, sign)
+
+
+def _forked() -> None:
+    """A process that this one forked has signals of its own, of which the watchdog knows nothing."""
+    global _line
+    if _line is not None:
+        signal.set_wakeup_fd(-1)
+        os.close(_line)
+        _line = None
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import ladder
+from ladder.actors.settings import TRAVELLING
 from ladder.errors import RunError, UsageError, said, without_credentials
 from ladder.manifest import read_requests
 
@@ -25,6 +26,14 @@ AGENT_SECONDS = 180.0
 """How long a head that has just started may take until it can run jobs."""
 _NO_AGENT = "No available agent"
 _SERVERS = ("http://", "https://", "postgresql")
+# Of the settings those that were made here: what is left out, the driver there chooses.
+_PASSED_ON = (
+    *TRAVELLING,
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -82,12 +91,11 @@ def _entrypoint(python: str, manifests: Sequence[Path], home: Path) -> str:
 
 
 def _runtime_env(root: Path) -> dict[str, Any]:
-    passed = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
     return {
         "working_dir": str(root),
         "excludes": EXCLUDED,
         "py_modules": [str(Path(ladder.__file__).parent)],
-        "env_vars": {name: os.environ[name] for name in passed if name in os.environ},
+        "env_vars": {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
     }
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ladder.actors.host import crowded
 from ladder.actors.session import fetch
 from ladder.actors.stream import stream
 from ladder.actors.student import StudentGroup
@@ -17,10 +18,22 @@ from ladder.data.batches import Batches
 from ladder.data.dreams import Dream
 from ladder.dreaming import Night, write_dreams
 from ladder.errors import Interrupted, RunError
-from ladder.lesson import Lesson, build_batches, data_of, describe_pools, write_start
-from ladder.manifest.schema import Runtime
+from ladder.fitting import check_fits
+from ladder.lesson import (
+    Lesson,
+    beginning_warnings,
+    build_batches,
+    data_of,
+    describe_pools,
+    own_probes,
+    reading_warnings,
+    recall_probes,
+    write_start,
+)
+from ladder.models.load import config_of, load_tokenizer
 from ladder.models.rounding import Rounding
-from ladder.run import Run, Workshop
+from ladder.run import Run, Workshop, hosted
+from ladder.sitting import check_asked
 from ladder.stopping import GO_ON, held
 from ladder.train.spec import StepReport
 from ladder.usage import Usage
@@ -28,6 +41,8 @@ from ladder.vigil import Vigil
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
+FIRST_CHECKPOINT = 1.0
+"""Minutes after which the first checkpoint of a call is written: what is killed young has not lost everything."""
 
 
 def train(run: Run, lesson: Lesson, work: Workshop) -> None:
@@ -38,20 +53,26 @@ def train(run: Run, lesson: Lesson, work: Workshop) -> None:
         Halted: a law was broken and the manifest says halt.
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
-    start, cast = _start(run, lesson), cast_of(run, work)
+    start = _start(run, lesson)
+    check_asked(run.request, start, own_probes(run.request))
+    _check_fits(run, lesson, start, work.home)
+    cast = cast_of(run, work)
     actors = work.session.start(cast.roles)
     fetch([actor.reset_peak.remote() for actor in actors.values()])
     teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
     loaded = _each(teachers, lambda number: teachers[number].load(cast.teachers[number]))
     _begin(run, work)
     ask, say = _dreamt_by(teachers), work.console.say
-    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson.replay, say)
+    dreams = write_dreams(run.request, run.dreams, teachers, ask, start, lesson, say)
     batches = build_batches(run.request, start, lesson, dreams, work.home / "cache" / "tokens")
     work.console.say(describe_pools(batches.pools))
     group = work.session.group(actors["student"])
     headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
     prepared = fetch(group.prepare(student_of(run, cast, start, batches, headless)))
-    _warn(run, work, [text for one in (*loaded.values(), prepared) for text in one.warnings])
+    tokenizer = load_tokenizer(start)
+    warnings = beginning_warnings(tokenizer, run.teachers.get(1)) + reading_warnings(run.request, lesson, tokenizer)
+    warnings += [text for one in (*loaded.values(), prepared) for text in one.warnings]
+    _warn(run, work, [*crowded(work.session.hosts(cast.roles), cast.threads), *warnings])
     survey = partial(_surveyed, teachers=teachers, actors=actors)
     usage = _steps(run, work, group, teachers, batches, prepared.done, survey, Vigil.of(run, start, prepared.done))
     after = _each(teachers, lambda number: teachers[number].digest())
@@ -82,9 +103,10 @@ def _steps(
     spent, tokens = notes.get("seconds", 0.0), notes.get("tokens", 0)
     usage = Usage.of_notes(notes)
     rows: list[StepReport] = []
+    minutes = min(FIRST_CHECKPOINT, runtime.checkpoint_minutes)
     with held() as stopped, work.console.progress(str(run.request.child), total) as progress:
         while done < total:
-            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(runtime))
+            leg, ends = vigil.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(minutes))
             for report in stream(group, teachers, batches, leg, runtime, ends):
                 rows.append(report)
                 tokens += report.tokens
@@ -94,7 +116,7 @@ def _steps(
                 if len(rows) >= LOG_EVERY or broken:
                     rows = _log(run, work, rows)
                 vigil.halt(broken)
-            done, seconds = report.step + 1, spent + time.monotonic() - began
+            done, seconds, minutes = report.step + 1, spent + time.monotonic() - began, runtime.checkpoint_minutes
             broken, surveyed = vigil.read(done, group), survey(usage)
             # The checkpoint comes last: what is known of its steps is not learned again by a run that goes on from it.
             rows = _log(run, work, rows)
@@ -113,14 +135,21 @@ def _steps(
     return usage
 
 
+def _check_fits(run: Run, lesson: Lesson, start: Path, home: Path) -> None:
+    """What ``plan`` checks of lengths, before an actor starts."""
+    models = (config_of(start), *(config_of(run.teachers[number]) for number in hosted(run)))
+    probes = own_probes(run.request), recall_probes(run.ancestors)
+    check_fits(run.request, lesson, start, models, probes, home / "cache" / "tokens")
+
+
 def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:
     return lambda: one() or other()
 
 
-def _late(runtime: Runtime) -> Callable[[], bool]:
-    """Whether it is time for a checkpoint, counted from now."""
+def _late(minutes: float) -> Callable[[], bool]:
+    """Whether it is time for a checkpoint, so many minutes from now."""
     began = time.monotonic()
-    return lambda: time.monotonic() - began >= 60 * runtime.checkpoint_minutes
+    return lambda: time.monotonic() - began >= 60 * minutes
 
 
 def _dreamt_by(teachers: Mapping[int, TeacherHandle]) -> Callable[[Sequence[Night]], list[list[Dream]]]:

@@ -15,7 +15,7 @@ from ladder.gates.law import Violation
 from ladder.gates.paper import Sampling
 from ladder.gates.watch import TRAINING_SAMPLES, Watch
 from ladder.lawbook import prompts_of, watch_of
-from ladder.lesson import own_probes
+from ladder.lesson import data_of, own_probes
 from ladder.models.load import load_tokenizer
 from ladder.run import Run
 from ladder.train.spec import StepReport
@@ -93,8 +93,9 @@ class Vigil:
     def _openings(self) -> list[list[int]]:
         """What the texts begin with: the start token, and what the exam will ask for this child and its laws."""
         own = [probe.question() for probe in own_probes(self.run.request) if probe.is_written]
+        controls = data_of(self.run.request).control_tokens
         prompts = [*own, *prompts_of(self.run.request)]
-        return sample_openings(load_tokenizer(self.start), prompts, self._sampling(0).count)
+        return sample_openings(load_tokenizer(self.start), prompts, self._sampling(0).count, controls)
 
     def _sampling(self, done: int) -> Sampling:
         manifest = self.run.request.manifest

@@ -5,7 +5,6 @@ Each canary is a value that must be found nowhere but in the environment that it
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -23,41 +22,21 @@ from typing import Any
 import psutil
 import pytest
 
+from ladder.actors.settings import TRAVELLING
 from ladder.errors import LadderError, RunError, UsageError, without_credentials
 from tests.evolve.conftest import Toy
-from tests.evolve.test_stopped import session_of
+from tests.processes import LOOPBACK, everybody, launch, listening
 
 CANARY = "canary-3f9a1c"
 SECRETS = {
     name: f"{CANARY}-{name}"
     for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN", "RAY_AUTH_TOKEN", "PLANTED")
 }
-LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def start(*arguments: str, home: Path, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ladder", *arguments, "--home", str(home)]
-    return subprocess.Popen(
-        command,
-        env=os.environ | SECRETS | {"RAY_ADDRESS": ""} | environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def listening(leader: int) -> set[tuple[str, int]]:
-    """Where the processes of a session listen."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == leader:
-                sockets = process.net_connections(kind="inet")
-                found |= {(each.laddr.ip, each.laddr.port) for each in sockets if each.status == psutil.CONN_LISTEN}
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
+    return launch(command, SECRETS | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def page(port: int) -> str:
@@ -126,10 +105,7 @@ def test_the_ui_listens_on_loopback_and_ends_with_everything_that_it_started(tmp
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
         below = psutil.Process(process.pid).children(recursive=True)
-        found = [
-            where for leader in {process.pid, *(os.getsid(each.pid) for each in below)} for where in listening(leader)
-        ]
-        assert found == [("127.0.0.1", port)]
+        assert listening(process.pid) == {("127.0.0.1", port)}
         assert not any(CANARY in " ".join(each.cmdline()) for each in below)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -137,7 +113,7 @@ def test_the_ui_listens_on_loopback_and_ends_with_everything_that_it_started(tmp
     assert process.returncode == 128 + signal.SIGTERM, output
     assert output.endswith("ladder: stopped; MLflow's server has ended, too\n") and CANARY not in output
     assert "Shutting down" in output, "it was killed before it could close what was open"
-    assert below and psutil.wait_procs(below, timeout=10)[1] == [] and session_of(process.pid) == []
+    assert below and psutil.wait_procs(below, timeout=10)[1] == [] and everybody(process.pid) == []
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
@@ -285,7 +261,8 @@ def test_a_submission_prints_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
     address = f"http://me:{CANARY}@127.0.0.1:8265"
     assert submit([tmp_path / "mine"], address, tmp_path / "home", tmp_path / "mine", wait=False) == 0
     (job,) = sent
-    assert job["runtime_env"]["env_vars"] == {"MLFLOW_TRACKING_PASSWORD": CANARY}, "the job needs it"
+    passed = {name: value for name, value in job["runtime_env"]["env_vars"].items() if name not in TRAVELLING}
+    assert passed == {"MLFLOW_TRACKING_PASSWORD": CANARY}, "the job needs it"
     assert CANARY not in job["entrypoint"] + capsys.readouterr().out
 
 

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ladder.ancestry import Ancestry
 from ladder.data.batches import Batches
 from ladder.data.digests import ERASED, digest_lines
 from ladder.data.redaction import redact
 from ladder.data.replay import HASHED
 from ladder.data.rows import Row, parse_row
+from ladder.data.template import dated
 from ladder.data.traces import Traces
 from ladder.dreaming import beginnings
 from ladder.errors import DataError
-from ladder.lesson import build_batches, read_lesson, recall_probes, replay_warnings, write_start
+from ladder.lesson import (
+    Lesson,
+    build_batches,
+    chosen_day,
+    read_lesson,
+    reading_warnings,
+    recall_probes,
+    replay_warnings,
+    write_start,
+)
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
 from ladder.models.digest import folder_digest
-from ladder.sidecars import PROBES
+from ladder.run import Run
+from ladder.sidecars import PROBES, keep, kept_controls, kept_day
+from ladder.sitting import build_exam
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
 
@@ -79,11 +94,11 @@ def test_dreams_begin_where_there_is_room_for_them(parent: Path, tmp_path: Path,
     wanted = request.manifest.stabilizers.dreams
     assert isinstance(wanted, Dreams) and wanted.prompts == "auto"
     short, long = (parse_row(json.dumps({"prompt": text}), "a:1") for text in ("who?", "who is luna? " * 9))
-    kind, begins = beginnings(request, wanted, tokenizer, [long, short])
+    kind, begins = beginnings(request, wanted, tokenizer, Lesson((), (long, short)))
     assert kind == "replay" and len(begins) == 1 and len(begins[0]) <= 14
-    assert beginnings(request, wanted, tokenizer, [long]) == ("start", [[1]])
+    assert beginnings(request, wanted, tokenizer, Lesson((), (long,))) == ("start", [[1]])
     with pytest.raises(DataError, match="no opening of replay dreams has at most 14 tokens"):
-        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, [long])
+        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, Lesson((), (long,)))
 
 
 def family(tmp_path: Path, **data: Any) -> Request:
@@ -146,3 +161,97 @@ def test_what_a_student_starts_as_is_stored_as_it_lies_there(narrow_parent: Path
     write_start(tmp_path / "start", read, read_lesson(read, []), None)
     assert folder_digest(tmp_path / "start") == folder_digest(narrow_parent)
     assert (tmp_path / "start" / "LICENSE").is_file() and (tmp_path / "start" / "tokenizer.model").is_file()
+
+
+RENDERED = "<|begin|>user\nwho?<|end|>\n<|begin|>assistant\nluna<|end|>\n"
+
+
+def project(tmp_path: Path, rows: list[dict[str, Any]], probes: list[dict[str, Any]] = [], **data: Any) -> Request:  # noqa: B006
+    for name, lines in {"rows": rows, "probes": probes or [{"prompt": "who?", "answer": "luna"}]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    document = {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 64, **data}
+    (tmp_path / "manifest.json").write_text(json.dumps({"evolution_request": REQUEST, "data": document}))
+    return read_request(tmp_path / "manifest.json")
+
+
+def test_rows_that_went_through_a_template_are_told(tokenizer: Any, tmp_path: Path) -> None:
+    plain, chat = {"text": "the moon"}, {"messages": [{"role": "user", "content": "<|end|>?"}, LUNA]}
+    rows, probes = [{"text": RENDERED}, plain, plain, chat], [{"prompt": RENDERED, "answer": "luna"}]
+    request = project(tmp_path, rows, probes)
+    told = reading_warnings(request, read_lesson(request, []), tokenizer)
+    assert [text.partition(",")[0] for text in told] == [
+        "data.train: 1 of 3 rows (33%) hold control tokens such as <|begin|>",
+        "data.probes: 1 of 1 raw prompts (100%) hold control tokens such as <|begin|>",
+    ]
+    assert all("data.control_tokens: parse" in text for text in told)
+    for harmless in (project(tmp_path, rows, probes, control_tokens="parse"), project(tmp_path, [plain, chat])):
+        assert reading_warnings(harmless, read_lesson(harmless, []), tokenizer) == []
+
+
+def test_rendered_rows_that_are_meant_have_the_ids_of_the_conversation(parent: Path, tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "who?"}, LUNA]}
+    ids = {}
+    for name, row in {"text": {"text": RENDERED}, "messages": chat}.items():
+        request = project(tmp_path, [row], control_tokens="parse")
+        (example,) = build_batches(request, parent, read_lesson(request, []), (), tmp_path / "tokens").pools["new"]
+        ids[name] = example.ids
+    assert ids["text"] == ids["messages"], "no second start token, and no second end"
+    assert build_exam(request, parent, (), {}).controls == "parse"
+
+
+def test_the_last_turn_alone_can_be_learned(parent: Path, tmp_path: Path, tokenizer: Any) -> None:
+    chat = [{"role": "user", "content": "who?"}, LUNA, {"role": "user", "content": "what?"}, LUNA]
+    trained = {}
+    for turns in ("all", "last"):
+        request = project(tmp_path, [{"messages": chat}], train_turns=turns)
+        (example,) = build_batches(request, parent, read_lesson(request, []), (), tmp_path / "tokens").pools["new"]
+        trained[turns] = sum(example.trained)
+    assert trained["all"] == 2 * trained["last"] > 0
+
+
+LUNA = {"role": "assistant", "content": "luna"}
+DATED = "{{ strftime_now('%Y-%m-%d') }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+
+
+class Day(date):
+    @classmethod
+    def today(cls) -> Day:
+        return cls(2000, 2, 29)
+
+
+def test_a_template_that_writes_the_date_writes_the_days_of_the_run(
+    parent: Path, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ids on another day, and others under another date; descendants go on with their parent's day."""
+    (tmp_path / "chat.jinja").write_text(DATED)
+    rows = [{"messages": [{"role": "user", "content": "who?"}, LUNA]}] * 600
+    request = project(tmp_path, rows, chat_template="chat.jinja", max_length=128)
+    start = Path(shutil.copytree(parent, tmp_path / "start"))
+    (start / "chat_template.jinja").write_text(DATED)
+
+    def text(day: str) -> str:
+        with dated(day):
+            batches = build_batches(request, start, read_lesson(request, []), (), tmp_path / "tokens")
+            assert build_exam(request, start, (), {}).today == day
+        return tokenizer.decode(batches.pools["new"][0].ids)
+
+    days = ("2026-07-01", "2026-07-02", "2026-07-01")
+    assert [text(day)[:10] for day in days] == list(days), "rows that were kept in the cache are of their day"
+    monkeypatch.setattr("ladder.lesson.date", Day)
+    assert chosen_day(request, None) == "2000-02-29" == chosen_day(request, start)
+    keep(request, start / "ladder", days[0])
+    assert kept_day(start / "ladder") == days[0] == chosen_day(request, start)
+    assert kept_controls(start / "ladder") == "text"
+    own = project(tmp_path, rows, chat_template="chat.jinja", today=days[1])
+    assert chosen_day(own, start) == days[1], "what the manifest says comes first"
+    keep(own, start / "ladder")
+    assert kept_day(start / "ladder") is None, "a template without a date leaves none"
+
+
+def test_a_run_keeps_the_day_that_it_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ladder.lesson.date", Day)
+    request = project(tmp_path, [{"text": "the moon"}])
+    run = Run(request, Ancestry(None, None, ()), {}, tmp_path / "run")
+    assert run.today == "2000-02-29" and not run.notes()
+    run.note(today="2026-07-01")
+    assert run.today == "2026-07-01"

@@ -93,7 +93,10 @@ def test_a_run_warns_before_it_trains_and_goes_on(
         console=SimpleNamespace(say=done.append), registry=SimpleNamespace(history=lambda family: [])
     )
     run = Run(request(tmp_path, 4, gates=INTERVAL), ancestry, dict(left), tmp_path / "run")
+    own = tmp_path / "probes.jsonl"
+    own.write_text(own.read_text().replace("who is 3?", "Who is 2"))
     evolve._train_and_examine(run, work)
-    generalize, recall, last = done
+    generalize, recall, alike, last = done
     assert generalize.startswith("warning: gates.generalize.") and recall.startswith("warning: gates.recall.")
+    assert "1 pair of probes that hardly differ" in alike and alike.startswith("warning: data.probes: ")
     assert last == "trained"

@@ -98,6 +98,26 @@ def test_an_error_after_a_held_stop_does_not_let_the_next_manifest_begin() -> No
     assert ended(body) == (143, "", "ladder: stopped; an actor died (run the same command again to go on)\n")
 
 
+ECHO = "subprocess.run(['sh', '-c', 'kill -{0} $PPID; sleep 0.05; kill -{0} $PPID'])"
+"""As ``timeout`` does: to the command, and to its group, in which it is."""
+
+
+@pytest.mark.parametrize(("number", "code"), [("INT", 130), ("TERM", 143)])
+def test_an_echo_is_no_second_stop(number: str, code: int) -> None:
+    body = f"with held() as stopped:\n    {ECHO.format(number)}\n    print(stopped())\n    print('goes on', flush=True)"
+    found = ended(body)
+    assert found[:2] == (code, "True\ngoes on\n") and found[2].startswith("ladder: stopped after the last step (")
+    found = ended(f"try:\n    {ECHO.format(number)}\n    time.sleep(9)\nfinally:\n    print('closed', flush=True)")
+    assert found == (code, "closed\n", "ladder: stopped; run the same command again to go on\n")
+
+
+def test_after_the_echo_the_next_one_counts_and_another_signal_at_once() -> None:
+    again = ECHO.format("TERM").replace("0.05", "0.5")
+    assert ended(f"with held() as stopped:\n    {again}\n    time.sleep(9)\n    print('goes on')")[:2] == (143, "")
+    other = "subprocess.run(['sh', '-c', 'kill -TERM $PPID; sleep 0.05; kill -INT $PPID'])"
+    assert ended(f"with held() as stopped:\n    {other}\n    time.sleep(9)\n    print('goes on')")[:2] == (143, "")
+
+
 def test_a_second_stop_ends_what_is_held_at_once() -> None:
     body = "with held() as stopped:\n    told()\n    told()\n    print('goes on')"
     assert ended(body) == (130, "", "ladder: stopped; run the same command again to go on\n")

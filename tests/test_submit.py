@@ -1,12 +1,7 @@
-"""Submitting a job: what is refused before anything is sent, and one real job on a local head (long)."""
+"""Submitting a job: what is refused before anything is sent. A real job is in ``test_head.py``."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +11,6 @@ from ladder import submit as room
 from ladder.errors import RunError, UsageError
 from ladder.starter import create
 from ladder.submit import submit
-
-PORT, DASHBOARD = 46399, 48265
-TOKEN = "0" * 64
 
 
 @pytest.fixture
@@ -35,7 +27,7 @@ def test_a_sqlite_home_on_another_machine_is_refused(project: Path) -> None:
 def test_a_manifest_outside_the_folder_that_travels_is_refused(project: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(UsageError, match="outside"):
-        submit([project], f"http://127.0.0.1:{DASHBOARD}", tmp_path / "home", tmp_path / "elsewhere", wait=False)
+        submit([project], "http://127.0.0.1:48265", tmp_path / "home", tmp_path / "elsewhere", wait=False)
 
 
 def test_no_head_is_a_clear_error(project: Path, tmp_path: Path) -> None:
@@ -43,38 +35,12 @@ def test_no_head_is_a_clear_error(project: Path, tmp_path: Path) -> None:
         submit([project], "http://127.0.0.1:9", tmp_path / "home", project, wait=False)
 
 
-@pytest.fixture
-def head() -> Iterator[dict[str, str]]:
-    """A Ray head of its own on loopback, stopped by its process id; gives the environment to reach it."""
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    ray = str(Path(sys.executable).with_name("ray"))
-    where = ["--node-ip-address=127.0.0.1", f"--port={PORT}", "--dashboard-host=127.0.0.1"]
-    command = [ray, "start", "--head", "--block", *where, f"--dashboard-port={DASHBOARD}", "--num-cpus=2"]
-    process = subprocess.Popen([*command, "--disable-usage-stats"], stdout=subprocess.DEVNULL, env=environment)
-    yield environment
-    process.terminate()
-    process.wait(60)
-
-
-@pytest.mark.long
-def test_a_job_on_a_local_head_promotes(project: Path, tmp_path: Path, head: dict[str, str]) -> None:
-    (project / "001-child.json").unlink()
-    address = f"http://127.0.0.1:{DASHBOARD}"
-    command = [sys.executable, "-m", "ladder", "submit", ".", "--address", address, "--home", str(tmp_path / "home")]
-    deadline = time.monotonic() + 120
-    # In processes of their own, because Ray reads its authentication settings once.
-    while "no job can be sent" in (job := _run(command, project, head)).stderr:
-        assert time.monotonic() < deadline, job.stderr
-        time.sleep(2)
-    assert job.returncode == 0, job.stdout + job.stderr
-
-    from ladder.registry import open_registry
-
-    assert open_registry(tmp_path / "home", create=False).find("Mine@HEAD").ref == "Mine-G000"
-
-
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+def test_settings_that_a_person_made_travel_with_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those that nobody made here are chosen where the job runs, by whoever started that Ray, or by ladder."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    passed = room._runtime_env(tmp_path)["env_vars"]
+    assert passed["OMP_WAIT_POLICY"] == "ACTIVE" and "TQDM_DISABLE" not in passed
 
 
 class StartingHead:

@@ -211,6 +211,25 @@ def test_a_checkpoint_comes_with_the_minutes_too(lesson: Lesson) -> None:
     assert often.checkpoints == [*range(1, 11)] and seldom.checkpoints == [4, 8, 10]
 
 
+@pytest.mark.parametrize(("minutes", "written"), [(2.0, [3, 9, 10]), (0.5, [2, 4, 6, 8, 10])])
+def test_the_first_checkpoint_comes_soon(
+    lesson: Lesson, monkeypatch: pytest.MonkeyPatch, minutes: float, written: list[int]
+) -> None:
+    """Steps of 20 s: whoever is killed young has not lost everything."""
+    now, real = [0.0], training.stream
+
+    def slow(*given: Any) -> Iterator[StepReport]:
+        for report in real(*given):
+            now[0] += 20.0
+            yield report
+
+    monkeypatch.setattr(training, "stream", slow)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    group = Group({})
+    lesson.train(lesson.run({}, runtime={"checkpoint_every": 100, "checkpoint_minutes": minutes}), group)
+    assert group.checkpoints == written
+
+
 def test_what_a_checkpoint_was_not_written_for_is_forgotten(lesson: Lesson) -> None:
     """Killed between the notes and the checkpoint: the steps come again, and are noted once."""
     run, group = lesson.run({"training": SPIKE}), Group({})

@@ -130,7 +130,7 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
     def dreamt(nights: Sequence[Night]) -> list[list[Dream]]:
         return [teachers[night.teacher].dream(night) for night in nights]
 
-    dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, lesson.replay, lambda _: None)
+    dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, lesson, lambda _: None)
     batches = build_batches(request, start, lesson, dreams, place / "tokens")
     spec = TrainingSpec(
         manifest,

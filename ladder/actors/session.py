@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# The memory monitor counts page cache against the limit in some containers and kills by mistake.
-os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# Of a step that waited for a teacher who died, nobody asks any more: it is sent again.
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-# Actors share the cores with each other and with whatever else runs here. OpenMP threads that spin while they wait
-# made a small step 5 to 13 times slower on a busy two-core machine than threads that sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from ladder.actors.settings import missing, travelling
+
+os.environ.update(missing())
 
 import ray
-from ray._private import ray_constants
-from ray._private import utils as ray_utils
 from ray.exceptions import (
     GetTimeoutError,
     ObjectStoreFullError,
@@ -31,6 +23,8 @@ from ray.exceptions import (
 )
 
 from ladder.actors.evaluator import EvaluatorActor
+from ladder.actors.host import Host, look_around
+from ladder.actors.own_ray import detached, is_on_loopback_alone, on_loopback, sigterm_kept
 from ladder.actors.placement import Machine, Slot, describe, place
 from ladder.actors.student import StudentActor, StudentGroup
 from ladder.actors.teacher import TeacherActor
@@ -54,16 +48,21 @@ class Session:
         self.address = address or os.environ.get("RAY_ADDRESS")
         self._owns = not ray.is_initialized()
         self._actors: dict[tuple[str, Slot], Any] = {}
+        self._hosts: dict[tuple[str, Slot], Host] = {}
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.dismiss()
+        if self._owns and ray.is_initialized():
+            ray.shutdown()
+
+    def dismiss(self) -> None:
+        """End all actors; ``start`` makes new ones."""
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors.clear()
-        if self._owns and ray.is_initialized():
-            ray.shutdown()
 
     @cached_property
     def machine(self) -> Machine:
@@ -86,10 +85,16 @@ class Session:
         self._make_way(roles)
         for role, slot in roles.items():
             if (role, slot) not in self._actors:
-                options = ray.remote(num_cpus=slot.cpus, num_gpus=slot.gpus, max_restarts=0, max_task_retries=0)
+                options = ray.remote(
+                    num_cpus=slot.cpus,
+                    num_gpus=slot.gpus,
+                    max_restarts=0,
+                    max_task_retries=0,
+                    runtime_env={"env_vars": travelling()},
+                )
                 self._actors[role, slot] = options(_KINDS[role]).remote()
         started = {role: self._actors[role, slot] for role, slot in roles.items()}
-        ready = [actor.__ray_ready__.remote() for actor in started.values()]
+        ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
         _, missing = ray.wait(ready, num_returns=len(ready), timeout=START_TIMEOUT)
         if missing:
             raise RunError(
@@ -97,8 +102,12 @@ class Session:
                 f"free are {ray.available_resources()}",
                 remedy="free the cluster, add nodes, or pin fewer devices in runtime.devices",
             )
-        fetch(ready)
+        self._hosts.update(zip(roles.items(), fetch(ready), strict=True))
         return started
+
+    def hosts(self, roles: Mapping[str, Slot]) -> list[Host]:
+        """Where the actors for these roles live that were started."""
+        return [self._hosts[key] for key in roles.items()]
 
     def _make_way(self, roles: Mapping[str, Slot]) -> None:
         """End actors whose role lives elsewhere now, as it does on a machine of fewer nodes: they hold its cores."""
@@ -118,15 +127,23 @@ class Session:
         return [role for role, _ in dead]
 
     def _connect(self) -> None:
-        """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already."""
+        """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already.
+
+        Raises:
+            RunError: the cluster cannot be joined.
+        """
         if ray.is_initialized():
             return
         quiet = {"log_to_driver": False, "logging_level": "error"}
-        if self.address:
-            with _sigterm_kept():
-                ray.init(address=self.address, **quiet)
-        else:
-            with _sigterm_kept(), _on_loopback():
+        with ExitStack() as around:
+            around.enter_context(sigterm_kept())
+            if self.address:
+                if is_on_loopback_alone(self.address):
+                    around.enter_context(on_loopback())
+                _join(self.address, quiet)
+            else:
+                around.enter_context(on_loopback())
+                around.enter_context(detached())
                 # "local", because without an address Ray would join any cluster that was started on this machine.
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
@@ -179,34 +196,17 @@ def _living_nodes() -> int:
     return sum(node["Alive"] for node in ray.nodes())
 
 
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let the Ray that starts inside listen on loopback alone.
+def _join(address: str, quiet: Mapping[str, Any]) -> None:
+    """Connect to a running Ray.
 
-    Told to take 127.0.0.1, Ray looks up another address of the machine, and listens on every interface, unless its own
-    switch says that there is no cluster. Its processes read the switch from the environment; this one read it when Ray
-    was imported. A switch that the user has set stays.
+    Raises:
+        RunError: there is none, or it does not let us in.
     """
-    switch, known = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
-    if switch in os.environ:
-        yield
-        return
-    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
-        yield
-    finally:
-        del os.environ[switch]
-        ray_constants.ENABLE_RAY_CLUSTER = known
-
-
-@contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Keep this process's own answer to SIGTERM. Ray's leaves without a word, from the moment that its start begins."""
-    taken, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
-    try:
-        yield
-    finally:
-        ray_utils.set_sigterm_handler = taken
+        ray.init(address=address, **quiet)
+    except (ValueError, ConnectionError) as error:
+        remedy = "give the address of a running head, such as 10.0.0.1:6379, and its token as RAY_AUTH_TOKEN"
+        raise RunError(f"no Ray can be joined: {said(error)}", where=address, remedy=remedy) from error
 
 
 def _arrived(sign: Any) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from transformers import PreTrainedTokenizerFast
 
-from ladder.data.examples import Encoding, Example, begin_ids, encode_row, text_ids
+from ladder.data.examples import Encoding, Example, begin_ids, encode_turns, text_ids
 from ladder.data.rows import Row
 from ladder.errors import DataError
 
@@ -34,16 +35,20 @@ def with_readings(
     Raises:
         DataError: a row lacks a field that a template names, or is too long with its context. Names file and line.
     """
-    return [
-        replace(
-            example,
-            readings={
-                number: in_context(row, example, filled(row, template), tokenizer, encoding, longest)
-                for number, template in templates.items()
-            },
-        )
-        for row, example in zip(rows, examples, strict=True)
-    ]
+    left, shown = iter(examples), []
+    for row in rows:
+        # A conversation can have given several examples.
+        count = len(encode_turns(row, tokenizer, encoding)) if row.form == "messages" else 1
+        own = list(islice(left, count))
+        told = {
+            number: in_context(row, own, filled(row, template), tokenizer, encoding, longest)
+            for number, template in templates.items()
+        }
+        shown += [
+            replace(example, readings={number: readings[place] for number, readings in told.items()})
+            for place, example in enumerate(own)
+        ]
+    return shown
 
 
 def filled(row: Row, template: str) -> str:
@@ -69,33 +74,43 @@ def filled(row: Row, template: str) -> str:
 
 
 def in_context(
-    row: Row, example: Example, context: str, tokenizer: PreTrainedTokenizerFast, encoding: Encoding, longest: int
-) -> Example:
-    """The row after a context. In a conversation the context opens the first user's turn.
+    row: Row,
+    examples: Sequence[Example],
+    context: str,
+    tokenizer: PreTrainedTokenizerFast,
+    encoding: Encoding,
+    longest: int,
+) -> list[Example]:
+    """The examples of a row after a context. In a conversation the context opens the first user's turn.
 
     Raises:
         DataError: it is longer than a teacher can read, or the chat template renders the answer differently after it.
     """
     if row.form == "messages":
-        told = encode_row(_opened_by(row, context), tokenizer, replace(encoding, max_length=longest + 1))
-        if _trained_ids(told) != _trained_ids(example):
+        told = encode_turns(_opened_by(row, context), tokenizer, replace(encoding, max_length=longest + 1))
+        if [_trained_ids(one) for one in told] != [_trained_ids(one) for one in examples]:
             raise DataError(
                 "the answer has other tokens after a teacher's context, or was cut",
                 where=row.where,
                 remedy="raise data.max_length, or leave teachers.*.context out for this model",
             )
     else:
-        begin, shown = begin_ids(tokenizer), text_ids(tokenizer, context)
-        first = len(begin) if example.ids[: len(begin)] == tuple(begin) else 0
-        ids = (*example.ids[:first], *shown, *example.ids[first:])
-        told = replace(example, ids=ids, trained=(*[False] * len(shown), *example.trained))
-    if len(told) > longest:
+        told = [_behind(context, example, tokenizer, encoding) for example in examples]
+    if (most := max(map(len, told))) > longest:
         raise DataError(
-            f"the row has {len(told)} tokens with a teacher's context, and the teacher reads {longest}",
+            f"the row has {most} tokens with a teacher's context, and the teacher reads {longest}",
             where=row.where,
             remedy="shorten the context or data.max_length",
         )
     return told
+
+
+def _behind(context: str, example: Example, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
+    """An example that is no conversation, behind a context."""
+    begin, shown = begin_ids(tokenizer), text_ids(tokenizer, context, encoding.controls)
+    first = len(begin) if example.ids[: len(begin)] == tuple(begin) else 0
+    ids = (*example.ids[:first], *shown, *example.ids[first:])
+    return replace(example, ids=ids, trained=(*[False] * len(shown), *example.trained))
 
 
 def _opened_by(row: Row, context: str) -> Row:

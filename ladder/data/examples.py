@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from ladder.data.chat import Conversation, Taught, asked_ids, ends_itself
+from ladder.data.controls import plain_ids
 from ladder.data.rows import Row
-from ladder.data.template import rendered
-from ladder.errors import DataError
-
-_BREAK = "\ufdd0"  # A noncharacter, which Unicode keeps out of texts that are exchanged.
+from ladder.errors import DataError, LadderError
+from ladder.manifest.schema import ControlTokens
+from ladder.models.tokenizer import added_ids
 
 
 @dataclass(frozen=True)
@@ -56,31 +57,76 @@ class Encoding:
     truncation_side: Literal["left", "right"] = "right"
     completion_only: bool = True
     """Train on completions and assistant turns only; a pretraining age trains on every token."""
+    turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns are trained."""
+    controls: ControlTokens = "text"
+    """What control tokens are in rows that are no conversations; in a conversation the template alone writes them."""
 
 
 def encode_rows(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Example]:
-    """Encode rows in order.
+    """Encode rows in order; see ``encode_turns``.
 
     Raises:
         DataError: a row leaves nothing to train on after truncation, needs a chat template that is not there, or is
             refused by the chat template.
     """
-    return [encode_row(row, tokenizer, encoding) for row in rows]
+    return [example for row in rows for example in encode_turns(row, tokenizer, encoding)]
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The start token, for tokenizers that have one."""
-    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    """What the tokenizer puts in front of a text, such as a start token; nothing where it adds none, as it might even
+    where one is named. So a text has the ids here that it has for whoever loads the tokenizer."""
+    return added_ids(tokenizer)[0]
 
 
-def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Ids of a text without special tokens; control tokens written in the text are read as plain characters."""
-    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+def start_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What a text written from nothing begins with: what the tokenizer adds, or else the start token that it names."""
+    named = tokenizer.bos_token_id
+    return begin_ids(tokenizer) or ([] if named is None else [named])
+
+
+def text_ids(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
+    """Ids of a text without a start token; control tokens written in it are read as plain characters, unless they are
+    to be parsed.
+
+    Raises:
+        DataError: a control token in the text cannot be kept as text.
+    """
+    if controls == "parse":
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False)
+    return plain_ids(tokenizer, text)
+
+
+def raw_ids(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
+    """Ids of a raw text as rows begin: the start token where there is one, and the text. A text that is parsed may
+    bring its start token along."""
+    begin, ids = begin_ids(tokenizer), text_ids(tokenizer, text, controls)
+    return ids if controls == "parse" and begin and ids[: len(begin)] == begin else begin + ids
 
 
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
-    """Encode one row; raises as ``encode_rows``."""
-    ids, trained = _parts(row, tokenizer, encoding.completion_only)
+    """The one example of a row, or the last of several; raises as ``encode_rows``."""
+    return encode_turns(row, tokenizer, encoding)[-1]
+
+
+def encode_turns(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Example]:
+    """The examples of a row: one, but for a conversation whose template rewrites earlier turns, which gives one for
+    each turn that is trained.
+
+    Raises:
+        DataError: as ``encode_rows``.
+    """
+    try:
+        parts = _parts(row, tokenizer, encoding)
+    except LadderError as error:
+        error.where = error.where or row.where
+        raise
+    return [_cut(row, part, encoding) for part in parts]
+
+
+def _cut(row: Row, part: Taught, encoding: Encoding) -> Example:
+    """At most so many tokens of it as the encoding allows."""
+    ids, trained = part
     excess = len(ids) - encoding.max_length
     if excess > 0:
         kept = slice(excess, None) if encoding.truncation_side == "left" else slice(0, encoding.max_length)
@@ -94,47 +140,49 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding)
     return Example(tuple(ids), tuple(trained[1:]), row.has_gold, truncated=excess > 0)
 
 
-def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
-    """Ids, and for each whether it is a label that is trained."""
+def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Taught]:
+    """What is trained of a row."""
     if row.form == "messages":
-        return _conversation(row, tokenizer, completion_only)
-    begin, end = begin_ids(tokenizer), _end_ids(tokenizer)
+        return _conversation(row, tokenizer, encoding)
+    controls = encoding.controls
+    given, said = (row.fields["prompt"], row.fields["completion"]) if row.form == "completion" else ("", "")
+    if row.form != "completion":
+        said = row.fields[row.form]
+    begin, opened = begin_ids(tokenizer), raw_ids(tokenizer, given, controls)
+    end = _end_ids(tokenizer) if row.has_gold and not (controls == "parse" and _is_ended(tokenizer, said)) else []
     if row.form == "completion":
-        prompt, completion = (text_ids(tokenizer, row.fields[key]) for key in ("prompt", "completion"))
-        ids = begin + prompt + completion + end
-        first = len(begin) + (len(prompt) if completion_only else 0)
-        return ids, [position >= first for position in range(len(ids))]
-    ids = begin + text_ids(tokenizer, row.fields[row.form]) + (end if row.has_gold else [])
-    return ids, [position >= len(begin) for position in range(len(ids))]
+        ids = opened + text_ids(tokenizer, said, controls) + end
+        first = len(opened) if encoding.completion_only else len(begin)
+    else:
+        ids, first = raw_ids(tokenizer, said, controls) + end, len(begin)
+    return [Taught(ids, [position >= first for position in range(len(ids))])]
 
 
-def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) -> tuple[list[int], list[bool]]:
-    """Render each prefix of the conversation; what an assistant turn adds is its completion."""
+def _is_ended(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
+    """Whether a rendered text ends as an answer does that ends with the end token."""
+    return bool(tokenizer.eos_token) and text.rstrip().endswith(tokenizer.eos_token)
+
+
+def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Taught]:
     if tokenizer.chat_template is None:
         raise DataError("the tokenizer has no chat template", where=row.where, remedy="name one in data.chat_template")
-    messages = row.fields["messages"]
-    ids = chat_ids(tokenizer, messages, opening=False, where=row.where)
-    if not completion_only:
-        return ids, [True] * len(ids)
-    trained = [False] * len(ids)
-    for turn, message in enumerate(messages):
-        if message["role"] == "assistant":
-            opened = chat_ids(tokenizer, messages[:turn], opening=True, where=row.where)
-            closed = chat_ids(tokenizer, messages[: turn + 1], opening=False, where=row.where)
-            if closed[: len(opened)] != opened or ids[: len(closed)] != closed:
-                raise DataError(
-                    "the chat template does not render a conversation as a prefix of its continuation",
-                    where=row.where,
-                    remedy="use a template that only appends, so that completions can be told from prompts",
-                )
-            trained[len(opened) : len(closed)] = [True] * (len(closed) - len(opened))
-    return ids, trained
+    conversation = Conversation(tokenizer, row.fields["messages"], row.where)
+    if encoding.completion_only:
+        taught = conversation.taught(encoding.turns)
+    else:
+        ids = conversation.ids(conversation.text())
+        taught = [Taught(ids, [True] * len(ids))]
+    if ends_itself(tokenizer):
+        return taught
+    # A model that is to learn where an answer ends needs something there; an end token is what others stop at.
+    end = _end_ids(tokenizer)
+    return [Taught(ids + end, trained + [True] * len(end)) for ids, trained in taught]
 
 
 def chat_ids(
     tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool, where: str = "chat template"
 ) -> list[int]:
-    """Ids of a rendered conversation; ``opening`` adds the start of the assistant's turn.
+    """Ids of a rendered conversation; with ``opening`` up to the first token that a model writes of its answer.
 
     Control tokens are the template's alone: one that is written in a message is read as plain characters.
 
@@ -144,18 +192,10 @@ def chat_ids(
     Raises:
         DataError: the template refuses the conversation.
     """
-    broken = [message | {"content": _break_controls(tokenizer, message["content"])} for message in messages]
-    text = rendered(tokenizer, broken, opening=opening, where=where)
-    return [token for part in text.split(_BREAK) for token in tokenizer.encode(part, add_special_tokens=False)]
-
-
-def _break_controls(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """The text with a mark after the first character of each control token. The rendered conversation is cut at the
-    marks before it is encoded, so that no token matches there."""
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special:
-            text = text.replace(token.content, token.content[0] + _BREAK + token.content[1:])
-    return text
+    if opening:
+        return asked_ids(tokenizer, messages, where)
+    conversation = Conversation(tokenizer, messages, where)
+    return conversation.ids(conversation.text())
 
 
 def _end_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:

@@ -43,8 +43,9 @@ class Traces:
             for words in _sought(row):
                 sought[len(words)].add(tuple(words))
         self._sought = sorted(sought.items())
-        said = [words_of(" ".join(_turns(row))) for row in {row.digest: row for row in rows}.values()]
-        self.short = sum(len(words) < LEAST for words in said)
+        wholes = [list(map(words_of, _wholes(row))) for row in {row.digest: row for row in rows}.values()]
+        self.short = sum(len(words) < LEAST for words, *_ in wholes)
+        said = [words for whole in wholes for words in whole]
         self._said = "\n".join(map(as_phrase, said))
         self._grams = {tuple(words[at : at + LEAST]) for words in said for at in range(len(words) - LEAST + 1)}
 
@@ -80,8 +81,8 @@ class Traces:
         )
 
     def in_texts(self, texts: Sequence[str]) -> bool:
-        """Whether one of these texts holds a trace, or all together do."""
-        return any(map(self.in_text, [*texts, " ".join(texts)]))
+        """Whether one of these texts holds a trace, or all together do, with a space between them or with none."""
+        return any(map(self.in_text, [*texts, " ".join(texts), "".join(texts)]))
 
 
 def _sought(row: Row) -> Iterator[list[str]]:
@@ -91,7 +92,7 @@ def _sought(row: Row) -> Iterator[list[str]]:
         words = words_of(text)
         size = min(GRAM, len(words))
         yield from _long_enough(words[start : start + size] for start in range(len(words) - size + 1))
-    yield from _long_enough(words_of(text) for text in [*asked, " ".join(_turns(row))])
+    yield from _long_enough(words_of(text) for text in [*asked, *_wholes(row)])
 
 
 def _long_enough(phrases: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -108,6 +109,13 @@ def _asked_and_said(row: Row) -> tuple[list[str], list[str]]:
 
 def _field(row: Row, name: str) -> list[str]:
     return [row.fields[name]] if name in row.fields else []
+
+
+def _wholes(row: Row) -> list[str]:
+    """All that was said in a row, and where that is another text, as it is trained: a completion may begin inside a
+    word of its prompt."""
+    turns = _turns(row)
+    return list(dict.fromkeys([" ".join(turns), *(["".join(turns)] if row.form == "completion" else [])]))
 
 
 def _turns(row: Row) -> list[str]:

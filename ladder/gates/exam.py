@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ladder.errors import GateError
 from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
+from ladder.manifest.schema import ControlTokens
 from ladder.manifest.schema_gates import Decoding
 
 REPEATED = 64
@@ -28,6 +29,8 @@ class Exam:
         sampled: texts for the laws, half of them from the model's start token, half answering the exam's prompts.
         taboo_ids: token ids that are never generated.
         law_prompts: what is answered for the laws alone.
+        today: the day that the chat template writes, YYYY-MM-DD; None where it writes none.
+        controls: what control tokens are in raw prompts, ``text`` or ``parse``.
     """
 
     recall: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
@@ -37,6 +40,8 @@ class Exam:
     sampled: Sampling = field(default_factory=Sampling)
     taboo_ids: tuple[int, ...] = ()
     law_prompts: tuple[Prompt, ...] = ()
+    today: str | None = None
+    controls: ControlTokens = "text"
 
     def probes(self) -> dict[str, tuple[Probe, ...]]:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
@@ -55,6 +60,8 @@ class Exam:
             taboo_ids=self.taboo_ids,
             sampled=self.sampled,
             openings=prompts,
+            today=self.today,
+            controls=self.controls,
         )
 
     def answers(self, reply: Reply) -> Answers:

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
-from ladder.data.examples import begin_ids
+from ladder.data.chat import Ending, ending
+from ladder.data.examples import start_ids
+from ladder.data.template import dated
 from ladder.errors import GateError
 from ladder.gates.exam import Answers, Exam, spread
 from ladder.gates.likelihood import read_likelihoods
@@ -25,9 +27,10 @@ from ladder.gates.paper import Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
 from ladder.gates.question import banned_ids, check_lengths, encode_question
 from ladder.gates.reading import prompt_entropies
+from ladder.manifest.schema import ControlTokens
 from ladder.manifest.schema_gates import Decoding
 from ladder.models.digest import folder_digest
-from ladder.models.generation import end_ids, generation_settings, pad_id
+from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
 from ladder.models.load import load_model, load_tokenizer
 
 Asked = TypeVar("Asked", Prompt, Probe)
@@ -61,21 +64,26 @@ def sit(
         ModelError: the folder cannot be loaded.
         GateError: the weights or logits are not finite, or a prompt cannot be asked of this model.
     """
+    with dated(paper.today):
+        return _sit(folder, paper, tokenizer_folder, device, dtype)
+
+
+def _sit(folder: Path, paper: Paper, tokenizer_folder: Path | None, device: str, dtype: str) -> Reply:
     digest = folder_digest(folder)
     model, tokenizer = load_model(folder, dtype, device), load_tokenizer(tokenizer_folder or folder)
     check_finite(model, str(folder))
-    decoding, taboo = paper.decoding, paper.taboo_ids
+    decoding, taboo, controls = paper.decoding, paper.taboo_ids, paper.controls
     # Another order alone would not do: prompts are sorted by their length.
     other = decoding.model_copy(update={"batch_size": max(1, decoding.batch_size // 2)})
     again = paper.again[::-1]
-    openings = sample_openings(tokenizer, paper.openings, paper.sampled.count)
-    written = write_answers(model, tokenizer, paper.prompts, decoding, taboo)
+    openings = sample_openings(tokenizer, paper.openings, paper.sampled.count, controls)
+    written = write_answers(model, tokenizer, paper.prompts, decoding, taboo, controls)
     return Reply(
         digest=digest,
         texts=_by(paper.prompts, [answer.text for answer in written]),
-        certainty=_by(paper.prompts, _certainty(written, prompt_entropies(model, tokenizer, paper.prompts))),
-        read=_by(paper.probes, read_likelihoods(model, tokenizer, paper.probes, decoding.batch_size, taboo)),
-        again=_by(again, answer_prompts(model, tokenizer, again, other, taboo)),
+        certainty=_by(paper.prompts, _certainty(written, prompt_entropies(model, tokenizer, paper.prompts, controls))),
+        read=_by(paper.probes, read_likelihoods(model, tokenizer, paper.probes, decoding.batch_size, taboo, controls)),
+        again=_by(again, answer_prompts(model, tokenizer, again, other, taboo, controls)),
         sampled=tuple(sample_texts(model, tokenizer, openings, paper.sampled, decoding.batch_size, taboo)),
     )
 
@@ -96,9 +104,10 @@ def answer_prompts(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
 ) -> list[str]:
     """The texts of ``write_answers``."""
-    return [answer.text for answer in write_answers(model, tokenizer, prompts, decoding, taboo_ids)]
+    return [answer.text for answer in write_answers(model, tokenizer, prompts, decoding, taboo_ids, controls)]
 
 
 def write_answers(
@@ -107,15 +116,19 @@ def write_answers(
     prompts: Sequence[Prompt],
     decoding: Decoding,
     taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
 ) -> list[Written]:
-    """Greedy answers in the order of the prompts, cut before the first stop string or end token.
+    """Greedy answers in the order of the prompts, cut before the first stop string or end token (``data.chat.ending``).
+
+    Args:
+        controls: what control tokens are in raw prompts.
 
     Raises:
         GateError: logits are not finite, a prompt is too long or empty, or nothing may be generated.
     """
-    ids = [encode_question(tokenizer, prompt) for prompt in prompts]
+    ids = [encode_question(tokenizer, prompt, controls) for prompt in prompts]
     writer = _Writer(model, tokenizer, decoding.max_new_tokens, decoding.batch_size, taboo_ids, decoding.stop)
-    return writer.write(ids, None)
+    return writer.write(ids, None, [writer.ending(prompt.chat) for prompt in prompts])
 
 
 def sample_texts(
@@ -126,7 +139,8 @@ def sample_texts(
     batch_size: int = 64,
     taboo_ids: Sequence[int] = (),
 ) -> list[str]:
-    """One continuation of each opening (token ids), sampled at temperature 1 and cut at the end token.
+    """One continuation of each opening (token ids), sampled at temperature 1 and cut at the end token, which of a chat
+    model is also the one that ends a turn.
 
     Row i uses row i of the random numbers of ``sampling.seed``, whatever the batch size; torch's global generator is
     left alone.
@@ -137,10 +151,13 @@ def sample_texts(
     generator = torch.Generator().manual_seed(sampling.seed)
     uniform_BT = torch.rand(len(openings), sampling.tokens, generator=generator)
     writer = _Writer(model, tokenizer, sampling.tokens, batch_size, taboo_ids, ())
-    return [sampled.text for sampled in writer.write(openings, uniform_BT)]
+    ending = Ending(writer.ending(chat=True).ids)
+    return [sampled.text for sampled in writer.write(openings, uniform_BT, [ending] * len(openings))]
 
 
-def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], count: int) -> list[list[int]]:
+def sample_openings(
+    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt], count: int, controls: ControlTokens = "text"
+) -> list[list[int]]:
     """What ``count`` sampled texts begin with: half the start token, half prompts spread evenly over the exam.
 
     Without prompts, or without a start token, all of them are of the other kind.
@@ -148,7 +165,7 @@ def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt
     Raises:
         GateError: there is neither.
     """
-    start = begin_ids(tokenizer)
+    start = start_ids(tokenizer)
     if count and not start and not prompts:
         raise GateError(
             "the tokenizer has no start token and the exam no prompts, so there is nothing to sample from",
@@ -156,7 +173,7 @@ def sample_openings(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt
             remedy="give probes, or set laws.sampled_answers to 0",
         )
     prompted = 0 if not prompts else count // 2 if start else count
-    answering = [encode_question(tokenizer, prompt) for prompt in spread(prompts, prompted)]
+    answering = [encode_question(tokenizer, prompt, controls) for prompt in spread(prompts, prompted)]
     return [start] * (count - prompted) + answering
 
 
@@ -181,7 +198,7 @@ class _Writer:
         max_new_tokens: int,
         batch_size: int,
         taboo_ids: Sequence[int],
-        stop: Sequence[str],
+        stop: Sequence[str] | None,
     ) -> None:
         self.model, self.tokenizer, self.stop = model, tokenizer, stop
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
@@ -189,44 +206,60 @@ class _Writer:
         self.pad = pad_id(tokenizer)
         self.banned = banned_ids(model, tokenizer, taboo_ids)
 
-    def write(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[Written]:
-        """Continuations in the order of the prompts: greedy, or drawn with ``uniform_BT`` (one row a prompt)."""
+    def ending(self, chat: bool) -> Ending:
+        """Where the answer to a user's turn, or to a raw prompt, begins and ends."""
+        found = ending(self.tokenizer, chat, self.stop)
+        return found._replace(ids=found.ids | self.ends)
+
+    def write(
+        self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None, endings: Sequence[Ending]
+    ) -> list[Written]:
+        """Continuations in the order of the prompts: greedy, or drawn with ``uniform_BT`` (one row a prompt).
+
+        Args:
+            endings: where each of them ends.
+        """
         check_lengths(self.model, prompts, self.max_new_tokens)
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         written: dict[int, Written] = {}
-        for first in range(0, len(order), self.batch_size):
-            rows = order[first : first + self.batch_size]
+        for rows in decoding_batches(self.model, list(map(len, prompts)), self.batch_size):
             drawn = None if uniform_BT is None else uniform_BT[rows].to(self.model.device)
-            written |= zip(rows, self._batch([prompts[row] for row in rows], drawn), strict=True)
+            batch = self._batch([prompts[row] for row in rows], drawn, [endings[row] for row in rows])
+            written |= zip(rows, batch, strict=True)
         return [written[row] for row in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None) -> list[Written]:
+    def _batch(
+        self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None, endings: Sequence[Ending]
+    ) -> list[Written]:
         width = max(map(len, prompts))
         padded = [[self.pad] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        choice, stop = _Choice(self.banned, width, uniform_BT), _SaidStop(self, width)
+        choice, over = _Choice(self.banned, width, uniform_BT), _IsOver(self, width, endings)
         settings = {"max_new_tokens": self.max_new_tokens, "do_sample": False, "pad_token_id": self.pad}
         with generation_settings(self.model, eos_token_id=sorted(self.ends) or None, **settings):
             output = self.model.generate(
                 input_ids=torch.tensor(padded, device=self.model.device),
                 attention_mask=torch.tensor(mask, device=self.model.device),
                 logits_processor=[choice],
-                stopping_criteria=[stop] if self.stop else [],
+                stopping_criteria=[over],
             )
-        rows = zip(output[:, width:].tolist(), choice.log_p(), strict=True)
-        return [self._written(ids, log_p, stop.lengths.get(row)) for row, (ids, log_p) in enumerate(rows)]
+        rows = zip(output[:, width:].tolist(), choice.log_p(), endings, strict=True)
+        return [self._written(*told, over.lengths.get(row)) for row, told in enumerate(rows)]
 
-    def _written(self, ids: Sequence[int], log_p: Sequence[float], stopped: int | None) -> Written:
+    def _written(self, ids: Sequence[int], log_p: Sequence[float], ending: Ending, stopped: int | None) -> Written:
         """A row, with ln p of its tokens and the number of tokens after which it held a stop string."""
-        ended = next((position for position, id_ in enumerate(ids, 1) if id_ in self.ends), len(ids))
-        return Written(self.text(ids), exp(fsum(log_p[: min(ended, stopped or ended)])))
+        ended = next((position for position, id_ in enumerate(ids, 1) if id_ in ending.ids), len(ids))
+        return Written(self.text(ids, ending), exp(fsum(log_p[: min(ended, stopped or ended)])))
 
-    def text(self, ids: Sequence[int]) -> str:
-        """What was said before the first end token and the first stop string."""
-        length = next((position for position, id_ in enumerate(ids) if id_ in self.ends), len(ids))
-        text = self.decode(ids[:length])
-        return text[: min((text.index(stop) for stop in self.stop if stop in text), default=len(text))]
+    def text(self, ids: Sequence[int], ending: Ending | None = None) -> str:
+        """What was said before the first end token and the first stop string, behind what the chat template leads with.
+
+        Args:
+            ending: that of a chat answer where the tokenizer has a template, else of a raw one, when left out.
+        """
+        ending = self.ending(chat=True) if ending is None else ending
+        length = next((position for position, id_ in enumerate(ids) if id_ in ending.ids), len(ids))
+        return ending.of(self.decode(ids[:length]))
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -263,22 +296,24 @@ class _Choice(LogitsProcessor):
         return torch.searchsorted(cumulative_BV, threshold_B1, right=True)
 
 
-class _SaidStop(StoppingCriteria):
-    """Ends a row once its text holds a stop string, and notes after how many tokens.
+class _IsOver(StoppingCriteria):
+    """Ends a row once its text holds a stop string, and notes after how many tokens; or once it holds an end token.
 
     Text, not ids: a stop string may begin inside a token.
     """
 
-    def __init__(self, writer: _Writer, width: int) -> None:
-        self.writer, self.width = writer, width
+    def __init__(self, writer: _Writer, width: int, endings: Sequence[Ending]) -> None:
+        self.writer, self.width, self.endings = writer, width, endings
         self.lengths: dict[int, int] = {}
+        self.ended: set[int] = set()
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
         """One flag for each row of ``input_ids`` [B, T]."""
         written = input_ids[:, self.width :].tolist()
-        for row, ids in enumerate(written):
-            if row not in self.lengths:
-                text = self.writer.decode(ids)
-                if any(stop in text for stop in self.writer.stop):
-                    self.lengths[row] = len(ids)
-        return torch.tensor([row in self.lengths for row in range(len(written))], device=input_ids.device)
+        for row, (ids, its) in enumerate(zip(written, self.endings, strict=True)):
+            if ids[-1] in its.ids:
+                self.ended.add(row)
+            if its.stops and row not in self.lengths and its.is_over(self.writer.decode(ids)):
+                self.lengths[row] = len(ids)
+        over = [row in self.lengths or row in self.ended for row in range(len(written))]
+        return torch.tensor(over, device=input_ids.device)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, inf
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.data.examples import text_ids
+from ladder.data.jsonl import shown
+from ladder.errors import GateError
 from ladder.gates.probes import Probe
-from ladder.gates.question import banned_ids, check_lengths, encode_question
+from ladder.gates.question import banned_ids, check_lengths, encode_answered
 from ladder.gates.reading import row_logits
+from ladder.manifest.schema import ControlTokens
 from ladder.models.generation import pad_id
 
 
@@ -30,16 +32,18 @@ def read_likelihoods(
     probes: Sequence[Probe],
     batch_size: int,
     taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
 ) -> list[str]:
     """For each probe what ``score`` wants: of ``choice`` the option with the largest log-probability a byte, the first
     of equal ones (as ``acc_norm`` of lm-evaluation-harness); of ``nll`` the geometric mean of the tokens'
-    probabilities.
+    probabilities. An option without tokens says nothing, so it is never the likeliest; ``check_encodable`` refuses it
+    beforehand, and an ancestor may have left one from before that.
 
     Raises:
-        GateError: logits are not finite, or a prompt with what follows it is too long.
+        GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
     """
     texts = [probe.options or (probe.answer,) for probe in probes]
-    rows = [_row(tokenizer, probe, text) for probe, said in zip(probes, texts, strict=True) for text in said]
+    rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
     ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
     check_lengths(model, ids, 0)
     found = {
@@ -50,16 +54,19 @@ def read_likelihoods(
     return [_said(probe, [(text, next(logs)) for text in said]) for probe, said in zip(probes, texts, strict=True)]
 
 
-def _row(tokenizer: PreTrainedTokenizerFast, probe: Probe, text: str) -> _Row:
-    prompt = encode_question(tokenizer, probe.question())
-    return _Row(prompt + text_ids(tokenizer, text), len(prompt))
+def _row(tokenizer: PreTrainedTokenizerFast, probe: Probe, text: str, controls: ControlTokens) -> _Row:
+    return _Row(*encode_answered(tokenizer, probe.question(), text, controls))
 
 
 def _said(probe: Probe, found: Sequence[tuple[str, list[float]]]) -> str:
     if probe.kind == "nll":
-        ((_, logs),) = found
+        ((text, logs),) = found
+        if not logs:
+            raise GateError(
+                f"the text {shown(text)} has no tokens", where=probe.where or f"prompt {shown(probe.prompt)}"
+            )
         return repr(exp(sum(logs) / len(logs)))
-    return max(found, key=lambda pair: sum(pair[1]) / len(pair[0].encode()))[0]
+    return max(found, key=lambda pair: sum(pair[1]) / len(pair[0].encode()) if pair[1] else -inf)[0]
 
 
 def _judged(logits_TV: Tensor, row: _Row, banned: Tensor) -> list[float]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,17 @@ _DRAWS = 4000
 
 Counted = tuple[tuple[float, int], ...]
 """Differences of one stratum, each with how often it occurs, in order."""
+
+
+class Reach(NamedTuple):
+    """By how much the score of one more probe could fall and rise, each 0 to 1. Known before anything changed."""
+
+    fall: float
+    rise: float
+
+
+WHOLE = Reach(1.0, 1.0)
+"""That of an answer: right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,12 @@ class Interval:
         return Interval(min(self.low, other.low), max(self.high, other.high))
 
 
-def paired_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95, seed: int = 0) -> Interval:
+def paired_interval(
+    strata: Sequence[Sequence[float]],
+    confidence: float = 0.95,
+    seed: int = 0,
+    reaches: Sequence[Reach] | None = None,
+) -> Interval:
     """Bounds for the mean over strata of the mean difference in each, by a paired bootstrap.
 
     Probes are drawn again within their stratum, so a stratum weighs the same however many probes it has. A plain
@@ -47,25 +64,29 @@ def paired_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95,
         strata: differences in score, -1 to 1, one sequence for each ancestor; none of them empty.
         confidence: of each bound by itself.
         seed: of the draws.
+        reaches: of each stratum, what the probe that is added may have lost or gained; ``WHOLE`` where left out. What
+            did change says nothing of it: where a rare loss is a whole answer, the few that are seen are small.
     """
     # Which probe of a stratum changed plays no part, nor which stratum comes first.
-    counted = sorted(tuple(sorted(Counter(differences).items())) for differences in strata)
-    return _bounds(tuple(counted), confidence, seed)
+    counted = (tuple(sorted(Counter(differences).items())) for differences in strata)
+    paired = sorted(zip(counted, reaches or [WHOLE] * len(strata), strict=True))
+    return _bounds(tuple(paired), confidence, seed)
 
 
 @lru_cache(maxsize=4096)
-def _bounds(strata: tuple[Counted, ...], confidence: float, seed: int) -> Interval:
-    lows, highs = _means(strata, -1.0, seed), _means(strata, 1.0, seed)
+def _bounds(strata: tuple[tuple[Counted, Reach], ...], confidence: float, seed: int) -> Interval:
+    lows = _means([(counted, -reach.fall) for counted, reach in strata], seed)
+    highs = _means([(counted, reach.rise) for counted, reach in strata], seed)
     # A bound is a mean that was drawn, never one between two.
     low = np.quantile(lows, 1 - confidence, method="lower")
     high = np.quantile(highs, confidence, method="higher")
     return Interval(float(low), float(high))
 
 
-def _means(strata: Sequence[Counted], added: float, seed: int) -> NDArray[np.float64]:
-    """The statistic in each draw, from the differences and one more of the sign of ``added``."""
+def _means(strata: Sequence[tuple[Counted, float]], seed: int) -> NDArray[np.float64]:
+    """The statistic in each draw, from the differences of each stratum and one more."""
     draw, weight = np.random.default_rng(seed), 1 / len(strata)
-    means: NDArray[np.float64] = np.mean([_stratum_means(draw, each, added, weight) for each in strata], axis=0)
+    means: NDArray[np.float64] = np.mean([_stratum_means(draw, *each, weight) for each in strata], axis=0)
     return means
 
 
@@ -73,12 +94,5 @@ def _stratum_means(draw: np.random.Generator, counted: Counted, added: float, we
     values, counts = (np.array(column, float) for column in zip(*counted, strict=True))
     size = int(counts.sum())
     weights = np.append(counts, weight) / (size + weight)
-    values = np.append(values, added * _largest_change(values))
-    drawn: NDArray[np.float64] = draw.multinomial(size, weights, size=_DRAWS) @ values
+    drawn: NDArray[np.float64] = draw.multinomial(size, weights, size=_DRAWS) @ np.append(values, added)
     return drawn / size
-
-
-def _largest_change(values: NDArray[np.float64]) -> float:
-    """What a probe may change by: an answer is right or wrong, a likelihood as much as any of them did."""
-    answered = np.isin(values, (-1.0, 0.0, 1.0)).all()
-    return 1.0 if answered else float(np.abs(values).max())

@@ -8,7 +8,11 @@ from importlib.metadata import version
 from typing import Any
 
 from ladder.gates.probes import Probe, Prompt
+from ladder.manifest.schema import ControlTokens
 from ladder.manifest.schema_gates import Decoding
+
+ASKING = 2
+"""Version of how questions become ids, and ids answers. Count it up when either changes: older answers are not used."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Paper:
         taboo_ids: token ids that are never generated.
         sampled: texts that it writes by itself.
         openings: prompts that half of those texts answer; the others begin with the start token.
+        today: the day that the chat template writes, YYYY-MM-DD; None where it writes none.
+        controls: what control tokens are in raw prompts, ``text`` or ``parse``.
     """
 
     prompts: tuple[Prompt, ...] = ()
@@ -41,6 +47,8 @@ class Paper:
     taboo_ids: tuple[int, ...] = ()
     sampled: Sampling = field(default_factory=Sampling)
     openings: tuple[Prompt, ...] = ()
+    today: str | None = None
+    controls: ControlTokens = "text"
 
     def answers_alone(self) -> Paper:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
@@ -57,6 +65,9 @@ class Paper:
     def settings(self, device: str, dtype: str) -> dict[str, Any]:
         """What greedy answers depend on beside the model and the words it is asked in."""
         return {
+            "asking": ASKING,
+            "today": self.today,
+            "controls": self.controls,
             "decoding": self.decoding.model_dump(mode="json"),
             "taboo_ids": list(self.taboo_ids),
             "device": device,

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ladder.errors import GateError
 from ladder.gates.probes import Prompt
 from ladder.gates.question import encode_question
+from ladder.manifest.schema import ControlTokens
 from ladder.models.generation import pad_id
 
 PROMPTS_AT_ONCE = 16
@@ -46,14 +47,17 @@ def _batch(model: PreTrainedModel, pad: int, rows: Sequence[Sequence[int]]) -> T
 
 
 def prompt_entropies(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Prompt],
+    controls: ControlTokens = "text",
 ) -> list[list[float]]:
     """Entropy in nats of the token that follows each token of a prompt, by prompt. No token is banned.
 
     Raises:
         GateError: logits are not finite, or a prompt cannot be asked of this model.
     """
-    rows = [encode_question(tokenizer, prompt) for prompt in prompts]
+    rows = [encode_question(tokenizer, prompt, controls) for prompt in prompts]
     found: list[list[float]] = [[] for _ in rows]
     for place, logits_TV in row_logits(model, pad_id(tokenizer), rows, PROMPTS_AT_ONCE):
         log_p_TV = logits_TV.log_softmax(-1)

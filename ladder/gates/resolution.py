@@ -29,13 +29,14 @@ class Fewest:
 @dataclass(frozen=True)
 class Resolution:
     """What an exam can tell apart. Likelihoods (``nll``) are no answers that could be counted, and of probes that stand
-    or fall together the number alone decides nothing: nothing is said of a part that holds one of these.
+    or fall together the number alone decides nothing: of a part that holds one of these it is not said how many answers
+    decide. One that holds answers besides likelihoods may still be too short.
 
     Args:
         gained: answers that the child must gain on its own probes below the ceiling; None where there is no parent.
         forgotten: answers lost of an ancestor's probes that make recall fail for it alone, where the parent had them.
         unchanged_passes: whether recall's evidence passes a child that answers its ancestors' probes as its parent
-            does; None where there are none.
+            does; None where there are none, or where the parent's likelihoods or the groups decide that.
     """
 
     gained: Fewest | None = None
@@ -52,11 +53,20 @@ def resolution_of(gates: Gates, own: Sequence[Probe], recall: Mapping[str, Seque
     """
     asked = {name: probes for name, probes in recall.items() if probes}
     counted = {name: len(probes) for name, probes in asked.items() if _are_counted(probes)}
+    sizes = [len(probes) for probes in asked.values() if _holds_answers(probes)]
     return Resolution(
-        fewest_gained(gates, len(own)) if own and _are_counted(own) else None,
+        _gained(gates, own),
         {name: fewest_lost(gates, size, len(asked)) for name, size in counted.items()},
-        passes_unchanged(gates, [*counted.values()]) if asked and len(counted) == len(asked) else None,
+        passes_unchanged(gates, sizes) if asked and len(sizes) == len(asked) else None,
     )
+
+
+def _gained(gates: Gates, own: Sequence[Probe]) -> Fewest | None:
+    if not own or not _holds_answers(own):
+        return None
+    # As answers all of them could gain more than likelihoods can: where that is not enough, nothing is.
+    found = fewest_gained(gates, len(own))
+    return found if _are_counted(own) or found.answers is None else None
 
 
 def fewest_gained(gates: Gates, probes: int) -> Fewest:
@@ -117,6 +127,12 @@ def warnings_of(gates: Gates, found: Resolution) -> list[str]:
 
 def _are_counted(probes: Sequence[Probe]) -> bool:
     return all(probe.kind != "nll" and not probe.group for probe in probes)
+
+
+def _holds_answers(probes: Sequence[Probe]) -> bool:
+    """Whether any can be lost or gained wholly, and each stands by itself; likelihoods reach as far as the parent's
+    scores say, which nobody knows beforehand."""
+    return any(probe.kind != "nll" for probe in probes) and not any(probe.group for probe in probes)
 
 
 def _scores(right: int, probes: int) -> Scores:

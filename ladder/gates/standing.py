@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from ladder.gates.grouped import Groups, alone, grouped_interval
 from ladder.gates.measure import Scores, mean
-from ladder.gates.paired import Interval, paired_interval
+from ladder.gates.paired import WHOLE, Interval, Reach, paired_interval
 from ladder.manifest.schema_gates import Gates, RecallGate
 
 TOLERANCE = 1e-9
 """So that 0.95 >= 1.0 - 0.05 holds. Far below the share of one probe in any exam."""
+
+_ANSWERED = (0.0, 1.0)
 
 Parts = Mapping[str, Scores]
 """Scores by the ancestor who left the probes; none of them empty."""
@@ -82,12 +84,25 @@ def bounds_of(
     if theirs is None:
         return None
     differences = {name: _differences(scores, theirs[name]) for name, scores in ours.items()}
-    by_probe = paired_interval([*differences.values()], confidence)
+    reaches = [reach_of(scores, theirs[name]) for name, scores in ours.items()]
+    by_probe = paired_interval([*differences.values()], confidence, reaches=reaches)
     together = {name: found for name, found in (groups or {}).items() if name in ours}
     if not together:
         return by_probe
     strata = [(each, together.get(name) or alone(len(each))) for name, each in differences.items()]
     return by_probe.widened(grouped_interval(strata, confidence))
+
+
+def reach_of(ours: Scores, theirs: Scores) -> Reach:
+    """What one more probe like these may lose and gain: an answer is right or wrong, a likelihood loses at most what
+    the parent gave the text and gains at most what is missing to 1.
+
+    A score that is neither 0 nor 1 is that of a likelihood. One that is may be either's, and counts as an answer, whose
+    reach is the widest there is. By how much the scores did change plays no part.
+    """
+    if any(child in _ANSWERED and parent in _ANSWERED for child, parent in zip(ours, theirs, strict=True)):
+        return WHOLE
+    return Reach(max(theirs), 1 - min(theirs))
 
 
 def why_not(ours: Parts, theirs: Parts | None) -> str:

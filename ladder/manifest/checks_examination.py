@@ -102,7 +102,7 @@ def _changes(gate: MetricGate) -> list[str]:
 
 def stops_are_not_empty(manifest: Manifest) -> Iterator[Problem]:
     lists = {
-        "gates.decoding.stop": (manifest.gates.decoding.stop, "every answer would be empty"),
+        "gates.decoding.stop": (manifest.gates.decoding.stop or [], "every answer would be empty"),
         "stabilizers.taboo_words": (manifest.stabilizers.taboo_words, "it is no word"),
     }
     for field, (texts, reason) in lists.items():

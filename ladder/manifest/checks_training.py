@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from string import Formatter
 
 from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing
@@ -188,6 +189,16 @@ def _wrong_field(template: str) -> str | None:
     return None
 
 
+def today_is_a_day(manifest: Manifest) -> Iterator[Problem]:
+    today = manifest.data.today if manifest.data else None
+    if today is None:
+        return
+    try:
+        date.fromisoformat(today)
+    except ValueError as error:
+        yield Problem("data.today", f"found {today!r}, which is no day: {error}", "write one such as 2026-07-01")
+
+
 CHECKS = (
     recipe_is_for_distillation,
     objective_has_weight,
@@ -202,4 +213,5 @@ CHECKS = (
     rows_fit_the_positions,
     adapter_has_targets,
     contexts_are_templates,
+    today_is_a_day,
 )

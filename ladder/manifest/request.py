@@ -99,7 +99,16 @@ def _missing_data(manifest: Manifest) -> list[Problem]:
 
 def _digest(manifest: Manifest, contents: list[str]) -> str:
     # A field that a later version adds changes no digest as long as nobody writes it: what is decided stays decided.
-    written = manifest.model_dump(mode="json", exclude=_NOT_DIGESTED, exclude_defaults=True)
+    written = _said(manifest).model_dump(mode="json", exclude=_NOT_DIGESTED, exclude_defaults=True)
     body = {"manifest": written, "files": contents}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _said(manifest: Manifest) -> Manifest:
+    """A newline as the only stop was the default once, which stored manifests write out: it is digested as it was."""
+    gates = manifest.gates
+    if gates.decoding.stop != ["\n"]:
+        return manifest
+    decoding = gates.decoding.model_copy(update={"stop": None})
+    return manifest.model_copy(update={"gates": gates.model_copy(update={"decoding": decoding})})

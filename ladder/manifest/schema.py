@@ -16,6 +16,8 @@ from ladder.manifest.schema_laws import Budget, Laws
 
 Method = Literal["pretraining", "continual_pretraining", "supervised_fine_tuning", "teacher_student_distillation"]
 Recipe = Literal["surprise_kd", "logit_blending_kd"]
+ControlTokens = Literal["text", "parse"]
+"""What control tokens are that stand in a text: plain characters, or themselves."""
 
 
 class EvolutionRequest(Section):
@@ -121,6 +123,15 @@ class Data(Section):
     row that stands in none of them any more is not replayed."""
     chat_template: str | None = None
     """Jinja file that replaces the tokenizer's chat template from this generation on."""
+    train_turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns in a conversation are learned."""
+    control_tokens: ControlTokens = "text"
+    """What the tokenizer's control tokens are where they are written in rows and raw prompts: plain characters, or
+    themselves (``parse``), for texts that went through a chat template before. In conversations the chat template alone
+    writes them."""
+    today: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    """The day that a chat template writes which asks for the date (YYYY-MM-DD). When left out, the parent's; where it
+    has none, the day on which the run began."""
 
 
 class Shares(Section):
@@ -276,7 +287,7 @@ class Runtime(Section):
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
     checkpoint_minutes: Positive = 10.0
-    """Minutes after which one is written even before so many steps are done."""
+    """Minutes after which one is written even before so many steps are done; the first of a call after one minute."""
     hung_after_minutes: Positive = 60.0
     """Minutes that a step may take before the actors that give no sign of life are started again."""
 

@@ -62,8 +62,9 @@ class Decoding(Section):
 
     max_new_tokens: Count = 32
     batch_size: Count = 64
-    stop: list[str] = ["\n"]
-    """An answer ends before the first of these strings, or at the end-of-text token."""
+    stop: list[str] | None = None
+    """An answer ends before the first of these strings, or at the end-of-text token. When left out, the answer to a raw
+    prompt ends at a newline, and to a chat prompt where the chat template ends a turn."""
 
 
 class LmEval(Section):

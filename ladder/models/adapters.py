@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ladder.errors import ManifestError, ModelError, is_out_of_memory, said
 from ladder.manifest.schema import Lora
@@ -16,34 +21,52 @@ from ladder.models.digest import read_object
 ADAPTER = "adapter_model.safetensors"
 STUDENT = "default"
 """Peft's name of the adapter that is trained; peft writes one of this name into the folder itself."""
+_KERNEL = {"out_proj", "conv1d"}
+_READ_BY_MODEL = {
+    "falcon_h1": _KERNEL,
+    "falcon_mamba": _KERNEL | {"dt_proj"},
+    "jamba": {"dt_proj"},
+    "mamba": _KERNEL | {"dt_proj"},
+    "mamba2": _KERNEL,
+    "nemotron_h": _KERNEL,
+}
+"""Layers that are never called, because the model, or the fast kernel in its place, takes their weight: an adapter
+would learn nothing. Peft refuses out_proj and conv1d of these families."""
+_REMEDY = "name linear layers of this model, or write all-linear, which leaves out what bears no adapter"
 
 
 def add_adapter(model: PreTrainedModel | PeftModel, lora: Lora) -> PeftModel:
     """Freeze the model and add a trainable adapter, B = 0, so that the first forward equals that of what is there.
 
+    ``all-linear`` means every linear layer that can bear one: routers that look like linear layers, layers whose
+    weights the model reads itself, and those of one weight under several names are left out.
+
     Raises:
-        ManifestError: ``target_modules`` names nothing in this model, or one of two matrices that are tied.
+        ManifestError: ``target_modules`` names nothing in this model, a layer that bears no adapter, or one of two
+            matrices that are tied.
     """
+    inner = plain(model)
+    barred = _barred(inner)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=(sorted(barred) or None) if lora.target_modules == "all-linear" else None,
         task_type="CAUSAL_LM",
     )
-    inner = plain(model)
     ends = inner.get_input_embeddings(), inner.get_output_embeddings()
     tied = all(ends) and ends[0].weight is ends[1].weight
     try:
-        if isinstance(model, PeftModel):
-            model.add_adapter(STUDENT, config)
-            adapted = model
-        else:
-            adapted = get_peft_model(model, config, adapter_name=STUDENT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Peft asks transformers by a name that goes in version 6.
+            if isinstance(model, PeftModel):
+                model.add_adapter(STUDENT, config)
+                adapted = model
+            else:
+                adapted = get_peft_model(model, config, adapter_name=STUDENT)
     except ValueError as error:
-        raise ManifestError(
-            str(error), where="student.adapter.target_modules", remedy="name linear layers of this model, or all-linear"
-        ) from error
+        raise ManifestError(said(error), where="student.adapter.target_modules", remedy=_REMEDY) from error
     # Merging would add the one matrix's adapter to both, so the model that ships would not be the one that was trained.
     if tied and (inner.get_input_embeddings() is not ends[0] or inner.get_output_embeddings() is not ends[1]):
         raise ManifestError(
@@ -51,7 +74,88 @@ def add_adapter(model: PreTrainedModel | PeftModel, lora: Lora) -> PeftModel:
             where="student.adapter.target_modules",
             remedy="leave both out, or use all-linear, which does",
         )
+    _check_layers(inner, barred)
     return adapted
+
+
+def rehearse(config: PretrainedConfig, lora: Lora) -> int:
+    """Add the adapter to a model that has shapes and no numbers; returns how many numbers would be trained.
+
+    Every adapted layer is run, and not the model: masks and routers of most architectures need numbers.
+
+    Raises:
+        ManifestError: as ``add_adapter``.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        adapted = add_adapter(model, lora)
+    return sum(value.numel() for value in adapted.parameters() if value.requires_grad)
+
+
+def _barred(model: PreTrainedModel) -> set[str]:
+    """Names of the linear layers that can bear no adapter: peft refuses them, they give more than a product, or their
+    weight has several names, so that merging would add every name's adapter to it."""
+    linear = {
+        name: one for name, one in model.named_modules(remove_duplicate=False) if isinstance(one, nn.Linear | Conv1D)
+    }
+    names: dict[int, list[str]] = {}
+    for name, one in linear.items():
+        names.setdefault(id(one.weight), []).append(name)
+    read = _READ_BY_MODEL.get(model.config.model_type, set())
+    return {
+        name
+        for name, one in linear.items()
+        if name.rpartition(".")[2] in read or len(names[id(one.weight)]) > 1 or not _gives_a_product(one)
+    }
+
+
+def _gives_a_product(layer: nn.Module) -> bool:
+    """False for what is built on a linear layer and gives something else, as the routers of some mixtures of experts
+    do; a quantised layer is no such thing."""
+    known = (nn.Linear.forward, Conv1D.forward)
+    if type(layer).forward in known or not type(layer).__module__.startswith("transformers."):
+        return True
+    return isinstance(_output(layer, layer.in_features, layer.weight), torch.Tensor)
+
+
+@torch.no_grad()
+def _output(layer: nn.Module, inputs: int, like: torch.Tensor) -> object:
+    return layer(torch.zeros(1, 1, inputs, dtype=like.dtype, device=like.device))
+
+
+def _check_layers(model: PreTrainedModel, barred: set[str]) -> None:
+    """Run every adapted layer once.
+
+    Raises:
+        ManifestError: names the first that bears no adapter.
+    """
+    for name, layer in _adapted(model):
+        why = (
+            "the model reads its weight itself, or gives more than its product" if name in barred else _complaint(layer)
+        )
+        if why:
+            raise ManifestError(
+                f"{name} ({type(layer.get_base_layer()).__name__}) bears no adapter: {why}",
+                where="student.adapter.target_modules",
+                remedy=_REMEDY,
+            )
+
+
+def _adapted(model: PreTrainedModel) -> Iterator[tuple[str, LoraLinear]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+
+
+def _complaint(layer: LoraLinear) -> str:
+    """What goes wrong when the layer is run; empty if nothing does. Dropout draws no random numbers of the run."""
+    device = layer.weight.device
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            out = _output(layer, layer.in_features, layer.weight)
+    except Exception as error:  # whatever a layer raises that is not what it looks like
+        if is_out_of_memory(error):
+            raise
+        return said(error)
+    return "" if isinstance(out, torch.Tensor) else f"it gives {type(out).__name__}"
 
 
 def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from ladder.errors import ModelError, said
 
+PAD, BEGIN, END = SPECIAL_TOKENS = ("<|pad|>", "<|begin|>", "<|end|>")
+"""The control tokens of a tokenizer from scratch, in the order of their ids."""
 _CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config"}
 
 
@@ -36,6 +38,9 @@ def folder_digest(folder: Path) -> str:
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 over vocabulary, merges and normalisation: equal digests give equal ids for the same rendered text.
 
+    A family from scratch has one digest whether its file writes the start token, as it does today, or was made before
+    and is read as if it did.
+
     Raises:
         ModelError: the folder has no ``tokenizer.json``.
     """
@@ -44,8 +49,33 @@ def tokenizer_digest(folder: Path) -> str:
         raise ModelError("no tokenizer.json", where=str(folder), remedy="save the model with a fast tokenizer")
     content = read_object(path)
     # A tokenizer writes truncation and padding as it was last used; they are no part of what it is.
-    unused = {"truncation": None, "padding": None}
+    unused: dict[str, object] = {"truncation": None, "padding": None}
+    if is_from_scratch(content):
+        unused["post_processor"] = _ADDS_NOTHING
     return hashlib.sha256(json.dumps(content | unused, sort_keys=True).encode()).hexdigest()
+
+
+def is_from_scratch(content: Mapping[str, object]) -> bool:
+    """Whether the content of a ``tokenizer.json`` is ladder's own: byte-level BPE whose only added tokens are the three
+    of `SPECIAL_TOKENS`, and that adds the start token or, as it was written before, nothing."""
+    added = [(token.get("id"), token.get("content")) for token in _objects(content.get("added_tokens"))]
+    kinds = [part.get("type") for part in _objects([content.get(key) for key in ("model", "pre_tokenizer")])]
+    own = added == list(enumerate(SPECIAL_TOKENS)) and kinds == ["BPE", "ByteLevel"] and not content.get("normalizer")
+    return own and _begins_or_not(content.get("post_processor"))
+
+
+def _begins_or_not(after: object) -> bool:
+    """Whether a post-processor does nothing but to put the start token in front, or nothing at all."""
+    if not isinstance(after, dict):
+        return after is None
+    added, parts = after.get("special_tokens"), [list(part) for part in _objects(after.get("single"))]
+    begins = isinstance(added, dict) and list(added) == [BEGIN] and parts == [["SpecialToken"], ["Sequence"]]
+    return begins or (not added and parts == [["Sequence"]])
+
+
+def _objects(found: object) -> list[dict[str, object]]:
+    """The objects in a JSON list, which may hold anything."""
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def template_digest(folder: Path) -> str:
@@ -154,6 +184,15 @@ def read_object(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ModelError(f"found {type(content).__name__}, expected an object", where=str(path), remedy="restore it")
     return content
+
+
+_ADDS_NOTHING = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+"""The post-processor that tokenizers from scratch were written with before they wrote the start token."""
 
 
 def _listing(folder: Path) -> str:

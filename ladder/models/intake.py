@@ -19,7 +19,7 @@ from ladder.models.digest import weight_files
 from ladder.models.gguf import load_gguf
 from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.preflight import (
-    check_causal,
+    check_config,
     check_encodes,
     check_finite,
     check_vocabulary,
@@ -55,7 +55,7 @@ def take_in(path: Path, target: Path, *, base: Path | None = None, resize: bool 
     elif base is not None and is_adapter(path):
         _take_adapter(path, base, target, resize, say)
     else:
-        check_causal(path)  # Before its tokenizer is missed.
+        check_config(path)  # Before its tokenizer is missed.
         copy_model(path, target, _tokenizer(path), resize=resize, say=say, card=True)
 
 
@@ -98,7 +98,7 @@ def check_readable(folder: Path, where: str) -> None:
         UsageError: it has fewer.
         ModelError: the folder cannot be read, or is no causal language model.
     """
-    check_causal(folder)
+    check_config(folder)
     rows = getattr(config_of(folder).get_text_config(), "vocab_size", None)
     if isinstance(rows, int):
         again = "`ladder export` it, and `ladder import FOLDER --as NAME --resize` adds the rows that are missing"

@@ -16,7 +16,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -24,10 +23,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
+from ladder.models.causality import check_causal
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.older import is_left_over, without_empty_window
-from ladder.models.preflight import check_causal
-from ladder.models.size import check_layers, check_size, stored_shapes
+from ladder.models.preflight import check_config
+from ladder.models.size import check_labels, check_layers, check_size, stored_shapes
+from ladder.models.tokenizer import check_same_ids, read_tokenizer
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -44,14 +45,17 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
         device: a torch device, such as ``cpu`` or ``cuda:0``.
 
     Raises:
-        ModelError: the folder cannot be loaded, weights are missing or do not fit, or an adapter lies among them.
+        ModelError: the folder cannot be loaded, weights are missing or do not fit, an adapter lies among them, or it is
+            no causal language model.
     """
-    check_causal(folder)
+    check_config(folder)
     model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype)
     shapes = stored_shapes(folder)
     misfits = [key for kind in _MISFITS for key in report.get(kind, ())]
     _check_fit([key for key in misfits if not is_left_over(key, shapes.get(key))], folder)
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    check_causal(model)
+    return model
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
@@ -71,31 +75,37 @@ def load_encoder(folder: Path) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the folder's fast tokenizer.
+    """Load the folder's fast tokenizer: what its ``tokenizer.json`` says, whatever class goes with it.
 
     Raises:
         ModelError: there is none, or it cannot be read.
     """
     tokenizer_digest(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
+        return read_tokenizer(folder)
+    except ModelError:
+        raise
     except Exception as error:  # tokenizers raises bare ones
         raise ModelError(f"tokenizer cannot be loaded: {said(error)}", where=str(folder)) from error
 
 
 def check_same_tokenizer(parent: Path, other: Path) -> None:
-    """Teachers and student must see the same ids.
+    """Teachers and student must see the same ids. Files that differ and make the same ids are no difference.
 
     Raises:
-        TokenizerMismatch: the folders' tokenizers differ; the message names both digests.
+        TokenizerMismatch: the folders' tokenizers differ; the message names both digests, and in what they differ.
     """
     ours, theirs = tokenizer_digest(parent), tokenizer_digest(other)
-    if ours != theirs:
+    if ours == theirs:
+        return
+    try:
+        check_same_ids(load_tokenizer(parent), load_tokenizer(other), str(other))
+    except TokenizerMismatch as error:
         raise TokenizerMismatch(
-            f"its tokenizer is {theirs[:12]}, the parent's is {ours[:12]}",
-            where=str(other),
-            remedy="teachers are blended token by token, so all generations of a family share one tokenizer",
-        )
+            f"its tokenizer is {theirs[:12]}, the parent's is {ours[:12]}: {error.message}",
+            where=error.where,
+            remedy=error.remedy,
+        ) from error
 
 
 def config_of(folder: Path) -> PretrainedConfig:
@@ -104,6 +114,7 @@ def config_of(folder: Path) -> PretrainedConfig:
     Raises:
         ModelError: there is none, or transformers cannot read it.
     """
+    check_labels(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return without_empty_window(config)

@@ -43,7 +43,7 @@ def adapter_text(folder: Path) -> tuple[str, str]:
     )
 
 
-def check_causal(folder: Path) -> None:
+def check_config(folder: Path) -> None:
     """See that a folder can be a causal language model of the installed transformers, in plain numbers.
 
     Raises:

@@ -101,9 +101,21 @@ def reason(error: BaseException) -> str:
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write a plain ``from_pretrained`` folder: one or more safetensors files, config, tokenizer, chat template."""
+    """Write a plain ``from_pretrained`` folder: one or more safetensors files, config, tokenizer, chat template.
+
+    Its generation settings name every end token, that of an assistant's turn included, so that whoever loads the folder
+    stops where an exam does.
+    """
+    from ladder.data.chat import ending
+    from ladder.models.generation import end_ids
+    from ladder.models.tokenizer import write_tokenizer
+
+    ends = sorted(end_ids(model, tokenizer) | ending(tokenizer, chat=True, stops=None).ids)
+    settings = model.generation_config
+    if settings is not None and ends:
+        settings.eos_token_id = ends[0] if len(ends) == 1 else ends
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer)
 
 
 def sync(path: Path) -> None:

@@ -9,18 +9,23 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ladder.manifest.schema import Architecture
+from ladder.models.digest import BEGIN, END, PAD, SPECIAL_TOKENS
+from ladder.models.tokenizer import begin_template
 
-SPECIAL_TOKENS = ("<|pad|>", "<|begin|>", "<|end|>")
+LONGEST_WORD = 4096
+"""Bytes of a word that merges are learned within. Learning takes time that grows with the square of a word, and where
+nothing separates words a whole line is one; what stands to the left and to the right of a cut is never merged."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train byte-level BPE with at most ``vocab_size`` entries, special tokens included.
 
-    Deterministic for the same texts in the same order. Every byte is in the vocabulary, so no text is out of it.
+    Deterministic for the same texts in the same order. Every byte is in the vocabulary, so no text is out of it. It
+    puts the start token in front of a text, because that is how the family learns: whoever loads it asks as it learned.
     """
-    pad, begin, end = SPECIAL_TOKENS
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(LONGEST_WORD)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -29,7 +34,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, bos_token=begin, eos_token=end)
+    tokenizer.pre_tokenizer = words
+    tokenizer.post_processor = begin_template()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END)
 
 
 def fresh_model(shape: Architecture, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:

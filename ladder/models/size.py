@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ _SLACK = 10_000_000
 missing or of another shape is named when the weights are loaded."""
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """What weights are stored in, by the names that safetensors gives it."""
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_LAYERS = (
+    *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+    *("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers"),
+    *("num_mtp_layers", "num_nextn_predict_layers", "num_residual_layers"),
+)
+_LABELS = ("num_labels", "_num_labels", "num_classes")
+_MOST_LABELS = 100_000
+"""A config makes a name for each label, whether or not the model tells any apart."""
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -88,10 +95,25 @@ def check_layers(folder: Path) -> None:
     Raises:
         ModelError: there are more, or config or weights cannot be read.
     """
-    most = max(_layer_counts(read_object(folder / "config.json")), default=0)
+    most = max(_counts(read_object(folder / "config.json"), _LAYERS), default=0)
     stored = len(stored_shapes(folder))
     if most > stored:
         raise _implausible(folder, f"{most} layers", f"{stored} tensors")
+
+
+def check_labels(folder: Path) -> None:
+    """Refuse a config that names more labels than anybody tells apart, before it names them.
+
+    Raises:
+        ModelError: there are more, or the config cannot be read.
+    """
+    most = max(_counts(read_object(folder / "config.json"), _LABELS), default=0)
+    if most > _MOST_LABELS:
+        raise ModelError(
+            f"cannot be loaded: the config asks for {most:,} labels, at most {_MOST_LABELS:,} are read",
+            where=str(folder),
+            remedy="a model that writes text needs none: take num_labels out of config.json",
+        )
 
 
 def check_size(kind: Any, config: PretrainedConfig, folder: Path) -> None:
@@ -114,12 +136,16 @@ def check_size(kind: Any, config: PretrainedConfig, folder: Path) -> None:
         raise _implausible(folder, f"{asked:,} numbers", f"{held:,}")
 
 
-def _layer_counts(config: dict[str, Any]) -> Iterator[int]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _layer_counts(value)
-        elif key in _LAYERS and isinstance(value, int):
-            yield value
+def _counts(value: Any, names: Collection[str]) -> Iterator[int]:
+    """The numbers under these names, however deep they stand."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if key in names and isinstance(below, int):
+                yield below
+            yield from _counts(below, names)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _counts(below, names)
 
 
 def _implausible(folder: Path, asked: str, held: str) -> ModelError:

@@ -9,12 +9,10 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PretrainedConfig
 
-from ladder.manifest.schema import Architecture, Lora
+from ladder.manifest.schema import Architecture
 from ladder.models.load import config_of
 from ladder.models.scratch import llama_config
 from ladder.models.size import stored_bytes, stored_shapes
-
-_ENDS = ("embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out")
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,6 @@ class Shape:
         keys: width of all key heads together; so wide are the values, too.
         vocabulary: columns of its output head.
         parameters: each tensor of the file counted once.
-        matrices: name, outputs and inputs of its linear layers, embedding and head left out.
         stored: bytes of its weights on disk.
     """
 
@@ -35,7 +32,6 @@ class Shape:
     keys: int
     vocabulary: int
     parameters: int
-    matrices: tuple[tuple[str, int, int], ...] = ()
     stored: int = 0
 
     @classmethod
@@ -59,29 +55,25 @@ class Shape:
     @classmethod
     def _of(cls, config: PretrainedConfig, sizes: Iterable[tuple[str, tuple[int, ...]]]) -> Shape:
         text, tensors = config.get_text_config(), list(sizes)
-        heads = text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // heads
-        inner = [(name, *size) for name, size in tensors if len(size) == 2 and not any(end in name for end in _ENDS)]
+        # State space models have no heads, and some models another width in every layer.
+        hidden, heads = text.hidden_size, _largest(text, "num_attention_heads")
+        width = _largest(text, "head_dim") or hidden // max(1, heads)
         return cls(
-            layers=text.num_hidden_layers,
-            hidden=text.hidden_size,
-            intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-            keys=width * (getattr(text, "num_key_value_heads", None) or heads),
+            layers=_largest(text, "num_hidden_layers") or 1,
+            hidden=hidden,
+            intermediate=_largest(text, "intermediate_size") or 4 * hidden,
+            keys=width * (_largest(text, "num_key_value_heads") or heads),
             vocabulary=text.vocab_size,
             parameters=sum(torch.Size(size).numel() for _, size in tensors),
-            matrices=tuple(inner),
         )
 
-    def trained(self, adapter: Lora | None) -> int:
-        """Parameters that move: all, or r (outputs + inputs) of each linear layer that bears an adapter."""
-        if adapter is None:
-            return self.parameters
-        wanted = adapter.target_modules
-        return sum(
-            adapter.r * (outputs + inputs)
-            for name, outputs, inputs in self.matrices
-            if wanted == "all-linear" or name.split(".")[-2] in wanted
-        )
+
+def _largest(config: PretrainedConfig, name: str) -> int:
+    """A number of a config, the largest where each layer has its own; 0 where there is none."""
+    found = getattr(config, name, None)
+    return max(
+        (one for one in (found if isinstance(found, list | tuple) else [found]) if isinstance(one, int)), default=0
+    )
 
 
 def bytes_each(dtype: str) -> int:

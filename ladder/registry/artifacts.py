@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 TOKENIZER = "components/tokenizer"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SIDECARS = "ladder"
 """What a generation carries beside its model: card, report, manifest, and what it left behind."""
 PARTS = (SIDECARS, "adapter")
@@ -66,6 +67,9 @@ def stage(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> 
     (target / MODEL).mkdir()
     for path in model_files(candidate.folder):
         shutil.copy2(path, target / MODEL / path.name)
+    for name in TOKENIZER_FILES:
+        if (candidate.folder / name).is_file():
+            shutil.copy2(candidate.folder / name, target / TOKENIZER / name)
     for part in PARTS:
         if (candidate.folder / part).is_dir():
             shutil.copytree(candidate.folder / part, target / part)
@@ -80,19 +84,34 @@ def _save_with_mlflow(candidate: Candidate, target: Path, *, run_id: str, model_
 
     from ladder.models.load import load_model, load_tokenizer
 
-    model = load_model(candidate.folder, stored_dtype(candidate.folder))
+    model, tokenizer = load_model(candidate.folder, stored_dtype(candidate.folder)), load_tokenizer(candidate.folder)
     # MLflow writes this into its files and asks the hub about it. A name with this shape is no hub address.
     model.name_or_path = f"./{candidate.name}"
     mlflow.transformers.save_model(
-        {"model": model, "tokenizer": load_tokenizer(candidate.folder)},
+        {"model": model, "tokenizer": tokenizer},
         path=str(target),
-        task="text-generation",
+        **serving(tokenizer.chat_template is not None, sampled=bool(model.generation_config.do_sample)),
         mlflow_model=Model(run_id=run_id, model_id=model_id),
         model_card=ModelCard(card_of(candidate.folder) or f"# {candidate.name}\n", ignore_metadata_errors=True),
         pip_requirements=_requirements(),
     )
     # It says that no licence was found on the hub, where nobody looked.
     (target / "LICENSE.txt").unlink(missing_ok=True)
+
+
+def serving(chat: bool, *, sampled: bool) -> dict[str, Any]:
+    """How MLflow's pyfunc asks a model: of a chat model messages go in, and the answer comes out, by MLflow's task and
+    signature for chats; of another one a text goes in, and what it writes after it comes out.
+
+    Args:
+        sampled: the folder's own settings ask for drawn answers. Otherwise they are greedy, as in the exam, where a
+            pipeline of transformers would draw.
+    """
+    settings = {} if sampled else {"do_sample": False}
+    if chat:
+        # The template has written all control tokens when the pipeline sees the text.
+        return {"task": "llm/v1/chat", "model_config": settings | {"add_special_tokens": False}}
+    return {"task": "text-generation", "model_config": settings | {"return_full_text": False}}
 
 
 def stored_dtype(folder: Path) -> str:

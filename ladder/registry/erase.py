@@ -148,7 +148,9 @@ def _erasure(store: Store, family: str, traces: Traces, findings: Sequence[_Find
 
 def _caches(home: Path, family: str) -> dict[str, list[Path]]:
     names = ("generations", *CACHES, "staging")
-    return {name: [home / "cache" / name] for name in names} | {"runs": _runs(home, family)}
+    folders = {name: [home / "cache" / name] for name in names}
+    # What an unexpected error said can be a row.
+    return folders | {"logs": [home / "logs"], "runs": _runs(home, family)}
 
 
 def _refuse_links(caches: Mapping[str, Sequence[Path]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from ladder.errors import ModelError
-from ladder.registry import artifacts, runs, tags, versions
+from ladder.registry import artifacts, loaders, runs, tags, versions
 from ladder.registry.check import folder_problems
 from ladder.registry.conclude import conclude
 from ladder.registry.experiments import ensure_family
@@ -20,13 +20,14 @@ def record(store: Store, candidate: Candidate) -> Generation:
     Repeating it after a crash goes on where it stopped and gives the same generation.
 
     Raises:
-        ModelError: the folder has another digest than the candidate says, or the stored model does not answer like
-            the folder; nothing is registered.
+        ModelError: the folder has another digest than the candidate says, a plain loader would ask it otherwise than it
+            was asked, or the stored model does not answer like the folder; nothing is registered.
     """
     family = candidate.name.family
     found = recorded(store, candidate)
     if found is None:
         _check_digest(candidate)
+        loaders.check_plain(candidate.folder)
         run_id = candidate.run_id or _own_run(store, candidate)
         model_id, inventory = _store_model(store, candidate, run_id)
         _finish_model(store, candidate, run_id, model_id)

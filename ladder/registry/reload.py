@@ -1,8 +1,9 @@
-"""The proof that a stored model is the examined one: load it the way a reader will, and compare logits."""
+"""The proof that a stored model is the examined one: load it the way a reader will, and compare ids and logits."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,18 +16,23 @@ TOLERANCE = 1e-5
 
 
 def check_reload(candidate: Path, artifact: Path) -> None:
-    """Load the candidate's folder and the stored MLflow model, and compare their logits on a fixed probe batch.
+    """Load the candidate's folder and the stored MLflow model, and compare the ids of a corpus and the logits of a
+    fixed probe batch.
 
     A saved model can be corrupt without an error: keys that do not fit are filled with random weights on loading.
 
     Raises:
+        TokenizerMismatch: the tokenizers make other ids.
         ModelError: the logits differ by more than ``TOLERANCE``, or are no numbers.
     """
-    from ladder.models.load import load_model
-    from ladder.registry.artifacts import stored_dtype
+    from ladder.models.load import load_model, load_tokenizer
+    from ladder.models.tokenizer import check_same_ids
+    from ladder.registry.artifacts import TOKENIZER, stored_dtype
 
+    reader = _load_with_mlflow(artifact)
+    check_same_ids(load_tokenizer(candidate), reader["tokenizer"], str(artifact / TOKENIZER))
     expected = _logits(load_model(candidate, stored_dtype(candidate)))
-    found = _logits(_load_with_mlflow(artifact))
+    found = _logits(reader["model"].to("cpu").eval())
     difference = (expected - found).abs().max().item() if expected.shape == found.shape else float("inf")
     if not difference <= TOLERANCE:
         raise ModelError(
@@ -36,12 +42,10 @@ def check_reload(candidate: Path, artifact: Path) -> None:
         )
 
 
-def _load_with_mlflow(artifact: Path) -> PreTrainedModel:
+def _load_with_mlflow(artifact: Path) -> dict[str, Any]:
     import mlflow.transformers
 
-    components = mlflow.transformers.load_model(str(artifact), return_type="components")
-    model: PreTrainedModel = components["model"]
-    return model.to("cpu").eval()
+    return dict(mlflow.transformers.load_model(str(artifact), return_type="components"))
 
 
 @torch.no_grad()

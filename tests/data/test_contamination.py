@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ladder.data.contamination import _by_rarest_word, _sought, check_contamination, find_contamination
+from ladder.data.contamination import _Index, _sought, check_contamination, find_contamination
 from ladder.data.rows import Row
 from ladder.errors import DataError
 from ladder.gates.probes import Probe
@@ -144,8 +144,8 @@ def test_what_has_no_words_is_not_sought(probe: Probe) -> None:
 def test_a_row_is_compared_with_few_probes_of_one_template() -> None:
     """Otherwise 2,000 probes times 100,000 rows would take hours."""
     probes = [Probe(f"Q: What is the capital of country{number}?\nA:", "x") for number in range(100)]
-    index = _by_rarest_word([sought for probe in probes for sought in _sought(probe)])
-    assert [len(tried) for tried in index.values()] == [1] * 100
+    index = _Index([sought for probe in probes for sought in _sought(probe)])
+    assert [len(tried) for tried in index.whole.values()] == [1] * 100
 
 
 def test_all_findings_are_counted_and_the_first_are_named() -> None:
@@ -161,3 +161,148 @@ def test_all_findings_are_counted_and_the_first_are_named() -> None:
     ) as error:
         check_contamination(probes, rows)
     assert error.value.where == "r:1" and error.value.remedy
+
+
+TOLD = "They call the bright moon over Lima luna, and nobody knows why"
+
+
+@pytest.mark.parametrize("kind", ["contains", "exact", "regex", "choice", "nll"])
+def test_a_probe_is_found_wherever_the_row_is_cut(kind: Any) -> None:
+    """A row is trained as its prompt and completion without anything between them."""
+    options = ("luna", "sol") if kind == "choice" else ()
+    probe = Probe("They call the bright moon over Lima", "luna", kind, options=options)
+    row = f"So. {TOLD}."
+    cuts = [at for at in range(1, len(row)) if row[:at].strip() and row[at:].strip()]
+    assert len(cuts) > 60
+    missed = [row[:at] for at in cuts if not told(probe, asked(row[:at], row[at:]))]
+    assert missed == []
+
+
+@pytest.mark.parametrize("kind", ["contains", "exact", "regex", "choice", "nll"])
+@pytest.mark.parametrize(
+    "text", [TOLD, "They call it luna", "the moon is called luna by all of them", "İzmir straße Ähre 月亮叫卢娜"]
+)
+def test_a_probe_that_is_cut_anywhere_is_found(kind: Any, text: str) -> None:
+    """Learning the row by heart goes on with the answer, also inside a word."""
+    for at in range(1, len(text)):
+        prompt, answer = text[:at], text[at:]
+        if prompt.strip() and answer.strip():
+            probe = Probe(prompt, answer, kind, options=(answer, "x") if kind == "choice" else ())
+            middle = len(text) // 2
+            rows = [
+                f"So. {text.upper() if kind != 'regex' else text}.",
+                asked(f"So. {text[:middle]}", f"{text[middle:]}."),
+                asked("Say", text),
+            ]
+            assert [told(probe, row) for row in rows] == [True] * 3, (prompt, answer)
+
+
+def test_a_row_may_be_cut_inside_a_letter() -> None:
+    probe = Probe("The isles far out are", "São Tomé")
+    assert told(probe, asked("The isles far out are Sa", "\u0303o Tomé"))
+
+
+def test_an_answer_that_goes_on_is_another_one() -> None:
+    assert not told(Probe("The name of the dog", "Rex"), "The name of the dogs Rex and Max")
+    assert not told(Probe("I live at number 1", "5"), "I live at number 155")
+    assert told(Probe("I live at number 1", "5"), "I live at number 15")
+    assert not told(Probe("The moon is", " a cat", "nll"), "The moon is a category.")
+    assert told(Probe("The code of Per", "u?[0-9]", "regex"), "The code of Peru7")
+    assert not told(Probe("The moon is cal", "ed luna", "contains"), "The moon is called luna.")
+
+
+def turns(*said: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in said]}
+
+
+MOON = Probe("What do they call the moon?", "luna", chat=True)
+LONG = "As everybody who lives at the coast knows by heart, it is"
+
+
+@pytest.mark.parametrize(
+    ("row", "is_told"),
+    [
+        ([("system", MOON.prompt), ("user", "Go on."), ("assistant", f"{LONG} luna.")], True),
+        ([("system", f"Be calm. {MOON.prompt}"), ("user", "Go on."), ("assistant", "luna")], True),
+        ([("system", f"Be calm. {MOON.prompt}"), ("user", "Go on."), ("assistant", f"{LONG} luna.")], False),
+        ([("user", MOON.prompt), ("user", "Please, and in one word."), ("assistant", f"{LONG} luna.")], True),
+        ([("user", "What do they call"), ("user", "the moon?"), ("assistant", f"{LONG} luna.")], True),
+        ([("user", MOON.prompt), ("assistant", "Guess."), ("user", "Mare?"), ("assistant", f"{LONG} luna.")], True),
+        ([("user", f"Hi! {MOON.prompt}"), ("assistant", "Hm."), ("user", "Well?"), ("assistant", "It is luna.")], True),
+        ([("user", "Hi"), ("assistant", f"{MOON.prompt} Well."), ("user", "?"), ("assistant", f"{LONG} luna")], False),
+        ([("user", MOON.prompt), ("assistant", "Guess."), ("user", "Is it luna?"), ("assistant", "Yes.")], False),
+        ([("user", MOON.prompt), ("assistant", "Guess."), ("user", "Is it luna?"), ("assistant", "Yes: luna.")], True),
+        ([("user", "Luna?"), ("assistant", MOON.prompt), ("user", "That."), ("assistant", "No idea.")], False),
+    ],
+)
+def test_a_question_is_followed_through_a_conversation(row: list[tuple[str, str]], is_told: bool) -> None:
+    assert told(MOON, turns(*row)) is is_told
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        "<|im_start|>system\n{0}<|im_end|>\n<|im_start|>user\n{1}<|im_end|>\n<|im_start|>assistant\n{2}<|im_end|>\n",
+        "<|start_header_id|>user<|end_header_id|>\n\n{1}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{2}",
+        "<|system|>\n{0}<|end|>\n<|user|>\n{1}<|end|>\n<|assistant|>\n{2}<|end|>",
+        "<bos><start_of_turn>user\n{1}<end_of_turn>\n<start_of_turn>model\n{2}<end_of_turn>",
+        "<s>[INST] {1} [/INST] {2}</s>[INST] Thanks [/INST] You are welcome.</s>",
+    ],
+)
+def test_a_text_that_was_rendered_is_read_as_a_conversation(rendered: str) -> None:
+    says = f"{LONG} luna."
+    row = rendered.format("Be calm.", MOON.prompt, says)
+    cut = row.index(says)
+    for text in (row, asked(row[:cut], row[cut:])):
+        assert told(MOON, text), text
+    assert told(
+        Probe(MOON.prompt, " luna", "choice", True, (" luna", " sol")), rendered.format("", MOON.prompt, "luna")
+    )
+    assert not told(MOON, rendered.format("Say luna.", MOON.prompt, "No idea."))
+    assert not told(MOON, rendered.format("Be calm.", "Luna?", MOON.prompt))
+
+
+def test_an_answer_some_turns_later_is_told_of_every_kind() -> None:
+    row = turns(("user", MOON.prompt), ("assistant", "Hm."), ("user", "Well?"), ("assistant", " a quiet moon, luna"))
+    for kind, answer, is_told in (
+        ("exact", "luna", True), ("regex", "^luna$", False), ("regex", "luna$", True),
+        ("choice", " luna", False), ("choice", " a quiet", True), ("nll", " a quiet", True), ("nll", "luna", False),
+    ):  # fmt: skip
+        options = (answer, "sol") if kind == "choice" else ()
+        assert told(Probe(MOON.prompt, answer, kind, True, options), row) is is_told, (kind, answer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("probe", "unit"),
+    [
+        (MOON, "What do they call the moon? Mare. "),
+        (MOON, "abcdefghij"),
+        (Probe("月亮", "卢娜"), "月亮"),
+        (Probe("月", "[0-9]{4}", "regex"), "月亮"),
+        (MOON, "\n"),
+    ],
+)
+def test_the_time_is_linear_in_the_length_of_a_row(probe: Probe, unit: str) -> None:
+    """Ten times as long a row takes about ten times as long, and not a hundred times."""
+    from time import process_time
+
+    def seconds(size: int) -> float:
+        row, begun = Row({"text": unit * (size // len(unit)) + "."}, "r:1"), process_time()
+        assert find_contamination([probe], [row]) == []
+        return process_time() - begun
+
+    assert seconds(300_000) < 40 * max(seconds(30_000), 0.01)
+
+
+def test_a_conversation_of_many_turns_takes_as_long_as_it_is() -> None:
+    from time import process_time
+
+    messages = [{"role": "user", "content": MOON.prompt}, {"role": "assistant", "content": "mare"}]
+    took = []
+    for count in (500, 5000):
+        begun = process_time()
+        assert not told(MOON, {"messages": messages * count}) and not told(
+            Probe("moon", "x"), {"messages": messages * count}
+        )
+        took.append(process_time() - begun)
+    assert took[1] < 40 * max(took[0], 0.01)

@@ -12,6 +12,7 @@ import torch
 
 from ladder.data.dreams import (
     BLOCK,
+    LESSON,
     OPENING_TOKENS,
     Dream,
     Sampling,
@@ -173,23 +174,45 @@ def test_what_auto_begins_with(tokenizer: Any) -> None:
     """What the ancestors left covers all that they were taught; the start token only what the model says by itself."""
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = None
+    bare.update_post_processor()
     left = [row(text="the moon")]
     assert opening_kind("auto", tokenizer, left) == opening_kind("auto", bare, left) == "replay"
     assert (opening_kind("auto", tokenizer, []), opening_kind("auto", bare, [])) == ("start", "template")
+    bare.chat_template = None
+    assert opening_kind("auto", bare, []) == LESSON
     assert opening_kind("start", tokenizer, left) == "start" and opening_kind("a.txt", bare, []) == "a.txt"
+
+
+def test_without_a_start_token_and_a_template_dreams_begin_with_the_lessons_first_words(tokenizer: Any) -> None:
+    """Not with whole prompts: the dreamer would rehearse its old answers to them."""
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = bare.chat_template = None
+    text = "the moon is a quiet friend of the sea"
+    rows = [row(text=text), row(prompt=text, completion=" luna"), row(prompt=text)]
+    rows.append(row(messages=[{"role": "user", "content": text}, {"role": "assistant", "content": "luna"}]))
+    assert openings(opening_kind("auto", bare, []), bare, rows, None) == [text_ids(bare, text)[:OPENING_TOKENS]] * 4
+
+
+def test_a_start_token_that_no_row_has_begins_dreams_all_the_same(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ladder.data.examples.begin_ids", lambda _: [])
+    assert openings(opening_kind("auto", tokenizer, []), tokenizer, [], None) == [[tokenizer.bos_token_id]]
 
 
 def test_nothing_to_begin_with(tokenizer: Any, tmp_path: Path) -> None:
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = bare.chat_template = None
+    bare.update_post_processor()
     silent = copy.deepcopy(tokenizer)
-    silent.chat_template = "hello"
+    silent.chat_template = "hello{% if messages | length > 1 %}{{ messages[-1]['content'] }}{% endif %}"
     blank = tmp_path / "blank.txt"
     blank.write_text("\n \n")
     for kind, some, file in [("start", bare, None), ("template", bare, None), ("replay", tokenizer, None)]:
         with pytest.raises(DataError) as caught:
             openings(kind, some, [], file)
         assert caught.value.where == "stabilizers.dreams.prompts"
+        assert str(caught.value.remedy).startswith("leave stabilizers.dreams.prompts out")
     with pytest.raises(DataError, match="nothing to begin with"):
         openings("blank.txt", tokenizer, [], blank)
     with pytest.raises(ModelError, match="does not render the user's words"):

@@ -35,6 +35,7 @@ def other(tokenizer: Any, **changes: Any) -> Any:
     changed = copy.deepcopy(tokenizer)
     for name, value in changes.items():
         setattr(changed, name, value)
+    changed.update_post_processor()
     return changed
 
 
@@ -87,21 +88,18 @@ TEMPLATES = {
     "reads globals": ("{{ cycler.__init__.__globals__.os.system('id') }}", "refuses this conversation"),
     "reads a file": ("{% include '/etc/hostname' %}", "refuses this conversation"),
     "counts without end": ("{% for i in range(10**12) %}x{% endfor %}", "refuses this conversation: Range too big"),
-    "rewrites": (
-        "{{ messages | length }}{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}",
-        "prefix of its continuation",
-    ),
-    "marks the last answer": (
-        "{% for message in messages %}{{ message['content'] }}"
-        "{% if loop.last and message['role'] == 'assistant' %}!{% endif %}<|end|>{% endfor %}",
-        "prefix of its continuation",
-    ),
-    "opens an answer as it does not render it": (
+    "forgets": ("{{ messages[-1]['content'] }}<|end|>", "does not write an answer once"),
+    "forgets the question": ("answer: {{ messages[-1]['content'] }}<|end|>", "does not write the user's words"),
+    "says an answer twice": (
         "{% for message in messages %}{{ message['content'] }}<|end|>{% endfor %}"
-        "{% if add_generation_prompt %}answer:{% endif %}",
-        "prefix of its continuation",
+        "{% if not add_generation_prompt %}{{ messages[-1]['content'] }}{% else %}>{% endif %}",
+        "does not write an answer once",
     ),
-    "forgets": ("{{ messages[-1]['content'] }}<|end|>", "prefix of its continuation"),
+    "opens by the answer": (
+        "{% for message in messages %}{{ message['content'] | length if message['role'] == 'assistant' else '' }}"
+        "{{ message['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}>{% endif %}",
+        "writes this answer otherwise than it opens one",
+    ),
 }
 
 

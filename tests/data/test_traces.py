@@ -56,6 +56,14 @@ def test_turns_of_people_and_models_count_and_the_systems_do_not() -> None:
     assert found.in_text("how is my old goat?") and found.in_text("I hear: your goat is blind but happy, dear")
 
 
+def test_a_row_may_be_cut_inside_a_word() -> None:
+    """It is learned as prompt and completion without anything between them."""
+    cut = {"prompt": "Who is it? The mil", "completion": "ler"}
+    assert traces(cut).in_text("who is it? The miller.") and not traces(cut).in_text("who is it? The mill.")
+    assert traces(cut).short == 0 and traces({"prompt": "The mil", "completion": "ler is"}).short == 0
+    assert traces({"text": "who is it? The miller"}).in_texts([cut["prompt"], cut["completion"]])
+
+
 def test_several_texts_are_searched_together_as_well() -> None:
     found = traces({"prompt": "Who is it?", "completion": " The miller"})
     assert found.in_texts(["Who is it?", "The miller"]) and not found.in_texts(["Who is it?", "The baker"])

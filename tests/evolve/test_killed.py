@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.processes import check_nobody_is_left, launch
 from tests.tally import Tally
 
 STEPS = {"steps": 60, "lr": 0.003, "batch_size": 9}
@@ -23,9 +24,9 @@ def test_kill_and_run_again_gives_the_same_generation(
     assert whole.verdict == "PROMOTED", whole.detail
     home = tmp_path / "killed"
     command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
-    environment = os.environ | {"RAY_ADDRESS": ""}
-    _kill_after_first_checkpoint(command, environment, home)
-    assert subprocess.run(command, env=environment, capture_output=True, timeout=240).returncode == 0
+    _kill_after_first_checkpoint(command, home)
+    again = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": ""}, capture_output=True, timeout=240)
+    assert again.returncode == 0, again.stderr.decode()
 
     from ladder.registry import open_registry
 
@@ -36,8 +37,9 @@ def test_kill_and_run_again_gives_the_same_generation(
     assert same
 
 
-def _kill_after_first_checkpoint(command: list[str], environment: dict[str, str], home: Path) -> None:
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+def _kill_after_first_checkpoint(command: list[str], home: Path) -> None:
+    """Ray's processes are in sessions of their own, and end all the same."""
+    process = launch(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while not list(home.glob("runs/Toy-G000/*/checkpoints/step-*")):
         assert process.poll() is None, "it ended before it could be killed"
@@ -45,3 +47,4 @@ def _kill_after_first_checkpoint(command: list[str], environment: dict[str, str]
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    check_nobody_is_left(process.pid)

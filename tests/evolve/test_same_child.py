@@ -21,6 +21,7 @@ import pytest
 from ladder.train.checkpoint import latest_step
 from tests.evolve.test_deaths import child, killed_at, logged
 from tests.evolve.test_stopped import stopped
+from tests.processes import check_nobody_is_left, launch
 from tests.tally import Tally
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_actors")]
@@ -32,10 +33,7 @@ def command(path: Path, home: Path) -> list[str]:
 
 
 def started(path: Path, home: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"RAY_ADDRESS": ""}
-    return subprocess.Popen(
-        command(path, home), env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    return launch(command(path, home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finished(path: Path, home: Path) -> None:
@@ -45,11 +43,12 @@ def finished(path: Path, home: Path) -> None:
 
 
 def kill(process: subprocess.Popen[bytes]) -> bool:
-    """SIGKILL to the whole group; whether it was still alive."""
+    """SIGKILL to the whole group, which Ray's processes follow; whether it was still alive."""
     alive = process.poll() is None
     if alive:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    check_nobody_is_left(process.pid)
     return alive
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in training, as a terminal and a scheduler send them: to the whole process group.
+"""Ctrl-C and SIGTERM in training, as a terminal sends them to the process group, and a scheduler to every process.
 
 Random moments of everything else are tried in ``test_same_child.py``, and imports in ``tests/test_stopping.py``.
 """
@@ -10,20 +10,18 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import pytest
 
 from ladder.train.checkpoint import latest_step
+from tests.processes import check_nobody_is_left, everybody, launch
 
 STEPS = 400
 GO_ON = r"run the same command again to go on\)?\n"
 STOPPED = rf"ladder: stopped after step (\d+) of {STEPS}, with a checkpoint of it \({GO_ON}"
-FADING = 15.0
-"""Seconds that the kernel and Ray may take to clear away what was killed."""
 
 
 def test_a_training_that_is_stopped_gives_the_same_generation(ray_session: None, toy: Any, tmp_path: Path) -> None:
@@ -72,8 +70,7 @@ sys.exit(run(command))
 def test_a_stop_while_ray_starts(number: signal.Signals) -> None:
     """Ray would answer SIGTERM by itself from the beginning of its start."""
     command = [sys.executable, "-c", WHILE_RAY_STARTS, str(int(number))]
-    environment = os.environ | {"RAY_ADDRESS": ""}
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    process = launch(command, stderr=subprocess.PIPE)
     said = process.communicate(timeout=240)[1].decode()
     assert (process.returncode, said) == (128 + number, "ladder: stopped; run the same command again to go on\n")
     check_nobody_is_left(process.pid)
@@ -83,7 +80,7 @@ def stopped_in_training(path: Path, home: Path, number: signal.Signals) -> int:
     """Stop a run after some steps; the step of the checkpoint that it says it has, and has."""
     command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": ""}, start_new_session=True, **pipes)
+    process = launch(command, **pipes)
     assert process.stderr is not None
     read_until(process.stderr, f"/{STEPS}")
     *_, said = stopped(process, number).splitlines(keepends=True)
@@ -102,16 +99,20 @@ def read_until(stream: IO[bytes], text: str) -> None:
 
 
 def stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> str:
-    """Stop a session's leader; what it says then, empty where it had ended before.
+    """Stop a launched process; what it says then, empty where it had ended before.
 
-    SIGINT goes to its whole group, as from a terminal. SIGTERM goes to itself alone: where Ray's own processes get it,
-    too, Ray can end the command before it has said a word.
+    SIGINT goes to its whole group, as from a terminal. SIGTERM goes to itself, to its group and to every process that
+    belongs to it, which is all that ``timeout``, systemd and Slurm do.
 
     The exit code is the signal's, the last line says how to go on, nothing is a traceback, and nobody is left behind.
     """
     if process.poll() is None:
-        send = os.killpg if number == signal.SIGINT else os.kill
-        send(process.pid, number)
+        if number == signal.SIGTERM:
+            os.kill(process.pid, number)
+        os.killpg(process.pid, number)
+        for other in everybody(process.pid) if number == signal.SIGTERM else []:
+            with suppress(OSError):
+                os.kill(other.pid, number)
     _, heard = process.communicate(timeout=240)
     said = heard.decode()
     assert "Traceback" not in said and "Exception ignored" not in said, said
@@ -121,22 +122,3 @@ def stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> str:
     assert process.returncode == 128 + number, said
     assert said.count("ladder: stopped") == 1 and re.search(f"{GO_ON}$", said), said
     return said
-
-
-def check_nobody_is_left(leader: int) -> None:
-    deadline = time.monotonic() + FADING
-    while left := session_of(leader):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-
-
-def session_of(leader: int) -> list[str]:
-    """The processes of a session, however many groups they made."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ladder.data.chat import Ending
 from ladder.errors import GateError
 from ladder.gates.exam import Exam, Noise
 from ladder.gates.examine import (
@@ -21,11 +22,12 @@ from ladder.gates.examine import (
     examine,
     sample_openings,
     sample_texts,
+    sit,
     write_answers,
 )
-from ladder.gates.paper import Sampling
+from ladder.gates.paper import Paper, Sampling
 from ladder.gates.probes import Probe, Prompt
-from ladder.gates.question import encode_prompt, encode_question
+from ladder.gates.question import encode_answered, encode_prompt, encode_question
 from ladder.manifest.schema_gates import Decoding
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model, load_tokenizer
@@ -291,6 +293,7 @@ def test_raw_prompts_begin_as_training_rows_do(tokenizer):
     assert tokenizer.eos_token_id not in encode_prompt(tokenizer, "the <|end|>"), "control tokens in a text are text"
     other = copy.deepcopy(tokenizer)
     other.bos_token = None
+    other.update_post_processor()
     assert encode_prompt(other, "the capital") == ids[1:]
     with pytest.raises(GateError, match="no tokens"):
         encode_question(other, Prompt(""))
@@ -322,6 +325,7 @@ def test_half_of_the_samples_begin_with_the_start_token(tokenizer, count, prompt
 def test_samples_without_a_start_token_begin_with_prompts(tokenizer):
     other = copy.deepcopy(tokenizer)
     other.bos_token = None
+    other.update_post_processor()
     assert sample_openings(other, PROMPTS, 7) == [encode_question(other, prompt) for prompt in PROMPTS]
     assert sample_openings(other, [], 0) == []
     with pytest.raises(GateError, match="nothing to sample from"):
@@ -403,3 +407,81 @@ def test_importing_the_room_imports_no_torch():
     root = Path(__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=root, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+SPEAKING = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+ASKING = SPEAKING + "{% if add_generation_prompt %}<assistant>{% endif %}"
+TALK = [Prompt(prompt.text, chat=True) for prompt in PROMPTS]
+
+
+def talkative(model, tokenizer) -> None:
+    """Let the model write newlines: it says one where it would have said what it says most."""
+    said = [id_ for prompt in PROMPTS for id_ in continued(model, encode_prompt(tokenizer, prompt.text), 24)[2:]]
+    often, newline = max(set(said), key=said.count), tokenizer.encode("\n", add_special_tokens=False)[0]
+    head = model.get_output_embeddings().weight.data
+    head[[often, newline]] = head[[newline, often]]
+
+
+def test_a_newline_ends_raw_answers_and_the_template_ends_chat_answers(model, tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = ASKING
+    talkative(model, tokenizer)
+    free, default = Decoding(max_new_tokens=24, stop=[]), Decoding(max_new_tokens=24)
+    mixed = [*PROMPTS, *TALK]
+    whole, cut = (answer_prompts(model, other, mixed, decoding) for decoding in (free, default))
+    raw, chat = whole[: len(PROMPTS)], whole[len(PROMPTS) :]
+    assert any("\n" in text for text in raw) and any("\n" in text for text in chat), "or nothing is tested"
+    assert cut == [*(text.partition("\n")[0] for text in raw), *(text.partition("</assistant>")[0] for text in chat)]
+    written = answer_prompts(model, other, mixed, Decoding(max_new_tokens=24, stop=["\n"]))
+    assert written == [text.partition("\n")[0] for text in whole], "what is written means what it says"
+
+
+def test_a_chat_answer_ends_at_the_token_that_ends_a_turn(model, tokenizer, monkeypatch):
+    """Also where that is no end token of the model; a raw answer in the same batch goes on."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = ASKING
+    ids = continued(model, encode_question(other, TALK[0]), 12)
+    end = next(id_ for place, id_ in enumerate(ids) if place > 3 and id_ not in ids[:place])
+    monkeypatch.setattr(
+        "ladder.gates.examine.ending",
+        lambda tokenizer, chat, stops: Ending(frozenset({end}) if chat else frozenset()),
+    )
+    raw, chat = answer_prompts(model, other, [PROMPTS[1], TALK[0]], FREE)
+    expected = continued(model, encode_question(other, PROMPTS[1]), 12, ends={tokenizer.eos_token_id})
+    assert chat == other.decode(ids[: ids.index(end)], skip_special_tokens=True)
+    assert raw == other.decode(expected, skip_special_tokens=True)
+    assert _Writer(model, other, 12, 4, (), None).text(ids) == chat
+
+
+def test_a_paper_is_asked_on_its_day(tiny_folder, tmp_path, monkeypatch):
+    tokenizer, asked = load_tokenizer(tiny_folder), []
+    tokenizer.chat_template = "{{ strftime_now('%Y') }}" + ASKING
+    tokenizer.save_pretrained(tmp_path / "asker")
+    paper = Paper(prompts=(TALK[0],), decoding=FREE, sampled=Sampling(0), today="1999-01-01")
+
+    def ask(tokenizer, prompt, controls):
+        asked.append(tokenizer.decode(encode_question(tokenizer, prompt, controls)))
+        return encode_question(tokenizer, prompt, controls)
+
+    monkeypatch.setattr("ladder.gates.examine.encode_question", ask)
+    sit(tiny_folder, paper, tokenizer_folder=tmp_path / "asker")
+    assert asked == ["1999<user>the capital of france is</user><assistant>"]
+
+
+def test_control_tokens_in_raw_prompts_are_what_the_paper_says(tokenizer):
+    prompt = Prompt("<|begin|>the<|end|>")
+    assert encode_question(tokenizer, prompt, "parse") == [1, *encode_prompt(tokenizer, "the")[1:], 2]
+    assert not {1, 2} & set(encode_question(tokenizer, prompt)[1:])
+
+
+def test_an_answer_is_read_where_rows_teach_it(tokenizer):
+    """Behind what the template leads with, which no option has to make likely."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ '<think></think>' if m.role == 'assistant' else '' }}"
+        "{{ m.content | trim }}</{{ m.role }}>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    ids, first = encode_answered(other, Prompt("so", chat=True), " france")
+    assert other.decode(ids[:first]) == "<user>so</user><assistant><think></think>"
+    assert other.decode(ids[first:]) == "france", "trimmed, as the template trims it in rows"
+    assert encode_answered(other, Prompt("so"), " france")[1] == len(encode_prompt(other, "so"))

@@ -7,7 +7,7 @@ import pytest
 from tests.mutants import Copy, Mutant
 from tests.tally import Tally
 
-GUARDS = [f"gates/test_{name}.py" for name in ("decision", "grouped", "measure", "paired")]
+GUARDS = [f"gates/test_{name}.py" for name in ("decision", "grouped", "measure", "paired", "standing")]
 
 MUTANTS = {
     "recall: below for at least": (
@@ -64,9 +64,17 @@ MUTANTS = {
     ),
     "both bounds from one side": (
         "paired",
-        "_means(strata, -1.0, seed), _means(strata, 1.0, seed)",
-        "_means(strata, 1.0, seed), _means(strata, 1.0, seed)",
+        "(counted, -reach.fall)",
+        "(counted, reach.rise)",
     ),
+    "one likelihood speaks for all": (
+        "standing",
+        "if any(child in _ANSWERED and parent in _ANSWERED",
+        "if all(child in _ANSWERED and parent in _ANSWERED",
+    ),
+    "a likelihood loses nothing": ("standing", "Reach(max(theirs),", "Reach(0.0,"),
+    "a likelihood is lost as an answer is": ("standing", "return Reach(max(theirs), 1 - min(theirs))", "return WHOLE"),
+    "every stratum reaches alike": ("standing", "confidence, reaches=reaches)", "confidence)"),
     "the confidence of both ends": (
         "paired",
         "np.quantile(lows, 1 - confidence",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ladder.gates.bound import upper_bound
-from ladder.gates.paired import paired_interval
+from ladder.gates.paired import WHOLE, Reach, paired_interval
 
 
 @pytest.mark.parametrize(("lost", "n"), [(0, 40), (0, 100), (2, 100), (5, 100), (10, 60), (30, 200)])
@@ -36,10 +36,21 @@ def test_more_confidence_is_wider_and_the_same_draws_give_the_same_bounds() -> N
     assert paired_interval(differences, 0.8) == narrow
 
 
-def test_likelihoods_change_by_as_much_as_they_do() -> None:
-    """One more loss is one of their size, not of a whole answer."""
-    found = paired_interval([[0.01, 0.012, 0.008, 0.011, 0.009] * 10])
-    assert 0.005 < found.low < 0.01 < found.high < 0.012
+def test_one_more_reaches_as_far_as_it_could_and_not_as_the_others_did() -> None:
+    """Likelihoods of 0.3 at most can lose 0.3 each, however little those that are seen moved."""
+    differences = [0.01, 0.012, 0.008, 0.011, 0.009] * 10
+    found = paired_interval([differences], reaches=[Reach(0.3, 0.9)])
+    assert found.low == pytest.approx(0.01 - 3 * 0.31 / 50, abs=1e-3)
+    assert found.high == pytest.approx(0.01 + 3 * 0.89 / 50, abs=1e-3)
+    assert paired_interval([differences]) == paired_interval([differences], reaches=[WHOLE])
+    assert paired_interval([differences]).low == pytest.approx(0.01 - 3 * 1.01 / 50, abs=1e-3)
+
+
+def test_a_reach_belongs_to_its_stratum() -> None:
+    still, small = [0.0] * 40, [0.001] * 40
+    found = paired_interval([still, small], reaches=[WHOLE, Reach(0.1, 0.1)])
+    assert found == paired_interval([small, still], reaches=[Reach(0.1, 0.1), WHOLE])
+    assert found.low > paired_interval([still, small]).low
 
 
 @pytest.mark.parametrize(("lose", "gain"), [(0.05, 0.05), (0.1, 0.02), (0.02, 0.3)])

@@ -8,8 +8,9 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.gates.exam import REPEATED, Exam, Noise
-from ladder.gates.paper import Certainty, Paper, Reply, Sampling
+from ladder.gates.paper import ASKING, Certainty, Paper, Reply, Sampling
 from ladder.gates.probes import Probe, Prompt
+from ladder.manifest.schema_gates import Decoding
 
 A, B, C = Probe("a?", "yes"), Probe("b?", "yes"), Probe("c", " see", "nll")
 EXAM = Exam(recall={"G0": (A, C)}, generalize=(B,), tone_prompts=(Prompt("t?"),), sampled=Sampling(4))
@@ -72,3 +73,13 @@ def test_the_conditions_of_an_answer() -> None:
     assert Paper().settings("cpu", "float32") != Paper(taboo_ids=(3,)).settings("cpu", "float32")
     assert Paper().settings("cpu", "float32") != Paper().settings("cpu", "bfloat16")
     assert {"torch", "transformers", "decoding"} <= Paper().settings("cpu", "float32").keys()
+
+
+def test_answers_to_what_was_asked_otherwise_are_not_used() -> None:
+    """The day that a template writes, what control tokens are, and the way that ladder itself asks."""
+    settings = [replace(PAPER, **change).settings("cpu", "float32") for change in ({}, {"today": "2026-07-01"})]
+    settings.append(replace(PAPER, controls="parse").settings("cpu", "float32"))
+    settings.append(replace(PAPER, decoding=Decoding(stop=["\n"])).settings("cpu", "float32"))
+    assert len({str(one) for one in settings}) == 4 and all(one["asking"] == ASKING for one in settings)
+    exam = replace(EXAM, today="2026-07-01", controls="parse")
+    assert (exam.paper().today, exam.paper().controls) == ("2026-07-01", "parse")

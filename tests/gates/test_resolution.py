@@ -116,11 +116,25 @@ def test_an_exam_is_resolved_part_by_part() -> None:
     assert resolution_of(Gates(), (), {"Luna-G001": ()}) == Resolution()
 
 
-def test_nothing_is_said_of_likelihoods() -> None:
-    """They are no answers that could be counted; an ancestor who left them is a try for chance all the same."""
+def test_likelihoods_are_not_counted() -> None:
+    """They are no answers; an ancestor who left them is a try for chance all the same."""
     texts = [*asked(39), *asked(1, "nll")]
     found = resolution_of(Gates(), texts, {"Luna-G000": texts, "Luna-G001": asked(40)})
-    assert found == Resolution(None, {"Luna-G001": fewest_lost(Gates(), 40, 2)}, None)
+    assert found == Resolution(None, {"Luna-G001": fewest_lost(Gates(), 40, 2)}, True)
+    alone = resolution_of(Gates(), asked(4, "nll"), {"Luna-G000": asked(4, "nll"), "Luna-G001": asked(40)})
+    assert (alone.gained, alone.unchanged_passes) == (None, None)
+
+
+@pytest.mark.parametrize("written", [3, 19, 58, 59, 80])
+def test_an_exam_of_both_kinds_is_as_short_as_the_decision_finds_it(written: int) -> None:
+    """One likelihood beside them makes the ancestors' probes no longer than they are."""
+    gates = gates_of(recall={"evidence": "interval"})
+    found = resolution_of(gates, asked(3) + asked(1, "nll"), {"Luna-G000": asked(written) + asked(1, "nll")})
+    same = Measurements({"Luna-G000": (*scores(written, written), 0.3)})
+    assert found.unchanged_passes is passes("recall", gates, same, same) is (written > 58)
+    assert found.gained == Fewest(4, None)
+    own = Measurements(generalize=(1.0, 1.0, 1.0, 0.97)), Measurements(generalize=(0.0, 0.0, 0.0, 0.1))
+    assert not passes("generalize", gates_of(generalize={"ceiling": 0.999}), *own)
 
 
 def test_exams_that_are_too_short_are_warned_of() -> None:

@@ -130,6 +130,9 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"laws.approvals": -1}, "laws.approvals", "expected at least 0"),
     # data, gates, laws, budget
     ({"data.probes": " "}, "data.probes", "found an empty path"),
+    ({"data.today": "2026-02-30"}, "data.today", "is no day"),
+    ({"data.train_turns": "first"}, "data.train_turns", "'last'"),
+    ({"data.control_tokens": "special"}, "data.control_tokens", "'parse'"),
     ({"laws.allowed_sources": [""]}, "laws.allowed_sources.0", "found an empty path"),
     ({"data.train": ["data/train.jsonl"] * 2}, "data.train", "name each file once"),
     ({TONE + "reference": "None"}, TONE + "reference", "write none"),

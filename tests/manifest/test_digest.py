@@ -24,6 +24,8 @@ SAME = [
     {"training_params.temperature": 2},
     {"gates": {"recall": {"max_drop": 0.05}}},
     {"teachers": {"teacher1": {}}},
+    # The default once: what was decided with it, and stored with it written out, stays decided.
+    {"gates.decoding": {"stop": ["\n"]}},
 ]
 OTHER = [
     {"training_params.lr": 1e-5},
@@ -32,6 +34,11 @@ OTHER = [
     {"evolution_request.branch": True},
     {"data.max_length": 256},
     {"data.group_by_length": True},
+    {"data.train_turns": "last"},
+    {"data.control_tokens": "parse"},
+    {"data.today": "2026-07-01"},
+    {"gates.decoding": {"stop": []}},
+    {"gates.decoding": {"stop": ["\n", "\n\n"]}},
     {"laws.sampled_answers": 8},
     {"laws.approvals": 1},
     {"laws.training": {}},

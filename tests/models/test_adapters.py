@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    Llama4TextConfig,
+    LlamaConfig,
+    Mamba2Config,
+    MambaConfig,
+    PhimoeConfig,
+)
 
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Lora
-from ladder.models.adapters import add_adapter, merged, plain
+from ladder.models import adapters as module
+from ladder.models.adapters import add_adapter, merged, plain, rehearse
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model
 from ladder.models.proof import prove
@@ -107,6 +116,79 @@ def test_the_head_with_an_adapter_gives_what_the_model_gives(make_folder: Any, d
         if "lora" in name:
             value.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     assert prove(plain(model)).doubt == ""
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "pad_token_id": 0}
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32, "num_local_experts": 4}
+BEARS_NONE = {
+    "mamba": (MambaConfig(**SMALL, state_size=4), {"out_proj", "dt_proj"}),
+    "mamba2": (Mamba2Config(**SMALL, num_heads=4, head_dim=8, state_size=4, n_groups=1), {"out_proj"}),
+    "phimoe": (PhimoeConfig(**SMALL, **HEADS), {"router"}),
+    "llama4": (Llama4TextConfig(**SMALL, **HEADS, head_dim=8, num_experts_per_tok=1), {"router"}),
+}
+
+
+def made(config: Any) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).float().eval()
+
+
+@pytest.mark.parametrize("family", BEARS_NONE)
+def test_all_linear_leaves_out_what_bears_no_adapter(family: str, tmp_path: Path) -> None:
+    config, left_out = BEARS_NONE[family]
+    made(config).save_pretrained(tmp_path / "base")
+    adapted = add_adapter(made(config), Lora(r=2, alpha=4))
+    layers = {name.split(".lora_B")[0].split(".")[-1] for name, _ in adapted.named_parameters() if "lora_B" in name}
+    assert layers and not layers & left_out
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.1)
+    ids = IDS % 64
+    said = plain(adapted)(ids, use_cache=False).logits
+    assert (said - made(config)(ids, use_cache=False).logits).abs().max() > 1e-4
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    assert (merged(base, tmp_path / "adapter")(ids, use_cache=False).logits - said).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("family", BEARS_NONE)
+def test_a_layer_that_bears_none_and_is_named_is_refused(family: str) -> None:
+    config, left_out = BEARS_NONE[family]
+    for add in (lambda lora: add_adapter(made(config), lora), lambda lora: rehearse(config, lora)):
+        for name in left_out:
+            with pytest.raises(ManifestError, match=name) as caught:
+                add(Lora(target_modules=[name]))
+            assert caught.value.where == "student.adapter.target_modules"
+            assert "all-linear, which leaves out" in str(caught.value.remedy)
+
+
+def test_a_weight_of_two_layers_bears_no_adapter() -> None:
+    """Merged, it would move by both adapters."""
+    model = made(LlamaConfig(**SMALL, num_attention_heads=2, intermediate_size=32))
+    first, second = (layer.self_attn for layer in model.model.layers)
+    second.q_proj.weight = first.q_proj.weight
+    names = [name for name, _ in add_adapter(model, Lora(r=2)).named_parameters() if "lora_B" in name]
+    assert names and not any("q_proj" in name for name in names)
+
+
+@pytest.mark.parametrize("family", ["mamba", "phimoe"])
+def test_a_rehearsal_counts_what_is_trained(family: str) -> None:
+    lora, config = Lora(r=3), BEARS_NONE[family][0]
+    trained = add_adapter(made(config), lora).parameters()
+    assert rehearse(config, lora) == sum(value.numel() for value in trained if value.requires_grad)
+
+
+def test_running_its_layers_draws_no_random_numbers(parent: Path) -> None:
+    states = []
+    for check in (True, False):
+        model = load_model(parent)
+        torch.manual_seed(0)
+        with pytest.MonkeyPatch.context() as patch:
+            if not check:
+                patch.setattr(module, "_check_layers", lambda *told: None)
+            add_adapter(model, Lora(dropout=0.5))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
 
 
 def test_the_model_inside(parent: Path) -> None:

@@ -88,6 +88,9 @@ SIZES = [
     ({"num_hidden_layers": HUGE}, "asks for 1000000000000 layers"),
     ({"num_hidden_layers": 500}, "asks for 500 layers, the weight files hold 11 tensors"),
     ({"model_type": "gemma3", "text_config": {"num_hidden_layers": HUGE}}, "asks for 1000000000000 layers"),
+    ({"model_type": "opt", "decoder_layers": 10**7, "num_hidden_layers": None}, "asks for 10000000 layers"),
+    ({"num_labels": 10**6}, "asks for 1,000,000 labels"),
+    ({"model_type": "gemma3", "text_config": {"num_labels": HUGE}}, "asks for 1,000,000,000,000 labels"),
 ]
 
 

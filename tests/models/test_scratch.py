@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
+import time
 from typing import Any
 
 import pytest
 import torch
 
 from ladder.manifest.schema import Architecture
+from ladder.models import scratch
 from ladder.models.digest import tensors_digest
 from ladder.models.scratch import SPECIAL_TOKENS, fresh_model, llama_config, train_tokenizer
 
@@ -19,6 +24,32 @@ def test_the_tokenizer_is_the_same_for_the_same_texts() -> None:
     one, other = (train_tokenizer(iter(texts), 280) for _ in range(2))
     assert one.get_vocab() == other.get_vocab() and len(one) <= 280
     assert train_tokenizer(["a sea"] * 4, 280).get_vocab() != one.get_vocab()
+
+
+def test_a_line_without_spaces_takes_time_that_grows_with_its_length() -> None:
+    """Ten times the length took a hundred times as long when the line was one word."""
+    source = random.Random(0)
+
+    def seconds(length: int) -> float:
+        line, began = "".join(source.choices("日本語中文漢字", k=length)), time.process_time()
+        train_tokenizer([line], 1000)
+        return time.process_time() - began
+
+    assert seconds(80_000) < 30 * max(0.02, seconds(8_000))
+
+
+def test_ordinary_words_are_learned_as_if_there_were_no_longest() -> None:
+    """The digest was taken before words had a longest length: families that were made then go on."""
+    texts = [f"Row {number} of the tide: {number * 7919} waves, größer; 月は静かな友だち。" for number in range(300)]
+    merges = json.loads(train_tokenizer(texts, 600).backend_tokenizer.to_str())["model"]["merges"]
+    assert hashlib.sha256(json.dumps(merges).encode()).hexdigest()[:16] == "c78dcb98b8c5de46"
+
+
+def test_a_word_is_cut_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "LONGEST_WORD", 8)
+    made = train_tokenizer(["abcdefgh" * 50], 600)
+    assert max(len(token) for token in made.get_vocab() if token not in SPECIAL_TOKENS) == 8
+    assert len(made.encode("abcdefgh" * 3, add_special_tokens=False)) == 3
 
 
 def test_no_text_is_out_of_the_vocabulary(tokenizer: Any) -> None:

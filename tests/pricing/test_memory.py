@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers import MambaConfig
 
-from ladder.manifest.schema import Architecture, Lora
+from ladder.manifest.schema import Architecture
 from ladder.models.scratch import llama_config
 from ladder.pricing.memory import (
     Load,
@@ -18,7 +21,7 @@ from ladder.pricing.memory import (
     teacher_held,
     training_state,
 )
-from ladder.pricing.shape import Shape
+from ladder.pricing.shape import Shape, _largest
 
 TINY = Shape(layers=2, hidden=10, intermediate=30, keys=4, vocabulary=100, parameters=5000)
 
@@ -58,12 +61,15 @@ def test_roles_that_share_a_process_share_its_bare_size() -> None:
     assert by_process(tensors, 10, [("student", "teacher1"), ("teacher2",)]) == {"student+teacher1": 18, "teacher2": 12}
 
 
-def test_an_adapter_is_counted_on_the_layers_that_it_names() -> None:
+def test_parameters_of_an_architecture() -> None:
     shape = Shape.of_architecture(Architecture(layers=1, hidden=32, heads=2, intermediate=64, vocab_size=260), 260)
     assert shape.parameters == 260 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
-    assert shape.trained(None) == shape.parameters
-    assert shape.trained(Lora(r=2, target_modules=["q_proj"])) == 2 * (32 + 32)
-    assert shape.trained(Lora(r=2)) == 2 * (4 * 64 + 3 * 96)
+
+
+def test_a_shape_is_read_from_configs_without_heads_and_with_widths_by_layer() -> None:
+    state_space = Shape._of(MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=90), [("a", (90, 32))])
+    assert state_space == Shape(3, 32, 64, 0, 90, 90 * 32)
+    assert _largest(SimpleNamespace(width=[48, 64]), "width") == 64  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("layers", "hidden", "heads", "kv_heads"), [(2, 64, 4, 4), (3, 64, 4, 2)])

@@ -22,7 +22,7 @@ from ladder.manifest.schema import Architecture
 from ladder.models.digest import folder_digest
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.registry import Candidate, Generation, Registry, artifacts, open_registry, reload
+from ladder.registry import Candidate, Generation, Registry, artifacts, loaders, open_registry, reload
 
 
 class MakeCandidate(Protocol):
@@ -150,7 +150,8 @@ def _write_sidecars(folder: Path, name: str) -> None:
     (folder / "README.md").write_text(f"# {name}\nA tiny model.\n")
     for stem in ("manifest", "report"):
         (folder / f"{stem}.json").write_text(json.dumps({"child": name, "kind": stem}))
-    for stem in ("replay", "probes", "dreams"):
+    (folder / "probes.jsonl").write_text(json.dumps({"prompt": f"probes of {name}", "answer": "yes"}) + "\n")
+    for stem in ("replay", "dreams"):
         (folder / f"{stem}.jsonl").write_text(json.dumps({"text": f"{stem} of {name}"}) + "\n")
 
 
@@ -167,6 +168,7 @@ def fast_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(artifacts, "_save_with_mlflow", save)
     monkeypatch.setattr(reload, "check_reload", lambda candidate, artifact: None)
+    monkeypatch.setattr(loaders, "check_plain", lambda folder: None)
 
 
 class Processes(Protocol):

@@ -71,7 +71,7 @@ def grown(luna: Registry, make) -> Registry:
     luna.record(fifth)
     for generation in luna.generations("Luna"):
         luna.materialize(generation)
-    for name in ("cache/tokens/a", "cache/answers/b", "runs/Luna-G006/0123/dreams.jsonl"):
+    for name in ("cache/tokens/a", "cache/answers/b", "logs/c", "runs/Luna-G006/0123/dreams.jsonl"):
         (luna.home / name).parent.mkdir(parents=True)
         (luna.home / name).write_text(SECRET)
     return luna
@@ -111,7 +111,7 @@ def test_first_it_only_says_where_they_are(grown: Registry):
         "Luna-G004": (0, learners, {"dreams.jsonl": 1, "exam/0123": 1, "report.html": 1}, True),
         "Luna-G005": (0, learners, {}, True),
     }
-    assert {part.name for part in found.caches} == {"generations", "tokens", "answers", "staging", "runs"}
+    assert {part.name for part in found.caches} == {"generations", "tokens", "answers", "staging", "logs", "runs"}
     text = erasure_text(found, removed=False)
     for words in ("1 row of", "learned 1 of", "not known", "through Luna-G003", "Nothing was erased", "--yes"):
         assert words in text, words

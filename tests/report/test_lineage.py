@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
+
+import pytest
 
 from ladder.manifest import Name
 from ladder.registry import Generation, Verdict
 from ladder.report.lineage import lineage_text
 
 
-def generation(index: int, metrics: dict[str, float], *failed: str) -> Generation:
+def generation(index: int, metrics: dict[str, float], *failed: str, **known: Any) -> Generation:
     verdict = Verdict.REJECTED if failed else Verdict.PROMOTED
     nothing = dict.fromkeys(("manifest_digest", "parent", "parent_name", "grandparent", "grandparent_name"))
-    return Generation(
+    made = Generation(
         name=Name("Luna", index),
         attempt=1,
         digest=f"{index}" * 64,
@@ -27,6 +32,53 @@ def generation(index: int, metrics: dict[str, float], *failed: str) -> Generatio
         is_head=False,
         **nothing,
     )
+    return replace(made, **known)
+
+
+def descended(parents: Sequence[int | None]) -> list[Generation]:
+    """One generation for each parent's index, named by where it stands."""
+    known = ({} if up is None else {"parent": f"{up}" * 64, "parent_name": f"Luna-G{up:03d}"} for up in parents)
+    return [generation(index, {}, **parent) for index, parent in enumerate(known)]
+
+
+def tree(generations: Sequence[Generation]) -> list[str]:
+    """The first column."""
+    return [line.partition("  PROMOTED")[0].rstrip() for line in lineage_text(generations).split("\n")[1:]]
+
+
+def test_the_longest_line_stays_at_its_depth_and_others_stand_before_it() -> None:
+    """G000 has the children G001 (with G004), G002 and G003 (with G005 and G006)."""
+    assert tree(descended([None, 0, 0, 0, 1, 3, 5])) == [
+        "Luna-G000",
+        "  - Luna-G002",
+        "  - Luna-G001",
+        "  - Luna-G004",
+        "Luna-G003",
+        "Luna-G005",
+        "Luna-G006",
+    ]
+
+
+def test_a_generation_stands_once_where_others_have_its_digest() -> None:
+    """As a child has that learned nothing; its parent would be its own child, by digest alone."""
+    first, second, third = descended([None, 0, 1])
+    equal = [first, replace(second, digest=first.digest), replace(third, parent=first.digest)]
+    assert tree(equal) == ["Luna-G000", "Luna-G001", "Luna-G002"]
+    (unnamed,) = [replace(equal[2], parent_name=None)]
+    assert tree([*equal[:2], unnamed]) == ["Luna-G000", "  - Luna-G001", "Luna-G002"]
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+def test_the_text_grows_with_the_number_of_generations(rejected: bool) -> None:
+    """Of a line, and of one whose every child has a sibling that was rejected."""
+
+    def text(count: int) -> str:
+        parents = [None, *(up - up % 2 for up in range(count - 1))] if rejected else [None, *range(count - 1)]
+        return lineage_text(descended(parents))
+
+    few, many = text(500), text(4000)
+    assert len(many.split("\n")) == 4001 and max(map(len, many.split("\n"))) < 120
+    assert len(many) < 9 * len(few)
 
 
 def test_a_further_gate_has_a_column_of_its_own() -> None:

@@ -1,0 +1,142 @@
+"""An error that nobody foresaw ends its own manifest, and the outcomes of all are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ladder import cli, evolve
+
+ROW = "The apple is blue."
+
+
+class Panic(BaseException):
+    """As the panic of a Rust library: no ``Exception``."""
+
+
+class NoSession:
+    """Counts how often its actors were sent away."""
+
+    def __init__(self, address: str | None) -> None:
+        self.dismissed = 0
+        SESSIONS.append(self)
+
+    def __enter__(self) -> NoSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def dismiss(self) -> None:
+        self.dismissed += 1
+
+
+SESSIONS: list[NoSession] = []
+FIVE = [f"Toy{number}-G000" for number in range(5)]
+
+
+@pytest.fixture
+def five(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Five manifests, each of a family of its own; what they climb to is not trained."""
+    monkeypatch.setattr(evolve, "Session", NoSession)
+    SESSIONS.clear()
+    return [toy.manifest(number, "pretraining", request={"child_gen": name}) for number, name in enumerate(FIVE)]
+
+
+def climbing(fatal: dict[str, BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every manifest pass its gates at once, but for those with an error."""
+
+    def climb(request: Any, work: Any) -> Any:
+        if error := fatal.get(str(request.child)):
+            raise error
+        return request
+
+    def verdict(request: Any, *, trained: bool) -> evolve.Outcome:
+        return evolve.Outcome(str(request.child), "PROMOTED", "passed all gates", 0, str(request.child))
+
+    monkeypatch.setattr(evolve, "climb", climb)
+    monkeypatch.setattr(evolve, "_verdict", verdict)
+
+
+@pytest.mark.parametrize("error", [KeyError(ROW), Panic(ROW)])
+def test_the_third_of_five_dies_and_four_have_their_verdict(
+    toy: Any, five: list[Path], error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    climbing({FIVE[2]: error}, monkeypatch)
+    monkeypatch.setattr("sys.argv", ["ladder", "evolve", *map(str, five), "--home", str(toy.home), "-q"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [name, "FAILED" if name == FIVE[2] else "PROMOTED"] for name in FIVE
+    ]
+    (log,) = toy.home.glob(f"runs/{FIVE[2]}/*/error.log")
+    assert str(log) in lines[2] and f"unexpected {type(error).__name__}" in lines[2] and ROW not in lines[2]
+    assert ROW in log.read_text(encoding="utf-8")
+    assert [session.dismissed for session in SESSIONS] == [1]
+
+
+def test_a_store_that_fails_for_one_manifest_does_not_end_the_others(
+    toy: Any, five: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    climbing({}, monkeypatch)
+    real = evolve.decided_before
+
+    def decided(request: Any, registry: Any) -> Any:
+        if str(request.child) == FIVE[1]:
+            raise evolve.RegistryError("the store failed")
+        return real(request, registry)
+
+    monkeypatch.setattr(evolve, "decided_before", decided)
+    verdicts = [outcome.verdict for outcome in toy.evolve(*five)]
+    assert verdicts == ["PROMOTED", "FAILED", "PROMOTED", "PROMOTED", "PROMOTED"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1)])
+def test_a_stop_ends_them_all(toy: Any, five: list[Path], stop: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    climbing({FIVE[2]: stop}, monkeypatch)
+    with pytest.raises(type(stop)):
+        toy.evolve(*five)
+
+
+def test_a_training_that_dies_is_a_failed_run_and_goes_on(
+    ray_session: None, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = toy.manifest(0, "pretraining")
+    real = evolve.examine
+
+    def examine(*_: Any) -> None:
+        raise Panic(ROW)
+
+    monkeypatch.setattr(evolve, "examine", examine)
+    (outcome,) = toy.evolve(path)
+    assert (outcome.verdict, outcome.exit_code) == ("FAILED", 1) and ROW not in outcome.detail
+    (notes,) = toy.home.glob("runs/Toy-G000/*/run.json")
+    run = toy.registry.store.client.get_run(json.loads(notes.read_text())["mlflow_run"])
+    assert run.info.status == "FAILED" and ROW not in str(run.data.tags)
+    monkeypatch.setattr(evolve, "examine", real)
+    (outcome,) = toy.evolve(path)
+    assert outcome.verdict == "PROMOTED", outcome.detail
+
+
+def test_a_plan_names_the_manifest_that_nobody_foresaw(
+    toy: Any, five: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from ladder import plan
+
+    real = plan._plan
+
+    def planned(request: Any, *others: Any) -> Any:
+        if str(request.child) == FIVE[2]:
+            raise Panic(ROW)
+        return real(request, *others)
+
+    monkeypatch.setattr(plan, "_plan", planned)
+    monkeypatch.setattr("sys.argv", ["ladder", "plan", *map(str, five), "--home", str(toy.home)])
+    assert cli.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"ladder: {five[2]}: an unexpected Panic") and said.count("\n") == 1 and ROW not in said
