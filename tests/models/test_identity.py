@@ -55,11 +55,18 @@ def old_template(folder: Path) -> None:
     change(folder / "tokenizer_config.json", chat_template=template)
 
 
-@pytest.mark.parametrize("write", [widen, older, shards, short_config, old_template])
+def old_merges(folder: Path) -> None:
+    """Older files hold the merges as words with a space between them."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("write", [widen, older, shards, short_config, old_template, old_merges])
 def test_the_same_model_written_otherwise(folder: Path, narrow_parent: Path, write: Any) -> None:
     write(folder)
     assert normal_digest(folder) == normal_digest(narrow_parent)
-    if write in (widen, older, short_config):
+    if write in (widen, older, short_config, old_merges):
         assert folder_digest(folder) != folder_digest(narrow_parent), "otherwise nothing was shown"
 
 
