@@ -140,8 +140,8 @@ def _rebuilt(folder: Path) -> None:
     path = folder / "tokenizer.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"normalizer": {"type": "Lowercase"}}))
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}))
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "qwen2"}))
 
 
 def _endless(folder: Path) -> None:
