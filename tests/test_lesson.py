@@ -16,9 +16,10 @@ from ladder.data.rows import Row, parse_row
 from ladder.data.traces import Traces
 from ladder.dreaming import beginnings
 from ladder.errors import DataError
-from ladder.lesson import build_batches, read_lesson, recall_probes, replay_warnings
+from ladder.lesson import beginning_warnings, build_batches, read_lesson, recall_probes, replay_warnings
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
+from ladder.models.load import load_tokenizer
 from ladder.sidecars import PROBES
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
@@ -131,3 +132,20 @@ def test_an_ancestor_whose_probes_were_all_erased_asks_nothing(tmp_path: Path) -
     assert content is not None
     left.write_bytes(content)
     assert recall_probes({"Luna-G000": tmp_path, "Luna-G001": tmp_path / "none"}) == {"Luna-G000": (), "Luna-G001": ()}
+
+
+def test_a_start_token_that_nobody_adds_is_told_to_the_first_child_after_it(parent: Path, tmp_path: Path) -> None:
+    """Its parent was examined when every text began with the token that a tokenizer names."""
+    tokenizer, report = load_tokenizer(parent), tmp_path / "ladder" / "report.json"
+    assert beginning_warnings(tokenizer, None) == [] == beginning_warnings(tokenizer, tmp_path), "imports have none"
+    report.parent.mkdir()
+    report.write_text(json.dumps({"gates": {}}))
+    assert beginning_warnings(tokenizer, tmp_path) == [], "it adds it"
+    tokenizer.update_post_processor()
+    (said,) = beginning_warnings(tokenizer, tmp_path)
+    assert said.startswith("texts begin without <|begin|> from this generation on")
+    report.write_text(json.dumps({"gates": {}, "begins_with": []}))
+    assert beginning_warnings(tokenizer, tmp_path) == [], "its parent was told"
+    tokenizer.bos_token = None
+    report.write_text(json.dumps({"gates": {}}))
+    assert beginning_warnings(tokenizer, tmp_path) == []
