@@ -86,6 +86,18 @@ def text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
+def continued_ids(tokenizer: PreTrainedTokenizerFast, before: str, text: str) -> tuple[list[int], list[int]]:
+    """Ids of a text, and of what goes on after it, as a model writes it: a tokenizer that puts a space in front of a
+    text would put one between the two. Whoever asks has the first alone, so where both would share a token the second
+    is what it is after something else."""
+    first = text_ids(tokenizer, before)
+    for lead, ids in ((before, first), *((lead, text_ids(tokenizer, lead)) for lead in ("\n", "a") if before)):
+        whole = text_ids(tokenizer, lead + text)
+        if ids and whole[: len(ids)] == ids:
+            return first, whole[len(ids) :]
+    return first, text_ids(tokenizer, text)
+
+
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
     """Encode one row; raises as ``encode_rows``."""
     ids, trained = _parts(row, tokenizer, encoding.completion_only)
@@ -108,7 +120,7 @@ def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, completion_only: bool) 
         return _conversation(row, tokenizer, completion_only)
     begin, end = begin_ids(tokenizer), _end_ids(tokenizer)
     if row.form == "completion":
-        prompt, completion = (text_ids(tokenizer, row.fields[key]) for key in ("prompt", "completion"))
+        prompt, completion = continued_ids(tokenizer, row.fields["prompt"], row.fields["completion"])
         ids = begin + prompt + completion + end
         first = len(begin) + (len(prompt) if completion_only else 0)
         return ids, [position >= first for position in range(len(ids))]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.data.examples import text_ids
+from ladder.data.examples import continued_ids, text_ids
 from ladder.gates.probes import Probe
 from ladder.gates.question import banned_ids, check_lengths, encode_question
 from ladder.gates.reading import row_logits
@@ -52,7 +52,8 @@ def read_likelihoods(
 
 def _row(tokenizer: PreTrainedTokenizerFast, probe: Probe, text: str) -> _Row:
     prompt = encode_question(tokenizer, probe.question())
-    return _Row(prompt + text_ids(tokenizer, text), len(prompt))
+    said = text_ids(tokenizer, text) if probe.chat else continued_ids(tokenizer, probe.prompt, text)[1]
+    return _Row(prompt + said, len(prompt))
 
 
 def _said(probe: Probe, found: Sequence[tuple[str, list[float]]]) -> str:
