@@ -41,9 +41,7 @@ def old(climbed: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_family_from_before_teaches_and_goes_on(old: Any, climbed: Any, tmp_path: Path) -> None:
-    manifest = old.manifest(
-        2, "teacher_student_distillation", parent=1, request={"grandparent_gen": "Toy-G000"}, student={"adapter": None}
-    )
+    manifest = old.manifest(2, "teacher_student_distillation", parent=1, request={"grandparent_gen": "Toy-G000"})
     (outcome,) = old.evolve(manifest)
     assert outcome.verdict == "PROMOTED", outcome.detail
     registry = old.registry

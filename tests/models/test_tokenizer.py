@@ -60,6 +60,8 @@ def test_the_file_is_read_as_it_stands_whatever_class_is_named(tmp_path: Path, s
         assert read(ours) == expected, kind
         write_tokenizer(tmp_path / "out" / str(kind), ours)
         (tmp_path / "out" / str(kind) / "config.json").write_bytes((folder / "config.json").read_bytes())
+        written = json.loads((tmp_path / "out" / str(kind) / "tokenizer_config.json").read_text())
+        assert written["tokenizer_class"] == "PreTrainedTokenizerFast", "which transformers before 5 knows, too"
         for loaded in (load_tokenizer, AutoTokenizer.from_pretrained):
             again = loaded(tmp_path / "out" / str(kind))
             assert read(again) == expected == ids_of(tmp_path / "out" / str(kind)), (kind, loaded)
