@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import GenerationConfig
 import torch
 from safetensors import SafetensorError
+from transformers import GenerationConfig
 
 from ladder.errors import RunError
 from ladder.models.digest import folder_digest
