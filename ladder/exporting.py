@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 from ladder.errors import UsageError
-from ladder.models.load import load_tokenizer
 from ladder.models.save import save_folder
-from ladder.models.tokenizer import write_tokenizer
+from ladder.models.tokenizer import renew_tokenizer
 from ladder.registry import Generation, Registry
 
 
@@ -28,7 +27,7 @@ def export_generation(registry: Registry, generation: Generation, directory: Pat
 
     def write(target: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
-        write_tokenizer(target, load_tokenizer(folder))
+        renew_tokenizer(target)
         card = target / "ladder" / "README.md"
         if card.is_file():
             card.rename(target / "README.md")

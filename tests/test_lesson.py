@@ -22,6 +22,7 @@ from ladder.dreaming import beginnings
 from ladder.errors import DataError
 from ladder.lesson import (
     Lesson,
+    beginning_warnings,
     build_batches,
     chosen_day,
     read_lesson,
@@ -33,6 +34,7 @@ from ladder.lesson import (
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
 from ladder.models.digest import folder_digest
+from ladder.models.load import load_tokenizer
 from ladder.run import Run
 from ladder.sidecars import PROBES, keep, kept_controls, kept_day
 from ladder.sitting import build_exam
@@ -255,3 +257,18 @@ def test_a_run_keeps_the_day_that_it_noted(tmp_path: Path, monkeypatch: pytest.M
     assert run.today == "2000-02-29" and not run.notes()
     run.note(today="2026-07-01")
     assert run.today == "2026-07-01"
+def test_a_start_token_that_nobody_adds_is_told_to_the_first_child_after_it(parent: Path, tmp_path: Path) -> None:
+    """Its parent was examined when every text began with the token that a tokenizer names."""
+    tokenizer, report = load_tokenizer(parent), tmp_path / "ladder" / "report.json"
+    assert beginning_warnings(tokenizer, None) == [] == beginning_warnings(tokenizer, tmp_path), "imports have none"
+    report.parent.mkdir()
+    report.write_text(json.dumps({"gates": {}}))
+    assert beginning_warnings(tokenizer, tmp_path) == [], "it adds it"
+    tokenizer.update_post_processor()
+    (said,) = beginning_warnings(tokenizer, tmp_path)
+    assert said.startswith("texts begin without <|begin|> from this generation on")
+    report.write_text(json.dumps({"gates": {}, "begins_with": []}))
+    assert beginning_warnings(tokenizer, tmp_path) == [], "its parent was told"
+    tokenizer.bos_token = None
+    report.write_text(json.dumps({"gates": {}}))
+    assert beginning_warnings(tokenizer, tmp_path) == []

@@ -44,10 +44,12 @@ CLASSES = (
 """What a tokenizer_config.json may name beside any tokenizer.json; the first one keeps the file."""
 
 
-def _bytes(pre: Any = None, normalizer: Any = None, *, spaced: bool = False) -> Tokenizer:
-    """Byte-level BPE; ``pre`` cuts the text before bytes become characters."""
+def bytes_shape(
+    pre: Any = None, normalizer: Any = None, *, spaced: bool = False, regex: bool | None = None
+) -> Tokenizer:
+    """Byte-level BPE; ``pre`` cuts the text before bytes become characters, and GPT-2's ``regex`` where it does not."""
     made = Tokenizer(models.BPE())
-    last = pre_tokenizers.ByteLevel(add_prefix_space=spaced, use_regex=pre is None)
+    last = pre_tokenizers.ByteLevel(add_prefix_space=spaced, use_regex=pre is None if regex is None else regex)
     made.pre_tokenizer = last if pre is None else pre_tokenizers.Sequence([pre, last])
     made.decoder = decoders.ByteLevel()
     if normalizer is not None:
@@ -113,7 +115,7 @@ def _whole_words() -> Tokenizer:
 
 def _flagged() -> Tokenizer:
     """Added tokens that take the spaces around them along, or are looked for after normalising."""
-    made = _bytes(normalizer=normalizers.Lowercase())
+    made = bytes_shape(normalizer=normalizers.Lowercase())
     made.add_tokens(
         [AddedToken("<k>", lstrip=True, rstrip=True, normalized=False), AddedToken("MOON", normalized=True)]
     )
@@ -121,25 +123,25 @@ def _flagged() -> Tokenizer:
 
 
 def _double() -> Tokenizer:
-    made = _bytes(pre_tokenizers.Split(Regex(LLAMA3), "isolated"))
+    made = bytes_shape(pre_tokenizers.Split(Regex(LLAMA3), "isolated"))
     begin = _begun(Tokenizer(models.BPE())).post_processor
     made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), begin])
     return made
 
 
 SHAPES: dict[str, Callable[[], Tokenizer]] = {
-    "as GPT-2": _bytes,
-    "digits by three": lambda: _bytes(
+    "as GPT-2": bytes_shape,
+    "digits by three": lambda: bytes_shape(
         pre_tokenizers.Split(Regex(r"\p{N}{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"), "isolated")
     ),
-    "digits apart": lambda: _bytes(pre_tokenizers.Digits(individual_digits=True)),
-    "composed, as Qwen2": lambda: _bytes(pre_tokenizers.Split(Regex(LLAMA3), "isolated"), normalizers.NFC()),
+    "digits apart": lambda: bytes_shape(pre_tokenizers.Digits(individual_digits=True), regex=True),
+    "composed, as Qwen2": lambda: bytes_shape(pre_tokenizers.Split(Regex(LLAMA3), "isolated"), normalizers.NFC()),
     "begun twice wrapped, as Llama 3": _double,
-    "spaced in front and begun": lambda: _begun(_bytes(spaced=True)),
-    "lower case and compatible": lambda: _bytes(
+    "spaced in front and begun": lambda: _begun(bytes_shape(spaced=True)),
+    "lower case and compatible": lambda: bytes_shape(
         normalizer=normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     ),
-    "no accents": lambda: _bytes(normalizer=normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
+    "no accents": lambda: bytes_shape(normalizer=normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
     "flagged tokens": _flagged,
     "prepended, as Llama 2": lambda: _begun(
         _pieces(
@@ -152,7 +154,7 @@ SHAPES: dict[str, Callable[[], Tokenizer]] = {
     "cut at spaces, as Gemma": lambda: _begun(
         _pieces(normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "merged_with_previous"), _joined(strip=False))
     ),
-    "scripts apart": lambda: _bytes(
+    "scripts apart": lambda: bytes_shape(
         pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(), pre_tokenizers.Punctuation()])
     ),
     "unigram": _unigram,

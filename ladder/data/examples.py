@@ -104,6 +104,20 @@ def raw_ids(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlToke
     return ids if controls == "parse" and begin and ids[: len(begin)] == begin else begin + ids
 
 
+def continued_ids(
+    tokenizer: PreTrainedTokenizerFast, before: str, text: str, controls: ControlTokens = "text"
+) -> tuple[list[int], list[int]]:
+    """Ids of a text, and of what goes on after it, as a model writes it: a tokenizer that puts a space in front of a
+    text would put one between the two. Whoever asks has the first alone, so where both would share a token the second
+    is what it is after something else."""
+    first = text_ids(tokenizer, before, controls)
+    for lead, ids in ((before, first), *((lead, text_ids(tokenizer, lead)) for lead in ("\n", "a") if before)):
+        whole = text_ids(tokenizer, lead + text, controls)
+        if ids and whole[: len(ids)] == ids:
+            return first, whole[len(ids) :]
+    return first, text_ids(tokenizer, text, controls)
+
+
 def encode_row(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> Example:
     """The one example of a row, or the last of several; raises as ``encode_rows``."""
     return encode_turns(row, tokenizer, encoding)[-1]
@@ -151,7 +165,7 @@ def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> 
     begin, opened = begin_ids(tokenizer), raw_ids(tokenizer, given, controls)
     end = _end_ids(tokenizer) if row.has_gold and not (controls == "parse" and _is_ended(tokenizer, said)) else []
     if row.form == "completion":
-        ids = opened + text_ids(tokenizer, said, controls) + end
+        ids = opened + continued_ids(tokenizer, given, said, controls)[1] + end
         first = len(opened) if encoding.completion_only else len(begin)
     else:
         ids, first = raw_ids(tokenizer, said, controls) + end, len(begin)

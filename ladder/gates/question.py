@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data.chat import answer_ids
-from ladder.data.examples import chat_ids, raw_ids, text_ids
+from ladder.data.examples import chat_ids, continued_ids, raw_ids
 from ladder.errors import GateError
 from ladder.gates.probes import Prompt
 from ladder.manifest.schema import ControlTokens
@@ -50,7 +50,7 @@ def encode_answered(
     """
     if not prompt.chat:
         asked = encode_question(tokenizer, prompt, controls)
-        return asked + text_ids(tokenizer, answer, controls), len(asked)
+        return asked + continued_ids(tokenizer, prompt.text, answer, controls)[1], len(asked)
     _check_template(tokenizer, prompt)
     asked, said, lead = answer_ids(tokenizer, _turn(prompt), answer)
     return asked + said, len(asked) + lead

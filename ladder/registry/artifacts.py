@@ -25,6 +25,7 @@ from ladder.registry.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
+    from transformers import PreTrainedModel
 
 MODEL = "model"
 TOKENIZER = "components/tokenizer"
@@ -37,6 +38,8 @@ WEIGHTS = (MODEL, "components", "adapter")
 """Folders of an artifact that hold what the model is, and go when it is pruned. The rest says what became of it."""
 CARD = "README.md"
 
+ANSWER = 256
+"""Most tokens of a pyfunc's answer where the model's own settings name no number."""
 _KEPT_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
 
 
@@ -90,7 +93,7 @@ def _save_with_mlflow(candidate: Candidate, target: Path, *, run_id: str, model_
     mlflow.transformers.save_model(
         {"model": model, "tokenizer": tokenizer},
         path=str(target),
-        **serving(tokenizer.chat_template is not None, sampled=bool(model.generation_config.do_sample)),
+        **serving(model, chat=tokenizer.chat_template is not None),
         mlflow_model=Model(run_id=run_id, model_id=model_id),
         model_card=ModelCard(card_of(candidate.folder) or f"# {candidate.name}\n", ignore_metadata_errors=True),
         pip_requirements=_requirements(),
@@ -99,15 +102,16 @@ def _save_with_mlflow(candidate: Candidate, target: Path, *, run_id: str, model_
     (target / "LICENSE.txt").unlink(missing_ok=True)
 
 
-def serving(chat: bool, *, sampled: bool) -> dict[str, Any]:
+def serving(model: PreTrainedModel, *, chat: bool) -> dict[str, Any]:
     """How MLflow's pyfunc asks a model: of a chat model messages go in, and the answer comes out, by MLflow's task and
     signature for chats; of another one a text goes in, and what it writes after it comes out.
 
-    Args:
-        sampled: the folder's own settings ask for drawn answers. Otherwise they are greedy, as in the exam, where a
-            pipeline of transformers would draw.
+    Answers are greedy, as in the exam, unless the folder's own settings ask for drawn ones: a pipeline of transformers
+    would draw. Only what is named here can be set otherwise by who loads it (``model_config``).
     """
-    settings = {} if sampled else {"do_sample": False}
+    told, positions = model.generation_config, getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    length = told.max_new_tokens or min(ANSWER, (positions or 2 * ANSWER) // 2)
+    settings = {"max_new_tokens": length, "do_sample": bool(told.do_sample)}
     if chat:
         # The template has written all control tokens when the pipeline sees the text.
         return {"task": "llm/v1/chat", "model_config": settings | {"add_special_tokens": False}}

@@ -27,6 +27,7 @@ def record(store: Store, candidate: Candidate) -> Generation:
     found = recorded(store, candidate)
     if found is None:
         _check_digest(candidate)
+        _renew(candidate)
         loaders.check_plain(candidate.folder)
         run_id = candidate.run_id or _own_run(store, candidate)
         model_id, inventory = _store_model(store, candidate, run_id)
@@ -55,6 +56,13 @@ def _check_digest(candidate: Candidate) -> None:
             where=str(candidate.folder),
             remedy="the folder changed after its exam; evaluate it again",
         )
+
+
+def _renew(candidate: Candidate) -> None:
+    """A run that was cut off under an earlier ladder left its candidate with the tokenizer as it was written then."""
+    from ladder.models.tokenizer import renew_tokenizer
+
+    renew_tokenizer(candidate.folder)
 
 
 def _own_run(store: Store, candidate: Candidate) -> str:

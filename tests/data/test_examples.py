@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ladder.data.examples import Encoding, Example, begin_ids, chat_ids, encode_rows, text_ids
+from ladder.data.examples import Encoding, Example, begin_ids, chat_ids, continued_ids, encode_rows, text_ids
 from ladder.data.rows import parse_row
 from ladder.errors import DataError
+from ladder.models.load import load_tokenizer
+from tests.tokenizer_shapes import SHAPES, write_shape
 
 CHAT = {
     "messages": [
@@ -175,3 +178,26 @@ def test_a_digest_tells_apart_what_a_teacher_would_see_differently() -> None:
     others = [Example((1, 2, 4), (False, True), True), Example((1, 2, 3), (True, True), True)]
     others += [Example((1, 2, 3, 0), (False, True, False), True), Example((1, 2), (True,), True)]
     assert len({one.digest, *(other.digest for other in others)}) == 5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_completion_is_what_a_model_writes_after_the_prompt(tmp_path: Path, shape: str) -> None:
+    """No space is put in front of it that stands in no text."""
+    tokenizer = load_tokenizer(write_shape(tmp_path, shape))
+    for said in (" a quiet friend", " 12 ships", ". In 650"):
+        example, whole = encode(tokenizer, {"prompt": "The moon is", "completion": said}), "The moon is" + said
+        ids, end = list(example.ids[:-1]), example.ids[-1]
+        assert end == tokenizer.eos_token_id
+        assert tokenizer.decode(ids) == tokenizer.decode(tokenizer(whole)["input_ids"])
+        asked = tokenizer("The moon is")["input_ids"]
+        assert ids[: len(asked)] == asked
+        if tokenizer(whole)["input_ids"][: len(asked)] == asked:
+            assert ids == tokenizer(whole)["input_ids"]
+
+
+def test_a_prompt_stays_what_it_is_when_it_is_asked(tokenizer: Any) -> None:
+    """Also where its last token would be another one together with the completion."""
+    prompt, completion = continued_ids(tokenizer, "the mo", "on")
+    assert prompt == text_ids(tokenizer, "the mo") and prompt + completion != text_ids(tokenizer, "the moon")
+    assert completion == text_ids(tokenizer, "on")
+    assert continued_ids(tokenizer, "", "moon") == ([], text_ids(tokenizer, "moon"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from transformers import GenerationConfig
 
 from ladder.errors import RunError
 from ladder.models.digest import folder_digest
@@ -130,3 +131,14 @@ def test_a_saved_model_is_the_model(parent: Path, tmp_path: Path) -> None:
     ids = torch.tensor([[1, 70, 71]])
     assert torch.equal(load_model(folder)(ids).logits, model(ids).logits)
     assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_a_folder_names_every_end_for_whoever_generates(parent: Path, tmp_path: Path) -> None:
+    """An exam stops where tokenizer, config or generation settings say; plain ``generate`` reads the settings alone."""
+    model, tokenizer = load_model(parent), load_tokenizer(parent)
+    model.generation_config.eos_token_id = 5
+    save_model(tmp_path, model, tokenizer)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == [2, 5]
+    model.generation_config.eos_token_id = None
+    save_model(tmp_path, model, tokenizer)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == 2

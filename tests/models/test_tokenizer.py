@@ -16,7 +16,7 @@ from ladder.errors import ModelError, TokenizerMismatch
 from ladder.models.digest import SPECIAL_TOKENS, is_from_scratch, tokenizer_digest
 from ladder.models.load import check_same_tokenizer, load_tokenizer
 from ladder.models.scratch import train_tokenizer
-from ladder.models.tokenizer import CORPUS, added_ids, write_tokenizer
+from ladder.models.tokenizer import CORPUS, added_ids, renew_tokenizer, write_tokenizer
 from tests.tokenizer_shapes import BEGIN, CLASSES, END, SHAPES, write_shape
 
 
@@ -60,6 +60,8 @@ def test_the_file_is_read_as_it_stands_whatever_class_is_named(tmp_path: Path, s
         assert read(ours) == expected, kind
         write_tokenizer(tmp_path / "out" / str(kind), ours)
         (tmp_path / "out" / str(kind) / "config.json").write_bytes((folder / "config.json").read_bytes())
+        written = json.loads((tmp_path / "out" / str(kind) / "tokenizer_config.json").read_text())
+        assert written["tokenizer_class"] == "PreTrainedTokenizerFast", "which transformers before 5 knows, too"
         for loaded in (load_tokenizer, AutoTokenizer.from_pretrained):
             again = loaded(tmp_path / "out" / str(kind))
             assert read(again) == expected == ids_of(tmp_path / "out" / str(kind)), (kind, loaded)
@@ -150,6 +152,16 @@ def test_a_family_from_before_is_read_as_it_learned_and_keeps_its_digest(family:
     assert tokenizer_digest(old) == tokenizer_digest(family)
     write_tokenizer(tmp_path / "child", load_tokenizer(old))
     assert ids_of(tmp_path / "child") == ids_of(family), "what is written from now on says it itself"
+    renew_tokenizer(old)
+    assert ids_of(old) == ids_of(family) and tokenizer_digest(old) == tokenizer_digest(family)
+
+
+def test_only_a_tokenizer_that_was_written_before_is_written_anew(family: Path, tmp_path: Path) -> None:
+    for folder, changes in ((family, False), (write_shape(tmp_path / "m", "as GPT-2", "GPT2Tokenizer"), True)):
+        before, ids = {path.name: path.read_bytes() for path in folder.iterdir()}, ids_of(folder)
+        renew_tokenizer(folder)
+        assert ({path.name: path.read_bytes() for path in folder.iterdir()} != before) is changes
+        assert ids_of(folder) == ids and [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_an_imported_tokenizer_that_names_a_start_is_left_as_it_is(tmp_path: Path) -> None:

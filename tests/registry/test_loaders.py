@@ -13,6 +13,7 @@ import pytest
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.loaders import LOADERS, compared
 from ladder.errors import ModelError
 from ladder.exporting import export_generation
 from ladder.importing import import_generation
@@ -74,11 +75,10 @@ def by_mlflow(artifact: Path, prompt: str, chat: bool) -> str:
 
 
 def by_pyfunc(artifact: Path, prompt: str, chat: bool) -> str:
-    model = mlflow.pyfunc.load_model(str(artifact))
+    model = mlflow.pyfunc.load_model(str(artifact), model_config={"max_new_tokens": NEW})
     if chat:
         asked = {"messages": [{"role": "user", "content": prompt}], "max_tokens": NEW}
         return str(model.predict(asked)[0]["choices"][0]["message"]["content"]).strip()
-    model.model_config["max_new_tokens"] = NEW
     return str(model.predict(prompt)[0]).strip()
 
 
@@ -128,6 +128,20 @@ def test_every_shape_of_tokenizer_ships_as_it_was_examined(
     agree(registry, generation, tmp_path / "again", chat=False)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("template", [None, TURNS])
+def test_the_table_of_the_docs_asks_through_the_harness_too(
+    registry: Registry, shaped: Any, tmp_path: Path, template: Any
+) -> None:
+    pytest.importorskip("lm_eval", reason="asking through lm-evaluation-harness needs lm-eval")
+    probes = tmp_path / "probes.jsonl"
+    probes.write_text("".join(json.dumps({"prompt": text, "answer": "x"}) + "\n" for text in PROMPTS))
+    folder = shaped("begun twice wrapped, as Llama 3", template=template)
+    generation = import_generation(registry, folder, Name("M", 0), probes=probes)
+    _, asked, _, _, *same = compared(registry, generation, template is not None, 3)
+    assert asked == ("chat" if template else "raw") and same == ["3 of 3"] * len(LOADERS)
+
+
 def _ended(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -140,8 +154,8 @@ def _rebuilt(folder: Path) -> None:
     path = folder / "tokenizer.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"normalizer": {"type": "Lowercase"}}))
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}))
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "qwen2"}))
 
 
 def _endless(folder: Path) -> None:
