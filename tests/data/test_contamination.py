@@ -200,10 +200,15 @@ def test_a_probe_that_is_cut_anywhere_is_found(kind: Any, text: str) -> None:
 def test_a_row_may_be_cut_inside_a_letter() -> None:
     probe = Probe("The isles far out are", "São Tomé")
     assert told(probe, asked("The isles far out are Sa", "\u0303o Tomé"))
+    # The mark alone would be a word, and the places of all that follow one too far.
+    assert told(probe, asked("In Sa", "\u0303o they say: the isles far out are São Tomé"))
+    assert told(Probe("Where is it? In", "São"), asked("Where is it? In Sa", "\u0303o"))
 
 
 def test_an_answer_that_goes_on_is_another_one() -> None:
     assert not told(Probe("The name of the dog", "Rex"), "The name of the dogs Rex and Max")
+    assert not told(Probe("The name of the dog", "Rex", "regex"), "The name of the dogs Rex and Max")
+    assert told(Probe("The name of the dog", "Rex", "regex"), "The name of the dog is Rex")
     assert not told(Probe("I live at number 1", "5"), "I live at number 155")
     assert told(Probe("I live at number 1", "5"), "I live at number 15")
     assert not told(Probe("The moon is", " a cat", "nll"), "The moon is a category.")
