@@ -11,6 +11,7 @@ import pytest
 
 from ladder import evolve, plan
 from ladder.ancestry import Ancestry
+from ladder.data.template import day_of
 from ladder.manifest import Request, read_request
 from ladder.report.plans import plan_text
 from ladder.run import Run
@@ -39,6 +40,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     for folder, n in zip(folders.values(), (45, 12), strict=True):
         probes(folder / "ladder" / "probes.jsonl", n)
     monkeypatch.setattr(plan, "ancestor_folders", lambda *_: folders)
+    monkeypatch.setattr(plan, "_read", lambda *_: [])  # They hold probes, and no tokenizer.
     return folders
 
 
@@ -100,3 +102,23 @@ def test_a_run_warns_before_it_trains_and_goes_on(
     assert generalize.startswith("warning: gates.generalize.") and recall.startswith("warning: gates.recall.")
     assert "1 pair of probes that hardly differ" in alike and alike.startswith("warning: data.probes: ")
     assert last == "trained"
+
+
+def test_a_run_notes_its_day_before_it_trains_and_keeps_it(
+    left: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whatever day it goes on, its chat template writes that one."""
+    written = list[str | None]()
+    monkeypatch.setattr(evolve, "train", lambda *_: written.append(day_of(tokenizer)))
+    monkeypatch.setattr(evolve, "examine", lambda *_: written.append(day_of(tokenizer)))
+    tokenizer: Any = SimpleNamespace(chat_template="{{ strftime_now('%Y') }}")
+    line = tuple(SimpleNamespace(ref=name, digest=name) for name in left)
+    work: Any = SimpleNamespace(
+        console=SimpleNamespace(say=lambda _: None), registry=SimpleNamespace(history=lambda family: [])
+    )
+    run = Run(request(tmp_path, 4), Ancestry(line[-1], None, line), dict(left), tmp_path / "run")  # type: ignore[arg-type]
+    for day in ("2026-07-01", "2026-07-02"):
+        monkeypatch.setattr("ladder.run.chosen_day", lambda *_, today=day: today)
+        evolve._train_and_examine(run, work)
+    assert run.notes()["today"] == "2026-07-01" and set(written) == {"2026-07-01"}
+    assert day_of(tokenizer) is None, "and nothing of it is left afterwards"

@@ -88,6 +88,7 @@ def in_context(
     """
     if row.form == "messages":
         told = encode_turns(_opened_by(row, context), tokenizer, replace(encoding, max_length=longest + 1))
+        told = told[: len(examples)]  # Turns that were cut off in the row are not taught here either.
         if [_trained_ids(one) for one in told] != [_trained_ids(one) for one in examples]:
             raise DataError(
                 "the answer has other tokens after a teacher's context, or was cut",

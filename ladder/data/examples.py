@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -135,23 +135,26 @@ def encode_turns(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encodin
     except LadderError as error:
         error.where = error.where or row.where
         raise
-    return [_cut(row, part, encoding) for part in parts]
+    examples = [_cut(part, row.has_gold, encoding) for part in parts]
+    kept = [example for example in examples if any(example.trained)]
+    if not kept:
+        raise DataError(
+            f"nothing to train on: none of its {len(parts[0].ids)} tokens is trained within {len(examples[0])}",
+            where=row.where,
+            remedy="raise data.max_length, or truncate the left side",
+        )
+    # As of a conversation in one example: what is cut off is not learned, and the rest says that it was cut.
+    return [replace(example, truncated=example.truncated or len(kept) < len(examples)) for example in kept]
 
 
-def _cut(row: Row, part: Taught, encoding: Encoding) -> Example:
+def _cut(part: Taught, gold: bool, encoding: Encoding) -> Example:
     """At most so many tokens of it as the encoding allows."""
     ids, trained = part
     excess = len(ids) - encoding.max_length
     if excess > 0:
         kept = slice(excess, None) if encoding.truncation_side == "left" else slice(0, encoding.max_length)
         ids, trained = ids[kept], trained[kept]
-    if not any(trained[1:]):
-        raise DataError(
-            f"nothing to train on: none of its {len(ids) + max(excess, 0)} tokens is trained within {len(ids)}",
-            where=row.where,
-            remedy="raise data.max_length, or truncate the left side",
-        )
-    return Example(tuple(ids), tuple(trained[1:]), row.has_gold, truncated=excess > 0)
+    return Example(tuple(ids), tuple(trained[1:]), gold, truncated=excess > 0)
 
 
 def _parts(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Taught]:

@@ -206,7 +206,8 @@ class Dreams(Section):
     prompts: str = "auto"
     """``start`` (the model's own start token), ``template`` (the opening of a user turn), ``replay`` (openings of the
     ancestors' rows), a text file with one prompt a line, or ``auto``: ``replay`` where rows are replayed, else
-    ``start``, or ``template`` for a model without a start token."""
+    ``start``, or ``template`` for a model without a start token, or the first words of the new rows for one without
+    either."""
     teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
     min_new_tokens: Annotated[int, Field(ge=1)] = 2
     """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""

@@ -98,7 +98,13 @@ def test_harmless_conversations_have_the_ids_that_everybody_sees(speaker: Any, c
         expected = speaker.encode(Conversation(speaker, messages).text(), add_special_tokens=False)
         assert Conversation(speaker, messages).ids(Conversation(speaker, messages).text()) == expected
         (example,) = learned(speaker, messages, completion_only=False)
+        (cut,) = learned(speaker, messages)
     assert list(example.ids) in (expected, [*expected, speaker.eos_token_id])
+    # Where question and answer are encoded apart, the text between them is the same: no space is added.
+    text = "".join(speaker.convert_ids_to_tokens(expected))
+    assert "".join(speaker.convert_ids_to_tokens(cut.ids)).removesuffix(speaker.eos_token) == text.removesuffix(
+        speaker.eos_token
+    )
 
 
 @quick
@@ -137,6 +143,29 @@ def test_a_history_that_is_rewritten_gives_an_example_for_each_turn(template: st
     with dated(DAY):
         found = learned(made, talk("who?", "the moon", "and what?", "a sea"))
     assert len(found) == (2 if template in {"think block", "counts", "signs", "lines"} else 1)
+
+
+def test_an_answer_behind_a_space_gets_no_second_one() -> None:
+    """Space and first word are one piece in the whole; a model goes on from the space, and pieces begin with one."""
+    made = copy.deepcopy(MADE["pieces"])
+    made.chat_template = TEMPLATES["signs"]
+    (example,) = learned(made, talk("who?", "the moon"))
+    assert "".join(made.convert_ids_to_tokens(labels(example))) == "the▁moon☽"
+    asked = chat_ids(made, talk("who?"), opening=True)
+    assert list(example.ids[: len(asked)]) == asked and made.convert_ids_to_tokens(asked)[-1] == "▁"
+
+
+def test_turns_that_are_cut_off_are_not_learned_and_the_row_says_so() -> None:
+    made = copy.deepcopy(MADE["bytes"])
+    made.chat_template = TEMPLATES["think block"]
+    messages = talk("who?", "the moon", "and what?", "a sea")
+    first, second = learned(made, messages)
+    row = parse_row(json.dumps({"messages": messages}), "a:1")
+    assert not first.truncated and not second.truncated
+    (kept,) = encode_turns(row, made, Encoding(len(first)))
+    assert (kept.ids, kept.trained, kept.truncated) == (first.ids, first.trained, True)
+    with pytest.raises(DataError, match="nothing to train on"):
+        encode_turns(row, made, Encoding(8))
 
 
 def test_an_empty_think_block_is_learned_and_is_no_part_of_the_answer() -> None:
@@ -217,6 +246,15 @@ def test_a_control_token_that_is_a_byte_of_other_texts_is_refused() -> None:
     with pytest.raises(DataError, match="is also how the tokenizer writes a byte"):
         plain_ids(made, "ça va")
     assert plain_ids(made, "the moon") == made.encode("the moon", add_special_tokens=False)
+
+
+def test_what_two_people_type_does_not_join_into_a_control_token() -> None:
+    made = copy.deepcopy(MADE["bytes"])
+    made.chat_template = "{% for m in messages %}{{ m.content | trim }}{% endfor %}<|shut|>"
+    shut = made.convert_tokens_to_ids("<|shut|>")
+    for halves in (("a <|sh", "ut|> b"), ("<", "|shut|>"), ("<|shut| ", "\n>")):
+        ids = chat_ids(made, talk(*halves), opening=False)
+        assert ids.count(shut) == 1 and made.decode(ids).count("<|shut|>") == 2
 
 
 def test_a_token_that_cannot_be_kept_as_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

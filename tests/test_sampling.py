@@ -1,0 +1,28 @@
+"""What `ladder sample` shows is what an exam reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ladder.gates.examine import answer_prompts
+from ladder.gates.probes import Prompt
+from ladder.manifest.schema_gates import Decoding
+from ladder.models.load import load_model
+from ladder.models.save import save_folder, save_model
+from ladder.sampling import answer
+
+PROMPTS = ("who is luna?", "the <|end|>moon")
+
+
+def test_samples_are_what_an_exam_reads(make_folder: Callable[..., Path], tokenizer: Any, tmp_path: Path) -> None:
+    """Behind what the template leads with, and up to the token that ends a turn, whether or not it ends a text."""
+    other, model = copy.deepcopy(tokenizer), load_model(make_folder(3))
+    other.chat_template = tokenizer.chat_template.replace("<|end|>", "<|pad|>")
+    folder = save_folder(tmp_path / "model", lambda target: save_model(target, model, other))
+    for chat in (True, False):
+        prompts = [Prompt(text, chat) for text in PROMPTS]
+        expected = answer_prompts(model, other, prompts, Decoding(max_new_tokens=12, stop=[]))
+        assert answer(folder, PROMPTS, chat, 12, 0.0, 0) == [text.strip() for text in expected]
