@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ladder.report.failures import exit_code, log_of
-from ladder.stopping import advise
+from ladder.report.terminal import check_arguments, says_all
+from ladder.stopping import advise, watch
 
 app = typer.Typer(
     name="ladder",
@@ -52,6 +53,11 @@ Family = Annotated[str, typer.Argument(metavar="FAMILY", help="Name of a family,
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to connect to; local Ray when left out.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
 HOME = Path(".ladder")
+
+
+@app.callback()
+def _verb() -> None:
+    watch()
 
 
 @app.command(rich_help_panel=RUN)
@@ -454,6 +460,7 @@ def main() -> int:
 
 
 def _run() -> int:
+    check_arguments()
     app()
     return 0
 
@@ -486,4 +493,5 @@ def _copied(paths: list[Path], directory: Path) -> list[Path]:
 
 
 def _answer(data: Any, text: str, as_json: bool) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False, default=str) if as_json else text)
+    ascii_only = not says_all(sys.stdout)
+    print(json.dumps(data, indent=2, ensure_ascii=ascii_only, default=str) if as_json else text)

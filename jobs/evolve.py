@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from ladder.report.failures import exit_code, log_of
-from ladder.stopping import run
+from ladder.report.terminal import prepare
+from ladder.stopping import run, watch
 
 VERDICTS = (0, 3, 4)
 """Exit codes that are verdicts."""
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("manifests", nargs="+", type=Path)
     parser.add_argument("--home", type=Path, required=True)
     given = parser.parse_args(arguments)
+    watch()
     return exit_code(lambda: _evolve(given.manifests, given.home), lambda: log_of(given.home))
 
 
@@ -44,4 +46,5 @@ def _evolve(manifests: list[Path], home: Path) -> int:
 
 
 if __name__ == "__main__":
+    prepare()
     sys.exit(run(main))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from ladder.report.terminal import prepare
 from ladder.stopping import run
 
 
 def main() -> int:
     """Entry point of the process."""
+    prepare()
     return run(_command)
 
 

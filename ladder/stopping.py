@@ -32,8 +32,12 @@ GO_ON = "run the same command again to go on"
 _heard: list[int] = []
 """Signals that told this process to stop, in order."""
 _advice = [GO_ON]
+_told_here: list[bool] = []
+"""Holds something while ``run`` answers the signals of this process."""
 _line: int | None = None
 """Descriptor to write to the watchdog with, while there is one."""
+_dog: int | None = None
+"""The watchdog's process id."""
 
 
 def run(command: Callable[[], int]) -> int:
@@ -44,9 +48,9 @@ def run(command: Callable[[], int]) -> int:
     _heard.clear()
     _handle(dict.fromkeys((*SIGNALS, signal.SIGALRM), _stop))
     sys.unraisablehook = _unraisable
+    _told_here.append(True)
     try:
-        with _watched():
-            return command()
+        return command()
     except Interrupted as error:
         _leave(str(error))
     except (KeyboardInterrupt, SystemExit):  # Typer makes the second of the first.
@@ -54,6 +58,8 @@ def run(command: Callable[[], int]) -> int:
             _leave()
         raise
     finally:
+        _unwatch()
+        _told_here.clear()
         # What is left is the interpreter's own end.
         _handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))
 
@@ -78,10 +84,10 @@ def held() -> Iterator[Callable[[], bool]]:
         signal.signal(number, _echo)
         asked.append(number)
         _heard.append(number)
-        _tell(HEARD)
         _handle({other: handler for other, handler in before.items() if other != number})
         time.sleep(ECHO)
         _handle(before)
+        _tell(HEARD)
 
     _tell(HOLD)
     _handle(dict.fromkeys(SIGNALS, remember))
@@ -108,9 +114,9 @@ def _handle(handlers: Mapping[int, Any]) -> None:
 def _stop(number: int, frame: object) -> None:
     signal.signal(number, _echo)
     _heard.append(number)
-    _tell(HEARD)
     if len(_heard) > 1:
         _leave()
+    _tell(HEARD)
     time.sleep(ECHO)
     signal.signal(number, _stop)
     signal.alarm(GRACE)
@@ -137,27 +143,33 @@ def _leave(text: str | None = None) -> NoReturn:
     os._exit(128 + _heard[0])
 
 
-@contextmanager
-def _watched() -> Iterator[None]:
-    """Let a watchdog see every signal that this process gets, and what is heard of it. Without one, where the system
-    starts none, a signal waits for native code to end."""
-    global _line
+def watch() -> None:
+    """From here to the end of the command a watchdog sees every signal that this process gets, and what is heard of it.
+
+    It does nothing outside of ``run``. Where the system starts no watchdog, a signal waits for native code to end.
+    """
+    global _line, _dog
+    if not _told_here or _line is not None:
+        return
     (theirs, _line), (answer, back) = os.pipe(), os.pipe()
     os.set_blocking(_line, False)
-    pid = _started(theirs, back)
+    _dog = _started(theirs, back)
     os.close(theirs)
     os.close(back)
     threading.Thread(target=_leave_when_asked, args=(answer,), daemon=True).start()
-    before = signal.set_wakeup_fd(_line, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(_line, warn_on_full_buffer=False)
     _tell(SAY + f"stopped; {_advice[-1]}".encode() + END)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(_line)  # It ends, and with it the thread.
-        _line = None
-        if pid:
-            os.waitpid(pid, 0)
+
+
+def _unwatch() -> None:
+    global _line, _dog
+    if _line is not None:
+        signal.set_wakeup_fd(-1)
+        os.close(_line)
+    if _dog is not None:  # It would end by itself, but it may not even have begun.
+        watchdog.kill([_dog])
+        os.waitpid(_dog, 0)
+    _line = _dog = None
 
 
 def _started(pipe: int, back: int) -> int | None:
@@ -186,11 +198,11 @@ def _tell(sign: bytes) -> None:
 
 def _forked() -> None:
     """A process that this one forked has signals of its own, of which the watchdog knows nothing."""
-    global _line
+    global _line, _dog
     if _line is not None:
         signal.set_wakeup_fd(-1)
         os.close(_line)
-        _line = None
+    _line = _dog = None
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ def test_the_recording_of_a_decided_child_is_settled() -> None:
     )
     registry = SimpleNamespace(decided=lambda *_: rejected, settle=settled.append)
     request: Any = SimpleNamespace(child=child, digest="d" * 64)
-    outcome = _outcome(request, SimpleNamespace(registry=registry))  # type: ignore[arg-type]
+    work: Any = SimpleNamespace(registry=registry, home=Path("home"))
+    outcome = _outcome(request, work)
     assert (outcome.verdict, outcome.ref, outcome.trained) == ("REJECTED", "Luna-G003", False)
     assert settled == ["Luna"]

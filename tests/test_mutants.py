@@ -59,7 +59,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         Mutant("registry/runs", "if step not in self._steps(run_id, key)", "if self._steps(run_id, key) is not None"),
         "registry/test_runs.py::test_steps_are_logged_once",
     ),
-    "a lock is shared": (Mutant("registry/locks", "fcntl.LOCK_EX |", "fcntl.LOCK_SH |"), LOCKS),
+    "a lock is shared": (Mutant("registry/locks", "kind: int = fcntl.LOCK_EX", "kind: int = fcntl.LOCK_SH"), LOCKS),
     "a lock is not let go": (Mutant("registry/locks", "            fcntl.flock(stream, fcntl.LOCK_UN)\n", ""), LOCKS),
     "HEAD is moved without a lock": (
         Mutant(
@@ -84,7 +84,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         f"{CRASH}::test_a_fault_at_a_durable_step",
     ),
     "what did not happen is history": (
-        Mutant("registry/history", "happened = not is_move or (", "happened = True or ("),
+        Mutant("registry/history", "happened = _happened(", "happened = True or _happened("),
         f"{CRASH}::test_an_interrupted_promotion_is_shown_before_it_is_settled",
     ),
     "a settled promotion is not marked": (

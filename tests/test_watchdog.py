@@ -18,9 +18,10 @@ from ladder.watchdog import FREE, HEARD, HOLD, LAST, PATIENCE
 
 BEGIN = """
 import collections, hashlib, itertools, json, os, re, signal, subprocess, sys, time
-from ladder.stopping import advise, held, run
+from ladder.stopping import advise, held, run, watch
 
 def command():
+    watch()
     print("begun", flush=True)
 """
 ALONE = "collections.deque(itertools.repeat(0), maxlen=0)"
@@ -156,3 +157,25 @@ def test_a_held_signal_has_all_the_time_of_a_step_and_none_after_it(state: watch
     for sign in (FREE, b"\x02"):
         state.take(sign)
     assert state.seconds_left() == PATIENCE
+
+
+def test_outside_of_a_command_nobody_watches() -> None:
+    """Whoever calls ladder from Python keeps what their own code made of signals."""
+    from ladder import stopping
+
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    stopping.watch()
+    assert stopping._line is None and signal.set_wakeup_fd(before) == before
+
+
+@linux
+def test_a_verb_is_watched(tmp_path: Path) -> None:
+    code = "import sys, psutil\nfrom ladder import __main__ as entry, cli\n"
+    code += "cli.exit_code = lambda verb, log: (verb(), 0)[1]\n"
+    code += (
+        "import ladder.starter\nladder.starter.create = lambda folder: print(len(psutil.Process().children())) or []\n"
+    )
+    code += "sys.argv = ['ladder', 'init', 'x']\nsys.exit(entry.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

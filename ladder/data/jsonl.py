@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 from collections import Counter
@@ -18,7 +19,7 @@ _SHOWN = 60
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers from 1. Only a newline ends a line.
+    """Lines that hold something, with their numbers from 1. Only a newline ends a line. A byte order mark is left out.
 
     Raises:
         DataError: the file cannot be read or is no regular file, or a line is not UTF-8 or longer than
@@ -31,6 +32,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if len(line) > LONGEST_LINE:
                     message = f"found a line of more than {LONGEST_LINE:,} bytes"
                     raise DataError(message, where=where, remedy="end each row with a newline, or split the text")
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield number, _decoded(line, where)
     except OSError as error:

@@ -39,7 +39,7 @@ def read_template(path: Path) -> str:
         DataError: the file cannot be read as UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {said(error)}", where=str(path), remedy="a template in UTF-8") from error
 

@@ -46,7 +46,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     remedy = "give the results_*.json that `lm_eval --output_path` writes"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot be read: {error}", where=str(path), remedy=remedy) from error
     if not isinstance(document, dict):

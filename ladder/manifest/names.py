@@ -10,6 +10,7 @@ from ladder.errors import ManifestError, UsageError
 LONGEST_FAMILY = 64
 _FAMILY = r"(?P<family>[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*)"
 NAME = re.compile(_FAMILY + r"-G(?P<index>[0-9]{3,6})")
+FAMILY = re.compile(_FAMILY)
 _REFERENCE = re.compile(NAME.pattern + r"(?:\.(?P<attempt>[1-9][0-9]*))?")
 _HEAD = re.compile(_FAMILY + "@HEAD")
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")

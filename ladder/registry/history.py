@@ -102,7 +102,7 @@ def open_event(
         **({_KEY: key} if key else {}),
         **({tags.INVENTORY: inventory} if inventory else {}),
     }
-    experiment = ensure_experiment(store, _experiment(family))
+    experiment = ensure_experiment(store, experiment_name(family))
     name = f"{sequence} {kind} {target.ref}"
     run = store.client.create_run(experiment, start_time=milliseconds, run_name=name, tags=fields)
     return str(run.info.run_id)
@@ -172,12 +172,13 @@ def mark_promoted(store: Store, family: str, version: int) -> None:
         store.client.set_tag(run_id, tags.VERDICT, str(Verdict.PROMOTED))
 
 
-def _experiment(family: str) -> str:
+def experiment_name(family: str) -> str:
+    """The experiment that holds a family's events."""
     return f"{family} history"
 
 
 def _runs(store: Store, family: str, clauses: str, limit: int | None = None) -> list[Run]:
-    experiment = find_experiment(store, _experiment(family))
+    experiment = find_experiment(store, experiment_name(family))
     if experiment is None:
         return []
     query = {"experiment_ids": [experiment], "filter_string": clauses, "order_by": _NEWEST_FIRST}

@@ -16,6 +16,8 @@ from pathlib import Path
 from ladder.errors import Busy
 
 _PAUSE = 0.05
+_LOOK = 0.3
+"""Seconds that whoever wants a lock waits for those who only look whether it is held, which takes them far less."""
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def family_lock(home: Path, family: str, purpose: str, *, timeout: float = 0.0) 
 
     Args:
         purpose: ``evolve`` (one evolve at a time) or ``head`` (one change of HEAD at a time), say.
-        timeout: seconds to wait; 0 gives up at once.
+        timeout: seconds to wait; 0 gives up as soon as it is no mere look that is in the way.
 
     Raises:
         Busy: another process holds it; the message names its process id, host and since when.
@@ -40,7 +42,7 @@ def file_lock(path: Path, what: str, *, timeout: float) -> Iterator[Path]:
     """Hold one lock file; see ``family_lock``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:
-        _acquire(stream, what, time.monotonic() + timeout)
+        _acquire(stream, what, time.monotonic() + max(timeout, _LOOK))
         try:
             _sign(stream)
             yield path
@@ -50,12 +52,16 @@ def file_lock(path: Path, what: str, *, timeout: float) -> Iterator[Path]:
 
 
 def is_held(home: Path, family: str, purpose: str) -> bool:
-    """Whether some process holds this lock now. Creates nothing."""
+    """Whether some process holds this lock now. Creates nothing, and others may look at the same time.
+
+    A holder signs, and wipes its signature off before it lets go, so only what is signed has to be tried: by a holder,
+    or by one that died.
+    """
     path = home / "locks" / f"{family}.{purpose}.lock"
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return False
     with path.open("r", encoding="utf-8") as stream:
-        return not _try(stream)
+        return not _try(stream, fcntl.LOCK_SH)
 
 
 def _acquire(stream: TextIOWrapper, what: str, deadline: float) -> None:
@@ -69,9 +75,9 @@ def _acquire(stream: TextIOWrapper, what: str, deadline: float) -> None:
         time.sleep(_PAUSE)
 
 
-def _try(stream: TextIOWrapper) -> bool:
+def _try(stream: TextIOWrapper, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from ladder.registry.archive import ARTIFACTS, DATABASE, Contents, Holding, extr
 from ladder.registry.backup import artifact_files, damage, holdings
 from ladder.registry.environment import translated
 from ladder.registry.locks import file_lock
-from ladder.registry.relocate import follow_move
+from ladder.registry.relocate import follow_move, strays
 from ladder.registry.standstill import standstill
 from ladder.registry.store import open_store
 
@@ -76,7 +77,12 @@ def _leaving_nothing(home: Path) -> Iterator[None]:
 def _disagreement(contents: Contents, unpacked: Path, home: Path) -> str:
     """Verify the unpacked families where they lie; what is wrong, or differs from what the archive says of them."""
     database, artifacts = unpacked / "ladder.db", unpacked / "artifacts"
-    follow_move(database, artifacts)
+    try:
+        follow_move(database, artifacts)
+        if leading_out := strays(database, artifacts):
+            return f"its database leads out of the home in {len(leading_out)} places: {leading_out[0]}"
+    except sqlite3.Error as error:
+        return f"its database cannot be read: {error}"
     if strange := contents.files.keys() ^ {DATABASE, *artifact_files(database, artifacts)}:
         return f"{min(strange)} is not among what its database refers to, or is missing"
     store = open_store(home, f"sqlite:///{database}")

@@ -35,6 +35,11 @@ class Store:
     artifacts: Path | None
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is the home's own sqlite file."""
+        return self.uri == f"sqlite:///{self.home}/store/{DATABASE}"
+
+    @property
     def address(self) -> str:
         """The URI for messages, without user name and password."""
         return without_credentials(self.uri)
@@ -89,6 +94,12 @@ def _connect(uri: str) -> MlflowClient:
 def _sqlite_path(uri: str) -> Path | None:
     """The database file of a sqlite URI, None for any other database."""
     scheme = urlsplit(uri).scheme
+    if (scheme or uri).startswith("databricks"):
+        raise RegistryError(
+            "ladder keeps no generations in Databricks",
+            where=f"tracking URI {without_credentials(uri)}",
+            remedy="unset MLFLOW_TRACKING_URI for the home's own store, or name a server of MLflow or PostgreSQL",
+        )
     if scheme in ("", "file"):
         raise RegistryError(
             "MLflow's file store has no model registry that lasts",

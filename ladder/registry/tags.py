@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ PRUNED = PREFIX + "pruned"
 """When the weights were removed: ISO 8601, UTC."""
 ERASED = PREFIX + "erased"
 """When rows of a person were last erased from the sidecars: ISO 8601, UTC."""
+_DIGEST = re.compile("[0-9A-Za-z]{1,64}")
+"""Digests name folders, so nothing else may stand there: no dot, no slash."""
 
 
 def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, inventory: str) -> dict[str, str]:
@@ -86,12 +89,12 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
         return Generation(
             name=Name.parse(tags[NAME]),
             attempt=int(tags[ATTEMPT]),
-            digest=tags[DIGEST],
+            digest=_digest(tags[DIGEST]),
             verdict=verdict,
             version=int(version.version),
             run_id=version.run_id or "",
             model_id=tags[MODEL],
-            manifest_digest=tags.get(MANIFEST),
+            manifest_digest=_digest(tags[MANIFEST]) if MANIFEST in tags else None,
             method=tags[PREFIX + "method"],
             parent=tags.get(PREFIX + "parent"),
             parent_name=tags.get(PREFIX + "parent_name"),
@@ -101,7 +104,7 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
             metrics=json.loads(tags[PREFIX + "metrics"]),
             created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
             is_head=is_head,
-            inventory=tags[INVENTORY],
+            inventory=_digest(tags[INVENTORY]),
             base_digest=tags.get(PREFIX + "base_digest"),
             adapter_digest=tags.get(PREFIX + "adapter_digest"),
             note=tags.get(PREFIX + "note", ""),
@@ -115,3 +118,9 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
             where=f"registered model {version.name}, version {version.version}",
             remedy="restore the ladder.* tags that were removed or edited",
         ) from error
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text!r} is no digest")
+    return text

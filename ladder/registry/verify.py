@@ -12,6 +12,7 @@ from ladder.registry import history, runs, tags, versions
 from ladder.registry.check import problems_of
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.locks import is_held
+from ladder.registry.relocate import is_inside
 from ladder.registry.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def verify(store: Store, family: str) -> list[Finding]:
     stored = versions.search(store, family)
     known, findings = _readable(stored, versions.head_version(store, family))
     checks: list[Callable[[Store, str, list[Generation]], Iterator[Finding]]] = [
-        _files, _ancestry, _duplicates, _head, _interrupted,
+        _places, _files, _ancestry, _duplicates, _head, _interrupted,
     ]  # fmt: skip
     return findings + [finding for check in checks for finding in check(store, family, known)]
 
@@ -55,6 +56,16 @@ def _readable(stored: list[ModelVersion], head: ModelVersion | None) -> tuple[li
         except RegistryError as error:
             findings.append(Finding(where, error.message))
     return sorted(known, key=lambda each: (each.name, each.attempt)), findings
+
+
+def _places(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:
+    """In the home's own store, where whatever is stored next would lie."""
+    if store.artifacts is None or not store.is_own:
+        return
+    for name in (family, history.experiment_name(family)):
+        experiment = store.client.get_experiment_by_name(name)
+        if experiment is not None and not is_inside(experiment.artifact_location, store.artifacts):
+            yield Finding(f"experiment {name}", f"leads out of the home, to {experiment.artifact_location}")
 
 
 def _files(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ladder.errors import NotFound
-from ladder.manifest.names import Name
+from ladder.manifest.names import FAMILY, Name
 from ladder.registry import tags
 from ladder.registry.generation import Generation
 from ladder.registry.store import Store
@@ -18,8 +18,9 @@ HEAD = "HEAD"
 
 
 def families(store: Store) -> list[str]:
-    """Names of the families in this store, sorted."""
-    return sorted(model.name for model in pages(store.client.search_registered_models) if tags.FAMILY in model.tags)
+    """Names of the families in this store, sorted. Families name folders, so another name is none, whatever it says."""
+    known = (model.name for model in pages(store.client.search_registered_models) if tags.FAMILY in model.tags)
+    return sorted(name for name in known if FAMILY.fullmatch(name))
 
 
 def require_family(store: Store, family: str) -> None:

@@ -7,11 +7,8 @@ The traceback goes into a log file, without passwords and tokens, which only its
 from __future__ import annotations
 
 import os
-import platform
 import re
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -83,12 +80,16 @@ def unexpected_told(log: Path, where: str | None = None) -> Iterator[None]:
 
 def log_of(home: Path | None) -> Path:
     """A new log for a command that belongs to no run: in its home, where that exists already."""
+    import tempfile
+
     folder = home / "logs" if home is not None and home.is_dir() else Path(tempfile.gettempdir())
     return folder / f"ladder-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}-{LOG}"
 
 
 def unexpected(error: BaseException, log: Path, where: str | None = None) -> Unexpected:
     """What to raise instead of an error that nobody foresaw, after its traceback was written."""
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     # An actor's error says itself what it was, and its text ends with the traceback from there.
     cause = getattr(error, "cause", None)
@@ -102,6 +103,8 @@ def unexpected(error: BaseException, log: Path, where: str | None = None) -> Une
 
 def _written(text: str, log: Path) -> Path | None:
     """Where the traceback was written: the log, or a file for temporary files where the disk refuses that."""
+    import tempfile
+
     content = _without_secrets(f"{_circumstances()}\n{text}").encode("utf-8", "backslashreplace")
     with suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +124,8 @@ def _write(descriptor: int, content: bytes) -> None:
 
 
 def _circumstances() -> str:
+    import platform
+
     now, command = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(sys.argv)
     return f"{now}  ladder {__version__}, Python {platform.python_version()}, {platform.platform()}\n{command}\n"
 

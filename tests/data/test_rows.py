@@ -49,11 +49,20 @@ def test_a_file_skips_empty_lines_and_counts_them(tmp_path: Path) -> None:
     assert [(row.form, row.where) for row in rows] == [("text", f"{path}:2"), ("prompt", f"{path}:4")]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    """As editors of Windows write it."""
+    path, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n')
+    other.write_bytes(b'\xef\xbb\xbf\r\n{"text": "a"}\n{"text": "b"}')
+    assert [row.line() for row in read_rows(path)] == [row.line() for row in read_rows(other)]
+    assert read_rows(other)[0].where == f"{other}:2"
+
+
 BROKEN = {
     "no JSON": ("{", "not JSON"),
     "nested too deep": ("[" * 100_000, "not JSON"),
     "a number too long": ('{"text": ' + "1" * 5000 + "}", "not JSON"),
-    "a byte order mark": ('\ufeff{"text": "a"}', "not JSON.*BOM"),
+    "a second byte order mark": ('\ufeff\ufeff{"text": "a"}', "not JSON.*BOM"),
     "a list": ('["a"]', "found list, expected"),
     "null": ("null", "found NoneType"),
     "no key": ("{}", r"found keys \[\]"),

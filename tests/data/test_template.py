@@ -17,6 +17,8 @@ def test_a_template_is_read_as_utf8(tmp_path: Path) -> None:
     path = tmp_path / "chat.jinja"
     path.write_text("ü {{ messages }}", encoding="utf-8")
     assert read_template(path) == "ü {{ messages }}"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_template(path) == "ü {{ messages }}"
     path.write_bytes(b"\xff")
     for bad in (path, tmp_path, tmp_path / "none"):
         with pytest.raises(DataError, match="cannot be read") as caught:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -50,6 +52,33 @@ def test_death_lets_go(tmp_path, fork):
     assert fork(die) == [-signal.SIGKILL]
     with family_lock(tmp_path, "Luna", "evolve"):
         pass
+
+
+def test_those_who_look_are_in_nobodys_way(tmp_path, fork):
+    """Nor in each other's, also where somebody died and left a signature."""
+
+    def die() -> None:
+        with family_lock(tmp_path, "Luna", "evolve"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fork(die)
+    path = tmp_path / "locks" / "Luna.evolve.lock"
+    assert path.stat().st_size
+    with path.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not is_held(tmp_path, "Luna", "evolve")
+        let_go = threading.Timer(0.1, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        let_go.start()
+        with family_lock(tmp_path, "Luna", "evolve"):
+            assert is_held(tmp_path, "Luna", "evolve")
+        let_go.join()
+
+
+def test_what_nobody_signed_is_not_touched(tmp_path, monkeypatch):
+    with family_lock(tmp_path, "Luna", "evolve"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", None)
+    assert not is_held(tmp_path, "Luna", "evolve")
 
 
 def test_a_child_process_does_not_keep_the_lock(tmp_path):

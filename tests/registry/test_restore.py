@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import io
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import tarfile
+import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +118,54 @@ def drop(pages: Pages) -> None:
     name = weights_of(pages)
     del pages[name]
     pages.listed(lambda told: told["files"].pop(name))
+
+
+def forge(pages: Pages, *statements: str) -> None:
+    """Change the database, and the list with it: a forger leaves no wrong digest."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "ladder.db"
+        database.write_bytes(pages[DATABASE])
+        with closing(sqlite3.connect(database)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+        relist(pages, database.read_bytes())
+
+
+def relist(pages: Pages, content: bytes) -> None:
+    """Another database, rightly listed."""
+    pages[DATABASE] = content
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    pages.listed(lambda told: told["files"].update({DATABASE: entry}))
+
+
+def test_a_database_that_leads_out_of_the_home_is_refused(good, home, tmp_path):
+    """All the ways are in ``test_relocate.py``."""
+    statement = "UPDATE experiments SET artifact_location = '/tmp/evil' WHERE name = 'Luna'"
+    bad = rewritten(good, tmp_path / "bad.tar", lambda pages: forge(pages, statement))
+    with pytest.raises(
+        RegistryError, match=r"leads out of the home in 1 places: experiments\.artifact_location '/tmp/evil'"
+    ):
+        restore.restore(bad, home)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
+
+
+def test_a_family_whose_name_leads_out_of_the_home_is_none(good, home, tmp_path):
+    name = "'../../evil'"
+    model = f"INSERT INTO registered_models (name, workspace) VALUES ({name}, 'default')"
+    columns = "key, value, name, workspace"
+    tag = f"INSERT INTO registered_model_tags ({columns}) VALUES ('ladder.family', '1', {name}, 'default')"
+    restore.restore(rewritten(good, tmp_path / "bad.tar", lambda pages: forge(pages, model, tag)), home)
+    assert open_registry(home).families() == ["Luna"]
+    assert not any("evil" in path.name for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00" + b"x" * 5000])
+def test_a_database_that_is_none_is_refused(good, home, tmp_path, content):
+    bad = rewritten(good, tmp_path / "bad.tar", lambda pages: relist(pages, content))
+    with pytest.raises(RegistryError, match="its database cannot be read"):
+        restore.restore(bad, home)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
 
 
 HOSTILE: dict[str, tuple[Callable[[Pages], object], str]] = {

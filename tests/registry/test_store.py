@@ -40,6 +40,8 @@ def test_the_environment_names_the_store_and_an_argument_wins(home, tmp_path, mo
     ("uri", "said"),
     [
         ("./mlruns", "file store"),
+        ("databricks", "Databricks"),
+        ("databricks://profile", "Databricks"),
         ("file:///tmp/mlruns", "file store"),
         ("sqlite:///a%20b.db", "must not be empty or contain"),
         ("sqlite://", "must not be empty or contain"),

@@ -7,6 +7,8 @@ import itertools
 import os
 import random
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,14 @@ def test_a_sound_family(luna: Registry):
     assert luna.verify("Luna") == []
     with pytest.raises(NotFound):
         luna.verify("Terra")
+
+
+def test_a_family_whose_next_files_would_lie_elsewhere(luna: Registry, tmp_path: Path):
+    with closing(sqlite3.connect(luna.home / "store" / "ladder.db")) as connection:
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'Luna'", [str(tmp_path / "evil")])
+        connection.commit()
+    (finding,) = luna.verify("Luna")
+    assert (finding.ref, finding.problem) == ("experiment Luna", f"leads out of the home, to {tmp_path / 'evil'}")
 
 
 def flipped(content: bytes, chance: random.Random) -> bytes:
