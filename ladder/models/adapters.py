@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -92,30 +93,30 @@ def rehearse(config: PretrainedConfig, lora: Lora) -> int:
     return sum(value.numel() for value in adapted.parameters() if value.requires_grad)
 
 
-def _barred(model: PreTrainedModel) -> set[str]:
-    """Names of the linear layers that can bear no adapter: peft refuses them, they give more than a product, or their
-    weight has several names, so that merging would add every name's adapter to it."""
-    linear = {
-        name: one for name, one in model.named_modules(remove_duplicate=False) if isinstance(one, nn.Linear | Conv1D)
-    }
-    names: dict[int, list[str]] = {}
-    for name, one in linear.items():
-        names.setdefault(id(one.weight), []).append(name)
+def _barred(model: PreTrainedModel) -> dict[str, str]:
+    """The linear layers that can bear no adapter, by name, and why."""
+    linear = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | Conv1D)}
+    shared = Counter(id(one.weight) for one in linear.values())
     read = _READ_BY_MODEL.get(model.config.model_type, set())
-    return {
-        name
-        for name, one in linear.items()
-        if name.rpartition(".")[2] in read or len(names[id(one.weight)]) > 1 or not _gives_a_product(one)
-    }
+    found = {}
+    for name, one in linear.items():
+        if name.rpartition(".")[2] in read:
+            found[name] = "the model, or its fast kernel, takes its weight and does not call it"
+        elif shared[id(one.weight)] > 1:
+            found[name] = "another layer has the same weight, and merging would add the adapters of both to it"
+        elif not _gives_a_product(one):
+            found[name] = "it gives more than a product, as a router does"
+    return found
 
 
-def _gives_a_product(layer: nn.Module) -> bool:
+def _gives_a_product(layer: nn.Linear | Conv1D) -> bool:
     """False for what is built on a linear layer and gives something else, as the routers of some mixtures of experts
     do; a quantised layer is no such thing."""
     known = (nn.Linear.forward, Conv1D.forward)
     if type(layer).forward in known or not type(layer).__module__.startswith("transformers."):
         return True
-    return isinstance(_output(layer, layer.in_features, layer.weight), torch.Tensor)
+    inputs = layer.weight.shape[1 if isinstance(layer, nn.Linear) else 0]
+    return isinstance(_output(layer, inputs, layer.weight), torch.Tensor)
 
 
 @torch.no_grad()
@@ -123,16 +124,14 @@ def _output(layer: nn.Module, inputs: int, like: torch.Tensor) -> object:
     return layer(torch.zeros(1, 1, inputs, dtype=like.dtype, device=like.device))
 
 
-def _check_layers(model: PreTrainedModel, barred: set[str]) -> None:
+def _check_layers(model: PreTrainedModel, barred: Mapping[str, str]) -> None:
     """Run every adapted layer once.
 
     Raises:
         ManifestError: names the first that bears no adapter.
     """
     for name, layer in _adapted(model):
-        why = (
-            "the model reads its weight itself, or gives more than its product" if name in barred else _complaint(layer)
-        )
+        why = barred.get(name) or _complaint(layer)
         if why:
             raise ManifestError(
                 f"{name} ({type(layer.get_base_layer()).__name__}) bears no adapter: {why}",

@@ -70,10 +70,11 @@ class Shape:
 
 def _largest(config: PretrainedConfig, name: str) -> int:
     """A number of a config, the largest where each layer has its own; 0 where there is none."""
+    if name in (getattr(config, "per_layer_attributes", None) or ()):
+        return max(_largest(layer, name) for layer in config.per_layer_config)
     found = getattr(config, name, None)
-    return max(
-        (one for one in (found if isinstance(found, list | tuple) else [found]) if isinstance(one, int)), default=0
-    )
+    each = found if isinstance(found, list | tuple) else [found]
+    return max((one for one in each if isinstance(one, int)), default=0)
 
 
 def bytes_each(dtype: str) -> int:

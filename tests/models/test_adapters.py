@@ -169,6 +169,10 @@ def test_a_weight_of_two_layers_bears_no_adapter() -> None:
     second.q_proj.weight = first.q_proj.weight
     names = [name for name, _ in add_adapter(model, Lora(r=2)).named_parameters() if "lora_B" in name]
     assert names and not any("q_proj" in name for name in names)
+    model = made(LlamaConfig(**SMALL, num_attention_heads=2, intermediate_size=32))
+    model.model.layers[1].self_attn.q_proj.weight = model.model.layers[0].self_attn.q_proj.weight
+    with pytest.raises(ManifestError, match="another layer has the same weight"):
+        add_adapter(model, Lora(target_modules=["q_proj"]))
 
 
 @pytest.mark.parametrize("family", ["mamba", "phimoe"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import MambaConfig
+from transformers import LlamaConfig, MambaConfig
 
 from ladder.manifest.schema import Architecture
 from ladder.models.scratch import llama_config
@@ -70,6 +70,10 @@ def test_a_shape_is_read_from_configs_without_heads_and_with_widths_by_layer() -
     state_space = Shape._of(MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=90), [("a", (90, 32))])
     assert state_space == Shape(3, 32, 64, 0, 90, 90 * 32)
     assert _largest(SimpleNamespace(width=[48, 64]), "width") == 64  # type: ignore[arg-type]
+    uneven = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_attention_heads=4, per_layer_config={1: {"intermediate_size": 99}}
+    )
+    assert Shape._of(uneven, []).intermediate == 99
 
 
 @pytest.mark.parametrize(("layers", "hidden", "heads", "kv_heads"), [(2, 64, 4, 4), (3, 64, 4, 2)])
