@@ -257,6 +257,8 @@ def test_a_run_keeps_the_day_that_it_noted(tmp_path: Path, monkeypatch: pytest.M
     assert run.today == "2000-02-29" and not run.notes()
     run.note(today="2026-07-01")
     assert run.today == "2026-07-01"
+
+
 def test_a_start_token_that_nobody_adds_is_told_to_the_first_child_after_it(parent: Path, tmp_path: Path) -> None:
     """Its parent was examined when every text began with the token that a tokenizer names."""
     tokenizer, report = load_tokenizer(parent), tmp_path / "ladder" / "report.json"
