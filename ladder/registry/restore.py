@@ -80,7 +80,7 @@ def _disagreement(contents: Contents, unpacked: Path, home: Path) -> str:
     try:
         follow_move(database, artifacts)
         if leading_out := strays(database, artifacts):
-            return f"its database leads out of the home in {len(leading_out)} places: {leading_out[0]}"
+            return f"its database leads out of the home: {leading_out[0]} ({len(leading_out)} in all)"
     except sqlite3.Error as error:
         return f"its database cannot be read: {error}"
     if strange := contents.files.keys() ^ {DATABASE, *artifact_files(database, artifacts)}:

@@ -143,9 +143,7 @@ def test_a_database_that_leads_out_of_the_home_is_refused(good, home, tmp_path):
     """All the ways are in ``test_relocate.py``."""
     statement = "UPDATE experiments SET artifact_location = '/tmp/evil' WHERE name = 'Luna'"
     bad = rewritten(good, tmp_path / "bad.tar", lambda pages: forge(pages, statement))
-    with pytest.raises(
-        RegistryError, match=r"leads out of the home in 1 places: experiments\.artifact_location '/tmp/evil'"
-    ):
+    with pytest.raises(RegistryError, match=r"leads out of the home: experiments\.artifact_location '/tmp/evil'"):
         restore.restore(bad, home)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
 
