@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -32,10 +33,14 @@ def timed_out(path: Path, home: Path, seconds: float) -> str:
     timeout = ["timeout", "--preserve-status", "-s", "TERM", "3600"]
     process = launch([*timeout, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    read_until(process.stderr, " rows, ")
-    time.sleep(seconds)
-    process.terminate()
-    said = str(process.communicate(timeout=240)[1].decode())
+    try:
+        read_until(process.stderr, " rows, ")
+        time.sleep(seconds)
+        process.terminate()
+        said = str(process.communicate(timeout=240)[1].decode())
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in said, said
     check_nobody_is_left(process.pid)
     return said
