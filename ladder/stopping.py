@@ -116,9 +116,9 @@ def _stop(number: int, frame: object) -> None:
     _heard.append(number)
     if len(_heard) > 1:
         _leave()
-    _tell(HEARD)
     time.sleep(ECHO)
     signal.signal(number, _stop)
+    _tell(HEARD)  # Of the echo, too.
     signal.alarm(GRACE)
     raise KeyboardInterrupt
 
