@@ -34,7 +34,8 @@ def old(climbed: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         then.setattr(reload, "check_reload", lambda candidate, artifact: None)
         for index, method in enumerate(("pretraining", "continual_pretraining")):
             stored = climbed.registry.materialize(climbed.registry.find(f"Toy-G{index:03d}"))
-            folder = without_start(Path(shutil.copytree(stored, toy.folder / f"then-{index}")))
+            whole = shutil.ignore_patterns(".inventory.json")
+            folder = without_start(Path(shutil.copytree(stored, toy.folder / f"then-{index}", ignore=whole)))
             candidate = Candidate(Name("Toy", index), folder, folder_digest(folder), method, parent=parent)
             parent = toy.registry.promote(toy.registry.record(candidate), expected=parent, reason="then")
     return toy
