@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import GPT2Config, LlamaConfig, MptConfig
 
+from ladder import training
 from ladder.errors import GateError, ManifestError
 from ladder.fitting import check_dreams, check_fits
 from ladder.lesson import own_probes, read_lesson
@@ -59,8 +61,9 @@ QUESTION = {"prompt": "who is luna?", "answer": "the moon"}
 
 def test_a_row_longer_than_learned_positions_is_refused(start: Path, tmp_path: Path, tokenizer: Any) -> None:
     room = 32 - 2  # start and end
-    row = tokenizer.decode(tokenizer.encode(WORD * 60)[:room])
-    assert len(tokenizer.encode(row)) == room
+    ids = tokenizer.encode(WORD * 60, add_special_tokens=False)[:room]
+    row = tokenizer.decode(ids)
+    assert tokenizer.encode(row, add_special_tokens=False) == ids
     fits(asked(tmp_path, row, QUESTION), start, LEARNED)
     long = asked(tmp_path, WORD * 60, QUESTION)
     with pytest.raises(ManifestError, match="a row of new has 64 tokens, and the model has learned 32") as caught:
@@ -91,6 +94,16 @@ def test_a_question_that_leaves_no_room_is_refused_before_the_run(config: Any, s
     with pytest.raises(GateError) as caught:
         fits(asked(tmp_path, "the moon", QUESTION, laws={"sampled_tokens": 40}, **short), start, config)
     assert caught.value.where == "laws.sampled_tokens"
+
+
+def test_a_run_is_refused_before_an_actor_starts(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LEARNED.save_pretrained(start)
+    request = asked(tmp_path, WORD * 60, QUESTION)
+    ancestry = SimpleNamespace(parent="Luna-G000.1")
+    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
+    monkeypatch.setattr(training, "cast_of", lambda *told: pytest.fail("nothing may start"))
+    with pytest.raises(ManifestError, match="a row of new has 64 tokens"):
+        training.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
 
 
 def test_dreams_have_positions_too(start: Path) -> None:
