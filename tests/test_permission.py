@@ -65,7 +65,9 @@ def test_a_price_beyond_a_limit_is_refused(tmp_path: Path, limit: str) -> None:
 
 
 def work(tmp_path: Path, events: list[Event]) -> Any:
-    registry = SimpleNamespace(history=lambda family: events)
+    registry = SimpleNamespace(
+        history=lambda family: events, decided=lambda child, digest: None, generations=lambda family: []
+    )
     machine = Machine(2, 0)
     return SimpleNamespace(registry=registry, home=tmp_path, bare=GIB, session=SimpleNamespace(machine=machine))
 

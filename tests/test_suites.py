@@ -140,7 +140,7 @@ def test_an_unknown_task_is_refused_before_training(read: Read, monkeypatch: pyt
     monkeypatch.setattr(suites, "check_task", refuse)
     for part in ("check_not_halted", "read_lesson", "check_held_out", "check_laws"):
         monkeypatch.setattr(evolve, part, lambda *_: None)
-    run: Any = SimpleNamespace(request=read(), folders={}, ancestors={})
+    run: Any = SimpleNamespace(request=read(), folders={}, ancestors={}, today="2026-07-01")
     nobody: Any = None
     with pytest.raises(ManifestError, match="there is no task 'tides'"):
         evolve._train_and_examine(run, nobody)

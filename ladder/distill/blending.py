@@ -31,11 +31,18 @@ def log_mixture(log_p_NV: Tensor, log_q_NV: Tensor, weight: Tensor) -> Tensor:
 def log_linear_pool(log_p_NV: Tensor, log_q_NV: Tensor, weight: Tensor) -> Tensor:
     """log of p^w q^(1-w), normalised, [N, V]: the blend of logits. ``weight`` is 0 to 1 and broadcasts against [N, V].
 
+    The difference to the heavier of the two is what is added to it, and sums are compared with the sums of p and of q
+    in the same arithmetic, so equal distributions, and one that has all the weight, give themselves back exactly: how
+    a processor rounds a sum over V cancels.
+
     Not defined (NaN) where w is inside 0..1 and the two have no token in common. No gradient is needed here.
     """
-    first_NV = (weight * log_p_NV).where(weight > 0, 0.0)
-    second_NV = ((1 - weight) * log_q_NV).where(weight < 1, 0.0)
-    return torch.log_softmax(first_NV + second_NV, dim=-1)
+    p_is_heavy, light = weight >= 0.5, torch.minimum(weight, 1 - weight)
+    heavy_NV, light_NV = log_p_NV.where(p_is_heavy, log_q_NV), log_q_NV.where(p_is_heavy, log_p_NV)
+    step_NV = (light * (light_NV - heavy_NV)).where((light > 0) & (heavy_NV > NOTHING), 0.0)
+    pooled_NV = heavy_NV + step_NV
+    sum_N1, sum_p_N1, sum_q_N1 = (z_NV.logsumexp(-1, keepdim=True) for z_NV in (pooled_NV, log_p_NV, log_q_NV))
+    return pooled_NV - (sum_N1 - sum_q_N1.lerp(sum_p_N1, weight))
 
 
 POOLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

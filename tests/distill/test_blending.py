@@ -58,6 +58,20 @@ def test_equal_distributions_give_themselves_back(w: float) -> None:
     assert (log_mixture(log_p, log_p, torch.tensor(w)) - log_p).abs().max() < 2e-7
 
 
+@pytest.mark.parametrize("w", [0.5, 0.3, 0.7, 1e-6, 0.0, 1.0])
+@pytest.mark.parametrize("width", [2, 50_000])
+def test_a_blend_of_equal_logits_is_their_own_distribution_to_the_last_bit(w: float, width: int) -> None:
+    log_p = log_probabilities(4 * torch.randn(3, width, generator=torch.Generator().manual_seed(0)), 2.0)
+    assert torch.equal(log_linear_pool(log_p, log_p.clone(), torch.full((3, 1), w)), log_p)
+
+
+@pytest.mark.parametrize("w", [0.0, 1.0])
+def test_who_has_all_the_weight_of_a_blend_is_given_back_to_the_last_bit(w: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_p, log_q = (log_probabilities(4 * torch.randn(2, 5_000, generator=generator)) for _ in range(2))
+    assert torch.equal(log_linear_pool(log_p, log_q, torch.full((2, 1), w)), log_p if w else log_q)
+
+
 @pytest.mark.parametrize("w", [0.0, 0.25, 1.0])
 def test_zeros(w: float) -> None:
     p, q = torch.tensor([[0.5, 0.5, 0.0, 0.0]]), torch.tensor([[0.0, 0.25, 0.75, 0.0]])
