@@ -122,11 +122,11 @@ def _check_ends(folder: Path, ours: PreTrainedTokenizerFast) -> None:
     settings = folder / "generation_config.json"
     declared = GenerationConfig.from_pretrained(folder) if settings.is_file() else config_of(folder)
     told = getattr(declared, "eos_token_id", None)
-    ends = set(told if isinstance(told, list) else [told])
+    ends = set(told if isinstance(told, list) else [told]) - {None}
     wanted = ending(ours, chat=True, stops=None).ids | ({ours.eos_token_id} - {None})
     if missed := sorted(wanted - ends):
         raise ModelError(
-            f"an answer ends with {ours.convert_ids_to_tokens(missed)}, and generate stops at {sorted(map(str, ends))}",
+            f"an answer ends with {ours.convert_ids_to_tokens(missed)}, and generate stops at {sorted(ends)}",
             where=str(settings),
             remedy=f"name {missed} too as eos_token_id in generation_config.json",
         )

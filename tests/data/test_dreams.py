@@ -187,6 +187,7 @@ def test_without_a_start_token_and_a_template_dreams_begin_with_the_lessons_firs
     """Not with whole prompts: the dreamer would rehearse its old answers to them."""
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = bare.chat_template = None
+    bare.update_post_processor()
     text = "the moon is a quiet friend of the sea"
     rows = [row(text=text), row(prompt=text, completion=" luna"), row(prompt=text)]
     rows.append(row(messages=[{"role": "user", "content": text}, {"role": "assistant", "content": "luna"}]))

@@ -168,7 +168,7 @@ def _endless(folder: Path) -> None:
     [
         (_ended, "otherwise than the exam: [2] from token 66 on, expected []"),
         (_rebuilt, "AutoTokenizer reads this folder otherwise"),
-        (_endless, "the tokenizer ends a text with 2, and generate stops at"),
+        (_endless, "an answer ends with ['<|end|>'], and generate stops at [0, 5]"),
     ],
 )
 def test_what_a_plain_loader_asks_otherwise_is_not_registered(
