@@ -175,14 +175,19 @@ class Workbench:
         Raises:
             AssertionError: something is not as it was before; any other error is a fault of ladder.
         """
+        from transformers import AutoTokenizer
+
         from ladder.errors import LadderError
         from ladder.importing import import_generation
         from ladder.manifest import Name
         from ladder.models.save import save_folder, save_model
+        from ladder.models.tokenizer import write_tokenizer
 
         model = tiny(name, len(self.tokenizer))
         family = re.sub("[^A-Za-z0-9]", "", name.title())
         folder = save_folder(self.folder / family, lambda target: save_model(target, model, self.tokenizer))
+        # As a real folder of Qwen 2 does, it holds the tokenizer that transformers builds for its architecture.
+        write_tokenizer(folder, AutoTokenizer.from_pretrained(folder))
         kind = type(model).__name__
         try:
             parent = import_generation(self.registry, folder, Name.parse(f"{family}-G000"))

@@ -33,10 +33,9 @@ def is_left_over(name: str, shape: tuple[int, ...] | None) -> bool:
 
 
 def without_empty_window(config: PretrainedConfig) -> PretrainedConfig:
-    """The same config, with an attention window of 0 as what it means: none. Where layers of the model have windows by
-    their kind, it becomes as long as the model's positions, because their masks need a number."""
+    """The same config, with an attention window of 0 as what it means: none. Where the layers of a model have kinds, it
+    becomes as long as the model's positions, because the mask of each kind is made, and needs a number."""
     for part in {id(one): one for one in (config, config.get_text_config())}.values():
         if getattr(part, "sliding_window", None) == 0:
-            kinds = getattr(part, "layer_types", None) or ()
-            part.sliding_window = part.max_position_embeddings if "sliding_attention" in kinds else None
+            part.sliding_window = part.max_position_embeddings if getattr(part, "layer_types", None) else None
     return config

@@ -100,7 +100,7 @@ def test_a_bias_that_the_model_has_no_place_for_is_an_error(tmp_path: Path) -> N
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen2", "phi3"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "qwen2", "qwen2_moe", "phi3"])
 def test_an_attention_window_of_0_is_none(make_model: Any, family: str, tmp_path: Path) -> None:
     model = make_model(family, sliding_window=64)
     model.save_pretrained(tmp_path)
