@@ -182,6 +182,20 @@ def test_what_a_plain_loader_asks_otherwise_is_not_registered(
     assert registry.generations("Luna") == []
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('system first') if messages[0].role != 'system' }}{{ messages[-1].content }}",
+        "{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}",
+    ],
+    ids=["wants a system's turn", "does not hear the user"],
+)
+def test_a_template_that_nobody_chats_with_is_no_reason_not_to_register(make: Any, template: str) -> None:
+    folder = make("Luna-G000").folder
+    (folder / "chat_template.jinja").write_text(template)
+    loaders.check_plain(folder)
+
+
 def test_chats_and_probes_are_compared_as_well(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make("Luna-G000").folder
     loaders.check_plain(folder)
