@@ -106,6 +106,19 @@ def test_a_run_is_refused_before_an_actor_starts(start: Path, tmp_path: Path, mo
         training.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
 
 
+def test_an_adapter_that_the_model_does_not_bear_is_refused_before_an_actor_starts(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LEARNED.save_pretrained(start)
+    request = asked(tmp_path, "the moon", QUESTION, student={"adapter": {"target_modules": ["q_proj"]}})
+    ancestry = SimpleNamespace(parent="Luna-G000.1")
+    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
+    monkeypatch.setattr(training, "cast_of", lambda *told: pytest.fail("nothing may start"))
+    with pytest.raises(ManifestError, match="q_proj") as caught:
+        training.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+    assert caught.value.where == "student.adapter.target_modules"
+
+
 def test_dreams_have_positions_too(start: Path) -> None:
     check_dreams(LEARNED, start, Dreams(max_new_tokens=30), "start", [[1], [1, 2]])
     check_dreams(ROTARY, start, Dreams(max_new_tokens=300), "start", [[1]])
