@@ -175,7 +175,7 @@ def ends_itself(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def answers_users(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the chat template writes a conversation of a user's words and their answer: some want a system's first."""
+    """Whether the chat template writes a user's words and an answer to them: some want a system's turn first."""
     manner = _manner(tokenizer)
     return manner.turn is not None and manner.hears
 
