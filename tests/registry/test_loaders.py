@@ -182,6 +182,21 @@ def test_what_a_plain_loader_asks_otherwise_is_not_registered(
     assert registry.generations("Luna") == []
 
 
+def test_a_chat_model_from_before_is_registered_and_exported_with_the_end_of_its_turns(
+    registry: Registry, make: Any, tmp_path: Path
+) -> None:
+    """Its settings name the tokenizer's own end alone."""
+    candidate = make("Luna-G000")
+    (candidate.folder / "chat_template.jinja").write_text(TURNS.replace("\n{% endfor %}", "<|pad|>{% endfor %}"))
+    (candidate.folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    with pytest.raises(ModelError, match="an answer ends with"):
+        loaders.check_plain(candidate.folder)
+    generation = registry.record(replace(candidate, digest=folder_digest(candidate.folder)))
+    out = export_generation(registry, generation, tmp_path / "out")
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
+    assert folder_digest(out) == generation.digest
+
+
 @pytest.mark.parametrize(
     "template",
     [
