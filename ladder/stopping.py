@@ -58,10 +58,10 @@ def run(command: Callable[[], int]) -> int:
             _leave()
         raise
     finally:
-        _unwatch()
-        _told_here.clear()
         # What is left is the interpreter's own end.
         _handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))
+        _unwatch()
+        _told_here.clear()
 
 
 def advise(text: str) -> None:
