@@ -156,6 +156,11 @@ def watch() -> None:
     _dog = _started(theirs, back)
     os.close(theirs)
     os.close(back)
+    if _dog is None:
+        os.close(_line)
+        os.close(answer)
+        _line = None
+        return
     threading.Thread(target=_leave_when_asked, args=(answer,), daemon=True).start()
     signal.set_wakeup_fd(_line, warn_on_full_buffer=False)
     _tell(SAY + f"stopped; {_advice[-1]}".encode() + END)
