@@ -32,7 +32,6 @@ from ladder.lesson import (
     write_start,
 )
 from ladder.manifest import Request
-from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.adapters import rehearse
@@ -43,6 +42,7 @@ from ladder.models.tokenizer import write_tokenizer
 from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
+from ladder.run import run_folder
 from ladder.sitting import check_asked
 
 
@@ -133,7 +133,7 @@ def _check_readable(request: Request, teachers: Mapping[str, Path]) -> None:
 
 def _noted_day(request: Request, home: Path) -> str | None:
     """The day that a run which began already writes."""
-    notes = home / "runs" / run_name(request.child, request.digest) / "run.json"
+    notes = run_folder(request, home) / "run.json"
     day: str | None = json.loads(notes.read_text(encoding="utf-8")).get("today") if notes.is_file() else None
     return day
 
@@ -202,7 +202,7 @@ def _dreams(
     wanted, longest = request.manifest.stabilizers.dreams, data_of(request).max_length
     if not isinstance(wanted, Dreams) or not dreamers:
         return [], False
-    written = home / "runs" / run_name(request.child, request.digest) / "dreams.jsonl"
+    written = run_folder(request, home) / "dreams.jsonl"
     if written.is_file():
         return read_dreams(written), True
     tokenizer = load_tokenizer(start)
