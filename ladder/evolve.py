@@ -15,7 +15,7 @@ from pathlib import Path
 from ladder.actors.session import Session
 from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
 from ladder.data.template import dated
-from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected, memory_told
+from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected
 from ladder.examination import examine, read_pulse, read_report
 from ladder.gates import GateReport
 from ladder.gates.alike import alike_warnings
@@ -166,7 +166,7 @@ def _warn_of_exam(run: Run, work: Workshop) -> None:
 def _outcome(request: Request, work: Workshop) -> Outcome:
     child = str(request.child)
     try:
-        with unexpected_told(run_folder(request, work.home) / LOG), memory_told():
+        with unexpected_told(run_folder(request, work.home) / LOG):
             return _carried_out(request, work)
     except Interrupted:
         raise

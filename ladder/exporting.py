@@ -6,16 +6,15 @@ import shutil
 from pathlib import Path
 
 from ladder.errors import UsageError
-from ladder.models.save import save_folder
-from ladder.models.tokenizer import renew_tokenizer
+from ladder.models.save import renew_folder, save_folder
 from ladder.registry import Generation, Registry
 
 
 def export_generation(registry: Registry, generation: Generation, directory: Path) -> Path:
     """Copy a verified generation to a new folder; its model card becomes the folder's README.
 
-    Of a generation that was made before tokenizers were written so that every loader reads what ladder reads, the
-    tokenizer is written anew: it has the digest that it had.
+    Of a generation that was made before folders said to every loader what ladder reads in them, tokenizer and end
+    tokens are written anew: it has the digest that it had.
 
     Raises:
         UsageError: the folder exists.
@@ -27,7 +26,7 @@ def export_generation(registry: Registry, generation: Generation, directory: Pat
 
     def write(target: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
-        renew_tokenizer(target)
+        renew_folder(target)
         card = target / "ladder" / "README.md"
         if card.is_file():
             card.rename(target / "README.md")

@@ -125,6 +125,8 @@ def control_warnings(request: Request, lesson: Lesson, names: Sequence[str]) -> 
         return []
     texts = {
         "data.train": ("rows", texts_of([row for row in lesson.new if row.form != "messages"])),
+        # An ancestor may have meant them: what its manifest said of control tokens is not inherited.
+        "replay": ("ancestors' rows", texts_of([row for row in lesson.replay if row.form != "messages"])),
         "data.probes": ("raw prompts", [probe.prompt for probe in own_probes(request) if not probe.chat]),
     }
     found = {field: (what, said, holding(names, said)) for field, (what, said) in texts.items()}

@@ -32,7 +32,6 @@ from ladder.lesson import (
     write_start,
 )
 from ladder.manifest import Request
-from ladder.manifest.names import run_name
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.adapters import rehearse
@@ -43,6 +42,7 @@ from ladder.models.tokenizer import write_tokenizer
 from ladder.pricing.dreams import expected
 from ladder.pricing.shape import Shape
 from ladder.registry import Generation, Registry
+from ladder.run import run_folder
 from ladder.sitting import check_asked
 
 
@@ -88,13 +88,16 @@ def outlook(
         return
     ancestry, by_digest = _line(found, registry)
     folders = {number: by_digest[generation.digest] for number, generation in found.items()}
-    _check_readable(request, {found[number].ref: folder for number, folder in folders.items()})
+    # What was decided is not refused any more: a plan of it says what it takes, whatever later versions check.
+    undecided = registry is None or decided_before(request, registry) is None
+    if undecided:
+        _check_readable(request, {found[number].ref: folder for number, folder in folders.items()})
     lesson = read_lesson(request, list(by_digest.values()))
     check_laws(request, lesson)
     day = _noted_day(request, home) or chosen_day(request, folders.get(1))
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary, dated(day):
         start = _start(request, lesson, folders.get(1), Path(temporary), whole=whole)
-        if registry is None or decided_before(request, registry) is None:
+        if undecided:
             check_asked(request, start, own_probes(request))
         config, shape = _config(request, start, folders.get(1)), _shape(request, start, folders.get(1))
         lora = request.manifest.student.adapter
@@ -102,8 +105,9 @@ def outlook(
         method = method_of(request.manifest)
         hosted = (method.teachers() | method.dreamers()) & folders.keys()
         models = (config, *(config_of(folders[number]) for number in sorted(hosted)))
-        probes = own_probes(request), recall_probes({one.ref: by_digest[one.digest] for one in ancestry.ancestors})
-        check_fits(request, lesson, start, models, probes, Path(temporary) / "tokens")
+        if undecided:
+            probes = own_probes(request), recall_probes({one.ref: by_digest[one.digest] for one in ancestry.ancestors})
+            check_fits(request, lesson, start, models, probes, Path(temporary) / "tokens")
         dreams, dreamt = _dreams(request, home, start, config, lesson, sorted(method.dreamers() & hosted))
         yield Outlook(
             request,
@@ -129,7 +133,7 @@ def _check_readable(request: Request, teachers: Mapping[str, Path]) -> None:
 
 def _noted_day(request: Request, home: Path) -> str | None:
     """The day that a run which began already writes."""
-    notes = home / "runs" / run_name(request.child, request.digest) / "run.json"
+    notes = run_folder(request, home) / "run.json"
     day: str | None = json.loads(notes.read_text(encoding="utf-8")).get("today") if notes.is_file() else None
     return day
 
@@ -198,7 +202,7 @@ def _dreams(
     wanted, longest = request.manifest.stabilizers.dreams, data_of(request).max_length
     if not isinstance(wanted, Dreams) or not dreamers:
         return [], False
-    written = home / "runs" / run_name(request.child, request.digest) / "dreams.jsonl"
+    written = run_folder(request, home) / "dreams.jsonl"
     if written.is_file():
         return read_dreams(written), True
     tokenizer = load_tokenizer(start)

@@ -31,7 +31,8 @@ def answer(
         raise ModelError("this generation has no chat template", where="--chat", remedy="leave --chat out")
     torch.manual_seed(seed)
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
-    ending, prompted = chat_ending(tokenizer, chat, ()), [Prompt(prompt, chat) for prompt in prompts]
+    # A raw prompt is shown with all that the model goes on to write; a turn ends where its template ends it.
+    ending, prompted = chat_ending(tokenizer, chat, None if chat else ()), [Prompt(prompt, chat) for prompt in prompts]
     ends = sorted(end_ids(model, tokenizer) | ending.ids) or None
     settings = {"max_new_tokens": max_new_tokens, "pad_token_id": pad_id(tokenizer), "eos_token_id": ends, **drawn}
     with dated(kept_day(folder / "ladder")):

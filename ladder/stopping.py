@@ -58,10 +58,10 @@ def run(command: Callable[[], int]) -> int:
             _leave()
         raise
     finally:
-        _unwatch()
-        _told_here.clear()
         # What is left is the interpreter's own end.
         _handle(dict.fromkeys(SIGNALS, signal.SIG_IGN))
+        _unwatch()
+        _told_here.clear()
 
 
 def advise(text: str) -> None:
@@ -156,6 +156,11 @@ def watch() -> None:
     _dog = _started(theirs, back)
     os.close(theirs)
     os.close(back)
+    if _dog is None:
+        os.close(_line)
+        os.close(answer)
+        _line = None
+        return
     threading.Thread(target=_leave_when_asked, args=(answer,), daemon=True).start()
     signal.set_wakeup_fd(_line, warn_on_full_buffer=False)
     _tell(SAY + f"stopped; {_advice[-1]}".encode() + END)

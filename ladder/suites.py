@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ladder.actors.session import fetch
 from ladder.errors import GateError
 from ladder.gates.harness import Suite, check_task
+from ladder.gates.paper import ASKING
 from ladder.gates.suite_cache import SuiteCache
 from ladder.gates.suite_results import Figure, find_figure
 from ladder.manifest import Request
@@ -84,10 +85,11 @@ def _suite(request: Request, source: LmEval) -> Suite:
 
 
 def _conditions(request: Request, source: LmEval) -> dict[str, Any]:
-    """What results depend on beside model, device and dtype: settings, the contents of the task's files, libraries."""
+    """What results depend on beside model, device and dtype: settings, the contents of the task's files, libraries, and
+    how a text becomes ids: a child is not held against what its parent reached when texts began otherwise."""
     settings = source.model_dump(mode="json", exclude={"metric", "include_path"})
     libraries = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
-    return settings | libraries | {"files": _contents(request, source.include_path)}
+    return settings | libraries | {"files": _contents(request, source.include_path), "asking": ASKING}
 
 
 def _contents(request: Request, include_path: str | None) -> dict[str, str] | None:

@@ -30,6 +30,7 @@ from ladder.lesson import (
     recall_probes,
     write_start,
 )
+from ladder.models.adapters import rehearse
 from ladder.models.load import config_of, load_tokenizer
 from ladder.models.rounding import Rounding
 from ladder.run import Run, Workshop, hosted
@@ -136,7 +137,9 @@ def _steps(
 
 
 def _check_fits(run: Run, lesson: Lesson, start: Path, home: Path) -> None:
-    """What ``plan`` checks of lengths, before an actor starts."""
+    """What ``plan`` checks of adapter and lengths, before an actor starts."""
+    if (lora := run.request.manifest.student.adapter) is not None:
+        rehearse(config_of(start), lora)
     models = (config_of(start), *(config_of(run.teachers[number]) for number in hosted(run)))
     probes = own_probes(run.request), recall_probes(run.ancestors)
     check_fits(run.request, lesson, start, models, probes, home / "cache" / "tokens")

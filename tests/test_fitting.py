@@ -16,6 +16,7 @@ from ladder.fitting import check_dreams, check_fits
 from ladder.lesson import own_probes, read_lesson
 from ladder.manifest import Request, read_requests
 from ladder.manifest.schema import Dreams
+from ladder.outlook import outlook
 
 LEARNED = GPT2Config(n_positions=32)
 ROTARY = LlamaConfig(max_position_embeddings=32)
@@ -104,6 +105,34 @@ def test_a_run_is_refused_before_an_actor_starts(start: Path, tmp_path: Path, mo
     monkeypatch.setattr(training, "cast_of", lambda *told: pytest.fail("nothing may start"))
     with pytest.raises(ManifestError, match="a row of new has 64 tokens"):
         training.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+
+
+def test_an_adapter_that_the_model_does_not_bear_is_refused_before_an_actor_starts(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LEARNED.save_pretrained(start)
+    request = asked(tmp_path, "the moon", QUESTION, student={"adapter": {"target_modules": ["q_proj"]}})
+    ancestry = SimpleNamespace(parent="Luna-G000.1")
+    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
+    monkeypatch.setattr(training, "cast_of", lambda *told: pytest.fail("nothing may start"))
+    with pytest.raises(ManifestError, match="q_proj") as caught:
+        training.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+    assert caught.value.where == "student.adapter.target_modules"
+
+
+def test_a_plan_of_what_was_decided_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab_size": 300, "max_positions": 64}
+    genesis = {"parent_gen": None, "training_method": "pretraining"}
+    decoding = {"decoding": {"max_new_tokens": 60}}
+    request = asked(
+        tmp_path, "the moon", QUESTION, evolution_request=genesis, student={"architecture": shape}, gates=decoding
+    )
+    with pytest.raises(GateError, match="exceed the model's 64 positions"), outlook(request, None, tmp_path / "home"):
+        pass
+    monkeypatch.setattr("ladder.outlook.decided_before", lambda *_: SimpleNamespace())
+    registry: Any = SimpleNamespace()
+    with outlook(request, registry, tmp_path / "home") as ahead:
+        assert ahead is not None
 
 
 def test_dreams_have_positions_too(start: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,10 @@ def test_rows_that_went_through_a_template_are_told(tokenizer: Any, tmp_path: Pa
         "data.probes: 1 of 1 raw prompts (100%) hold control tokens such as <|begin|>",
     ]
     assert all("data.control_tokens: parse" in text for text in told)
+    left = read_lesson(request, []).new
+    descendant = project(tmp_path, [plain])
+    (again,) = reading_warnings(descendant, replace(read_lesson(descendant, []), replay=left), tokenizer)
+    assert again.startswith("replay: ")
     for harmless in (project(tmp_path, rows, probes, control_tokens="parse"), project(tmp_path, [plain, chat])):
         assert reading_warnings(harmless, read_lesson(harmless, []), tokenizer) == []
 

@@ -52,6 +52,10 @@ def test_other_things_that_python_prints_and_forgets_are_still_printed() -> None
     assert code == 0 and "ValueError: seen" in said
 
 
+def test_a_stop_while_the_watchdog_is_let_go_comes_too_late() -> None:
+    assert ended("import ladder.stopping as it\nit._unwatch = told\nprint('done')\nreturn 0") == (0, "done\n", "")
+
+
 def test_a_second_stop_does_not_wait() -> None:
     body = """
 try:

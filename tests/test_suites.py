@@ -102,6 +102,8 @@ def test_nobody_sits_a_suite_twice_unless_it_changed(
     assert [suite.task for _, suite in examined(read(other), tmp_path, child, None)[1].sat] == ["sums"]
     monkeypatch.setattr(suites, "version", lambda name: "2")
     assert len(examined(read(), tmp_path, child, None)[1].sat) == 2
+    monkeypatch.setattr(suites, "ASKING", 0)
+    assert len(examined(read(), tmp_path, child, None)[1].sat) == 2, "texts began otherwise then"
 
 
 def test_a_damaged_file_of_the_cache_is_no_result(read: Read, tmp_path: Path, make_folder: Callable[..., Path]) -> None:

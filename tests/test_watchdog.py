@@ -160,6 +160,15 @@ def test_a_held_signal_has_all_the_time_of_a_step_and_none_after_it(state: watch
     assert state.seconds_left() == PATIENCE
 
 
+def test_where_no_watchdog_can_be_started_a_stop_is_heard_as_ever() -> None:
+    nothing = "os.posix_spawn = lambda *told, **named: os.stat('/nowhere')"
+    code = BEGIN.replace("    watch()", f"    {nothing}\n    watch()") + "    time.sleep(60)\nsys.exit(run(command))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    found, said, _ = ended(process, signal.SIGTERM)
+    assert (found, said) == (143, SENTENCE)
+
+
 def test_outside_of_a_command_nobody_watches() -> None:
     """Whoever calls ladder from Python keeps what their own code made of signals."""
     from ladder import stopping

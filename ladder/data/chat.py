@@ -174,6 +174,12 @@ def ends_itself(tokenizer: PreTrainedTokenizerFast) -> bool:
     return turn is None or bool(turn.end)
 
 
+def answers_users(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the chat template writes a user's words and an answer to them: some want a system's turn first."""
+    manner = _manner(tokenizer)
+    return manner.turn is not None and manner.hears
+
+
 def opens_otherwise(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the chat template opens an answer that is asked for otherwise than it writes one in a conversation."""
     turn, user = _manner(tokenizer).turn, {"role": "user", "content": ASKED}

@@ -14,7 +14,7 @@ from ladder.data.examples import text_ids
 from ladder.data.jsonl import shown
 from ladder.errors import DataError
 from ladder.gates.probes import Probe, Prompt
-from ladder.gates.question import encode_question
+from ladder.gates.question import encode_answered, encode_question
 from ladder.manifest.schema import ControlTokens
 
 
@@ -42,9 +42,9 @@ def check_encodable(
                     where=probe.where,
                     remedy="write it in signs that the tokenizer knows",
                 )
-        _check_apart(tokenizer, probe, controls)
         if probe.chat:
             encode_question(tokenizer, probe.question())
+        _check_apart(tokenizer, probe, controls)
     for number, prompt in enumerate(prompts, 1):
         if not text_ids(tokenizer, prompt.text, controls):
             raise DataError(
@@ -64,10 +64,11 @@ def _texts(probe: Probe) -> Iterator[tuple[str, str]]:
 
 
 def _check_apart(tokenizer: PreTrainedTokenizerFast, probe: Probe, controls: ControlTokens) -> None:
-    """Of options with the same tokens the first would win, whatever the model knows."""
+    """Of options with the same tokens behind their prompt the first would win, whatever the model knows. A tokenizer
+    may put a space in front of a text that it puts behind no prompt, and a chat template may trim one."""
     first: dict[tuple[int, ...], str] = {}
     for option in probe.options:
-        known = first.setdefault(tuple(text_ids(tokenizer, option, controls)), option)
+        known = first.setdefault(tuple(encode_answered(tokenizer, probe.question(), option, controls)[0]), option)
         if known != option:
             raise DataError(
                 f"options {shown(known)} and {shown(option)} have the same tokens, so no model can tell them apart",

@@ -56,7 +56,7 @@ def take_in(path: Path, target: Path, *, base: Path | None = None, resize: bool 
         _take_adapter(path, base, target, resize, say)
     else:
         check_config(path)  # Before its tokenizer is missed.
-        copy_model(path, target, _tokenizer(path), resize=resize, say=say, card=True)
+        copy_model(path, target, load_tokenizer(path), resize=resize, say=say, card=True)
 
 
 def copy_model(
@@ -118,7 +118,7 @@ def _take_gguf(path: Path, target: Path, resize: bool, say: Say) -> None:
 
 def _take_adapter(path: Path, base: Path, target: Path, resize: bool, say: Say) -> None:
     own = (path / "tokenizer.json").is_file()
-    tokenizer = _tokenizer(path if own else base)
+    tokenizer = load_tokenizer(path if own else base)
     model = merged_foreign(load_model(base, "float32"), path)
     _check(model, tokenizer, path, main_dtype(base), resize, say)
     save_model(target, model, tokenizer)
@@ -130,11 +130,6 @@ def _take_adapter(path: Path, base: Path, target: Path, resize: bool, say: Say) 
     names += carry_terms(path, target)
     if names:
         say(f"carried along: {', '.join(names)}")
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    with panics_told(str(folder)):
-        return load_tokenizer(folder)
 
 
 def _exact_dtype(folder: Path) -> str:

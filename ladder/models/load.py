@@ -26,7 +26,7 @@ from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
 from ladder.models.causality import check_causal
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.older import is_left_over, without_empty_window
-from ladder.models.preflight import check_config
+from ladder.models.preflight import check_config, panics_told
 from ladder.models.size import check_labels, check_layers, check_size, stored_shapes
 from ladder.models.tokenizer import check_same_ids, read_tokenizer
 
@@ -82,7 +82,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     tokenizer_digest(folder)
     try:
-        return read_tokenizer(folder)
+        with panics_told(str(folder)):
+            return read_tokenizer(folder)
     except ModelError:
         raise
     except Exception as error:  # tokenizers raises bare ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -116,6 +117,24 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
         settings.eos_token_id = ends[0] if len(ends) == 1 else ends
     model.save_pretrained(folder)
     write_tokenizer(folder, tokenizer)
+
+
+def renew_folder(folder: Path) -> None:
+    """Let a folder from before say to every loader what ``save_model`` makes one say today: how texts become ids, and
+    what ends an assistant's turn. Its digest stays."""
+    from ladder.data.chat import ending
+    from ladder.models.digest import read_object
+    from ladder.models.load import load_tokenizer
+    from ladder.models.tokenizer import renew_tokenizer
+
+    renew_tokenizer(folder)
+    path, tokenizer = folder / "generation_config.json", load_tokenizer(folder)
+    settings = read_object(path) if path.is_file() else {}
+    told = settings.get("eos_token_id")
+    known, wanted = set(told if isinstance(told, list) else [told]), ending(tokenizer, chat=True, stops=None).ids
+    # Settings that do not even name the tokenizer's own end are not of before, but of somebody else.
+    if tokenizer.eos_token_id in known and not wanted <= known:
+        save_text(path, json.dumps(settings | {"eos_token_id": sorted({*known, *wanted} - {None})}, indent=2) + "\n")
 
 
 def sync(path: Path) -> None:

@@ -61,7 +61,7 @@ def _asked(
     folder: Path, ours: PreTrainedTokenizerFast, plain: PreTrainedTokenizerBase
 ) -> Iterator[tuple[str, str, list[int], list[int]]]:
     """Kind and text of each question, its ids in an exam, and those of a plain loader."""
-    from ladder.data.chat import opens_otherwise
+    from ladder.data.chat import answers_users, opens_otherwise
     from ladder.data.examples import text_ids
     from ladder.gates.probes import Prompt, read_probes
     from ladder.gates.question import encode_question
@@ -71,8 +71,9 @@ def _asked(
     texts = [text for text in CORPUS if text.strip()]
     raw = [*texts, *(probe.prompt for probe in probes if not probe.chat)]
     said = [*texts, *(text for probe in probes if not probe.is_written for text in probe.options or (probe.answer,))]
-    # A template that opens answers otherwise than it is asked to was told of when the run was planned.
-    talks = ours.chat_template is not None and not opens_otherwise(ours)
+    # A template that opens answers otherwise than it is asked to was told of when the run was planned. Of one that
+    # refuses a user's turn alone nobody has asked anything, or the probe would have been refused.
+    talks = ours.chat_template is not None and answers_users(ours) and not opens_otherwise(ours)
     turns = [*texts, *(probe.prompt for probe in probes if probe.chat)] if talks else []
     asked: dict[str, tuple[list[str], Callable[[str], list[int]], Callable[[str], list[int]]]] = {
         "the raw prompt": (raw, lambda text: encode_question(ours, Prompt(text)), lambda text: _ids(plain(text))),

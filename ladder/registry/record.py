@@ -59,10 +59,10 @@ def _check_digest(candidate: Candidate) -> None:
 
 
 def _renew(candidate: Candidate) -> None:
-    """A run that was cut off under an earlier ladder left its candidate with the tokenizer as it was written then."""
-    from ladder.models.tokenizer import renew_tokenizer
+    """A run that was cut off under an earlier ladder left its candidate as it was written then."""
+    from ladder.models.save import renew_folder
 
-    renew_tokenizer(candidate.folder)
+    renew_folder(candidate.folder)
 
 
 def _own_run(store: Store, candidate: Candidate) -> str:

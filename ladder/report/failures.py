@@ -69,9 +69,11 @@ def unexpected_told(log: Path, where: str | None = None) -> Iterator[None]:
 
     Raises:
         Unexpected: names the kind of error, the place and the log.
+        OutOfMemory: memory ran out, which is no defect.
     """
     try:
-        yield
+        with memory_told():
+            yield
     except (LadderError, OSError, *STOPS):
         raise
     except BaseException as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from ladder.errors import DataError, GateError
 from ladder.gates.encodable import check_encodable
@@ -45,6 +46,18 @@ def test_a_probe_without_tokens_is_refused_by_its_name(deaf: Any, probe: Probe, 
 def test_what_has_tokens_is_asked(deaf: Any, tokenizer: Any) -> None:
     check_encodable(deaf, [Probe("so §", "a cat"), Probe("so", "^[α-ω]$", "regex")], [Prompt("so")])
     check_encodable(tokenizer, [Probe("αβγ", "§", "choice", options=("§", "α", "Α"))], [Prompt("§")])
+
+
+def test_options_are_told_apart_as_they_stand_behind_their_prompt(tokenizer: Any) -> None:
+    spaced, trimming = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    spaced.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trimming.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}<|end|>{% endfor %}"
+    probe = Probe("so", "cat", "choice", options=("cat", " cat"))
+    assert spaced.encode("cat") == spaced.encode(" cat")
+    check_encodable(spaced, [probe], [])
+    check_encodable(trimming, [probe], [])
+    with pytest.raises(DataError, match="'cat' and ' cat' have the same"):
+        check_encodable(trimming, [replace(probe, chat=True)], [])
 
 
 def test_other_prompts_are_counted_and_not_quoted(deaf: Any) -> None:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from ladder.errors import ModelError, UsageError
-from ladder.models.load import load_model
+from ladder.models.load import load_model, load_tokenizer
 from ladder.models.preflight import check_encodes, check_finite, check_vocabulary, panics_told
 
 
@@ -132,10 +132,14 @@ def test_a_tokenizer_that_can(tokenizer: Any) -> None:
     check_encodes(tokenizer, "here")
 
 
-def test_a_panic_while_loading_is_an_error_of_the_model(tokenizer: Any) -> None:
+def test_a_panic_while_loading_is_an_error_of_the_model(tokenizer: Any, tmp_path: Path) -> None:
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
     with pytest.raises(ModelError, match="its tokenizer is broken: Precompiled"), panics_told("here"):
         Tokenizer.from_str(json.dumps(content))
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="its tokenizer is broken"):
+        load_tokenizer(tmp_path)
     with pytest.raises(KeyboardInterrupt), panics_told("here"):
         raise KeyboardInterrupt

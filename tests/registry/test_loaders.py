@@ -182,6 +182,35 @@ def test_what_a_plain_loader_asks_otherwise_is_not_registered(
     assert registry.generations("Luna") == []
 
 
+def test_a_chat_model_from_before_is_registered_and_exported_with_the_end_of_its_turns(
+    registry: Registry, make: Any, tmp_path: Path
+) -> None:
+    """Its settings name the tokenizer's own end alone."""
+    candidate = make("Luna-G000")
+    (candidate.folder / "chat_template.jinja").write_text(TURNS.replace("\n{% endfor %}", "<|pad|>{% endfor %}"))
+    (candidate.folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    with pytest.raises(ModelError, match="an answer ends with"):
+        loaders.check_plain(candidate.folder)
+    generation = registry.record(replace(candidate, digest=folder_digest(candidate.folder)))
+    out = export_generation(registry, generation, tmp_path / "out")
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
+    assert folder_digest(out) == generation.digest
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('system first') if messages[0].role != 'system' }}{{ messages[-1].content }}",
+        "{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}",
+    ],
+    ids=["wants a system's turn", "does not hear the user"],
+)
+def test_a_template_that_nobody_chats_with_is_no_reason_not_to_register(make: Any, template: str) -> None:
+    folder = make("Luna-G000").folder
+    (folder / "chat_template.jinja").write_text(template)
+    loaders.check_plain(folder)
+
+
 def test_chats_and_probes_are_compared_as_well(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make("Luna-G000").folder
     loaders.check_plain(folder)

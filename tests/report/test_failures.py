@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ladder.errors import DataError, Interrupted, Unexpected
+from ladder.errors import DataError, Interrupted, OutOfMemory, Unexpected
 from ladder.report import failures
 from ladder.report.failures import exit_code, log_of, unexpected_told
 
@@ -70,6 +70,12 @@ def test_what_was_foreseen_and_what_stops_a_process_is_raised_as_it_is(tmp_path:
     with pytest.raises(type(error)) as told, unexpected_told(tmp_path / "log"):
         raise error
     assert told.value is error and list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_ran_out_is_no_defect(tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory), unexpected_told(tmp_path / "log"):
+        raise MemoryError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
