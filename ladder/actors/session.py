@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import Any
 
@@ -61,7 +61,8 @@ class Session:
     def dismiss(self) -> None:
         """End all actors; ``start`` makes new ones."""
         for actor in self._actors.values():
-            ray.kill(actor)
+            with suppress(RayError):  # A Ray that is gone has ended them.
+                ray.kill(actor)
         self._actors.clear()
 
     @cached_property
