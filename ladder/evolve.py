@@ -102,12 +102,13 @@ def climb(request: Request, work: Workshop) -> Generation:
 
 
 def _train_and_examine(run: Run, work: Workshop) -> None:
-    """Both phases, as far as they are not done; a failure is noted in the MLflow run, which a resume opens again."""
+    """Both phases on one day, whatever the clock says: a chat template may write the date."""
     with dated(today := run.today):
-        _go_on(run, work, today)
+        _both_phases(run, work, today)
 
 
-def _go_on(run: Run, work: Workshop, today: str) -> None:
+def _both_phases(run: Run, work: Workshop, today: str) -> None:
+    """What is not done of them yet; a failure is noted in the MLflow run, which a resume opens again."""
     check_not_halted(run)
     lesson = read_lesson(run.request, list(run.folders.values()))
     check_held_out(run.request, lesson, run.ancestors)
