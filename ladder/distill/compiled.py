@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -34,5 +35,15 @@ def compiled(function: F) -> F:
     variants by code object and gives up after eight, so each function gets a code object of its own; past that it runs
     the function as it is, which gives the same numbers.
     """
+    _separate_caches()
     own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, None, function.__closure__)
     return cast(F, torch.compile(own, dynamic=True))
+
+
+def _separate_caches() -> None:
+    """Give each instruction set a cache of its own: the compiler's does not tell them apart, and code that was made for
+    another one crashes or computes something else. A folder that a person has named stays."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    own = f"{default_cache_dir()}_{torch.backends.cpu.get_cpu_capability().lower()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", own)
