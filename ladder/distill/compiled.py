@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 import torch
 
 F = TypeVar("F", bound=Callable)
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @cache
@@ -45,5 +46,6 @@ def _separate_caches() -> None:
     another one crashes or computes something else. A folder that a person has named stays."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    own = f"{default_cache_dir()}_{torch.backends.cpu.get_cpu_capability().lower()}"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", own)
+    # Torch writes its own choice into the environment.
+    if os.environ.get(_CACHE, default_cache_dir()) == default_cache_dir():
+        os.environ[_CACHE] = f"{default_cache_dir()}_{torch.backends.cpu.get_cpu_capability().lower()}"
