@@ -91,9 +91,5 @@ def _check_exam(config: PretrainedConfig, start: Path, paper: Paper) -> None:
     if paper.sampled.count:
         check_room(config, max(asked, default=1), paper.sampled.tokens, where="laws.sampled_tokens")
     for probe in paper.probes:
-        said = [encode_answered(tokenizer, probe.question(), text, paper.controls)[0] for text in _said(probe)]
+        said = [encode_answered(tokenizer, probe.question(), text, paper.controls)[0] for text in probe.said]
         check_room(config, max(map(len, said)), 0)
-
-
-def _said(probe: Probe) -> tuple[str, ...]:
-    return probe.options or (probe.answer,)

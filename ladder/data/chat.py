@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerFast
 
-from ladder.data.controls import Shield, controls_of
+from ladder.data.controls import Shield, controls_of, found_once
 from ladder.data.template import ASKED, REMEDY, Messages, Turn, answering, between_turns, day_of, rendered
 from ladder.errors import DataError
 
@@ -224,11 +224,7 @@ def _check_hears(tokenizer: PreTrainedTokenizerFast, where: str) -> None:
 def _manner(tokenizer: PreTrainedTokenizerFast) -> _Manner:
     """Found once for a template."""
     state = (tokenizer.chat_template, len(tokenizer), tokenizer.special_tokens_map, day_of(tokenizer))
-    known = _manners.get(tokenizer)
-    if known is None or known[0] != state:
-        known = state, _found_manner(tokenizer)
-        _manners[tokenizer] = known
-    return known[1]
+    return found_once(_manners, tokenizer, state, _found_manner)
 
 
 def _found_manner(tokenizer: PreTrainedTokenizerFast) -> _Manner:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data.template import sample_turns
 from ladder.errors import DataError, said
 
+Kept = TypeVar("Kept")
 # Noncharacters, which Unicode keeps out of texts that are exchanged.
 _NAME, _TYPED = ("\ufdd0", "\ufdd1"), ("\ufdd2", "\ufdd3")
 _PLACE = re.compile(f"{_TYPED[0]}([0-9]+){_TYPED[1]}")
@@ -185,17 +186,26 @@ class Shield:
         return self.controls.encode_named(_PLACE.sub(lambda mark: self._typed[int(mark[1])], named))
 
 
-_known: WeakKeyDictionary[PreTrainedTokenizerFast, tuple[Any, Controls]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[PreTrainedTokenizerFast, tuple[object, Controls]] = WeakKeyDictionary()
 
 
 def controls_of(tokenizer: PreTrainedTokenizerFast) -> Controls:
     """The control tokens of a tokenizer; found once, and again when its template or its tokens change."""
     state = (tokenizer.chat_template, len(tokenizer), tokenizer.special_tokens_map)
-    known = _known.get(tokenizer)
-    if known is None or known[0] != state:
-        known = state, _controls(tokenizer)
-        _known[tokenizer] = known
-    return known[1]
+    return found_once(_known, tokenizer, state, _controls)
+
+
+def found_once(
+    known: MutableMapping[PreTrainedTokenizerFast, tuple[object, Kept]],
+    tokenizer: PreTrainedTokenizerFast,
+    state: object,
+    find: Callable[[PreTrainedTokenizerFast], Kept],
+) -> Kept:
+    """What was found of a tokenizer in this state, or is now."""
+    kept = known.get(tokenizer)
+    if kept is None or kept[0] != state:
+        kept = known[tokenizer] = state, find(tokenizer)
+    return kept[1]
 
 
 def _controls(tokenizer: PreTrainedTokenizerFast) -> Controls:

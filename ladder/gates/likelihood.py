@@ -42,7 +42,7 @@ def read_likelihoods(
     Raises:
         GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
     """
-    texts = [probe.options or (probe.answer,) for probe in probes]
+    texts = [probe.said for probe in probes]
     rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
     ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
     check_lengths(model, ids, 0)

@@ -63,6 +63,11 @@ class Probe:
     where: str = field(default="", compare=False)
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """What may be said to its prompt: the options of a choice, else the answer."""
+        return self.options or (self.answer,)
+
+    @property
     def is_written(self) -> bool:
         """Whether the model answers in its own words."""
         return self.kind not in READ

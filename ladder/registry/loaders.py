@@ -70,7 +70,7 @@ def _asked(
     probes = read_probes(folder / PROBES) if _has_probes(folder) else []
     texts = [text for text in CORPUS if text.strip()]
     raw = [*texts, *(probe.prompt for probe in probes if not probe.chat)]
-    said = [*texts, *(text for probe in probes if not probe.is_written for text in probe.options or (probe.answer,))]
+    said = [*texts, *(text for probe in probes if not probe.is_written for text in probe.said)]
     # A template that opens answers otherwise than it is asked to was told of when the run was planned. Of one that
     # refuses a user's turn alone nobody has asked anything, or the probe would have been refused.
     talks = ours.chat_template is not None and answers_users(ours) and not opens_otherwise(ours)
