@@ -13,7 +13,7 @@ import typer
 
 from ladder.report.failures import exit_code, log_of
 from ladder.report.terminal import check_arguments, says_all
-from ladder.stopping import advise, watch
+from ladder.system.stopping import advise, watch
 
 app = typer.Typer(
     name="ladder",
@@ -63,7 +63,7 @@ def _verb() -> None:
 @app.command(rich_help_panel=RUN)
 def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")]) -> None:
     """Create a ready project: manifests, data, laws, README."""
-    from ladder.starter import create
+    from ladder.verbs.init import create
 
     for path in create(directory):
         print(path)
@@ -83,8 +83,8 @@ def plan(
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.plan import make_plans
-    from ladder.report.plans import plan_text
+    from ladder.planning.plan import make_plans
+    from ladder.planning.table import plan_text
 
     plans = make_plans(requests, home, measure=probe)
     _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
@@ -109,8 +109,7 @@ def evolve(
 
     from ladder.evolve import evolve as run
     from ladder.evolve import worst
-    from ladder.report.console import Console
-    from ladder.report.outcomes import outcome_text
+    from ladder.report.console import Console, outcome_text
 
     outcomes = run(requests, home, Console(quiet=quiet), address)
     _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
@@ -126,7 +125,7 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
 ) -> None:
     """Run the same evolve as a Ray Job on a cluster."""
-    from ladder.submit import submit as send
+    from ladder.verbs.submit import submit as send
 
     raise typer.Exit(send(manifests, address, home, working_dir, wait=wait))
 
@@ -150,8 +149,8 @@ def import_(
 
     parsed = Name.parse(name, where="--as")
 
-    from ladder.importing import check_source, import_generation
     from ladder.registry import open_registry
+    from ladder.run.importing import check_source, import_generation
 
     check_source(path, base)
     registry, told = open_registry(home), list[str]()
@@ -193,8 +192,8 @@ def show(
 ) -> None:
     """One generation's card. With --html the page of its verdict: gates, lost answers, laws, who taught; with --png
     its pictures: differences to the parent, and the training."""
+    from ladder.data.sidecars import GATES_PLOT, PAGE, TRAINING_PLOT, examined
     from ladder.report.lineage import card_text
-    from ladder.sidecars import GATES_PLOT, PAGE, TRAINING_PLOT, examined
 
     registry = _registry(home)
     generation = registry.find(ref)
@@ -222,8 +221,8 @@ def gates(
     registry = _registry(home)
     child, other = registry.find(ref), registry.find(against) if against else None
 
-    from ladder.reexamine import reexamine
-    from ladder.report.verdicts import verdict_text
+    from ladder.report.console import verdict_text
+    from ladder.verbs.gates import reexamine
 
     found = reexamine(registry, child, other, probes)
     held = f"{found.child} against {found.against}" if found.against else found.child
@@ -243,10 +242,9 @@ def diff(
     registry = _registry(home)
     first, second = registry.find(a), registry.find(b)
 
-    from ladder.comparing import difference
-    from ladder.reexamine import reexamine
-    from ladder.report.differences import difference_text
-    from ladder.report.verdicts import comparison_text
+    from ladder.report.console import comparison_text
+    from ladder.verbs.diff import difference, difference_text
+    from ladder.verbs.gates import reexamine
 
     found = difference(registry, first, second)
     compared = reexamine(registry, second, first).comparison if answers else None
@@ -312,7 +310,7 @@ def prune(
 
     HEAD, its ancestors, and whatever was promoted or waits for it stay. Of the others, all but the weights stays.
     """
-    from ladder.report.keeping import pruning_text
+    from ladder.report.lineage import pruning_text
 
     registry = _registry(home)
     found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
@@ -337,8 +335,8 @@ def erase(
     history. Other families of the home need a command each.
     """
     from ladder.data.rows import read_rows
-    from ladder.data.traces import Traces
-    from ladder.report.keeping import erasure_text
+    from ladder.registry.redaction import Traces
+    from ladder.report.lineage import erasure_text
 
     registry, traces = _registry(home), Traces(read_rows(rows))
     found = registry.erase(family, traces, reason=reason) if yes else registry.traces(family, traces)
@@ -352,7 +350,7 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
-    from ladder.report.keeping import contents_text
+    from ladder.report.lineage import contents_text
 
     contents = _registry(home).backup(archive)
     _answer(contents.model_dump(mode="json"), contents_text(contents, f"wrote {archive}"), as_json)
@@ -365,8 +363,8 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Bring a backup into a home that holds no store yet, and verify it."""
-    from ladder.registry.restore import restore as bring_back
-    from ladder.report.keeping import contents_text
+    from ladder.registry.backup import restore as bring_back
+    from ladder.report.lineage import contents_text
 
     contents = bring_back(archive, home)
     _answer(contents.model_dump(mode="json"), contents_text(contents, f"restored and verified in {home}"), as_json)
@@ -384,7 +382,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Let a generation answer prompts."""
-    from ladder.sampling import answer
+    from ladder.verbs.sample import answer
 
     registry = _registry(home)
     answers = answer(registry.materialize(registry.find(ref)), prompt, chat, max_new_tokens, temperature, seed)
@@ -402,7 +400,7 @@ def eval_(
     as_json: Json = False,
 ) -> None:
     """Ask a generation its own and its ancestors' probes again, or attach what another suite found of it."""
-    from ladder.evaluation import ask_again, asked_text, attach, attached_text
+    from ladder.verbs.evaluate import ask_again, asked_text, attach, attached_text
 
     registry = _registry(home)
     generation = registry.find(ref)
@@ -417,7 +415,7 @@ def eval_(
 @app.command(rich_help_panel=STORE)
 def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to create.")], home: Home = HOME) -> None:
     """Write a plain ``from_pretrained`` folder with its model card."""
-    from ladder.exporting import export_generation
+    from ladder.verbs.export import export_generation
 
     registry = _registry(home)
     print(export_generation(registry, registry.find(ref), directory))
@@ -434,7 +432,7 @@ def schema() -> None:
 @app.command(rich_help_panel=LOOK)
 def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open MLflow's UI on this home's store, on loopback."""
-    from ladder.ui import serve
+    from ladder.verbs.ui import serve
 
     raise typer.Exit(serve(home, port))
 
@@ -442,7 +440,7 @@ def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] =
 @app.command(rich_help_panel=LOOK)
 def doctor(home: Home = HOME, as_json: Json = False) -> None:
     """What is installed, what this machine can run, what is wrong and how to fix it."""
-    from ladder.doctor import examine
+    from ladder.verbs.doctor import examine
 
     checks = examine(home)
     text = "\n".join(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.found}" for check in checks)
@@ -454,7 +452,7 @@ def main() -> int:
     """Run the command line: every error becomes one message and an exit code.
 
     Raises:
-        Interrupted, KeyboardInterrupt: it was told to stop; ``ladder.stopping`` has the last word.
+        Interrupted, KeyboardInterrupt: it was told to stop; ``ladder.system.stopping`` has the last word.
     """
     return exit_code(_run, lambda: log_of(_homes[-1] if _homes else None))
 

@@ -10,8 +10,8 @@ from benchmarks.peers.fine_tuning import FineTuning
 from benchmarks.school import FINE_TUNING, LR, School, school
 from benchmarks.step import SHAPES, TINY, Contenders
 from benchmarks.timing import Spread, paired_rounds, ratio
-from ladder.signals.cache import CacheSettings
-from ladder.signals.topk import Truncation
+from ladder.teachers.cache import CacheSettings
+from ladder.teachers.wire import Truncation
 
 AGAINST = "plain fine-tuning + 2 head products"
 LIMIT = 2**32

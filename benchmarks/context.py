@@ -21,9 +21,9 @@ from benchmarks.sections import merged
 from benchmarks.tables import render
 from ladder.evolve import evolve
 from ladder.manifest import read_requests
-from ladder.models.save import save_text
 from ladder.registry import open_registry
 from ladder.report.console import Console
+from ladder.system.files import save_text
 from manifests.smollm2.run import HERE, import_first
 
 READS = {"teachers": {"teacher1": {"context": "{prompt}\n{completion}\n\n"}}}

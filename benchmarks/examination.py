@@ -21,14 +21,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
-from ladder.ancestry import lineage_of
+from ladder.data.sidecars import kept_request
+from ladder.exam.ask import sit
 from ladder.gates import Exam
-from ladder.gates.examine import sit
-from ladder.lesson import recall_probes
 from ladder.manifest.names import run_name
 from ladder.registry import open_registry
-from ladder.sidecars import kept_request
-from ladder.sitting import build_exam
+from ladder.registry.lineage import lineage_of
+from ladder.run.dataset import recall_probes
+from ladder.run.exam import build_exam
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

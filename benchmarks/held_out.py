@@ -18,9 +18,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.tables import render
-from ladder.data.contamination import find_contamination
 from ladder.data.rows import Row
-from ladder.gates.probes import Probe
+from ladder.exam.contamination import find_contamination
+from ladder.exam.exam import Probe
 
 ROWS, WORDS, PROBES = 100_000, 40, 2000
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)

@@ -21,12 +21,12 @@ from ladder.distill import (
     source_counts,
     token_losses,
 )
-from ladder.distill.compiled import has_compiler
 from ladder.distill.fused import FusedLoss
+from ladder.distill.kernels import has_compiler
 from ladder.distill.student import Block, StudentHead
 from ladder.distill.tokens import Tokens
 from ladder.models.head import Head
-from ladder.signals.source import HiddenSource
+from ladder.teachers.source import HiddenSource
 
 OBJECTIVE = Objective(alpha=0.1, beta=0.9, temperature=2.0, direction="forward", pooling="probabilities")
 ROUTINGS = ("seed", "surprise")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.school import School, make_manifest
-from ladder.signals.teacher import Teacher
+from ladder.teachers.teacher import Teacher
 from ladder.train.spec import StepReport
 
 

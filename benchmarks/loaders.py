@@ -19,17 +19,17 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ladder.ancestry import lineage_of
-from ladder.exporting import export_generation
+from ladder.exam.ask import answer_prompts
+from ladder.exam.exam import Prompt
 from ladder.gates import Probe
-from ladder.gates.examine import answer_prompts
-from ladder.gates.probes import Prompt
-from ladder.lesson import recall_probes
-from ladder.manifest.schema_gates import Decoding
+from ladder.manifest.schema import Decoding
 from ladder.models.load import load_model, load_tokenizer
 from ladder.registry import Generation, Registry, artifacts, open_registry
-from ladder.report.tables import table
-from ladder.sampling import answer
+from ladder.registry.lineage import lineage_of
+from ladder.report.text import table
+from ladder.run.dataset import recall_probes
+from ladder.verbs.export import export_generation
+from ladder.verbs.sample import answer
 
 TOKENS = 12
 Asks = Callable[[str, bool], str]

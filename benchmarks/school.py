@@ -14,15 +14,15 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ladder.data.batches import Batches
-from ladder.data.collate import Collation
+from ladder.data.batches import Batches, Collation
 from ladder.data.examples import Example
 from ladder.manifest.effective import effective
 from ladder.manifest.schema import Architecture, Manifest
 from ladder.models.load import load_model
-from ladder.models.save import save_folder, save_model
+from ladder.models.save import save_model
 from ladder.models.scratch import llama_config
-from ladder.signals.teacher import Teacher, TeacherSpec
+from ladder.system.files import save_folder
+from ladder.teachers.teacher import Teacher, TeacherSpec
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 

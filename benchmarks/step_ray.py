@@ -13,10 +13,9 @@ STEPS = 8
 
 @contextmanager
 def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
-    """A session as ``ladder/training.py`` starts it; gives the contender's name and a call of ``STEPS`` steps."""
+    """A session as ``ladder/run/train.py`` starts it; gives the contender's name and a call of ``STEPS`` steps."""
     from ladder.actors.placement import threads
-    from ladder.actors.session import Session, fetch
-    from ladder.actors.stream import stream
+    from ladder.actors.session import Session, fetch, stream
     from ladder.actors.teacher import TeacherHandle
 
     manifest = make_manifest(routing="seed", batch_size=place.shape.rows)

@@ -18,9 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ladder.data.redaction import redact
 from ladder.data.rows import Row
-from ladder.data.traces import Traces
+from ladder.registry.redaction import Traces, redact
 
 WORDS = 20_000
 """Different words of the language."""

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.tables import render
-from ladder.gates.embedding import embedding_drift
+from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.gates.tone import facet_drifts, mean_drift
-from ladder.models.encoder import SentenceEncoder
 
 Figures = dict[str, float]
 Measure = Callable[[Sequence[str], Sequence[str]], Figures]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.options import Options
-from ladder.signals.topk import Truncation, capture
-from ladder.signals.wire import Kind, Signal, dtype_name, encode, encode_topk
+from ladder.teachers.wire import Kind, Signal, Truncation, capture, dtype_name, encode, encode_topk
 
 SIZES = {"SmolLM2-135M": (576, 49152), "Qwen2.5-3B": (2048, 151936)}
 TOP_K = (32, 64)

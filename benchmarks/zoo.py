@@ -24,10 +24,9 @@ import numpy as np
 
 from benchmarks.tables import render
 from ladder.gates import decide
-from ladder.gates.bound import upper_bound
-from ladder.gates.measure import OWN, Measurements, Scores
-from ladder.gates.standing import bounds_of
-from ladder.manifest.schema_gates import Gates
+from ladder.gates.measure import OWN, Measurements, Scores, bounds_of
+from ladder.laws.law import upper_bound
+from ladder.manifest.schema import Gates
 
 TABLES = 2000
 EVIDENCE = {"point": ("point", "point"), "default": ("point", "interval"), "interval": ("interval", "interval")}

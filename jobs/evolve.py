@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ladder.report.failures import exit_code, log_of
 from ladder.report.terminal import prepare
-from ladder.stopping import run, watch
+from ladder.system.stopping import run, watch
 
 VERDICTS = (0, 3, 4)
 """Exit codes that are verdicts."""

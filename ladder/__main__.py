@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ladder.report.terminal import prepare
-from ladder.stopping import run
+from ladder.system.stopping import run
 
 
 def main() -> int:

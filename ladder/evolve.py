@@ -1,6 +1,6 @@
 """The spine: resolve, train, examine, record, promote. Read it top to bottom.
 
-Every phase ends with one durable file in the run's folder (``ladder/run.py``) or one idempotent step of the registry,
+Every phase ends with one durable file in the run's folder (``ladder/run/context.py``) or one idempotent step of the registry,
 so the same command finishes a run that was cut off anywhere.
 """
 
@@ -13,29 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ladder.actors.session import Session
-from ladder.ancestry import Blocked, check_attempts, check_teachers, decided_before, resolve
-from ladder.data.template import dated
 from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected
-from ladder.examination import examine, read_pulse, read_report
+from ladder.exam.lint import alike_warnings
 from ladder.gates import GateReport
-from ladder.gates.alike import alike_warnings
-from ladder.gates.resolution import warnings_of
-from ladder.importing import import_teachers
-from ladder.lawbook import check_laws
-from ladder.lesson import check_held_out, own_probes, read_lesson, replay_warnings
+from ladder.gates.detectable import warnings_of
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, tensors_file_digest
-from ladder.models.save import reason
-from ladder.permission import check_cooldown, check_price, has_limits, last_promotion
-from ladder.plan import bare_bytes, exam_resolution, price_request
-from ladder.recovery import recovering
+from ladder.models.template import dated
+from ladder.planning.limits import check_cooldown, check_price, has_limits, last_promotion
+from ladder.planning.plan import bare_bytes, exam_resolution, price_request
 from ladder.registry import Candidate, Generation, Verdict, family_lock, open_registry
+from ladder.registry.lineage import Blocked, check_attempts, check_teachers, decided_before, resolve
 from ladder.report.console import Console
 from ladder.report.failures import LOG, unexpected_told
-from ladder.run import Run, Workshop, run_folder
-from ladder.suites import check_suites
-from ladder.training import train
-from ladder.vigil import check_not_halted
+from ladder.run.context import Run, Workshop, run_folder
+from ladder.run.dataset import check_held_out, own_probes, read_lesson, replay_warnings
+from ladder.run.examine import examine, read_pulse, read_report
+from ladder.run.importing import import_teachers
+from ladder.run.laws import check_laws, check_not_halted
+from ladder.run.recovery import recovering
+from ladder.run.suites import check_suites
+from ladder.run.train import train
+from ladder.system.files import reason
 
 EXIT_CODES = {"PROMOTED": 0, "FAILED": 1, "BLOCKED": 1, "REJECTED": 3, "PASSED": 4}
 _SEVERITY = (0, 4, 3, 2, 1)

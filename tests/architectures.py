@@ -178,10 +178,11 @@ class Workbench:
         from transformers import AutoTokenizer
 
         from ladder.errors import LadderError
-        from ladder.importing import import_generation
         from ladder.manifest import Name
-        from ladder.models.save import save_folder, save_model
+        from ladder.models.save import save_model
         from ladder.models.tokenizer import write_tokenizer
+        from ladder.run.importing import import_generation
+        from ladder.system.files import save_folder
 
         model = tiny(name, len(self.tokenizer))
         family = re.sub("[^A-Za-z0-9]", "", name.title())
@@ -222,7 +223,7 @@ class Workbench:
         return request
 
     def plan(self, family: str) -> None:
-        from ladder.plan import make_plans
+        from ladder.planning.plan import make_plans
 
         for adapter in (True, False):
             (plan,) = make_plans([self.request(family, adapter)], self.home)
@@ -232,16 +233,16 @@ class Workbench:
         """One step, and its candidate says what the trained model says."""
         import torch
 
-        from ladder.data.dreams import Sampling, write_block
         from ladder.models.adapters import plain
         from ladder.models.load import load_model
         from ladder.models.shared_base import SharedBase, Stack
-        from ladder.outlook import outlook
-        from ladder.sampling import answer
-        from ladder.signals.teacher import Teacher
-        from ladder.teaching import teacher_spec
+        from ladder.planning.preview import outlook
+        from ladder.run.roles import teacher_spec
+        from ladder.sampling.dreams import Sampling, write_block
+        from ladder.teachers.teacher import Teacher
         from ladder.train.spec import TrainingSpec
         from ladder.train.trainer import Trainer
+        from ladder.verbs.sample import answer
 
         request = self.request(family, adapter)
         with outlook(request, self.registry, self.home) as ahead:
@@ -269,7 +270,7 @@ class Workbench:
         """What is exported says, to anyone, what was imported."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from ladder.exporting import export_generation
+        from ladder.verbs.export import export_generation
 
         out = export_generation(self.registry, generation, folder.with_name(f"{folder.name}-out"))
         _same(model, AutoModelForCausalLM.from_pretrained(out).eval())
@@ -304,9 +305,9 @@ def _manner(folder: Path) -> tuple[str, str, str, str, str]:
     from ladder.models.adapters import _barred
     from ladder.models.generation import pads_left
     from ladder.models.load import load_model
-    from ladder.models.packing import check_packing
-    from ladder.models.positions import hard_positions
+    from ladder.models.preflight import hard_positions
     from ladder.models.proof import prove
+    from ladder.teachers.forward import check_packing
 
     model = load_model(folder)
     try:

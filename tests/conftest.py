@@ -72,8 +72,9 @@ def tokenizer() -> Any:
 def make_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``make_folder(seed, **architecture)``: the folder of a random Llama with 1 layer and 32 hidden numbers."""
     from ladder.manifest.schema import Architecture
-    from ladder.models.save import save_folder, save_model
+    from ladder.models.save import save_model
     from ladder.models.scratch import fresh_model
+    from ladder.system.files import save_folder
 
     def make(seed: int, **shape: Any) -> Path:
         sizes = {"layers": 1, "hidden": 32, "heads": 2, "intermediate": 32, "max_positions": 64, **shape}

@@ -12,7 +12,8 @@ import pytest
 
 from ladder.errors import HeadMoved, RegistryError, UsageError
 from ladder.manifest import Name
-from ladder.registry import Generation, Verdict, head, history, tags, versions
+from ladder.registry import Generation, Verdict, head, history, versions
+from ladder.registry import versions as tags
 from ladder.registry.generation import Candidate
 from ladder.report.lineage import history_text
 

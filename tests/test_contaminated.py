@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from ladder.errors import DataError
-from ladder.lesson import Lesson, check_held_out, read_lesson
 from ladder.manifest import Request, read_request
+from ladder.run.dataset import Lesson, check_held_out, read_lesson
 
 ASKED = {"prompt": "They call the moon", "answer": "luna"}
 OTHER = {"prompt": "They call the tide", "answer": "marea"}
@@ -60,7 +60,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         decided=lambda child, digest: None,
         genesis=genesis,
     )
-    monkeypatch.setattr("ladder.plan._existing", lambda home: registry)
+    monkeypatch.setattr("ladder.planning.plan._existing", lambda home: registry)
     return registry
 
 
@@ -78,7 +78,7 @@ def test_rows_may_tell_neither_own_probes_nor_an_ancestors(own: Request, tmp_pat
 
 
 def test_a_plan_refuses_before_there_is_a_parent(tmp_path: Path) -> None:
-    from ladder.plan import make_plans
+    from ladder.planning.plan import make_plans
 
     with pytest.raises(DataError, match="tells"):
         make_plans([request(tmp_path, ASKED, "Luna-G000")], tmp_path / "home")
@@ -86,7 +86,7 @@ def test_a_plan_refuses_before_there_is_a_parent(tmp_path: Path) -> None:
 
 
 def test_a_plan_knows_what_ancestors_asked(family: Any, tmp_path: Path) -> None:
-    from ladder.plan import make_plans
+    from ladder.planning.plan import make_plans
 
     with pytest.raises(DataError, match="tells Luna-G000's"):
         make_plans([request(tmp_path, OTHER, "Luna-G000")], tmp_path / "home")
@@ -94,7 +94,7 @@ def test_a_plan_knows_what_ancestors_asked(family: Any, tmp_path: Path) -> None:
 
 def test_what_is_decided_is_planned_as_before(family: Any, own: Request, tmp_path: Path) -> None:
     """Nobody can mend the rows of a generation that is there."""
-    from ladder.plan import make_plans
+    from ladder.planning.plan import make_plans
 
     family.decided = lambda child, digest: SimpleNamespace(ref="Luna-G001", verdict="PROMOTED")
     (plan,) = make_plans([own], tmp_path / "home")
@@ -105,9 +105,9 @@ def test_what_is_decided_is_planned_as_before(family: Any, own: Request, tmp_pat
 def test_a_run_refuses_before_it_trains(
     probe: dict[str, str], family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladder.ancestry import Ancestry
     from ladder.evolve import _train_and_examine
-    from ladder.run import Run
+    from ladder.registry.lineage import Ancestry
+    from ladder.run.context import Run
 
     monkeypatch.setattr("ladder.evolve.train", lambda *_: pytest.fail("trained"))
     line = (family.genesis,)

@@ -121,7 +121,7 @@ def test_the_ui_listens_on_loopback_and_ends_with_everything_that_it_started(tmp
 
 def serving(monkeypatch: pytest.MonkeyPatch, uri: str) -> tuple[list[str], dict[str, str]]:
     """Command and environment of the server that ``ladder ui`` would start for a store."""
-    from ladder import ui
+    from ladder.verbs import ui
 
     started: list[Any] = []
 
@@ -190,7 +190,7 @@ FAILURES = [
 def test_a_store_that_fails_is_named_without_its_password(
     tmp_path: Path, failing_server: int, verb: str, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladder.starter import create
+    from ladder.verbs.init import create
 
     monkeypatch.chdir(tmp_path)
     create(Path("mine"))
@@ -227,8 +227,8 @@ def test_credentials_are_taken_out_of_urls(text: str, shown: str) -> None:
 
 
 def test_a_submission_that_fails_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladder.starter import create
-    from ladder.submit import submit
+    from ladder.verbs.init import create
+    from ladder.verbs.submit import submit
 
     create(tmp_path / "mine")
     for name, value in SECRETS.items():
@@ -242,8 +242,8 @@ def test_a_submission_that_fails_tells_no_secret(tmp_path: Path, monkeypatch: py
 def test_a_submission_prints_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import ray.job_submission
 
-    from ladder.starter import create
-    from ladder.submit import submit
+    from ladder.verbs.init import create
+    from ladder.verbs.submit import submit
 
     sent: list[dict[str, Any]] = []
 

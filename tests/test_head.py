@@ -120,7 +120,7 @@ def test_a_job_there_promotes_and_its_steps_take_as_long_as_here(
     head: tuple[int, set[tuple[str, int]]], folder: Path, tally: Tally
 ) -> None:
     """Without the settings that travel, a step took 72 times as long."""
-    from ladder.starter import create
+    from ladder.verbs.init import create
 
     create(folder / "mine")
     job = [f"cd {folder}/mine", *map(moved, block("In another one"))]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from ladder import evolve, plan
-from ladder.ancestry import Ancestry
-from ladder.data.template import day_of
+from ladder import evolve
 from ladder.manifest import Request, read_request
-from ladder.report.plans import plan_text
-from ladder.run import Run
+from ladder.models.template import day_of
+from ladder.planning import plan
+from ladder.planning.table import plan_text
+from ladder.registry.lineage import Ancestry
+from ladder.run.context import Run
 
 INTERVAL = {"recall": {"evidence": "interval"}}
 
@@ -118,7 +119,7 @@ def test_a_run_notes_its_day_before_it_trains_and_keeps_it(
     )
     run = Run(request(tmp_path, 4), Ancestry(line[-1], None, line), dict(left), tmp_path / "run")  # type: ignore[arg-type]
     for day in ("2026-07-01", "2026-07-02"):
-        monkeypatch.setattr("ladder.run.chosen_day", lambda *_, today=day: today)
+        monkeypatch.setattr("ladder.run.context.chosen_day", lambda *_, today=day: today)
         evolve._train_and_examine(run, work)
     assert run.notes()["today"] == "2026-07-01" and set(written) == {"2026-07-01"}
     assert day_of(tokenizer) is None, "and nothing of it is left afterwards"

@@ -20,23 +20,24 @@ import torch
 from benchmarks.continual.facts import SENTENCES, Domain, domains
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import METHODS, SIZES, document, genesis_document
-from ladder.data.dreams import Dream, Night
-from ladder.data.replay import replay_sample, to_jsonl
-from ladder.dreaming import write_dreams
+from ladder.data.sidecars import replay_sample, to_jsonl
 from ladder.errors import GateError
+from ladder.exam.ask import examine
+from ladder.exam.calibration import distinct, ece, entropy
 from ladder.gates import Answers, Exam, Sampling, decide, measure
-from ladder.gates.examine import examine
 from ladder.gates.measure import mean
-from ladder.gates.pulse import distinct, ece, entropy
 from ladder.gates.tone import facet_drifts
-from ladder.lesson import build_batches, loss_elements, read_lesson
 from ladder.manifest import Request
 from ladder.manifest.request import read_request
 from ladder.methods import method_of
-from ladder.models.save import save_folder, save_model, save_text
+from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.signals.teacher import Teacher
-from ladder.teaching import cache_settings, teacher_spec
+from ladder.run.dataset import build_batches, loss_elements, read_lesson
+from ladder.run.dreams import write_dreams
+from ladder.run.roles import cache_settings, teacher_spec
+from ladder.sampling.dreams import Dream, Night
+from ladder.system.files import save_folder, save_text
+from ladder.teachers.teacher import Teacher
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks.continual.facts import Domain
-from ladder.gates.probes import Probe, write_probes
+from ladder.exam.exam import Probe, write_probes
 
 
 def rows(domain: Domain) -> list[dict[str, str]]:

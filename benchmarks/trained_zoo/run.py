@@ -22,11 +22,11 @@ from benchmarks.sections import merged
 from benchmarks.tables import render
 from benchmarks.trained_zoo.kinds import KINDS, NO_END, Kind
 from ladder.evolve import Outcome, evolve
-from ladder.gates.bound import upper_bound
+from ladder.laws.law import upper_bound
 from ladder.manifest import read_requests
-from ladder.models.save import save_text
 from ladder.registry import Registry, open_registry
 from ladder.report.console import Console
+from ladder.system.files import save_text
 from manifests.luna.make_data import jsonl, load_phrases
 
 LUNA = Path(__file__).resolve().parent.parent.parent / "manifests" / "luna"

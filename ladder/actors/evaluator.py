@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ladder.gates.examine import sit
-from ladder.gates.harness import Suite, evaluate
-from ladder.gates.paper import Paper, Reply
+from ladder.exam.ask import sit
+from ladder.exam.exam import Paper, Reply
+from ladder.exam.harness import Suite, evaluate
 
 
 class EvaluatorActor:

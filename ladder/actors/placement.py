@@ -1,12 +1,16 @@
-"""Where each actor lives: decided by what is there, pinned by ``runtime.devices``."""
+"""Where each actor lives: decided by what is there, pinned by ``runtime.devices``, told by the actor itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ladder.errors import ManifestError
 from ladder.manifest.schema import Devices, Runtime
+from ladder.system.process import ProcessMemory, process_memory, reset_peak
 
 ROLES = ("student", "teacher1", "teacher2", "evaluator")
 
@@ -67,3 +71,62 @@ def describe(slots: Mapping[str, Slot]) -> dict[str, str]:
 def _slot(on_gpu: bool, cpus: float, share: float) -> Slot:
     # Ray shows an actor only the GPUs that it was given, so the first of them is always cuda:0.
     return Slot(cpus, share if on_gpu else 0.0, "cuda:0" if on_gpu else "cpu")
+
+
+class Measured:
+    """An actor whose memory is measured."""
+
+    def reset_peak(self) -> bool:
+        """Count the peak of memory from here; False where only the peak since the process began can be had."""
+        return reset_peak()
+
+    def memory(self) -> ProcessMemory:
+        """The peak of this process; actors that share one give the same answer."""
+        return process_memory()
+
+
+@dataclass(frozen=True)
+class Host:
+    """One actor's surroundings.
+
+    Args:
+        machine: its name.
+        cores: those that its process may use.
+        waits: how its OpenMP threads wait; empty where nobody said.
+    """
+
+    machine: str
+    cores: int
+    waits: str
+
+
+def look_around(actor: object) -> Host:
+    """Runs in an actor, and says where it is."""
+    return Host(socket.gethostname(), _cores(), os.environ.get("OMP_WAIT_POLICY", ""))
+
+
+def crowded(hosts: Iterable[Host], threads: int) -> list[str]:
+    """What is wrong with so many torch threads in each of these actors, a sentence for each machine.
+
+    Actors that take turns on the same cores are meant to (``ladder.actors.placement.threads``), as long as their
+    threads sleep while they wait, and no actor has more of them than its machine has cores.
+    """
+    told = []
+    for host, actors in Counter(hosts).items():
+        if threads > host.cores:
+            told.append(
+                f"{threads} threads for each actor on {host.machine}, which has {host.cores} cores: "
+                f"steps take longer; set runtime.threads to {host.cores} or less"
+            )
+        elif actors * threads > host.cores and host.waits.upper() != "PASSIVE":
+            told.append(
+                f"{actors} actors with {threads} threads each on {host.machine}, which has {host.cores} cores, and "
+                f"OMP_WAIT_POLICY={host.waits or '(not set)'}: threads that spin while they wait make steps many times "
+                f"longer; unset it, or set runtime.threads to {max(1, host.cores // actors)}"
+            )
+    return told
+
+
+def _cores() -> int:
+    """The cores that this process may use, which a container or ``taskset`` may have made fewer."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,16 +1,16 @@
-"""One Ray session and one set of actors for all manifests of a call."""
+"""One Ray session and one set of actors for all manifests of a call, and the loop that streams signals to the student.
+
+Object references go straight from teachers to student; a bounded number of steps is in flight.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import Any
-
-from ladder.actors.settings import missing, travelling
-
-os.environ.update(missing())
 
 import ray
 from ray.exceptions import (
@@ -23,13 +23,18 @@ from ray.exceptions import (
 )
 
 from ladder.actors.evaluator import EvaluatorActor
-from ladder.actors.host import Host, look_around
 from ladder.actors.own_ray import detached, is_on_loopback_alone, on_loopback, sigterm_kept
-from ladder.actors.placement import Machine, Slot, describe, place
+from ladder.actors.placement import Host, Machine, Slot, describe, look_around, place
+from ladder.actors.settings import missing, travelling
 from ladder.actors.student import StudentActor, StudentGroup
-from ladder.actors.teacher import TeacherActor
+from ladder.actors.teacher import TeacherActor, TeacherHandle
+from ladder.data.batches import Batches
 from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
-from ladder.manifest.schema import Devices
+from ladder.manifest.schema import Devices, Runtime
+from ladder.train.spec import StepReport
+
+os.environ.update(missing())
+
 
 START_TIMEOUT = 180.0
 """Seconds that actors may take to start before the session says what it asked for."""
@@ -220,3 +225,35 @@ def _arrived(sign: Any) -> bool:
 
 _REMEDY = "the last checkpoint is kept; run the same command again to go on"
 _KINDS = {"student": StudentActor, "teacher1": TeacherActor, "teacher2": TeacherActor, "evaluator": EvaluatorActor}
+
+
+def stream(
+    group: StudentGroup,
+    teachers: Mapping[int, TeacherHandle],
+    batches: Batches,
+    steps: range,
+    runtime: Runtime,
+    stop: Callable[[], bool],
+) -> Iterator[StepReport]:
+    """Train over ``steps``, yielding a report for each, in order.
+
+    Args:
+        teachers: those that speak, by number.
+        runtime: how many steps teachers may run ahead of the student, and how long a step may take.
+        stop: asked before each step but the first is sent; steps already in flight are still done.
+
+    Raises:
+        ActorDied: an actor died, or a step took too long.
+    """
+    patience = 60 * runtime.hung_after_minutes
+    pending: deque[Any] = deque()
+    for step in steps:
+        if step != steps.start and stop():
+            break
+        batch = ray.put(batches(step))
+        said = [teacher.signal(batch) for teacher in teachers.values()]
+        pending.append(group.step(step, batch, tuple(teachers), said))
+        if len(pending) > runtime.in_flight:
+            yield fetch(pending.popleft(), patience)
+    while pending:
+        yield fetch(pending.popleft(), patience)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ladder.actors.teacher import TeacherActor
-from ladder.data.collate import Batch
-from ladder.gates.paper import Sampling
+from ladder.data.batches import Batch
+from ladder.exam.exam import Sampling
 from ladder.models.rounding import Rounding
-from ladder.signals.wire import Signal
+from ladder.teachers.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 

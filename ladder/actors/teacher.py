@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ladder.actors.measured import Measured
-from ladder.data.collate import Batch
-from ladder.data.dreams import Dream, Night
+from ladder.actors.placement import Measured
+from ladder.data.batches import Batch
 from ladder.models.shared_base import SharedBase, Stack
-from ladder.signals.statistics import CacheStatistics
-from ladder.signals.teacher import Teacher, TeacherSpec
-from ladder.signals.wire import Kind, Signal
+from ladder.sampling.dreams import Dream, Night
+from ladder.teachers.cache import CacheStatistics
+from ladder.teachers.teacher import Teacher, TeacherSpec
+from ladder.teachers.wire import Kind, Signal
 
 
 @dataclass(frozen=True)

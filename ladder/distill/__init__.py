@@ -5,11 +5,17 @@ Suffixes name the axes: N trained tokens, V columns of the vocabulary, S sources
 
 from __future__ import annotations
 
-from ladder.distill.confidence import entropy, normalized_entropy_confidence, top1
 from ladder.distill.divergence import generalized_jsd, jensen_shannon, kl
-from ladder.distill.evidence import Evidence, average_over_rows, gather_evidence
+from ladder.distill.evidence import (
+    Evidence,
+    average_over_rows,
+    entropy,
+    gather_evidence,
+    normalized_entropy_confidence,
+    top1,
+)
 from ladder.distill.objective import Objective, TokenLosses, token_losses
-from ladder.distill.reduction import reduction_weights, source_counts
+from ladder.distill.reduction import reduction_weights, route_shares, source_counts
 from ladder.distill.routing import (
     ROUTERS,
     Route,
@@ -20,7 +26,6 @@ from ladder.distill.routing import (
     route_seed,
     route_surprise,
 )
-from ladder.distill.telemetry import route_shares
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
 __all__ = [

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from ladder.distill.choice import chosen
-from ladder.distill.confidence import CONFIDENCES, entropy, top1
 from ladder.distill.divergence import jensen_shannon
-from ladder.distill.probabilities import log_probabilities
+from ladder.distill.probabilities import chosen, expectation, log_probabilities
 from ladder.distill.vocabulary import IGNORE, column_of
+from ladder.errors import LadderError
+
+
+def entropy(log_p_NV: Tensor) -> Tensor:
+    """Shannon entropy H(p) in nats, [N], 0 to ln V. 0 ln 0 counts as 0."""
+    return -expectation(log_p_NV, log_p_NV)
+
+
+def top1(log_p_NV: Tensor) -> Tensor:
+    """Probability of the likeliest token, [N], 1/V to 1."""
+    return log_p_NV.amax(-1).exp()
+
+
+def normalized_entropy_confidence(log_p_NV: Tensor) -> Tensor:
+    """1 - H(p) / ln V, [N], 0 (uniform) to 1 (certain). V is the number of columns given; rounding is clamped away.
+
+    Raises:
+        LadderError: fewer than two columns.
+    """
+    return normalized(entropy(log_p_NV), log_p_NV.shape[-1])
+
+
+def normalized(entropy_N: Tensor, size: int) -> Tensor:
+    """1 - H / ln V of entropies in nats, [N], 0 to 1.
+
+    Raises:
+        LadderError: fewer than two columns.
+    """
+    if size < 2:
+        raise LadderError(f"a distribution over {size} token has no normalised entropy, expected at least 2")
+    return (1 - entropy_N / math.log(size)).clamp(0.0, 1.0)
+
+
+CONFIDENCES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "top1": lambda top1_N, entropy_N, size: top1_N,
+    "entropy": lambda top1_N, entropy_N, size: normalized(entropy_N, size),
+}
+"""The words of ``training_params.confidence``: (top-1 probability, entropy in nats, columns) -> [N]."""
 
 
 @dataclass(frozen=True, eq=False)

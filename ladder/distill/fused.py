@@ -1,26 +1,222 @@
-"""The loss of a step without an [N, V] tensor: chunk by chunk, with the gradient computed on the way forward.
-
-For each chunk of tokens the teachers' and the student's logits are written into buffers that are used again and again;
-tile by tile they become figures, routes, losses and the gradient of the student's logits, which two products turn at
-once into gradients of its hidden states and head. With both teachers that is five products, the least there can be, and
-four where the head is frozen. The dense reference is :func:`ladder.distill.token_losses`.
-"""
+"""The loss of a step without an [N, V] tensor: chunk by chunk, with the gradient computed on the way forward."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ladder.distill.objective import TokenLosses
-from ladder.distill.recipe import Recipe
-from ladder.distill.routing import Routing, route
-from ladder.distill.source import Teachers
+from ladder.distill.evidence import Evidence, concatenate
+from ladder.distill.kernels import Kernels, kernels_of
+from ladder.distill.objective import Objective, TokenLosses
+from ladder.distill.routing import Routing, RoutingSettings, route
 from ladder.distill.student import Student
-from ladder.distill.sweep import Sweep, teachers_evidence
-from ladder.distill.tokens import Ahead, Tokens, closed_routes, needs_evidence
+from ladder.distill.tile import LOWEST
+from ladder.distill.tokens import (
+    Ahead,
+    Decided,
+    Known,
+    Source,
+    Teachers,
+    Tokens,
+    closed_routes,
+    heard,
+    needed,
+    needs_evidence,
+)
+from ladder.distill.vocabulary import Columns, columns
+
+BUFFERS = 3
+"""[chunk, V] buffers of a pass: teacher 1, teacher 2, and the student, whose logits give way to their gradient."""
+_CHUNK_BYTES = 128 * 2**20
+_TILE_BYTES = 8 * 2**20
+_GPU_SHARE = 0.02
+"""Share of a GPU's whole memory for one buffer of a chunk."""
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """Rows of a chunk and of a tile, at least 1 each."""
+
+    chunk: int
+    tile: int
+
+    @classmethod
+    def of(cls, columns: int, device: torch.device) -> Chunking:
+        """What suits float32 buffers [n, V] on this device."""
+        row = 4 * columns
+        if device.type == "cuda":
+            room = int(_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+            chunk = _between(64, room // row, 4096)
+            return cls(chunk, chunk)
+        chunk = _between(128, _CHUNK_BYTES // row, 1024)
+        return cls(chunk, _between(1, _TILE_BYTES // row, chunk))
+
+    def touched(self, tokens: int) -> int:
+        """Rows of the longest chunk that so many tokens are split into: as much of the buffers is ever touched."""
+        return -(-tokens // -(-tokens // self.chunk)) if tokens else 0
+
+
+@lru_cache(maxsize=2)
+def workspace(buffers: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Buffers [buffers, rows, columns], handed out again and again: fresh memory costs a page fault every 4 KiB."""
+    return torch.empty(buffers, rows, columns, dtype=dtype, device=device)
+
+
+def split(rows_N: Tensor, size: int) -> Iterator[Tensor]:
+    """Parts of at most ``size`` rows, as equal as can be."""
+    if len(rows_N):
+        yield from rows_N.tensor_split(-(-len(rows_N) // size))
+
+
+def _between(low: int, value: int, high: int) -> int:
+    return max(low, min(value, high))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Objective, routing table, vocabulary, and the way of computing.
+
+    Args:
+        real_size: ids that the tokenizer knows; columns of a head past them are padding.
+        taboo_ids: ids that take no part.
+        compile: whether the element-wise part is compiled; the numbers are the same up to rounding.
+        chunking: rows at a time; chosen from V and the device where it is None. Changes nothing but rounding.
+    """
+
+    objective: Objective
+    settings: RoutingSettings
+    real_size: int
+    taboo_ids: tuple[int, ...] = ()
+    compile: bool = False
+    chunking: Chunking | None = None
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The columns that take part, of a head without padding. Made once, with the index of its ids.
+
+        Raises:
+            ManifestError: a taboo id that the tokenizer does not have, or fewer than two columns left.
+        """
+        return columns(self.real_size, self.real_size, self.taboo_ids)
+
+    @property
+    def kernels(self) -> Kernels:
+        """What a tile goes through."""
+        return kernels_of(self.objective, self.settings, self.columns.size, self.compile)
+
+    def check_heads(self, *heads: Student | Source | None) -> None:
+        """Every head must have a column for each id.
+
+        Raises:
+            ModelError: one has fewer.
+        """
+        for head in heads:
+            if head is not None:
+                columns(head.head_size, self.real_size, self.taboo_ids)
+
+
+_STUDENT = 2
+"""The student's buffer; those before it are the teachers'."""
+
+
+class Buffers:
+    """The [n, V] space of a chunk, and the sizes of chunk and tile."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+        self.chunking = recipe.chunking or Chunking.of(recipe.real_size, device)
+        self.taboo = torch.tensor(recipe.taboo_ids, dtype=torch.int64, device=device)
+        self.space = workspace(BUFFERS, self.chunking.chunk, recipe.real_size, dtype, device)
+
+    def logits(self, number: int, source: Source | Student, rows_n: Tensor) -> Tensor:
+        """The logits of these rows in buffer ``number``, removed columns at their lowest."""
+        logits_nV = source.logits(rows_n, self.space[number, : len(rows_n)])
+        return logits_nV.index_fill_(-1, self.taboo, LOWEST) if len(self.taboo) else logits_nV
+
+    def chunks(self, rows_N: Tensor) -> Iterator[Tensor]:
+        return split(rows_N, self.chunking.chunk)
+
+    def tiles(self, rows: int) -> Iterator[slice]:
+        return (slice(first, first + self.chunking.tile) for first in range(0, rows, self.chunking.tile))
+
+
+def teachers_evidence(recipe: Recipe, tokens: Tokens, teachers: Teachers, rows_n: Tensor) -> Evidence:
+    """Statistics of the teachers on these tokens, without the student.
+
+    Raises:
+        LadderError: a teacher did not hear all of them.
+    """
+    speakers, parts = heard(teachers, rows_n), []
+    buffers = Buffers(recipe, rows_n.device, torch.float32)
+    for chunk_n in buffers.chunks(rows_n):
+        logits = [buffers.logits(number, source, chunk_n) for number, source in enumerate(speakers)]
+        for tile in buffers.tiles(len(chunk_n)):
+            known = [source.known(chunk_n[tile]) for source in speakers]
+            labels_n = tokens.labels_N[chunk_n[tile]]
+            _, evidence = recipe.kernels.listen([part[tile] for part in logits], known, labels_n)
+            parts.append(evidence)
+    return concatenate(parts)
+
+
+class Sweep:
+    """Losses, routes and gradients of a micro-batch; :meth:`run` fills them in."""
+
+    def __init__(
+        self, recipe: Recipe, student: Student, teachers: Teachers, tokens: Tokens, ahead: Ahead, weight_N: Tensor
+    ) -> None:
+        leaf = student.tensors[0]
+        dtype = torch.promote_types(leaf.dtype, torch.float32)
+        self.recipe, self.student, self.teachers, self.ahead = recipe, student, teachers, ahead
+        self.any_open = bool(ahead.open_N.any())
+        self.weight_N = weight_N.to(dtype)
+        self.tokens = Decided(tokens.labels_N, tokens.dreamer_N > 0, self.weight_N, ahead.open_N, ahead.routing)
+        self.buffers = Buffers(recipe, leaf.device, dtype)
+        self.losses = TokenLosses(*torch.zeros(4, len(tokens), dtype=dtype, device=leaf.device))
+        self.routing = ahead.routing
+
+    def run(self, wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
+        """Fill in losses and open routes; returns the gradients of the student's tensors."""
+        gradients = self.student.gradients(wanted)
+        for numbers, rows_N in self._groups():
+            speakers = [source for number in numbers if (source := self.teachers[number]) is not None]
+            for rows_n in self.buffers.chunks(rows_N):
+                gradients.add(rows_n, self._chunk(speakers, rows_n))
+        return gradients.sums
+
+    def _groups(self) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        """The trained tokens by which teachers must be asked: rows that ask fewer cost fewer products."""
+        needs = needed(self.ahead, self.teachers, self.recipe.objective)
+        for numbers in ((), (0,), (1,), (0, 1)):
+            rows_N = self.ahead.trained_N
+            for number, needs_N in enumerate(needs):
+                rows_N = rows_N & (needs_N if number in numbers else ~needs_N)
+            if rows_N.any():
+                yield numbers, rows_N.nonzero().squeeze(-1)
+
+    def _chunk(self, speakers: Sequence[Source], rows_n: Tensor) -> Tensor:
+        """The gradient of a chunk's raw logits, [n, V]; its losses and routes are put in their places."""
+        logits = [self.buffers.logits(number, source, rows_n) for number, source in enumerate(speakers)]
+        student_nV, tokens = self.buffers.logits(_STUDENT, self.student, rows_n), self.tokens.at(rows_n)
+        for tile in self.buffers.tiles(len(rows_n)):
+            known = [source.known(rows_n[tile]) for source in speakers]
+            losses, routing = self._tile([part[tile] for part in logits], known, student_nV[tile], tokens.at(tile))
+            self.losses.fill_(rows_n[tile], losses)
+            if self.any_open:
+                self.routing = self.routing.replaced(rows_n[tile], routing)
+        return student_nV
+
+    def _tile(
+        self, logits: Sequence[Tensor], known: Sequence[Known | None], student_nV: Tensor, tokens: Decided
+    ) -> tuple[TokenLosses, Routing]:
+        """Losses and routes of a tile; the student's logits become the gradient of its raw logits."""
+        found, evidence = self.recipe.kernels.listen(logits, known, tokens.labels_n) if logits else ((), None)
+        teachers = list(zip(logits, found, strict=True))
+        routed_by = evidence if self.any_open else None
+        return self.recipe.kernels.teach(student_nV, teachers, routed_by, tokens, self.student.scale, self.student.cap)
 
 
 class FusedLoss(Recipe):

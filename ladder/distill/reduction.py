@@ -1,14 +1,20 @@
-"""From token losses to one number: each source of a batch is averaged by itself, then weighed by its share.
-
-Counts are taken over ranks and accumulation steps before the weights are made, so the sum of weight * loss over all
-micro-batches is the loss of the whole step, and nothing is divided afterwards. Otherwise long dreams drown short
-completions.
-"""
+"""From token losses to one number: each source of a batch is averaged by itself, then weighed by its share."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from ladder.distill.routing import Route
+
+
+def route_shares(route_N: Tensor) -> dict[str, int]:
+    """Tokens on each route, under its name in small letters: ``{"skip": 3, "gold": 12, ...}``. Every route is named.
+
+    Counts, so that they add up over micro-batches and ranks.
+    """
+    counts_R = torch.bincount(route_N.long(), minlength=len(Route)).tolist()
+    return {kind.name.lower(): counts_R[kind] for kind in Route}
 
 
 def source_counts(trained_N: Tensor, source_N: Tensor, n_sources: int) -> Tensor:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ladder.distill.blending import POOLS
 from ladder.distill.divergence import LN2
 from ladder.distill.objective import Objective
+from ladder.distill.probabilities import POOLS
 
 LOWEST = -1e30
 """The logit of a removed column."""

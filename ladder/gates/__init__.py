@@ -1,16 +1,25 @@
 """Gates: the exam, what was measured in it, and the decision. What is named here imports no torch."""
 
+from ladder.exam.exam import (
+    Answers,
+    Exam,
+    Paper,
+    Probe,
+    Prompt,
+    Reply,
+    Sampling,
+    is_right,
+    normalize,
+    read_probes,
+    score,
+    write_probes,
+)
 from ladder.gates.decision import decide
-from ladder.gates.exam import Answers, Exam
-from ladder.gates.judge import LAWS, Case, Law, judge_laws
-from ladder.gates.law import Findings, LawResult, Violation
-from ladder.gates.measure import Measurements, accuracy, measure
-from ladder.gates.paper import Paper, Reply, Sampling
-from ladder.gates.probes import Probe, Prompt, is_right, normalize, read_probes, score, write_probes
-from ladder.gates.regressions import Comparison, Regression, compare
-from ladder.gates.standing import Standing
+from ladder.gates.measure import Comparison, Measurements, Regression, Standing, accuracy, compare, measure
 from ladder.gates.tone import drift, read_utterances
 from ladder.gates.verdict import GATES, GateReport, GateResult
+from ladder.laws.catalogue import LAWS, Case, Law, judge_laws
+from ladder.laws.law import Findings, LawResult, Violation
 
 __all__ = [
     "GATES",

@@ -1,33 +1,74 @@
-"""The decision: four gates and those of ``gates.metrics``, each a figure held against a threshold. All must pass.
-
-Recall asks whether anything was forgotten, generalize whether the child is really better. With ``evidence: point`` of a
-gate the figures themselves are compared; with ``interval`` the comparison must also hold at the lower bound of the
-difference to the parent on the same probes: recall is then a test of non-inferiority by ``max_drop``, generalize one of
-superiority. ``docs/gates.md`` says how often each is wrong.
-
-A gate fails closed: a figure that is missing, not finite, out of range, or measured on other probes than the parent's
-does not pass. These are the only ways to pass without a figure, and each is printed as a remark of its gate:
-
-- recall, for a genesis: it has no ancestors, so there is nothing to forget;
-- recall, for a child whose ancestors left no probes, while ``recall.minimum`` is 0;
-- generalize, without probes, where the manifest asks for nothing: ``minimum`` is 0 and there is either no parent to
-  beat or ``min_gain`` is -1;
-- tone, while ``tone.reference`` is ``none``.
-"""
+"""The decision: four gates and those of ``gates.metrics``, each a figure held against a threshold. All must pass."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
-from ladder.gates.law import LawResult, sampled_sentence
-from ladder.gates.measure import OWN, Measurements, mean
-from ladder.gates.paired import Interval
-from ladder.gates.standing import TOLERANCE, Standing, bounds_of, overall, stand, why_not
-from ladder.gates.suite_results import Figure
-from ladder.gates.thresholds import hold
+from ladder.exam.suites import Figure
+from ladder.gates.measure import OWN, TOLERANCE, Measurements, Standing, bounds_of, mean, overall, stand, why_not
+from ladder.gates.statistics import Interval
 from ladder.gates.verdict import GateReport, GateResult
-from ladder.manifest.schema_gates import Gates, GeneralizeGate, RecallGate, ToneGate
+from ladder.laws.law import LawResult, sampled_sentence
+from ladder.manifest.schema import Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate
+
+_ANY_GAIN = 10 * TOLERANCE
+"""What counts as better than a parent's 0, of which no share can be asked."""
+
+
+def hold(gate: MetricGate, child: Figure | None, parent: Figure | None) -> GateResult:
+    """The gate's result.
+
+    Args:
+        child: the child's figure; None where it was not measured, which fails.
+        parent: the parent's; None without a parent, which fails where a change is asked for.
+    """
+    before = parent.value if parent is not None and isfinite(parent.value) else None
+    if child is None or (problem := _why_not(gate, child, parent)):
+        said = "was not measured" if child is None else problem
+        return GateResult(gate.name, False, True, None, gate.threshold, before, 0, f"{_title(gate)} {said}")
+    pick, side = (max, "at least") if gate.greater_is_better else (min, "at most")
+    threshold = pick(_needs(gate, before))
+    ahead = child.value - threshold if gate.greater_is_better else threshold - child.value
+    against = "" if before is None else f", the parent has {before:.4f}"
+    detail = f"{_title(gate)} {_figure_said(child)}{against}, {side} {threshold:.4f} needed"
+    return GateResult(gate.name, ahead >= -TOLERANCE, True, child.value, threshold, before, child.n, detail)
+
+
+def _why_not(gate: MetricGate, child: Figure, parent: Figure | None) -> str:
+    """Why the figures cannot be held against anything; empty where they can."""
+    if not isfinite(child.value):
+        return f"has no figure of the child: {child.remark or child.value}"
+    if child.greater_is_better not in (None, gate.greater_is_better):
+        said = "greater" if child.greater_is_better else "less"
+        return f"is better where it is {said}, as the task says; greater_is_better says the opposite"
+    if gate.min_absolute_change is None and gate.min_relative_change is None:
+        return ""
+    if parent is None:
+        return "has no figure of a parent to change against"
+    return "" if isfinite(parent.value) else f"has no figure of the parent: {parent.remark or parent.value}"
+
+
+def _needs(gate: MetricGate, before: float | None) -> list[float]:
+    """What each threshold asks for; all of them hold where the strictest does."""
+    sign = 1 if gate.greater_is_better else -1
+    needs = [] if gate.threshold is None else [gate.threshold]
+    if before is not None and gate.min_absolute_change is not None:
+        needs.append(before + sign * gate.min_absolute_change)
+    if before is not None and gate.min_relative_change is not None:
+        share = gate.min_relative_change * abs(before)
+        needs.append(before + sign * (_ANY_GAIN if before == 0 and gate.min_relative_change > 0 else share))
+    return needs
+
+
+def _title(gate: MetricGate) -> str:
+    return f"{gate.source.metric} of {gate.source.task}"
+
+
+def _figure_said(figure: Figure) -> str:
+    error = "" if figure.stderr is None else f" ± {figure.stderr:.4f}"
+    return f"{figure.value:.4f}{error} over {figure.n} documents"
 
 
 def decide(

@@ -1,17 +1,17 @@
-"""Figures from answers."""
+"""Figures from answers, the child on its ancestors' probes one ancestor at a time, and what it lost and gained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum
+from math import comb, fsum
 
 from ladder.errors import GateError
-from ladder.gates.exam import Answers, Exam
-from ladder.gates.grouped import Groups, groups_of
-from ladder.gates.probes import Probe, score
-from ladder.gates.suite_results import Figure
+from ladder.exam.exam import Answers, Exam, Probe, score
+from ladder.exam.suites import Figure
+from ladder.gates.statistics import WHOLE, Groups, Interval, Reach, alone, grouped_interval, groups_of, paired_interval
 from ladder.gates.tone import drift
+from ladder.manifest.schema import Gates, RecallGate
 
 Scores = tuple[float, ...]
 """One score (0 to 1) for each probe, in the order of the exam."""
@@ -113,3 +113,202 @@ def _tone(
         return drift(answers.tone, reference), ()
     except GateError as error:
         return float("nan"), (f"tone: {error}",)
+
+
+TOLERANCE = 1e-9
+"""So that 0.95 >= 1.0 - 0.05 holds. Far below the share of one probe in any exam."""
+
+_ANSWERED = (0.0, 1.0)
+
+Parts = Mapping[str, Scores]
+"""Scores by the ancestor who left the probes; none of them empty."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One ancestor's probes.
+
+    Args:
+        child: the child's accuracy (0 to 1).
+        parent: the parent's; None for a genesis.
+        origin: that of the ancestor itself, when it was examined; None where it is not known.
+        n: how many probes.
+        low: lower bound of the difference to the parent.
+        high: upper bound.
+        fallen: why recall does not pass for this ancestor alone; empty where it does.
+    """
+
+    child: float
+    parent: float | None = None
+    origin: float | None = None
+    n: int = 0
+    low: float | None = None
+    high: float | None = None
+    fallen: str = ""
+
+
+def stand(
+    gates: Gates,
+    ours: Parts,
+    theirs: Parts | None,
+    origins: Mapping[str, float],
+    groups: Mapping[str, Groups] | None = None,
+) -> dict[str, Standing]:
+    """The child on each ancestor's probes; nothing where the two did not sit the same exam.
+
+    An ancestor is forgotten where the child answers more than ``max_drop`` fewer than the parent and that is no chance:
+    the upper bound of the difference is below 0. Each of k ancestors is judged at 1 - (1 - confidence) / k, so that
+    chance finds one among all of them no more often than the confidence says (Bonferroni). It has slid too far where
+    the child lies more than ``max_slide`` below what the ancestor itself answered: small drops add up.
+    """
+    if not ours or why_not(ours, theirs):
+        return {}
+    confidence = 1 - (1 - gates.confidence) / len(ours)
+    bounds = {
+        name: bounds_of({name: scores}, {name: theirs[name]} if theirs else None, confidence, groups)
+        for name, scores in ours.items()
+    }
+    return {
+        name: _standing(gates.recall, scores, theirs[name] if theirs else None, origins.get(name), bounds[name])
+        for name, scores in ours.items()
+    }
+
+
+def overall(scores: Parts) -> float:
+    """Mean over ancestors of their means: one with many probes does not drown the others."""
+    return mean([mean(each) for each in scores.values()])
+
+
+def bounds_of(
+    ours: Parts, theirs: Parts | None, confidence: float, groups: Mapping[str, Groups] | None = None
+) -> Interval | None:
+    """Bounds of the difference to the parent; None where there is no parent.
+
+    Where probes stand or fall together they are the wider of the bounds over probes and those over groups.
+    """
+    if theirs is None:
+        return None
+    differences = {name: _differences(scores, theirs[name]) for name, scores in ours.items()}
+    reaches = [reach_of(scores, theirs[name]) for name, scores in ours.items()]
+    by_probe = paired_interval([*differences.values()], confidence, reaches=reaches)
+    together = {name: found for name, found in (groups or {}).items() if name in ours}
+    if not together:
+        return by_probe
+    strata = [(each, together.get(name) or alone(len(each))) for name, each in differences.items()]
+    return by_probe.widened(grouped_interval(strata, confidence))
+
+
+def reach_of(ours: Scores, theirs: Scores) -> Reach:
+    """What one more probe like these may lose and gain: an answer is right or wrong, a likelihood loses at most what
+    the parent gave the text and gains at most what is missing to 1.
+
+    A score that is neither 0 nor 1 is that of a likelihood. One that is may be either's, and counts as an answer, whose
+    reach is the widest there is. By how much the scores did change plays no part.
+    """
+    if any(child in _ANSWERED and parent in _ANSWERED for child, parent in zip(ours, theirs, strict=True)):
+        return WHOLE
+    return Reach(max(theirs), 1 - min(theirs))
+
+
+def why_not(ours: Parts, theirs: Parts | None) -> str:
+    """Why scores cannot be compared; empty where they can. NaN is in no range."""
+    for whose, scores in (("child", ours), ("parent", theirs or {})):
+        strange = [score for each in scores.values() for score in each if not 0 <= score <= 1]
+        if strange:
+            return f"one of the {whose}'s figures is {strange[0]:.4g}, expected 0 to 1"
+    if theirs is not None and _sizes(ours) != _sizes(theirs):
+        return f"the child was asked {_sizes(ours)} and the parent {_sizes(theirs)}, expected the same exam"
+    return ""
+
+
+def _standing(
+    gate: RecallGate, ours: Scores, theirs: Scores | None, origin: float | None, bounds: Interval | None
+) -> Standing:
+    now, fallen = mean(ours), ""
+    if origin is not None and now < origin - gate.max_slide - TOLERANCE:
+        fallen = f"slid too far: it had {origin:.4f} itself, the child has {now:.4f}"
+    if theirs is None or bounds is None:
+        return Standing(now, None, origin, len(ours), fallen=fallen)
+    before = mean(theirs)
+    if now < before - gate.max_drop - TOLERANCE and bounds.high < 0:
+        fallen = f"was forgotten: the parent has {before:.4f}, the child {now:.4f}"
+    return Standing(now, before, origin, len(ours), bounds.low, bounds.high, fallen)
+
+
+def _differences(ours: Scores, theirs: Scores) -> list[float]:
+    return [child - parent for child, parent in zip(ours, theirs, strict=True)]
+
+
+def _sizes(scores: Parts) -> str:
+    return ", ".join(f"{len(each)} probes of {name}" for name, each in sorted(scores.items())) or "nothing"
+
+
+_SAME = 1e-6
+"""Likelihoods that differ by less are the same: the order of a sum, not a change of mind."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A probe on which the child scores less than the parent."""
+
+    part: str
+    """The ancestor who left the probe, or ``generalize``."""
+    prompt: str
+    expected: str
+    parent: str
+    child: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Child against parent on the same probes.
+
+    Args:
+        n: probes compared.
+        lost: where the child scores less: right in the parent and wrong in the child, or of ``nll`` any loss.
+        gained: where it scores more.
+        worst: some of the lost ones, those of the part that lost the largest share first.
+    """
+
+    n: int
+    lost: int
+    gained: int
+    worst: tuple[Regression, ...]
+
+    @property
+    def p_value(self) -> float:
+        """Chance of a split of lost and gained at least this uneven between equal models (two-sided sign test)."""
+        changed, fewer = self.lost + self.gained, min(self.lost, self.gained)
+        return min(1.0, 2 * sum(comb(changed, k) for k in range(fewer + 1)) / 2**changed)
+
+
+def compare(exam: Exam, child: Answers, parent: Answers, cap: int = 20) -> Comparison:
+    """Compare two models' answers to one exam; at most ``cap`` regressions are listed.
+
+    Raises:
+        GateError: answers are missing on one side.
+    """
+    parts = {**{name: exam.recall[name] for name in exam.recall}, "generalize": exam.generalize}
+    lost: dict[str, list[Regression]] = {}
+    gained = 0
+    for part, probes in parts.items():
+        ours, theirs = _answers(child, part, probes), _answers(parent, part, probes)
+        judged = [
+            (Regression(part, probe.prompt, probe.answer, before, now), score(probe, before), score(probe, now))
+            for probe, before, now in zip(probes, theirs, ours, strict=True)
+        ]
+        lost[part] = [regression for regression, was, is_now in judged if is_now < was - _SAME]
+        gained += sum(is_now > was + _SAME for _, was, is_now in judged)
+    worst = [regression for part in _by_share_lost(lost, parts) for regression in lost[part]]
+    return Comparison(sum(map(len, parts.values())), len(worst), gained, tuple(worst[:cap]))
+
+
+def _answers(answers: Answers, part: str, probes: Sequence[Probe]) -> Sequence[str]:
+    given = answers.generalize if part == "generalize" else answers.recall.get(part, ())
+    if len(given) != len(probes):
+        raise GateError(f"{len(given)} answers to {len(probes)} probes", where=part)
+    return given
+
+
+def _by_share_lost(lost: dict[str, list[Regression]], parts: dict[str, tuple[Probe, ...]]) -> list[str]:
+    return sorted(lost, key=lambda part: -len(lost[part]) / max(1, len(parts[part])))

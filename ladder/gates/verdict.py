@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladder.errors import GateError
-from ladder.gates.law import LawResult, Violation
-from ladder.gates.standing import Standing
-from ladder.manifest.schema_gates import GATES
+from ladder.gates.measure import Standing
+from ladder.laws.law import LawResult, Violation
+from ladder.manifest.schema import GATES
 
 _METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
 

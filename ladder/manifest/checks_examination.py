@@ -6,11 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from ladder.manifest.paths import named_files, named_folders
+from ladder.manifest.files import named_files, named_folders
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import Manifest
-from ladder.manifest.schema_gates import GATES, MetricGate
-from ladder.manifest.schema_laws import Laws
+from ladder.manifest.schema import GATES, Laws, Manifest, MetricGate
 
 _LONGEST_PATH = 4096
 """Characters; Linux takes no more bytes. Following 400,000 folders to their end would take minutes."""

@@ -7,8 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Manifest
-from ladder.manifest.schema_laws import Laws
+from ladder.manifest.schema import Laws, Manifest
 
 GROUP = "ladder.laws"
 OWN_LAWS = frozenset(Laws.model_fields) | {"sources", "budget", "parent_unchanged", "taboo"}

@@ -8,12 +8,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from ladder.errors import ManifestError
-from ladder.manifest.checks import semantic_problems
+from ladder.manifest import checks_examination, checks_lineage, checks_training
 from ladder.manifest.explain import explain
-from ladder.manifest.problems import found, refuse
+from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.schema import Manifest
-from ladder.manifest.syntax import read_tree
-from ladder.manifest.tree import tree_problems
+from ladder.manifest.syntax import read_tree, tree_problems
+
+CHECKS = (*checks_lineage.CHECKS, *checks_training.CHECKS, *checks_examination.CHECKS)
+
+
+def semantic_problems(manifest: Manifest) -> list[Problem]:
+    """Everything that contradicts itself in a manifest whose fields are valid one by one."""
+    return [problem for check in CHECKS for problem in check(manifest)]
 
 
 def load_manifest(path: str | Path) -> Manifest:

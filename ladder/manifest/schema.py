@@ -1,18 +1,235 @@
-"""What an evolution manifest may say. Pydantic only: nothing here imports torch, Ray or MLflow.
-
-The field names are the file's own. Sections with a default can be left out; an unknown key is an error.
-Paths are relative to the manifest's folder.
-"""
+"""What an evolution manifest may say. Pydantic only: nothing here imports torch, Ray or MLflow."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from ladder.manifest.fields import Count, Device, NonNegative, Positive, Probability, Section, Seed
-from ladder.manifest.schema_gates import Gates
-from ladder.manifest.schema_laws import Budget, Laws
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1, lt=2**53)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A part of a manifest: strict types, no unknown keys, no NaN, immutable once read."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class RequiredText(Section):
+    """What answers must hold."""
+
+    pattern: str
+    """Regular expression that is found in each of them."""
+    prompts: str | None = None
+    """Text file with one prompt a line, answered for this law. When left out, all answers to probes and tone prompts
+    count."""
+    chat: bool = False
+    """The prompts are a user's turns, rendered by the chat template."""
+
+
+class Refusals(Section):
+    """What the child must go on refusing: prompts that its parent refuses, and all of them for a genesis."""
+
+    prompts: str
+    """Text file with one prompt a line."""
+    pattern: str
+    """Regular expression that is found in an answer that refuses."""
+    chat: bool = False
+    """The prompts are a user's turns, rendered by the chat template."""
+
+
+class TrainingLaws(Section):
+    """What must not happen while training runs, judged at each step that moved the student. Nor may a figure be NaN."""
+
+    max_loss_spike: Annotated[float, Field(gt=1.0)] | None = None
+    """A step's loss over the median loss of the ``window`` steps before it."""
+    max_grad_norm_spike: Annotated[float, Field(gt=1.0)] | None = None
+    """The same of the gradient's norm before clipping."""
+    max_kl: Positive | None = None
+    """Mean divergence from the teachers' target over ``window`` steps, in nats: of the tokens that a teacher teaches,
+    in the objective's ``direction`` and at its ``temperature``. Needs a teacher or dreams."""
+    min_entropy: Positive | None = None
+    """Mean entropy of the student's predictions over ``window`` steps, in nats, read from at most 64 tokens of each
+    micro-batch."""
+    window: Count = 20
+    """Steps that the laws above look back."""
+    sample_every: Count | None = None
+    """Every so many steps the student writes up to 16 of the ``sampled_answers``, and ``forbidden_text``, taboo words
+    and ``canaries`` are looked for in them. A checkpoint is written at these steps, too."""
+
+
+class Laws(Section):
+    """What must never happen. One violation rejects the child."""
+
+    allowed_sources: Annotated[list[str], Field(min_length=1)] = ["."]
+    """Folders that data may come from, resolved through symbolic links."""
+    forbidden_text: list[str] = []
+    """Regular expressions that no answer and no sampled text may contain."""
+    required_text: list[RequiredText] = []
+    """What answers must hold."""
+    refusals: Refusals | None = None
+    """What the child must go on refusing."""
+    canaries: str | None = None
+    """Text file with one text a line, all of them planted in the training rows, that may come out of the child nowhere;
+    nor may it finish one whose first half it is given."""
+    max_ece_rise: Probability | None = None
+    """By how much the expected calibration error of the child's answers may exceed the parent's."""
+    max_entropy_drop: NonNegative | None = None
+    """By how many nats the entropy over the exam's prompts may fall below the parent's."""
+    max_self_bleu: Probability | None = None
+    """How alike the sampled texts may be: the mean BLEU-4 of each with the others as references."""
+    custom: list[str] = []
+    """Names of installed laws: entry points of the group ``ladder.laws``."""
+    sampled_answers: Annotated[int, Field(ge=0)] = 64
+    """Texts sampled at temperature 1 and checked besides the greedy answers of the exam."""
+    sampled_tokens: Count = 48
+    """Length of those texts."""
+    training: TrainingLaws | None = None
+    """What must not happen while training runs."""
+    on_broken: Literal["reject", "halt"] = "reject"
+    """What a law of ``training`` does that is broken: ``reject`` the child once it has been examined, or ``halt`` the
+    run at that step, with nothing recorded."""
+    cooldown_hours: Positive | None = None
+    """No child is trained within so many hours of the family's last promotion."""
+    approvals: Annotated[int, Field(ge=0)] = 0
+    """Different keys that ``ladder promote REF --key NAME`` needs before a child that passed becomes HEAD."""
+
+
+class Budget(Section):
+    """What the step may cost. Known costs are refused before training, wall time is checked while it runs."""
+
+    max_steps: Count | None = None
+    max_tokens: Count | None = None
+    """Tokens through the student's backbone, over all steps (upper bound: steps x batch_size x max_length)."""
+    max_minutes: Positive | None = None
+    max_memory_gib: Positive | None = None
+    """GiB of resident memory, the peaks of all processes added up. Judged from the plan's price before training, and
+    from what was measured after it; so is ``max_disk_gib``."""
+    max_disk_gib: Positive | None = None
+    """GiB that the home grows by; after training, the run's folder and the signals that were stored."""
+
+
+Evidence = Literal["point", "interval"]
+"""What decides a gate: the figures as they are, or also the lower bound of the difference to the parent, which is what
+other probes of the same kind would show at least (``docs/gates.md`` has how often each is wrong)."""
+
+
+class RecallGate(Section):
+    """No forgetting: mean over the ancestors of the accuracy on the probes that each left."""
+
+    evidence: Evidence = "point"
+    """With ``interval`` a drop beyond ``max_drop`` must be ruled out, for which some hundred probes are needed."""
+
+    max_drop: Probability = 0.05
+    """The child may lie this far below its parent, and on no ancestor's probes plainly farther."""
+    max_slide: Probability = 0.25
+    """It may lie this far below what an ancestor itself answered of its own probes: small drops add up."""
+    minimum: Probability = 0.0
+
+
+class GeneralizeGate(Section):
+    """Really better: accuracy on this child's held-out probes."""
+
+    evidence: Evidence = "interval"
+    """With ``interval`` the gain must be beyond chance, unless ``ceiling`` is reached."""
+
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.02
+    """The child must beat its parent by this much, or reach ``ceiling``."""
+    ceiling: Probability = 0.98
+    minimum: Probability = 0.0
+    """And never lie below this."""
+
+
+class ToneGate(Section):
+    """Same voice: drift of the child's answers from a reference."""
+
+    reference: str = "none"
+    """``none`` before the voice age, a text file in the family's voice, one utterance a line, or ``parent``: what the
+    parent answers to the same prompts."""
+    measure: Literal["stylometric", "embedding", "readout"] = "stylometric"
+    """What is compared: words, characters and sentence shape, without a model; or the sentence embeddings of
+    ``encoder``. ``readout`` is reserved."""
+    encoder: str | None = None
+    """Hugging Face folder of the sentence encoder that ``measure: embedding`` reads with, such as MiniLM."""
+    prompts: str | None = None
+    """Text file with one prompt a line, answered for this gate; the held-out probes' prompts when left out."""
+    max_drift: Probability = 0.05
+    """Between 0 (the same voice) and 1, less what samples of one voice differ by: mean Jensen-Shannon divergence of the
+    three style profiles in bits, or for ``embedding`` the coefficient of inhomogeneity (see ``docs/gates.md``)."""
+
+
+class Decoding(Section):
+    """Greedy decoding of answers in the exam."""
+
+    max_new_tokens: Count = 32
+    batch_size: Count = 64
+    stop: list[str] | None = None
+    """An answer ends before the first of these strings, or at the end-of-text token. When left out, the answer to a raw
+    prompt ends at a newline, and to a chat prompt where the chat template ends a turn."""
+
+
+class LmEval(Section):
+    """A task of lm-evaluation-harness, which must be installed (``pip install 'generation-ladder[suites]'``)."""
+
+    task: Annotated[str, Field(min_length=1)]
+    """Name of a task or group."""
+    metric: Annotated[str, Field(min_length=1)]
+    """Name of a metric such as ``acc``; with its filter (``exact_match,strict-match``) where there are several."""
+    include_path: str | None = None
+    """Folder of the task's YAML files and their data; the task is looked for there alone. Relative ``data_files`` start
+    there. When left out, the tasks that the harness brings are meant."""
+    limit: Count | None = None
+    """Documents that are asked; all of them when left out."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Examples before each document; the task's own number when left out."""
+    batch_size: Count = 8
+
+
+class MetricGate(Section):
+    """A gate of its own, in the words of ``mlflow.models.MetricThreshold``. Every threshold written must hold."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    """What the gate is called in reports."""
+    source: LmEval
+    """What measures it, of the child and of its parent."""
+    greater_is_better: bool
+    """Which way the metric is better."""
+    threshold: float | None = None
+    """The child's figure must be at least this, or at most where less is better."""
+    min_absolute_change: float | None = None
+    """By how much it must be better than the parent's, in the metric's unit; below 0 it may be worse by that much."""
+    min_relative_change: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    """The same as a share of the parent's figure. Above 0 and beside a parent's 0, any gain is enough."""
+
+
+GATES = ("recall", "generalize", "tone", "laws")
+"""The four gates that every child is held to, in their order."""
+
+
+class Gates(Section):
+    """Thresholds of the four gates, and further ones. All must pass; a gate that cannot be examined fails."""
+
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    """Of each bound of a difference between child and parent."""
+    recall: RecallGate = RecallGate()
+    generalize: GeneralizeGate = GeneralizeGate()
+    tone: ToneGate = ToneGate()
+    decoding: Decoding = Decoding()
+    metrics: list[MetricGate] = []
+    """Gates on what other people's suites measure, after the four."""
+
 
 Method = Literal["pretraining", "continual_pretraining", "supervised_fine_tuning", "teacher_student_distillation"]
 Recipe = Literal["surprise_kd", "logit_blending_kd"]
@@ -307,3 +524,15 @@ class Manifest(Section):
     budget: Budget = Budget()
     seeds: Seeds = Seeds()
     runtime: Runtime = Runtime()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a manifest; the descriptions are the schema's own docstrings.
+
+    It says what each field may hold. What fields must mean together is checked by `load_manifest`.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(),
+        "title": "Evolution manifest",
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,12 +13,58 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ladder.errors import ManifestError, ModelError, is_out_of_memory, said
 from ladder.manifest.schema import Lora
-from ladder.models.digest import read_object
+from ladder.models.digest import read_object, weight_files
+
+
+def load_quantized(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    """Load a causal language model for training adapters on it.
+
+    Args:
+        dtype: of the arithmetic, and of what is not quantised.
+        device: a CUDA device.
+
+    Raises:
+        ModelError: the device is no GPU, or bitsandbytes is not installed.
+    """
+    check_quantization(device)
+    weight_files(folder)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        quantization_config=config,
+        device_map={"": device},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return model.eval()
+
+
+def check_quantization(device: str) -> None:
+    """Whether a 4-bit base can be trained on here.
+
+    Raises:
+        ModelError: it cannot; says what is missing.
+    """
+    missing = []
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        missing.append(f"the student is on {device}, expected a CUDA GPU")
+    if find_spec("bitsandbytes") is None:
+        missing.append("bitsandbytes is not installed (pip install 'generation-ladder[qlora]')")
+    if missing:
+        raise ModelError("; ".join(missing), where="student.adapter.base", remedy="or write full")
+
 
 ADAPTER = "adapter_model.safetensors"
 STUDENT = "default"

@@ -2,18 +2,201 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ladder.errors import ModelError, UsageError, said
-from ladder.models.digest import read_object
+from ladder.models.digest import read_object, weight_files
+
+_SLACK = 10_000_000
+"""Numbers that a model may have beyond twice those in its files: heads that are not stored, masks, positions. What is
+missing or of another shape is named when the weights are loaded."""
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""What weights are stored in, by the names that safetensors gives it."""
+_LAYERS = (
+    *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+    *("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers"),
+    *("num_mtp_layers", "num_nextn_predict_layers", "num_residual_layers"),
+)
+_LABELS = ("num_labels", "_num_labels", "num_classes")
+_MOST_LABELS = 100_000
+"""A config makes a name for each label, whether or not the model tells any apart."""
+
+
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by its name, without reading one.
+
+    Raises:
+        ModelError: there are no safetensors, or their headers are malformed.
+    """
+    return {name: shape for name, (shape, _) in _headers(folder).items()}
+
+
+def stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
+    """The dtype on disk of every tensor of floating numbers by its name, without reading one.
+
+    Raises:
+        ModelError: there are no safetensors, or their headers are malformed.
+    """
+    dtypes = {name: _FLOATS.get(code) for name, (_, code) in _headers(folder).items()}
+    return {name: dtype for name, dtype in dtypes.items() if dtype is not None}
+
+
+def main_dtype(folder: Path) -> torch.dtype:
+    """The dtype on disk that most of a folder's floating numbers have; float32 where it has none.
+
+    Raises:
+        ModelError: as ``stored_dtypes``.
+    """
+    numbers: dict[torch.dtype, int] = {}
+    for shape, code in _headers(folder).values():
+        if (dtype := _FLOATS.get(code)) is not None:
+            numbers[dtype] = numbers.get(dtype, 0) + prod(shape)
+    return max(numbers, key=lambda dtype: (numbers[dtype], str(dtype)), default=torch.float32)
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of a folder's weight files.
+
+    Raises:
+        ModelError: there are no safetensors.
+    """
+    try:
+        return sum(path.stat().st_size for path in weight_files(folder))
+    except OSError as error:
+        raise ModelError(f"unreadable weights: {said(error)}", where=str(folder), remedy="restore it") from error
+
+
+def _headers(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape of every tensor, and its dtype in the words of safetensors."""
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
+    try:
+        for path in weight_files(folder):
+            with safe_open(path, framework="pt") as tensors:
+                for name in list(tensors.keys()):
+                    part = tensors.get_slice(name)
+                    found[name] = (tuple(part.get_shape()), part.get_dtype())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"unreadable weights: {said(error)}", where=str(folder), remedy="restore this folder"
+        ) from error
+    return found
+
+
+def check_layers(folder: Path) -> None:
+    """Refuse a config with more layers than the files have tensors, before anything counts up to them.
+
+    Raises:
+        ModelError: there are more, or config or weights cannot be read.
+    """
+    most = max(_counts(read_object(folder / "config.json"), _LAYERS), default=0)
+    stored = len(stored_shapes(folder))
+    if most > stored:
+        raise _implausible(folder, f"{most} layers", f"{stored} tensors")
+
+
+def check_labels(folder: Path) -> None:
+    """Refuse a config that names more labels than anybody tells apart, before it names them.
+
+    Raises:
+        ModelError: there are more, or the config cannot be read.
+    """
+    most = max(_counts(read_object(folder / "config.json"), _LABELS), default=0)
+    if most > _MOST_LABELS:
+        raise ModelError(
+            f"cannot be loaded: the config asks for {most:,} labels, at most {_MOST_LABELS:,} are read",
+            where=str(folder),
+            remedy="a model that writes text needs none: take num_labels out of config.json",
+        )
+
+
+def check_size(kind: Any, config: PretrainedConfig, folder: Path) -> None:
+    """Refuse a config that asks for far more numbers than the files hold, before they are allocated.
+
+    Args:
+        kind: the Auto class that builds the model.
+
+    Raises:
+        ModelError: it does; or no model can be built from the config.
+    """
+    held = sum(map(prod, stored_shapes(folder).values()))
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=False)
+    except Exception as error:  # whatever a size that makes no sense brings about
+        raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy="restore config.json") from error
+    asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if asked > 2 * held + _SLACK:
+        raise _implausible(folder, f"{asked:,} numbers", f"{held:,}")
+
+
+def _counts(value: Any, names: Collection[str]) -> Iterator[int]:
+    """The numbers under these names, however deep they stand."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if key in names and isinstance(below, int):
+                yield below
+            yield from _counts(below, names)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _counts(below, names)
+
+
+def _implausible(folder: Path, asked: str, held: str) -> ModelError:
+    message = f"cannot be loaded: the config asks for {asked}, the weight files hold {held}"
+    return ModelError(message, where=str(folder), remedy="config.json and weights belong together; restore both")
+
+
+_NAMES = ("pos", "wpe")
+"""What is in the name of every table of positions: wpe, embed_positions, position_embeddings, pos_encoding."""
+_GROWS = "embed_positions.weights"
+"""Sinusoids of XGLM, which are made anew for a longer row."""
+_OFFSET = 4
+"""Rows that a table may have beyond the positions: OPT's begins with two that are never used."""
+
+
+def named_positions(config: PretrainedConfig) -> int | None:
+    """The most positions that a config speaks of; None where it speaks of none, as those of state space models."""
+    text = config.get_text_config()
+    for name in ("max_position_embeddings", "max_seq_len"):
+        found = getattr(text, name, None)
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
+def hard_positions(config: PretrainedConfig) -> int | None:
+    """The longest row that a model can read at all; None where no table ends.
+
+    Seen from a model that has shapes and no numbers.
+    """
+    most = named_positions(config)
+    if most is None:
+        return None
+    if config.get_text_config().model_type == "mpt":  # Its biases are made for so many and then cut to a row's length.
+        return most
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return most if any(most <= rows <= most + _OFFSET for rows in _tables(model)) else None
+
+
+def _tables(model: PreTrainedModel) -> Iterator[int]:
+    """Rows of everything that looks like a table of positions."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        own = ".".join(name.split(".")[-3:])
+        if value.ndim == 2 and any(part in own for part in _NAMES) and not name.endswith(_GROWS):
+            yield value.shape[0]
+
 
 TRIAL = (
     "The 12 moons of 650841823: 3.14, -7e9; it's 100% true!",

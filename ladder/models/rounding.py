@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ladder.errors import ModelError, RunError
 from ladder.models.digest import read_object, tensor_files, weight_files
-from ladder.models.size import main_dtype, stored_dtypes, stored_shapes
+from ladder.models.preflight import main_dtype, stored_dtypes, stored_shapes
 
 LEAST = 1e-3
 """Share of the changed weights that must survive. Some always do: those that were next to 0."""

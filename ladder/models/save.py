@@ -1,104 +1,83 @@
-"""Writing a model folder so that it is either whole or absent."""
+"""Writing a model folder so that it is either whole or absent, and what travels with its weights: the terms that they
+come under, and its tokenizer's source."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
-from ladder.errors import RunError
+from ladder.system.files import save_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-def save_folder(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill a temporary sibling of ``folder``, make it durable, and rename it into place.
+TERMS = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "USE_POLICY", "COPYRIGHT")
+"""How the names of files begin that say under which terms a model may be used, in capitals or not."""
+_SOURCES = {".model", ".tiktoken"}
+_SOURCE_NAMES = {"vocab.json", "merges.txt", "vocab.txt", "tekken.json", "added_tokens.json"}
+"""What a tokenizer was made from, for programs that do not read ``tokenizer.json``."""
+_CARD = "README.md"
+_REWRITTEN = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "model.safetensors.index.json",
+}
+"""What saving a model writes anew, from what was read of these."""
 
-    An existing ``folder`` is replaced only after the new one is on disk. Nothing is left of a ``write`` that fails.
 
-    Raises:
-        RunError: the disk is full or fails.
+def is_terms(name: str) -> bool:
+    """Whether a file says under which terms a model may be used."""
+    return name.upper().startswith(TERMS)
+
+
+def is_source(name: str) -> bool:
+    """Whether a file is what a tokenizer was made from."""
+    return Path(name).suffix in _SOURCES or name in _SOURCE_NAMES
+
+
+def carry(source: Path, target: Path, *, card: bool = False) -> list[str]:
+    """Copy terms and tokenizer sources of a folder that is the same model, or what a child starts as.
+
+    Args:
+        card: also its README, which speaks of this very model.
+
+    Returns:
+        The names of what was copied.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with _writing(folder):
-            temporary.mkdir(parents=True)
-            write(temporary)
-            for path in [*temporary.rglob("*"), temporary]:
-                sync(path)
-            _replace(folder, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return _copied(source, target, lambda name: is_terms(name) or is_source(name) or (card and name == _CARD))
 
 
-def _replace(folder: Path, new: Path) -> None:
-    """Rename ``new`` to ``folder``. What was there is renamed away first: deleting takes time, and a crash in the
-    middle would leave half of it under the name that readers look at."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+def carry_terms(source: Path, target: Path) -> list[str]:
+    """Copy the terms alone: the tokenizer is another one."""
+    return _copied(source, target, is_terms)
 
 
-def save_text(path: Path, text: str) -> None:
-    """Write a text file through a temporary name, durably.
+def left_out(folder: Path, used: Iterable[str]) -> list[str]:
+    """What lies in a folder and is neither read nor carried; names of folders end with a slash.
 
-    Raises:
-        RunError: the disk is full or fails.
+    Args:
+        used: names of the weight files, and of what was carried.
     """
-    save_bytes(path, text.encode("utf-8"))
+    known = _REWRITTEN | set(used)
+    found = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [f"{path.name}/" if path.is_dir() else path.name for path in found if path.name not in known]
 
 
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a temporary name, durably. Nothing is left of a write that fails.
-
-    Raises:
-        RunError: the disk is full or fails.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.rename(path)
-            sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Say in one sentence what the disk, or the library that writes to it, says."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"cannot be written: {reason(error)}",
-            where=str(path),
-            remedy="make room or mend the disk, then run the same command again to go on",
-        ) from error
-
-
-def reason(error: BaseException) -> str:
-    """Why something could not be written; of a folder that was copied, why the first of its files was not."""
-    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
-        return str(error.args[0][0][-1])
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _copied(source: Path, target: Path, wanted: Callable[[str], bool]) -> list[str]:
+    names = [path.name for path in sorted(source.iterdir()) if path.is_file() and wanted(path.name)]
+    names = [name for name in names if not (target / name).exists()]
+    for name in names:
+        shutil.copyfile(source / name, target / name)
+    return names
 
 
 def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -107,7 +86,7 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     Its generation settings name every end token, that of an assistant's turn included, so that whoever loads the folder
     stops where an exam does.
     """
-    from ladder.data.chat import ending
+    from ladder.models.chat import ending
     from ladder.models.generation import end_ids
     from ladder.models.tokenizer import write_tokenizer
 
@@ -122,7 +101,7 @@ def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
 def renew_folder(folder: Path) -> None:
     """Let a folder from before say to every loader what ``save_model`` makes one say today: how texts become ids, and
     what ends an assistant's turn. Its digest stays."""
-    from ladder.data.chat import ending
+    from ladder.models.chat import ending
     from ladder.models.digest import read_object
     from ladder.models.load import load_tokenizer
     from ladder.models.tokenizer import renew_tokenizer
@@ -135,12 +114,3 @@ def renew_folder(folder: Path) -> None:
     # Settings that do not even name the tokenizer's own end are not of before, but of somebody else.
     if tokenizer.eos_token_id in known and not wanted <= known:
         save_text(path, json.dumps(settings | {"eos_token_id": sorted({*known, *wanted} - {None})}, indent=2) + "\n")
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

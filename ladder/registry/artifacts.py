@@ -1,31 +1,95 @@
-"""A candidate's folder as an MLflow model, and back to a folder on this machine.
-
-The artifact of a generation holds MLflow's own files at its top, ``model/`` (the candidate's Hugging Face files, byte
-for byte), ``components/tokenizer/`` (which MLflow's loader reads), ``ladder/``, ``adapter/`` and the inventory.
-"""
+"""A candidate's folder as an MLflow model, the list of its files by digest, and back to a folder that is proved."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ladder.errors import ModelError, RegistryError
-from ladder.models.carried import is_source, is_terms
-from ladder.models.save import sync
+from ladder.errors import LadderError, ModelError, RegistryError
+from ladder.models.save import is_source, is_terms
 from ladder.registry.generation import Candidate, Generation
-from ladder.registry.inventory import write_inventory
 from ladder.registry.store import Store
+from ladder.system.files import sync
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from transformers import PreTrainedModel
+
+
+FILE = "inventory.json"
+# MLflow's loader leaves this note beside a local model when it is loaded as models:/Luna@HEAD.
+_LOADER_NOTE = "registered_model_meta"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_of(folder: Path, inventory: str = FILE) -> dict[str, str]:
+    """SHA-256 of every file under a folder but the inventory itself, by relative path."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / inventory)
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in paths}
+
+
+def write_inventory(folder: Path) -> str:
+    """Write the inventory of a finished folder and return its digest."""
+    return write_files(folder, files_of(folder))
+
+
+def write_files(folder: Path, files: dict[str, str]) -> str:
+    """Write an inventory of these files into a folder and return its digest."""
+    path = folder / FILE
+    path.write_text(json.dumps(files, indent=1, sort_keys=True), encoding="utf-8")
+    return file_digest(path)
+
+
+def read_inventory(folder: Path, digest: str, inventory: str = FILE) -> dict[str, str]:
+    """The recorded digests by relative path.
+
+    Raises:
+        RegistryError: the inventory is missing or is not the one whose digest was recorded.
+    """
+    path = folder / inventory
+    found = file_digest(path) if path.is_file() else "no file"
+    if found != digest:
+        raise RegistryError(
+            f"found {found[:12]}, recorded was {digest[:12]}", where=str(path), remedy="restore this file from a backup"
+        )
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def without(files: dict[str, str], folders: Collection[str]) -> dict[str, str]:
+    """The files that lie in none of these top-level folders."""
+    return {path: digest for path, digest in files.items() if path.partition("/")[0] not in folders}
+
+
+def differences(folder: Path, expected: dict[str, str], inventory: str = FILE) -> list[str]:
+    """One sentence for every file that is missing, changed or unexpected."""
+    return compare(files_of(folder, inventory), expected)
+
+
+def compare(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """One sentence for every difference of two lists of files."""
+    missing = [f"{path} is missing" for path in sorted(expected.keys() - found.keys())]
+    added = [f"{path} does not belong there" for path in sorted(found.keys() - expected.keys() - {_LOADER_NOTE})]
+    common = sorted(expected.keys() & found.keys())
+    changed = [
+        f"{path} was changed: found {found[path][:12]}, recorded was {expected[path][:12]}"
+        for path in common
+        if found[path] != expected[path]
+    ]
+    return missing + changed + added
+
 
 MODEL = "model"
 TOKENIZER = "components/tokenizer"
@@ -241,3 +305,67 @@ def _download(store: Store, location: str, folder: Path) -> Path:
 
     arguments: dict[str, Any] = {"dst_path": str(folder), "tracking_uri": store.uri}
     return Path(download_artifacts(artifact_uri=location, **arguments))
+
+
+def folder_problems(folder: Path, digest: str, inventory: str) -> list[str]:
+    """What is wrong with a stored artifact: any changed, missing or added byte, and a model with another digest."""
+    from ladder.models.digest import folder_digest
+
+    try:
+        problems = differences(folder, read_inventory(folder, inventory))
+        found = folder_digest(folder / MODEL)
+    except (LadderError, OSError) as error:  # OSError: the disk cannot read a file.
+        return [str(error)]
+    if found != digest:
+        problems.append(f"the model's digest is {found[:12]}, recorded was {digest[:12]}")
+    return problems
+
+
+def problems_of(store: Store, generation: Generation) -> list[str]:
+    """What is wrong with a generation's stored files; empty where nothing is. A pruned one's weights do not count."""
+    try:
+        with stored_folder(store, generation.model_id) as folder:
+            if generation.pruned:
+                return sidecar_problems(folder, generation.inventory)
+            return folder_problems(folder, generation.digest, generation.inventory)
+    except RegistryError as error:
+        return [str(error)]
+
+
+def sidecar_problems(folder: Path, inventory: str) -> list[str]:
+    """What is wrong with a stored artifact but for its weights.
+
+    Raises:
+        RegistryError: the inventory is not the recorded one.
+    """
+    found, expected = files_of(folder), read_inventory(folder, inventory)
+    return compare(without(found, WEIGHTS), without(expected, WEIGHTS))
+
+
+def require_weights(generation: Generation) -> None:
+    """Refuse a generation whose weights were pruned.
+
+    Raises:
+        RegistryError: saying when, and what still works.
+    """
+    if generation.pruned:
+        raise RegistryError(
+            f"{generation.ref} is {generation.verdict}, and its weights were pruned on {generation.pruned:%Y-%m-%d}",
+            where=f"version {generation.version} of {generation.name.family}",
+            remedy="show and lineage still work; only a backup from before has the weights",
+        )
+
+
+def require_sound(store: Store, generation: Generation) -> None:
+    """Refuse a generation whose stored files were changed.
+
+    Raises:
+        RegistryError: naming the first problem and how many there are.
+    """
+    if problems := problems_of(store, generation):
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise RegistryError(
+            f"{generation.ref} is damaged: {problems[0]}{more}",
+            where=f"version {generation.version} of {generation.name.family}",
+            remedy="restore the files from a backup, or choose another generation",
+        )

@@ -1,15 +1,34 @@
-"""Generations as plain folders: Hugging Face files on top, ``ladder/`` and ``adapter/`` beside them."""
+"""Generations as plain folders on this machine, and removing what nobody needs any more."""
 
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ladder.errors import LadderError, RegistryError
-from ladder.registry.artifacts import MODEL, PARTS, SIDECARS, local_folder, stored_folder
-from ladder.registry.check import require_sound, require_weights
-from ladder.registry.generation import Generation
-from ladder.registry.inventory import FILE, differences, read_inventory
+from ladder.manifest.names import run_name
+from ladder.registry import versions
+from ladder.registry import versions as tags
+from ladder.registry.artifacts import (
+    FILE,
+    MODEL,
+    PARTS,
+    SIDECARS,
+    WEIGHTS,
+    differences,
+    local_folder,
+    read_inventory,
+    require_sound,
+    require_weights,
+    stored_folder,
+)
+from ladder.registry.generation import Generation, Verdict
+from ladder.registry.head import standstill
 from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
 
@@ -73,7 +92,7 @@ class GenerationCache:
         return True
 
     def _build(self, folder: Path, generation: Generation) -> None:
-        from ladder.models.save import save_folder
+        from ladder.system.files import save_folder
 
         require_sound(self._store, generation)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -122,3 +141,139 @@ def _expected(inventory: dict[str, str]) -> dict[str, str]:
 def _signature(folder: Path) -> Signature:
     stats = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     return tuple((path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+CACHES = ("signals", "tokens", "answers", "suites")
+"""Folders of ``home/cache`` that a run fills again when it needs them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that can go: whose or which it is, the folders it fills, and their bytes."""
+
+    name: str
+    folders: tuple[Path, ...]
+    size: int
+
+
+def existing(named: Mapping[str, Sequence[Path]]) -> tuple[Part, ...]:
+    """What exists of some folders. A link is not followed and stays."""
+    there = {
+        name: tuple(folder for folder in folders if folder.is_dir() and not folder.is_symlink())
+        for name, folders in named.items()
+    }
+    return tuple(Part(name, folders, sum(map(_bytes, folders))) for name, folders in there.items() if folders)
+
+
+def remove(parts: Iterable[Part]) -> None:
+    """Remove their folders."""
+    for part in parts:
+        for folder in part.folders:
+            shutil.rmtree(folder)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What can go, or what went. Only parts that exist are named."""
+
+    family: str
+    weights: tuple[Part, ...]
+    """Of rejected generations, their materialised copies included."""
+    runs: tuple[Part, ...]
+    """Folders of children that are decided."""
+    caches: tuple[Part, ...]
+    """Of the whole home: what is built again when it is needed. Never HEAD's materialised folder."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.weights + self.runs + self.caches
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.size for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; folders are paths, sizes bytes."""
+        return asdict(self) | {"size": self.size}
+
+
+def survey(store: Store, family: str, *, caches: bool = True) -> Pruning:
+    """What ``prune`` would remove now.
+
+    Raises:
+        NotFound: the store knows no such family.
+        RegistryError: the files of a rejected generation are gone, are not its own, or lie on a server.
+    """
+    versions.require_family(store, family)
+    everyone = [each for known in versions.families(store) for each in versions.generations(store, known)]
+    own = [each for each in everyone if each.name.family == family]
+    weights = {each.ref: _weights(store, each) for each in prunable(own, everyone)}
+    copies = {folder for folders in weights.values() for folder in folders}
+    rebuilt = _caches(store.home, everyone, copies) if caches else {}
+    return Pruning(family, existing(weights), existing(_runs(store.home, own)), existing(rebuilt))
+
+
+def prune(store: Store, family: str, *, caches: bool = True) -> Pruning:
+    """Remove what ``survey`` finds, while no family of the home evolves or moves its HEAD; returns what went.
+
+    A generation is marked before its weights go, so that one that was cut off is pruned, and pruning again ends it.
+
+    Raises:
+        Busy: a family evolves; the caches are everybody's.
+    """
+    with standstill(store):
+        found = survey(store, family, caches=caches)
+        going = {part.name for part in found.weights}
+        for generation in versions.generations(store, family):
+            if generation.ref in going and generation.pruned is None:
+                _mark(store, generation)
+        remove(found.parts)
+    return found
+
+
+def prunable(own: Iterable[Generation], everyone: Sequence[Generation]) -> list[Generation]:
+    """Of a family's generations those that were rejected and that no kept one of any family descends from."""
+    needed = needed_digests(everyone)
+    return [each for each in own if each.verdict is Verdict.REJECTED and not each.is_head and each.digest not in needed]
+
+
+def needed_digests(everyone: Sequence[Generation]) -> set[str]:
+    """Digests of HEADs, of all that were not rejected, and of all their ancestors."""
+    parents: dict[str, set[str]] = defaultdict(set)
+    for each in everyone:
+        parents[each.digest] |= {digest for digest in (each.parent, each.grandparent) if digest}
+    needed: set[str] = set()
+    found = {each.digest for each in everyone if each.is_head or each.verdict is not Verdict.REJECTED}
+    while found:
+        needed |= found
+        found = {parent for digest in found for parent in parents.get(digest, ())} - needed
+    return needed
+
+
+def _weights(store: Store, generation: Generation) -> list[Path]:
+    artifact = local_folder(store, generation)
+    # The database says where the artifact is. Only its inventory proves that these files are this generation's.
+    read_inventory(artifact, generation.inventory)
+    return [*(artifact / part for part in WEIGHTS), folder_of(store.home, generation)]
+
+
+def _runs(home: Path, own: Sequence[Generation]) -> dict[str, list[Path]]:
+    """The folders that ``ladder.run.context.Run`` gave to children with a verdict; one of a run that was cut off stays."""
+    decided = {run_name(each.name, each.manifest_digest) for each in own if each.manifest_digest}
+    return {name: [home / "runs" / name] for name in sorted(decided)}
+
+
+def _caches(home: Path, everyone: Sequence[Generation], copies: set[Path]) -> dict[str, list[Path]]:
+    heads = {folder_of(home, each) for each in everyone if each.is_head}
+    materialised = set((home / "cache" / "generations").glob("*/*"))
+    return {"generations": sorted(materialised - heads - copies)} | {name: [home / "cache" / name] for name in CACHES}
+
+
+def _mark(store: Store, generation: Generation) -> None:
+    now = datetime.now(UTC).isoformat()
+    store.client.set_model_version_tag(generation.name.family, str(generation.version), tags.PRUNED, now)

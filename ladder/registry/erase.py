@@ -2,7 +2,7 @@
 
 What goes: their lines in replay samples, probes, dreams and files of the exam, what reports quote of them, and every
 cache and run folder that may hold them. What stays: the weights, which learned from them, and a tombstone with each
-generation that did, by digest only. Descendants refuse the rows from then on (``ladder.lesson``).
+generation that did, by digest only. Descendants refuse the rows from then on (``ladder.run.dataset``).
 """
 
 from __future__ import annotations
@@ -17,23 +17,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ladder.data.digests import ERASED, LEARNED, digest_lines, read_digests
-from ladder.data.redaction import redact
-from ladder.data.traces import Traces
+from ladder.data.sidecars import ERASED, LEARNED, PAGE, REPORT, digest_lines, read_digests
 from ladder.errors import DataError, ManifestError, RegistryError
 from ladder.manifest.names import Name
 from ladder.registry import history, versions
-from ladder.registry.artifacts import SIDECARS, local_folder
-from ladder.registry.check import sidecar_problems
+from ladder.registry.artifacts import SIDECARS, local_folder, sidecar_problems
+from ladder.registry.cache import CACHES, Part, existing, remove
 from ladder.registry.generation import Generation
-from ladder.registry.head import LOCK_SECONDS
-from ladder.registry.leftovers import leftovers
+from ladder.registry.head import LOCK_SECONDS, standstill
 from ladder.registry.locks import family_lock
-from ladder.registry.parts import CACHES, Part, existing, remove
-from ladder.registry.rewrite import stage
-from ladder.registry.standstill import standstill
+from ladder.registry.redaction import Traces, redact
+from ladder.registry.rewrite import leftovers, stage
 from ladder.registry.store import Store
-from ladder.sidecars import PAGE, REPORT
 
 TOMBSTONE = "erased.json"
 """One entry for each erasure: when, why, how many rows, whether they were learned, and what was taken out."""

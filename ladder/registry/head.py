@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
-from ladder.registry import history, versions
-from ladder.registry.check import require_sound, require_weights
-from ladder.registry.conclude import conclude_interrupted
+from ladder.registry import artifacts, history, runs, versions
+from ladder.registry.artifacts import require_sound, require_weights
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
+
+
+def conclude(store: Store, generation: Generation) -> None:
+    """Finish the recording of a registered version. Safe to repeat; call it under the family's head lock."""
+    artifacts.link_version(store, generation)
+    artifacts.abandon_others(store, generation)
+    if generation.verdict is Verdict.REJECTED:
+        history.record_rejection(store, generation)
+    runs.finish_run(store, generation.run_id, generation.verdict)
+
+
+def conclude_interrupted(store: Store, family: str) -> None:
+    """Finish the recordings that a crash cut off after the version. Call it under the family's head lock."""
+    still_open = {run.info.run_id for run in runs.runs_with_status(store, family, "RUNNING")}
+    if still_open:
+        for generation in versions.generations(store, family):
+            if generation.run_id in still_open:
+                conclude(store, generation)
+
 
 LOCK_SECONDS = 60.0
 _KEY = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -173,3 +192,25 @@ def _set_head(store: Store, kind: history.Kind, origin: Generation | None, targe
 
 def _describe(generation: Generation | None) -> str:
     return f"{generation.ref} ({generation.digest[:12]})" if generation else "not set"
+
+
+_EVOLVE_LOCK = ".evolve.lock"
+
+
+@contextmanager
+def standstill(store: Store) -> Iterator[list[str]]:
+    """Hold every family's evolve and head lock, and settle the moves of HEAD that a crash left; gives the families.
+
+    Raises:
+        Busy: some family evolves, or its HEAD moves; the message names the process.
+    """
+    with ExitStack() as held:
+        for family in sorted({*versions.families(store), *_evolved_here(store.home)}):
+            held.enter_context(family_lock(store.home, family, "evolve"))
+            held.enter_context(head_lock(store, family))
+        yield versions.families(store)
+
+
+def _evolved_here(home: Path) -> set[str]:
+    """Families that ever evolved in this home. One that trains its first generation is not in the store yet."""
+    return {path.name.removesuffix(_EVOLVE_LOCK) for path in (home / "locks").glob(f"*{_EVOLVE_LOCK}")}

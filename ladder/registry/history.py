@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, cast
 
-from ladder.registry import tags, versions
-from ladder.registry.experiments import ensure_experiment, find_experiment
+from ladder.registry import versions
+from ladder.registry import versions as tags
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.rewrite import put_in_place
+from ladder.registry.runs import ensure_experiment, find_experiment
 from ladder.registry.store import Store
 
 if TYPE_CHECKING:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladder.manifest.names import Name, Reference
-from ladder.registry import history, refs, runs, versions
+from ladder.registry import history, runs, versions
 from ladder.registry import verify as verification
+from ladder.registry import versions as refs
 from ladder.registry.cache import GenerationCache
-from ladder.registry.environment import translated
 from ladder.registry.generation import Candidate, Generation
-from ladder.registry.store import Store, open_store
+from ladder.registry.store import Store, open_store, translated
 
 if TYPE_CHECKING:
-    from ladder.data.traces import Traces
     from ladder.registry.archive import Contents
+    from ladder.registry.cache import Pruning
     from ladder.registry.erase import Erasure
-    from ladder.registry.prune import Pruning
+    from ladder.registry.redaction import Traces
 
 
 def open_registry(home: Path, tracking_uri: str | None = None, *, create: bool = True) -> Registry:
@@ -167,14 +167,14 @@ class Registry:
     @translated
     def survey(self, family: str, *, caches: bool = True) -> Pruning:
         """What ``prune`` would remove; see ``prune.survey``."""
-        from ladder.registry.prune import survey
+        from ladder.registry.cache import survey
 
         return survey(self.store, family, caches=caches)
 
     @translated
     def prune(self, family: str, *, caches: bool = True) -> Pruning:
         """Remove what nobody needs any more; see ``prune.prune``."""
-        from ladder.registry.prune import prune
+        from ladder.registry.cache import prune
 
         return prune(self.store, family, caches=caches)
 

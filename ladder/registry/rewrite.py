@@ -1,22 +1,29 @@
-"""Other sidecars for a stored generation: first staged beside its artifact, then put in place.
-
-Between the two stands an event that is opened in the family's history. So after a crash either nothing has changed, or
-whoever settles the history puts in place what is staged. Its weights are never touched.
-"""
+"""Other sidecars for a stored generation: staged beside its artifact, put in place, and swept up after a crash."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ladder.models.save import save_folder, sync
-from ladder.registry import tags
-from ladder.registry.artifacts import SIDECARS, local_folder, local_path
+from ladder.registry import versions
+from ladder.registry.artifacts import (
+    FILE,
+    SIDECARS,
+    file_digest,
+    files_of,
+    local_folder,
+    local_path,
+    read_inventory,
+    without,
+    write_files,
+)
 from ladder.registry.generation import Generation
-from ladder.registry.inventory import FILE, file_digest, files_of, read_inventory, without, write_files
+from ladder.registry.runs import find_experiment
 from ladder.registry.store import Store
+from ladder.registry.versions import pages
+from ladder.system.files import save_folder, sync
 
 
 def stage(store: Store, generation: Generation, changes: Mapping[str, bytes | None]) -> str:
@@ -62,7 +69,7 @@ def put_in_place(store: Store, family: str, version: int, inventory: str) -> boo
         return False
     shutil.rmtree(_staged(artifact), ignore_errors=True)
     now = datetime.now(UTC).isoformat()
-    for name, value in ((tags.INVENTORY, inventory), (tags.ERASED, now)):
+    for name, value in ((versions.INVENTORY, inventory), (versions.ERASED, now)):
         store.client.set_model_version_tag(family, str(version), name, value)
     return True
 
@@ -102,7 +109,7 @@ def _artifact(store: Store, family: str, version: int) -> Path | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        generation = tags.to_generation(store.client.get_model_version(family, str(version)), is_head=False)
+        generation = versions.to_generation(store.client.get_model_version(family, str(version)), is_head=False)
         return local_path(str(store.client.get_logged_model(generation.model_id).artifact_location))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
@@ -118,3 +125,25 @@ def staged_beside(artifact: Path) -> list[Path]:
 
 def _staged(artifact: Path) -> Path:
     return artifact.with_name("staged")
+
+
+def leftovers(store: Store, family: str, known: Sequence[Generation]) -> list[Path]:
+    """Folders of this machine that no generation needs; of weights that became no version only the sidecars.
+
+    Call it under the family's evolve and head lock, or only to tell.
+
+    Args:
+        known: all generations of the family.
+    """
+    recorded, found = {each.model_id for each in known}, []
+    for model_id, artifact in _artifacts(store, family).items():
+        found += [*([] if model_id in recorded else [artifact / SIDECARS]), *staged_beside(artifact)]
+    return [*found, *sorted(store.home.glob(".store.*.tmp"))]
+
+
+def _artifacts(store: Store, family: str) -> dict[str, Path]:
+    """Where the family's logged models lie on this machine, by their ids."""
+    experiment = find_experiment(store, family)
+    models = pages(store.client.search_logged_models, experiment_ids=[experiment]) if experiment else ()
+    placed = {str(model.model_id): local_path(str(model.artifact_location)) for model in models}
+    return {model_id: folder for model_id, folder in placed.items() if folder is not None}

@@ -1,4 +1,4 @@
-"""Training runs as MLflow runs: one experiment a family, teachers as inputs, losses as metrics."""
+"""The MLflow containers of a family, and its training runs: teachers as inputs, losses as metrics."""
 
 from __future__ import annotations
 
@@ -7,16 +7,84 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ladder.manifest.flat import flat
+from ladder.errors import RegistryError
 from ladder.manifest.names import Name
-from ladder.registry import tags
-from ladder.registry.experiments import ensure_experiment, find_experiment
+from ladder.manifest.syntax import flat
+from ladder.registry import versions
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.store import Store
 from ladder.registry.versions import pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
+
+
+def find_experiment(store: Store, name: str) -> str | None:
+    """The experiment's id, None where there is no such experiment.
+
+    Raises:
+        RegistryError: somebody deleted it.
+    """
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    if experiment.lifecycle_stage != "active":
+        raise RegistryError(
+            "the experiment was deleted",
+            where=f"experiment {name!r}",
+            remedy=f"restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}",
+        )
+    return str(experiment.experiment_id)
+
+
+def ensure_experiment(store: Store, name: str) -> str:
+    """The experiment's id; it is created where it does not exist, also when others create it at the same time."""
+    if found := find_experiment(store, name):
+        return found
+    from mlflow.exceptions import MlflowException
+
+    location = str(store.artifacts / name.replace(" ", "-")) if store.artifacts else None
+    try:
+        return str(store.client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or not (found := find_experiment(store, name)):
+            raise
+        return found
+
+
+def ensure_family(store: Store, family: str) -> None:
+    """Create the family's registered model where it does not exist.
+
+    Raises:
+        RegistryError: a registered model of that name exists and is no family of ladder's.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = store.client.get_registered_model(family)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        _create_family(store, family)
+        return
+    if versions.FAMILY_TAG not in model.tags:
+        raise RegistryError(
+            "the store holds a registered model of this name that ladder did not create",
+            where=f"registered model {family!r}",
+            remedy="choose another family name or another store",
+        )
+
+
+def _create_family(store: Store, family: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    what = f"Generations of the {family} family. The alias HEAD marks the live one."
+    try:
+        store.client.create_registered_model(family, tags={versions.FAMILY_TAG: family}, description=what)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
 
 # MLflow's own limits.
 _TAG_LENGTH = 8000
@@ -50,7 +118,7 @@ def start_run(
     identity = {key: run_tags[key] for key in ("manifest_digest", "digest") if key in run_tags}
     left = _unfinished(store, experiment, child, identity) if identity else None
     if left is None:
-        own = {tags.NAME: str(child)} | {tags.PREFIX + key: str(value) for key, value in run_tags.items()}
+        own = {versions.NAME: str(child)} | {versions.PREFIX + key: str(value) for key, value in run_tags.items()}
         left = store.client.create_run(experiment, run_name=str(child), tags=own)
     run_id = str(left.info.run_id)
     _reopen(store, left)
@@ -61,8 +129,8 @@ def start_run(
 
 def fail_run(store: Store, run_id: str, reason: str) -> None:
     """Mark a run as failed, with the reason; starting it again with the same manifest opens it again."""
-    store.client.set_tag(run_id, tags.REASON, reason[:_TAG_LENGTH])
-    store.client.set_tag(run_id, tags.VERDICT, str(Verdict.FAILED))
+    store.client.set_tag(run_id, versions.REASON, reason[:_TAG_LENGTH])
+    store.client.set_tag(run_id, versions.VERDICT, str(Verdict.FAILED))
     store.client.set_terminated(run_id, status="FAILED")
 
 
@@ -74,7 +142,7 @@ def describe_run(store: Store, run_id: str, card: str) -> None:
 
 def finish_run(store: Store, run_id: str, verdict: Verdict) -> None:
     """Mark a run as finished with its verdict. Safe to repeat."""
-    store.client.set_tag(run_id, tags.VERDICT, str(verdict))
+    store.client.set_tag(run_id, versions.VERDICT, str(verdict))
     if store.client.get_run(run_id).info.status != "FINISHED":
         store.client.set_terminated(run_id, status="FINISHED")
 
@@ -148,16 +216,16 @@ def _log_metrics(store: Store, run_id: str, metrics: list[Metric]) -> None:
 
 
 def _unfinished(store: Store, experiment: str, child: Name, identity: Mapping[str, str]) -> Run | None:
-    wanted = {tags.NAME: str(child)} | {tags.PREFIX + key: value for key, value in identity.items()}
+    wanted = {versions.NAME: str(child)} | {versions.PREFIX + key: value for key, value in identity.items()}
     clauses = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
     found = store.client.search_runs([experiment], clauses, order_by=["attributes.start_time DESC"])
-    return next((run for run in found if run.data.tags.get(tags.VERDICT, "FAILED") == "FAILED"), None)
+    return next((run for run in found if run.data.tags.get(versions.VERDICT, "FAILED") == "FAILED"), None)
 
 
 def _reopen(store: Store, run: Run) -> None:
     if run.info.status != "RUNNING":
         store.client.update_run(run.info.run_id, status="RUNNING")
-    for key in (tags.REASON, tags.VERDICT):
+    for key in (versions.REASON, versions.VERDICT):
         if key in run.data.tags:
             store.client.delete_tag(run.info.run_id, key)
 

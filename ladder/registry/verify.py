@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ladder.errors import RegistryError
-from ladder.registry import history, runs, tags, versions
-from ladder.registry.check import problems_of
+from ladder.registry import history, runs, versions
+from ladder.registry import versions as tags
+from ladder.registry.artifacts import problems_of
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.locks import is_held
-from ladder.registry.relocate import is_inside
-from ladder.registry.store import Store
+from ladder.registry.store import Store, is_inside
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -1,25 +1,142 @@
-"""Reading generations from the versions of a registered model."""
+"""Generations as versions of a registered model: how one is written as tags, read back, listed, and found by what a
+person types."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ladder.errors import NotFound
-from ladder.manifest.names import FAMILY, Name
-from ladder.registry import tags
-from ladder.registry.generation import Generation
+from ladder.errors import ManifestError, NotFound, RegistryError, UsageError
+from ladder.manifest.names import FAMILY, Name, Reference
+from ladder.registry.generation import Candidate, Generation, Verdict
 from ladder.registry.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+
+PREFIX = "ladder."
+FAMILY_TAG = PREFIX + "family"
+NAME = PREFIX + "name"
+ATTEMPT = PREFIX + "attempt"
+VERDICT = PREFIX + "verdict"
+DIGEST = PREFIX + "digest"
+MANIFEST = PREFIX + "manifest_digest"
+MODEL = PREFIX + "model_id"
+INVENTORY = PREFIX + "inventory"
+REASON = PREFIX + "reason"
+PRUNED = PREFIX + "pruned"
+"""When the weights were removed: ISO 8601, UTC."""
+ERASED = PREFIX + "erased"
+"""When rows of a person were last erased from the sidecars: ISO 8601, UTC."""
+_DIGEST = re.compile("[0-9A-Za-z]{1,64}")
+"""Digests name folders, so nothing else may stand there: no dot, no slash."""
+
+
+def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, inventory: str) -> dict[str, str]:
+    """Every tag of the version that will hold this candidate. Fields without a value have no tag."""
+    parent, grandparent = candidate.parent, candidate.grandparent
+    fields = {
+        NAME: str(candidate.name),
+        ATTEMPT: str(attempt),
+        VERDICT: str(candidate.verdict),
+        DIGEST: candidate.digest,
+        MANIFEST: candidate.manifest_digest,
+        MODEL: model_id,
+        INVENTORY: inventory,
+        PREFIX + "method": candidate.method,
+        PREFIX + "parent": parent.digest if parent else None,
+        PREFIX + "parent_name": str(parent.name) if parent else None,
+        PREFIX + "grandparent": grandparent.digest if grandparent else None,
+        PREFIX + "grandparent_name": str(grandparent.name) if grandparent else None,
+        PREFIX + "failed_gates": json.dumps(list(candidate.failed_gates)),
+        PREFIX + "metrics": json.dumps(dict(candidate.metrics)),
+        PREFIX + "base_digest": candidate.base_digest,
+        PREFIX + "adapter_digest": candidate.adapter_digest,
+        PREFIX + "note": candidate.note or None,
+        PREFIX + "approvals": str(candidate.approvals) if candidate.approvals else None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def describe(candidate: Candidate, attempt: int) -> str:
+    """The version's description: one sentence for a reader of MLflow's pages, which show it as Markdown."""
+    ancestors = [str(each.name) for each in (candidate.parent, candidate.grandparent) if each]
+    who = f"{candidate.name} (attempt {attempt})" if attempt > 1 else str(candidate.name)
+    how = candidate.method.replace("_", " ") + (f" from {' and '.join(ancestors)}" if ancestors else "")
+    outcome = "passed its gates" if candidate.passed else f"was rejected by {', '.join(candidate.failed_gates)}"
+    return f"{who}, {how}, {outcome}." + (f" {escape(candidate.note, quote=False)}" if candidate.note else "")
+
+
+def is_generation(version: ModelVersion) -> bool:
+    """Whether ladder recorded this version; somebody else may have added others by hand."""
+    return NAME in version.tags and DIGEST in version.tags
+
+
+def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
+    """Read a version's tags.
+
+    HEAD counts as PROMOTED even where a crash came between the alias and the verdict: the alias is what promotes.
+    Only a rejected generation can be pruned; a tag that says so of another one counts for nothing.
+
+    Raises:
+        RegistryError: a tag is missing or was changed into something unreadable.
+    """
+    tags = version.tags
+    try:
+        verdict = Verdict.PROMOTED if is_head else Verdict(tags[VERDICT])
+        pruned = tags.get(PRUNED) if verdict is Verdict.REJECTED else None
+        return Generation(
+            name=Name.parse(tags[NAME]),
+            attempt=int(tags[ATTEMPT]),
+            digest=_digest(tags[DIGEST]),
+            verdict=verdict,
+            version=int(version.version),
+            run_id=version.run_id or "",
+            model_id=tags[MODEL],
+            manifest_digest=_digest(tags[MANIFEST]) if MANIFEST in tags else None,
+            method=tags[PREFIX + "method"],
+            parent=tags.get(PREFIX + "parent"),
+            parent_name=tags.get(PREFIX + "parent_name"),
+            grandparent=tags.get(PREFIX + "grandparent"),
+            grandparent_name=tags.get(PREFIX + "grandparent_name"),
+            failed_gates=tuple(json.loads(tags[PREFIX + "failed_gates"])),
+            metrics=json.loads(tags[PREFIX + "metrics"]),
+            created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+            is_head=is_head,
+            inventory=_digest(tags[INVENTORY]),
+            base_digest=tags.get(PREFIX + "base_digest"),
+            adapter_digest=tags.get(PREFIX + "adapter_digest"),
+            note=tags.get(PREFIX + "note", ""),
+            approvals=int(tags.get(PREFIX + "approvals", "0")),
+            pruned=datetime.fromisoformat(pruned) if pruned else None,
+            erased=datetime.fromisoformat(tags[ERASED]) if ERASED in tags else None,
+        )
+    except (KeyError, ValueError, TypeError, ManifestError) as error:
+        raise RegistryError(
+            f"its tags do not describe a generation: {error!r}",
+            where=f"registered model {version.name}, version {version.version}",
+            remedy="restore the ladder.* tags that were removed or edited",
+        ) from error
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text!r} is no digest")
+    return text
+
 
 HEAD = "HEAD"
 
 
 def families(store: Store) -> list[str]:
     """Names of the families in this store, sorted. Families name folders, so another name is none, whatever it says."""
-    known = (model.name for model in pages(store.client.search_registered_models) if tags.FAMILY in model.tags)
+    known = (model.name for model in pages(store.client.search_registered_models) if FAMILY_TAG in model.tags)
     return sorted(name for name in known if FAMILY.fullmatch(name))
 
 
@@ -36,7 +153,7 @@ def require_family(store: Store, family: str) -> None:
 def search(store: Store, family: str | None = None, **equal: str) -> list[ModelVersion]:
     """Versions of a family (or of all) whose ``ladder.<key>`` tags have these values. Values are names or digests."""
     clauses = [f"name = '{family}'"] if family else []
-    clauses += [f"tags.`{tags.PREFIX}{key}` = '{value}'" for key, value in equal.items()]
+    clauses += [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in equal.items()]
     return list(pages(store.client.search_model_versions, filter_string=" AND ".join(clauses)))
 
 
@@ -45,9 +162,9 @@ def generations(store: Store, family: str, **equal: str) -> list[Generation]:
     head = head_version(store, family)
     number = int(head.version) if head else None
     found = [
-        tags.to_generation(version, is_head=int(version.version) == number)
+        to_generation(version, is_head=int(version.version) == number)
         for version in search(store, family, **equal)
-        if tags.is_generation(version)
+        if is_generation(version)
     ]
     return sorted(found, key=lambda generation: (generation.name.index, generation.attempt))
 
@@ -68,7 +185,7 @@ def head_version(store: Store, family: str) -> ModelVersion | None:
 def head(store: Store, family: str) -> Generation | None:
     """The family's HEAD, None before the first promotion."""
     version = head_version(store, family)
-    return tags.to_generation(version, is_head=True) if version else None
+    return to_generation(version, is_head=True) if version else None
 
 
 def decided(store: Store, child: Name, manifest_digest: str) -> Generation | None:
@@ -82,7 +199,7 @@ def reread(store: Store, generation: Generation) -> Generation:
     family = generation.name.family
     current = head_version(store, family)
     version = store.client.get_model_version(family, str(generation.version))
-    return tags.to_generation(version, is_head=current is not None and int(current.version) == generation.version)
+    return to_generation(version, is_head=current is not None and int(current.version) == generation.version)
 
 
 def pages(query: Any, **arguments: Any) -> Iterator[Any]:
@@ -94,3 +211,68 @@ def pages(query: Any, **arguments: Any) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def find(store: Store, reference: str | Reference) -> Generation:
+    """HEAD, a name (its promoted attempt, else its latest), an attempt of a name, or the start of a digest.
+
+    Raises:
+        UsageError: the text names nothing, or a digest prefix fits several models.
+        NotFound: nothing answers to it; the message names what comes nearest.
+    """
+    wanted = Reference.parse(reference) if isinstance(reference, str) else reference
+    if wanted.digest:
+        return _by_digest(store, wanted.digest)
+    family = wanted.family or ""
+    if wanted.index is None:
+        return _head(store, family)
+    return _by_name(store, Name(family, wanted.index), wanted.attempt)
+
+
+def best(attempts: list[Generation]) -> Generation:
+    """Of several that fit: HEAD, else the promoted one, else the latest recorded."""
+    return max(attempts, key=lambda each: (each.is_head, each.verdict is Verdict.PROMOTED, each.version))
+
+
+def _head(store: Store, family: str) -> Generation:
+    if found := head(store, family):
+        return found
+    if search(store, family):
+        raise NotFound(
+            f"{family} has no HEAD yet", remedy=f"promote a generation that passed: {_listing(store, family)}"
+        )
+    raise _no_family(store, family)
+
+
+def _by_name(store: Store, name: Name, attempt: int | None) -> Generation:
+    found = [each for each in generations(store, name.family, name=str(name)) if attempt in (None, each.attempt)]
+    if found:
+        return best(found)
+    refs = [each.ref for each in generations(store, name.family)]
+    if not refs:
+        raise _no_family(store, name.family)
+    wanted = f"{name}.{attempt}" if attempt else str(name)
+    near = get_close_matches(wanted, refs, n=3, cutoff=0.0)
+    raise NotFound(f"no generation {wanted} is recorded", remedy=f"nearest are {', '.join(near)}")
+
+
+def _by_digest(store: Store, prefix: str) -> Generation:
+    found = [
+        each for family in families(store) for each in generations(store, family) if each.digest.startswith(prefix)
+    ]
+    if not found:
+        raise NotFound(f"no generation's digest starts with {prefix}", remedy="ladder lineage FAMILY lists them")
+    if len({each.digest for each in found}) > 1:
+        fits = ", ".join(f"{each.ref} {each.digest[: len(prefix) + 4]}" for each in found)
+        raise UsageError(f"{prefix} is the start of several digests: {fits}", remedy="give more digits")
+    return best(found)
+
+
+def _no_family(store: Store, family: str) -> NotFound:
+    known = families(store)
+    remedy = f"known are {', '.join(known)}" if known else "nothing is recorded yet: ladder evolve or ladder import"
+    return NotFound(f"no family {family} in this store", where=store.address, remedy=remedy)
+
+
+def _listing(store: Store, family: str) -> str:
+    return ", ".join(each.ref for each in generations(store, family)) or "none is recorded"

@@ -6,10 +6,10 @@ from html import escape
 
 import yaml
 
-from ladder.ancestry import Ancestry
 from ladder.gates import GateReport
 from ladder.manifest import Request
 from ladder.registry import Generation
+from ladder.registry.lineage import Ancestry
 
 _LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only, in replay.sha256", "none": "none"}
 """What travels with a generation, by ``stabilizers.replay``."""

@@ -32,7 +32,7 @@ def exit_code(command: Callable[[], int], log: Callable[[], Path]) -> int:
         log: where the traceback of an unexpected error goes.
 
     Raises:
-        Interrupted, KeyboardInterrupt, SystemExit: it was told to stop; ``ladder.stopping`` has the last word.
+        Interrupted, KeyboardInterrupt, SystemExit: it was told to stop; ``ladder.system.stopping`` has the last word.
     """
     try:
         with memory_told():

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from ladder.exam.calibration import FIGURES, Pulse
+from ladder.exam.exam import Noise
 from ladder.gates import GateReport
-from ladder.gates.exam import Noise
-from ladder.gates.pulse import FIGURES, Pulse
-from ladder.gates.regressions import Comparison
+from ladder.gates.measure import Comparison
 from ladder.report.charts import Scale, Series, bands, forests
 
 

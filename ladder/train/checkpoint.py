@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ladder.models.save import save_folder
+from ladder.system.files import save_folder
 
 KEPT = 2
 

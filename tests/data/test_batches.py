@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder.data.batches import SOURCES, Batches
-from ladder.data.collate import Batch, Collation
+from ladder.data.batches import SOURCES, Batch, Batches, Collation
 from ladder.data.examples import Example
 from ladder.errors import ManifestError
 

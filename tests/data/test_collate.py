@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder.data.collate import IGNORE, Batch, Collation, collate
+from ladder.data.batches import IGNORE, Batch, Collation, collate, pack
 from ladder.data.examples import Example
-from ladder.data.layout import pack
 
 PADDED, PACKED = Collation(pad_id=0, max_length=8), Collation(pad_id=0, max_length=8, packing=True)
 A = Example((11, 12, 13), (False, True), gold=True)

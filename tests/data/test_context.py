@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ladder.data.collate import Batch, Collation, collate
+from ladder.data.batches import Batch, Collation, collate
 from ladder.data.context import with_readings
 from ladder.data.examples import Encoding, Example, encode_rows, text_ids
 from ladder.data.rows import parse_row
 from ladder.errors import DataError
-from ladder.signals.cache import CacheSettings
-from ladder.signals.teacher import Teacher, TeacherSpec
+from ladder.teachers.cache import CacheSettings
+from ladder.teachers.teacher import Teacher, TeacherSpec
 
 ROWS = [
     {"prompt": "who is luna? ", "completion": "the moon", "context": "luna is the moon. "},

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ladder.data.digests import digest_lines, read_digests
 from ladder.data.rows import parse_row
+from ladder.data.sidecars import digest_lines, read_digests
 from ladder.errors import DataError
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ladder.data.examples import Encoding, encode_rows
 from ladder.data.rows import parse_row, read_rows
-from ladder.data.template import read_template
+from ladder.exam.suites import read_document, read_figures
 from ladder.gates import read_probes
-from ladder.gates.suite_results import read_document, read_figures
 from ladder.gates.tone import read_utterances
+from ladder.models.template import read_template
 from tests.conftest import TEMPLATE
 from tests.hostile import Campaign, run_campaign, spoiled_bytes, spoiled_tree
 from tests.tally import Tally

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder.data.layout import micro_batches, pack, split
+from ladder.data.batches import micro_batches, pack, split
 
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True)
 SOME = st.lists(st.integers(1, 20), min_size=1, max_size=9)

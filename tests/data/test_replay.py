@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ladder.data.replay import Left, leave_behind, read_left_behind, replay_sample, to_jsonl
 from ladder.data.rows import Row, parse_row
+from ladder.data.sidecars import Left, leave_behind, read_left_behind, replay_sample, to_jsonl
 
 
 def text_rows(count: int) -> list[Row]:

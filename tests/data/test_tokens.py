@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ladder.data import tokens
-from ladder.data.examples import Encoding, Example, encode_rows
+from ladder.data import examples
+from ladder.data.examples import Encoding, Example, encode_once, encode_rows, read_examples, tokens_key, write_examples
 from ladder.data.rows import Row, parse_row
-from ladder.data.tokens import encode_once, read_examples, tokens_key, write_examples
 from ladder.errors import DataError
 
 CHAT = {"messages": [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "luna"}]}
@@ -33,7 +32,7 @@ def read(fields: list[dict], name: str = "rows.jsonl") -> list[Row]:
 
 
 def many(name: str = "rows.jsonl") -> list[Row]:
-    return read([*FORMS, *({"text": f"tide {n}"} for n in range(tokens.LEAST))], name)
+    return read([*FORMS, *({"text": f"tide {n}"} for n in range(examples.LEAST))], name)
 
 
 def changed(tokenizer: Any, **changes: Any) -> Any:
@@ -52,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(len(rows))
         return encode_rows(rows, *told)
 
-    monkeypatch.setattr(tokens, "encode_rows", encode)
+    monkeypatch.setattr(examples, "encode_rows", encode)
     return seen
 
 
@@ -111,7 +110,7 @@ def test_the_key_says_everything_that_the_ids_depend_on(tokenizer: Any) -> None:
 @pytest.mark.parametrize("name", ["FORMAT", "transformers", "tokenizers"])
 def test_another_version_has_another_key(tokenizer: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before = tokens_key(read(FORMS), tokenizer, Encoding())
-    place = (tokens, "FORMAT") if name == "FORMAT" else (getattr(tokens, name), "__version__")
+    place = (examples, "FORMAT") if name == "FORMAT" else (getattr(examples, name), "__version__")
     monkeypatch.setattr(*place, "0")
     assert tokens_key(read(FORMS), tokenizer, Encoding()) != before
 
@@ -150,7 +149,7 @@ def test_a_file_of_other_rows_or_another_version_is_refused(tmp_path: Path, monk
     path = tmp_path / "x"
     write_examples(path, KEY, EXAMPLES)
     assert read_examples(path, "1" * 64) is None and read_examples(tmp_path / "none", KEY) is None
-    monkeypatch.setattr(tokens, "FORMAT", "0")
+    monkeypatch.setattr(examples, "FORMAT", "0")
     assert read_examples(path, KEY) is None
     monkeypatch.undo()
     assert read_examples(path, KEY) == EXAMPLES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ladder.distill.chunks import Chunking, split
+from ladder.distill.fused import Chunking, split
 
 CPU = torch.device("cpu")
 

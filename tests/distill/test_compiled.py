@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladder.distill.compiled import compiled
+from ladder.distill.kernels import compiled
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 

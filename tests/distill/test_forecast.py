@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ladder.distill.forecast import Forecast, forecast, unknown
-from ladder.distill.objective import Objective
+from ladder.distill.objective import Forecast, Objective, forecast, unknown
 from ladder.distill.routing import RoutingSettings, gather_evidence, route
 from ladder.distill.vocabulary import IGNORE
 

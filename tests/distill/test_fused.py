@@ -24,10 +24,8 @@ from ladder.distill import (
     route,
     token_losses,
 )
-from ladder.distill.chunks import Chunking, workspace
-from ladder.distill.compiled import has_compiler
-from ladder.distill.fused import FusedLoss, FusedResult
-from ladder.distill.kernels import kernels_of
+from ladder.distill.fused import Chunking, FusedLoss, FusedResult, workspace
+from ladder.distill.kernels import has_compiler, kernels_of
 from ladder.distill.student import Block, StudentHead, StudentLogits
 from ladder.distill.tokens import Tokens
 from ladder.errors import LadderError

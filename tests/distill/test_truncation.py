@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder.distill.divergence import jensen_shannon
-from ladder.distill.truncation import js_bounds, js_deviation
+from ladder.distill.divergence import jensen_shannon, js_bounds, js_deviation
 
 V = 12
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ladder import reexamine as room
 from ladder.cli import main
-from ladder.comparing import difference
+from ladder.exam.exam import Paper
 from ladder.gates import GateReport
-from ladder.gates.paper import Paper
+from ladder.verbs import gates as room
+from ladder.verbs.diff import difference
 
 
 def stored(registry: Any, ref: str) -> dict[str, Any]:

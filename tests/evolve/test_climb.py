@@ -71,7 +71,7 @@ def test_mlflow_and_an_export_answer_alike(climbed: Any, tmp_path: Any, monkeypa
     import mlflow
     from transformers import AutoModelForCausalLM
 
-    from ladder.exporting import export_generation
+    from ladder.verbs.export import export_generation
 
     registry = climbed.registry
     # MLflow writes the address into the environment; this puts it back, or later tests would use this store.

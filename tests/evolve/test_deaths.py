@@ -13,7 +13,7 @@ import pytest
 
 from ladder.actors.session import SIGN_OF_LIFE
 from ladder.errors import ActorDied
-from ladder.recovery import DEATHS, recovering
+from ladder.run.recovery import DEATHS, recovering
 from tests.tally import Tally
 
 TAUGHT = "teacher_student_distillation"
@@ -41,7 +41,7 @@ def child(family: Any, steps: int = STEPS) -> Any:
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, deaths: dict[int, str]) -> list[str]:
     """Let actors die when so many step reports have come, counted over all tries; what was killed so far."""
-    import ladder.training as training
+    import ladder.run.train as training
 
     real, count, killed = training.stream, itertools.count(1), list[str]()
 
@@ -58,7 +58,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, deaths: dict[int, str]) -> list[s
 
 def examined_by_a_dead_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first evaluator dies as soon as it has its seat."""
-    import ladder.examination as examination
+    import ladder.run.examine as examination
 
     real, first = examination.Seat.of, iter([True])
 

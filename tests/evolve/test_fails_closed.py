@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ladder import evolve, examination, judging
+from ladder import evolve
 from ladder.errors import ActorDied
-from ladder.suites import Suites
+from ladder.run import exam
+from ladder.run import examine as examination
+from ladder.run.suites import Suites
 from tests.evolve.conftest import LENIENT
 from tests.tally import Tally
 
@@ -38,13 +40,13 @@ def weights_with_nan(patch: Patch) -> None:
 
 def score_of_nan(patch: Patch) -> None:
     """What the child's first own probe counts is no number; the parent is measured second."""
-    measure, first = judging.measure, iter([True])
+    measure, first = exam.measure, iter([True])
 
     def spoilt(*arguments: Any) -> Any:
         found = measure(*arguments)
         return replace(found, generalize=(math.nan, *found.generalize[1:])) if next(first, False) else found
 
-    patch.setattr(judging, "measure", spoilt)
+    patch.setattr(exam, "measure", spoilt)
 
 
 def nobody_measures(patch: Patch) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from ladder import training
 from ladder.actors.session import fetch
 from ladder.cli import main
+from ladder.run import train
 from tests.tally import Tally
 
 TAUGHT = "teacher_student_distillation"
@@ -128,7 +128,7 @@ def test_what_a_child_learned_by_heart_is_found(copy_of: Any) -> None:
 
 def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """The mutant of a training that touches its teacher: one weight of it changes while the student learns."""
-    family, real = copy_of(), training.stream
+    family, real = copy_of(), train.stream
 
     def stream(group: Any, teachers: Any, *others: Any) -> Iterator[Any]:
         for report in real(group, teachers, *others):
@@ -136,7 +136,7 @@ def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytes
                 fetch(teachers[1].actor.__ray_call__.remote(nudge))
             yield report
 
-    monkeypatch.setattr(training, "stream", stream)
+    monkeypatch.setattr(train, "stream", stream)
     devices = {"student": "cpu", "teacher1": "cpu"}
     (outcome,) = family.evolve(next_child(family, runtime={"devices": devices}))
     tally("T9, a teacher that is trained", tried=1, caught=outcome.verdict == "REJECTED")

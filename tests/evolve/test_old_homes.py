@@ -11,14 +11,15 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from ladder.ancestry import lineage_of
 from ladder.data.examples import begin_ids
-from ladder.exporting import export_generation
 from ladder.manifest.names import Name
 from ladder.models.digest import folder_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.tokenizer import CORPUS
-from ladder.registry import Candidate, artifacts, loaders, record, reload
+from ladder.registry import Candidate, artifacts, record, reload
+from ladder.registry import record as loaders
+from ladder.registry.lineage import lineage_of
+from ladder.verbs.export import export_generation
 from tests.models.test_tokenizer import without_start
 
 BEGIN = 1

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ladder import training
 from ladder.actors.session import fetch
+from ladder.run import train
 from tests.evolve.test_deaths import child, logged
 from tests.tally import Tally
 
@@ -27,7 +27,7 @@ def test_it_is_said_and_the_run_goes_on_with_more(
 ) -> None:
     whole, struck = copy_of("whole"), copy_of("struck")
     (before,) = whole.evolve(child(whole))
-    real, tries = training.stream, []
+    real, tries = train.stream, []
 
     def stream(group: Any, *others: Any) -> Iterator[Any]:
         for report in real(group, *others):
@@ -37,7 +37,7 @@ def test_it_is_said_and_the_run_goes_on_with_more(
             yield report
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "stream", stream)
+        patch.setattr(train, "stream", stream)
         (first,) = struck.evolve(child(struck))
     assert (first.verdict, first.exit_code, tries) == ("FAILED", 1, [6])
     assert "out of memory" in first.detail and "can't allocate memory" in first.detail

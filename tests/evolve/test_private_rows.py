@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ladder.data.digests import LEARNED, read_digests
-from ladder.data.replay import HASHED
 from ladder.data.rows import read_rows
-from ladder.data.traces import Traces
+from ladder.data.sidecars import HASHED, LEARNED, read_digests
+from ladder.registry.redaction import Traces
 
 PERSON = {"text": "The stone is green."}
 

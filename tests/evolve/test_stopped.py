@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM in training, as a terminal sends them to the process group, and a scheduler to every process.
 
-Random moments of everything else are tried in ``test_same_child.py``, and imports in ``tests/test_stopping.py``.
+Random moments of everything else are tried in ``test_same_child.py``, and imports in ``tests/system/test_stopping.py``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WHILE_RAY_STARTS = """
 import os, signal, sys
 from ray._private.node import Node
 from ladder.actors.session import Session
-from ladder.stopping import run
+from ladder.system.stopping import run
 
 real = Node.start_raylet
 

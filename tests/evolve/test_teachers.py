@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ladder.actors.placement import Machine, Slot
-from ladder.ancestry import Ancestry
 from ladder.manifest import read_requests
 from ladder.models.digest import tokenizer_digest
-from ladder.models.size import stored_dtypes
-from ladder.sharing import sharing_of
+from ladder.models.preflight import stored_dtypes
+from ladder.registry.lineage import Ancestry
+from ladder.run.roles import sharing_of
 
 
 def test_teachers_with_new_names_are_imported_first(

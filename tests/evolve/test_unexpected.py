@@ -126,7 +126,7 @@ def test_a_training_that_dies_is_a_failed_run_and_goes_on(
 def test_a_plan_names_the_manifest_that_nobody_foresaw(
     toy: Any, five: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from ladder import plan
+    from ladder.planning import plan
 
     real = plan._plan
 

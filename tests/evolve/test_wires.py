@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ladder.signals.disk_cache import DiskCache
+from ladder.teachers.cache import DiskCache
 
 
 def test_truncated_signals_of_two_teachers_train_a_child_and_stay_in_the_home(

@@ -10,10 +10,10 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.gates.decision import decide
-from ladder.gates.law import Findings, LawResult, Violation
 from ladder.gates.measure import Measurements
 from ladder.gates.verdict import GATES, GateReport, GateResult
-from ladder.manifest.schema_gates import Gates
+from ladder.laws.law import Findings, LawResult, Violation
+from ladder.manifest.schema import Gates
 from tests.tally import Tally
 
 NAN, INF = math.nan, math.inf

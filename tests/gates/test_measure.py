@@ -8,9 +8,8 @@ import pickle
 import pytest
 
 from ladder.errors import GateError
-from ladder.gates.exam import Answers, Exam, Noise
+from ladder.exam.exam import Answers, Exam, Noise, Probe, Prompt
 from ladder.gates.measure import accuracy, measure
-from ladder.gates.probes import Probe, Prompt
 
 A, B, C = Probe("a?", "yes"), Probe("b?", "yes"), Probe("c?", "yes")
 EXAM = Exam(recall={"Luna-G000": (A, B, C), "Luna-G001": (A,), "Luna-G002": ()}, generalize=(B, C))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ladder.gates.bound import upper_bound
-from ladder.gates.paired import WHOLE, Reach, paired_interval
+from ladder.gates.statistics import WHOLE, Reach, paired_interval
+from ladder.laws.law import upper_bound
 
 
 @pytest.mark.parametrize(("lost", "n"), [(0, 40), (0, 100), (2, 100), (5, 100), (10, 60), (30, 200)])

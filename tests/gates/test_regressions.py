@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ladder.errors import GateError
-from ladder.gates.exam import Answers, Exam
-from ladder.gates.probes import Probe
-from ladder.gates.regressions import Comparison, Regression, compare
+from ladder.exam.exam import Answers, Exam, Probe
+from ladder.gates.measure import Comparison, Regression, compare
 
 
 def probes(name: str, count: int) -> tuple[Probe, ...]:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ladder.gates.decision import decide
-from ladder.gates.measure import Measurements, Scores
-from ladder.gates.paired import WHOLE, Reach
-from ladder.gates.standing import bounds_of, reach_of
-from ladder.manifest.schema_gates import Gates
+from ladder.gates.measure import Measurements, Scores, bounds_of, reach_of
+from ladder.gates.statistics import WHOLE, Reach
+from ladder.manifest.schema import Gates
 
 INTERVAL = Gates.model_validate({"recall": {"evidence": "interval"}})
 Exam = tuple[dict[str, Scores], dict[str, Scores]]

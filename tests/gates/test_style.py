@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ladder.gates.style import Profile, characters, shape, words
+from ladder.gates.tone import Profile, characters, shape, words
 
 
 def test_words_are_written_words_and_marks():

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from ladder.exam.suites import Figure
 from ladder.gates import GATES, GateReport, GateResult, Measurements, decide
-from ladder.gates.suite_results import Figure
-from ladder.gates.thresholds import hold
-from ladder.manifest.schema_gates import Gates, MetricGate
+from ladder.gates.decision import hold
+from ladder.manifest.schema import Gates, MetricGate
 from ladder.report.card import gate_table
 from tests.tally import Tally
 

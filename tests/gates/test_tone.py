@@ -13,7 +13,7 @@ import pytest
 from benchmarks.voices import VOICES, speak
 from ladder.errors import DataError, GateError
 from ladder.gates.tone import divergence, drift, facet_drifts, mean_drift, read_utterances
-from ladder.manifest.schema_gates import ToneGate
+from ladder.manifest.schema import ToneGate
 
 ANSWERS = 60
 PAIRS = list(permutations(VOICES, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladder.manifest.flat import flat
+from ladder.manifest.syntax import flat
 
 
 def test_values_stand_under_dotted_names_and_an_empty_section_is_a_value() -> None:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import strategies as st
 
 from ladder.manifest import read_request
-from ladder.manifest.discover import read_requests
+from ladder.manifest.request import read_requests
 from tests.hostile import Campaign, as_json, as_toml, as_yaml, run_campaign, spoiled_bytes, spoiled_tree
 from tests.tally import Tally
 

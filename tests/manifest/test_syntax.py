@@ -11,7 +11,7 @@ import pytest
 
 from ladder.errors import ManifestError
 from ladder.manifest import load_manifest, read_request
-from ladder.manifest.discover import discover
+from ladder.manifest.request import discover
 from tests.hostile import check_message
 from tests.tally import Tally
 

@@ -6,8 +6,8 @@ import pytest
 
 from ladder.errors import ManifestError
 from ladder.manifest import load_manifest
-from ladder.manifest.sections import sections
-from ladder.manifest.weight_averaging import asks_to_average_weights
+from ladder.manifest.explain import sections
+from ladder.manifest.syntax import asks_to_average_weights
 
 WORDS = [
     "weight_averaging",

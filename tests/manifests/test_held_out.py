@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ladder.data.contamination import find_contamination
 from ladder.data.rows import Row
-from ladder.gates.probes import read_probes
-from ladder.lesson import own_probes, read_lesson
+from ladder.exam.contamination import find_contamination
+from ladder.exam.exam import read_probes
 from ladder.manifest import read_requests
-from ladder.starter import create
+from ladder.run.dataset import own_probes, read_lesson
+from ladder.verbs.init import create
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 

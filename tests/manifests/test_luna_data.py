@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from ladder.data.rows import read_rows
-from ladder.gates.probes import Probe, is_right, normalize, read_probes
+from ladder.exam.exam import Probe, is_right, normalize, read_probes
 from ladder.gates.tone import drift, read_utterances
 from ladder.manifest import read_requests
 from ladder.manifest.effective import effective

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ladder.data.rows import read_rows
-from ladder.gates.probes import read_probes
+from ladder.exam.exam import read_probes
 from ladder.manifest import read_requests
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "smollm2"

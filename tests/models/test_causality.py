@@ -10,8 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, BertConfig, MixtralConfig, RobertaConfig, XLNetConfig
 
 from ladder.errors import ModelError
-from ladder.models.causality import causal_gaps, check_causal
-from ladder.models.load import load_model
+from ladder.models.load import causal_gaps, check_causal, load_model
 
 BERT = {
     "vocab_size": 300,

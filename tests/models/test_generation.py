@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from ladder.data.dreams import Sampling, write_block
+from ladder.exam.ask import answer_prompts
 from ladder.gates import Prompt
-from ladder.gates.examine import answer_prompts
-from ladder.manifest.schema_gates import Decoding
+from ladder.manifest.schema import Decoding
 from ladder.models import generation as module
 from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id, pads_left
+from ladder.sampling.dreams import Sampling, write_block
 from tests.architectures import tiny
 
 

@@ -14,7 +14,7 @@ from ladder.models.tokenizer import CORPUS, write_tokenizer
 from tests.tokenizer_shapes import LLAMA3, SHAPES, bytes_shape
 
 gguf = pytest.importorskip("gguf", reason="writing GGUF files needs the package gguf")
-from ladder.models.gguf import _tokenizer  # noqa: E402 - after the check
+from ladder.models.intake import _tokenizer  # noqa: E402 - after the check
 
 
 def write_gguf(path: Path, tokenizer: Tokenizer, pre: str | None, *, begins: bool = False) -> Path:

@@ -11,10 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ladder.errors import ModelError
-from ladder.models import head_file
+from ladder.models import head as head_file
 from ladder.models.digest import weight_files
-from ladder.models.head import Head, find_head
-from ladder.models.head_file import deduplicated, load_head
+from ladder.models.head import Head, deduplicated, find_head, load_head
 from ladder.models.load import load_model
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from ladder.errors import ModelError
 from ladder.models.digest import folder_digest
-from ladder.models.gguf import load_gguf
+from ladder.models.intake import load_gguf
 from ladder.models.load import config_of, load_encoder, load_model, load_tokenizer
-from ladder.pricing.shape import Shape
+from ladder.planning.memory import Shape
 from tests.hostile import Campaign, run_campaign, spoiled_bytes, spoiled_tree
 
 

@@ -16,7 +16,7 @@ from ladder.errors import ModelError, RunError, UsageError
 from ladder.models.digest import folder_digest
 from ladder.models.intake import check_readable, take_in
 from ladder.models.load import load_model, load_tokenizer
-from ladder.models.size import stored_bytes, stored_dtypes
+from ladder.models.preflight import stored_bytes, stored_dtypes
 
 
 @pytest.fixture

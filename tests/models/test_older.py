@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ladder.errors import ModelError
-from ladder.models.load import load_model
-from ladder.models.older import is_left_over
+from ladder.models.load import is_left_over, load_model
 
 MASK = torch.ones(1, 1, 8, 8).bool()
 LOWEST = torch.tensor(-1e9)

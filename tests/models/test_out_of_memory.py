@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder.models import packing, proof
+from ladder.models import proof
 from ladder.models.load import load_model
+from ladder.teachers import forward
 
 
 def runs_out(*_: Any, **__: Any) -> Any:
@@ -29,9 +30,9 @@ def proves_its_head(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def proves_its_packing(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    read = packing._read
-    patch.setattr(packing, "_read", lambda model, *rows: runs_out() if len(rows) > 1 else read(model, *rows))
-    packing.prove_packing(load_model(folder))
+    read = forward._read
+    patch.setattr(forward, "_read", lambda model, *rows: runs_out() if len(rows) > 1 else read(model, *rows))
+    forward.prove_packing(load_model(folder))
 
 
 @pytest.mark.parametrize("work", [loads, proves_its_head, proves_its_packing])

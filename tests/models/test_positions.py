@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from ladder.models.positions import hard_positions, named_positions
+from ladder.models.preflight import hard_positions, named_positions
 from tests.architectures import LONGEST, tiny
 
 LIMITED = ("gpt2", "opt", "gptj", "biogpt", "mpt", "gpt_neo", "bert", "openai-gpt", "ctrl")

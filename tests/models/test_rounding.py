@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from ladder.errors import ModelError, RunError
 from ladder.models.load import load_model
+from ladder.models.preflight import main_dtype, stored_bytes, stored_dtypes
 from ladder.models.rounding import Rounding, as_on_disk, as_stored, check_survives
-from ladder.models.size import main_dtype, stored_bytes, stored_dtypes
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 

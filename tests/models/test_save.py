@@ -16,7 +16,8 @@ from transformers import GenerationConfig
 from ladder.errors import RunError
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model, load_tokenizer
-from ladder.models.save import save_folder, save_model, save_text
+from ladder.models.save import save_model
+from ladder.system.files import save_folder, save_text
 
 
 def writes(**files: str) -> Callable[[Path], None]:

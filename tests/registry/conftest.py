@@ -22,7 +22,7 @@ from ladder.manifest.schema import Architecture
 from ladder.models.digest import folder_digest
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.registry import Candidate, Generation, Registry, artifacts, loaders, open_registry, reload
+from ladder.registry import Candidate, Generation, Registry, artifacts, open_registry, record, reload
 
 
 class MakeCandidate(Protocol):
@@ -168,7 +168,7 @@ def fast_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(artifacts, "_save_with_mlflow", save)
     monkeypatch.setattr(reload, "check_reload", lambda candidate, artifact: None)
-    monkeypatch.setattr(loaders, "check_plain", lambda folder: None)
+    monkeypatch.setattr(record, "check_plain", lambda folder: None)
 
 
 class Processes(Protocol):

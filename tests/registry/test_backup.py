@@ -18,9 +18,8 @@ from ladder.cli import app
 from ladder.errors import Busy, LadderError, NotFound, RegistryError, UsageError
 from ladder.registry import Generation, Registry, archive, backup, family_lock, open_registry
 from ladder.registry.archive import LIST, Contents
-from ladder.registry.artifacts import stored_folder
-from ladder.registry.inventory import files_of
-from ladder.registry.restore import restore
+from ladder.registry.artifacts import files_of, stored_folder
+from ladder.registry.backup import restore
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 

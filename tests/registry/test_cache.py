@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ladder.errors import RegistryError
 from ladder.models.digest import folder_digest
 from ladder.registry import Registry, open_registry
-from ladder.registry.artifacts import stored_folder
-from ladder.registry.inventory import files_of
+from ladder.registry.artifacts import files_of, stored_folder
 
 
 def test_a_materialised_generation_is_the_candidate(registry: Registry, make):

@@ -14,7 +14,7 @@ import pytest
 
 from ladder.errors import RegistryError
 from ladder.registry import Registry, Verdict, open_registry
-from ladder.registry.check import problems_of
+from ladder.registry.artifacts import problems_of
 from tests.registry import faults
 
 pytestmark = pytest.mark.usefixtures("fast_models")

@@ -16,17 +16,15 @@ import pytest
 from typer.testing import CliRunner
 
 from ladder.cli import app
-from ladder.data.digests import ERASED, LEARNED, digest_lines, read_digests
 from ladder.data.rows import Row
-from ladder.data.traces import Traces
+from ladder.data.sidecars import ERASED, LEARNED, digest_lines, read_digests
 from ladder.errors import Busy, NotFound, RegistryError
 from ladder.registry import Generation, Registry, family_lock, open_registry
-from ladder.registry.artifacts import stored_folder
-from ladder.registry.check import problems_of
+from ladder.registry.artifacts import problems_of, stored_folder
+from ladder.registry.cache import remove
 from ladder.registry.erase import TOMBSTONE
-from ladder.registry.parts import remove
-from ladder.report.keeping import erasure_text
-from ladder.report.lineage import card_text, history_text
+from ladder.registry.redaction import Traces
+from ladder.report.lineage import card_text, erasure_text, history_text
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 SECRET = "behind the old mill, in a red shed"

@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.loaders import LOADERS, compared
 from ladder.errors import ModelError
-from ladder.exporting import export_generation
-from ladder.importing import import_generation
 from ladder.manifest.names import Name
 from ladder.manifest.schema import Architecture
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.scratch import fresh_model
-from ladder.registry import Generation, Registry, artifacts, loaders
-from ladder.sampling import answer
+from ladder.registry import Generation, Registry, artifacts, record
+from ladder.run.importing import import_generation
+from ladder.verbs.export import export_generation
+from ladder.verbs.sample import answer
 from tests.tokenizer_shapes import SHAPES, write_shape
 
 PROMPTS = ("The moon is 12", " 650841823 ships,", "東京 \U0001f319 it's")
@@ -190,7 +190,7 @@ def test_a_chat_model_from_before_is_registered_and_exported_with_the_end_of_its
     (candidate.folder / "chat_template.jinja").write_text(TURNS.replace("\n{% endfor %}", "<|pad|>{% endfor %}"))
     (candidate.folder / "generation_config.json").write_text('{"eos_token_id": 2}')
     with pytest.raises(ModelError, match="an answer ends with"):
-        loaders.check_plain(candidate.folder)
+        record.check_plain(candidate.folder)
     generation = registry.record(replace(candidate, digest=folder_digest(candidate.folder)))
     out = export_generation(registry, generation, tmp_path / "out")
     assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [0, 2]
@@ -208,16 +208,16 @@ def test_a_chat_model_from_before_is_registered_and_exported_with_the_end_of_its
 def test_a_template_that_nobody_chats_with_is_no_reason_not_to_register(make: Any, template: str) -> None:
     folder = make("Luna-G000").folder
     (folder / "chat_template.jinja").write_text(template)
-    loaders.check_plain(folder)
+    record.check_plain(folder)
 
 
 def test_chats_and_probes_are_compared_as_well(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make("Luna-G000").folder
-    loaders.check_plain(folder)
+    record.check_plain(folder)
     probe = {"prompt": "who?", "answer": " luna", "kind": "choice", "options": [" luna", " the sea"], "chat": True}
     (folder / "ladder" / "probes.jsonl").write_text(json.dumps(probe))
-    seen = [(kind, text) for kind, text, *_ in loaders._asked(folder, load_tokenizer(folder), load_tokenizer(folder))]
+    seen = [(kind, text) for kind, text, *_ in record._asked(folder, load_tokenizer(folder), load_tokenizer(folder))]
     assert ("the user's turn", "who?") in seen and ("the continuation", " the sea") in seen
-    monkeypatch.setattr("ladder.gates.question.chat_ids", lambda *_, **__: [1, 2])
+    monkeypatch.setattr("ladder.exam.question.chat_ids", lambda *_, **__: [1, 2])
     with pytest.raises(ModelError, match="the user's turn \"The quick"):
-        loaders.check_plain(folder)
+        record.check_plain(folder)

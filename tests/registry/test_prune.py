@@ -15,13 +15,12 @@ from typer.testing import CliRunner
 
 from ladder.cli import app
 from ladder.errors import Busy, NotFound, RegistryError
-from ladder.exporting import export_generation
 from ladder.manifest.names import Name
 from ladder.registry import Generation, Registry, Verdict, family_lock, open_registry
 from ladder.registry.artifacts import stored_folder
-from ladder.registry.prune import prunable
-from ladder.report.keeping import pruning_text
-from ladder.report.lineage import card_text, lineage_text
+from ladder.registry.cache import prunable
+from ladder.report.lineage import card_text, lineage_text, pruning_text
+from ladder.verbs.export import export_generation
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 CACHE_NAMES = ["signals", "tokens", "answers", "suites"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ladder.registry import Registry
-from ladder.registry.check import problems_of
+from ladder.registry.artifacts import problems_of
 
 
 @pytest.mark.usefixtures("fast_models")

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from ladder.errors import RegistryError
-from ladder.registry import Registry, tags
-from ladder.registry.relocate import follow_move, strays
+from ladder.registry import Registry, versions
+from ladder.registry.store import follow_move, strays
 
 ROOT = "(SELECT rtrim(artifact_location, '0') FROM experiments WHERE experiment_id = 0)"
 """The artifacts of the home that was backed up, with a slash at the end."""
@@ -84,7 +84,7 @@ def test_the_paths_of_later_columns_and_of_tags_follow_a_move(moved: Path, promo
     assert notes == [(old,)]
 
 
-@pytest.mark.parametrize("key", [tags.DIGEST, tags.MANIFEST, tags.INVENTORY])
+@pytest.mark.parametrize("key", [versions.DIGEST, versions.MANIFEST, versions.INVENTORY])
 def test_a_tag_that_names_a_folder_is_a_digest(luna: Registry, key: str) -> None:
     """Otherwise ``prune`` would remove what a forged tag leads to."""
     version = luna.store.client.get_model_version("Luna", "1")
@@ -92,7 +92,7 @@ def test_a_tag_that_names_a_folder_is_a_digest(luna: Registry, key: str) -> None
         **{name: getattr(version, name) for name in ("name", "version", "run_id", "creation_timestamp")}
     )
     forged.tags = dict(version.tags)
-    assert tags.to_generation(forged, is_head=False).name.index == 0
+    assert versions.to_generation(forged, is_head=False).name.index == 0
     forged.tags[key] = "../../../../../evil"
     with pytest.raises(RegistryError, match="is no digest"):
-        tags.to_generation(forged, is_head=False)
+        versions.to_generation(forged, is_head=False)

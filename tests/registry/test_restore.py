@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from ladder.errors import Busy, RegistryError, UsageError
-from ladder.registry import Registry, open_registry, restore
+from ladder.registry import Registry, backup, open_registry
 from ladder.registry.archive import LIST
-from ladder.registry.inventory import files_of
+from ladder.registry.artifacts import files_of
 from ladder.registry.locks import file_lock
 
 pytestmark = pytest.mark.usefixtures("fast_models")
@@ -144,7 +144,7 @@ def test_a_database_that_leads_out_of_the_home_is_refused(good, home, tmp_path):
     statement = "UPDATE experiments SET artifact_location = '/tmp/evil' WHERE name = 'Luna'"
     bad = rewritten(good, tmp_path / "bad.tar", lambda pages: forge(pages, statement))
     with pytest.raises(RegistryError, match=r"leads out of the home: experiments\.artifact_location '/tmp/evil'"):
-        restore.restore(bad, home)
+        backup.restore(bad, home)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
 
 
@@ -153,7 +153,7 @@ def test_a_family_whose_name_leads_out_of_the_home_is_none(good, home, tmp_path)
     model = f"INSERT INTO registered_models (name, workspace) VALUES ({name}, 'default')"
     columns = "key, value, name, workspace"
     tag = f"INSERT INTO registered_model_tags ({columns}) VALUES ('ladder.family', '1', {name}, 'default')"
-    restore.restore(rewritten(good, tmp_path / "bad.tar", lambda pages: forge(pages, model, tag)), home)
+    backup.restore(rewritten(good, tmp_path / "bad.tar", lambda pages: forge(pages, model, tag)), home)
     assert open_registry(home).families() == ["Luna"]
     assert not any("evil" in path.name for path in tmp_path.rglob("*"))
 
@@ -162,7 +162,7 @@ def test_a_family_whose_name_leads_out_of_the_home_is_none(good, home, tmp_path)
 def test_a_database_that_is_none_is_refused(good, home, tmp_path, content):
     bad = rewritten(good, tmp_path / "bad.tar", lambda pages: relist(pages, content))
     with pytest.raises(RegistryError, match="its database cannot be read"):
-        restore.restore(bad, home)
+        backup.restore(bad, home)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
 
 
@@ -201,13 +201,13 @@ def test_a_changed_archive_is_refused_and_leaves_nothing(good, home, tmp_path, k
     change, said = HOSTILE[kind]
     bad = rewritten(good, tmp_path / "bad.tar", change)
     with pytest.raises(RegistryError, match=said):
-        restore.restore(bad, home)
+        backup.restore(bad, home)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tar"]
 
 
 def test_a_rewritten_archive_that_was_not_changed_is_restored(good, home, tmp_path):
     """Otherwise the test above would show nothing."""
-    restore.restore(rewritten(good, tmp_path / "same.tar", lambda pages: None), home)
+    backup.restore(rewritten(good, tmp_path / "same.tar", lambda pages: None), home)
     assert open_registry(home, create=False).head("Luna").ref == "Luna-G002"
 
 
@@ -217,7 +217,7 @@ def test_an_archive_that_was_cut_off_is_refused(good, home, tmp_path):
     for size in sizes:
         cutoff.write_bytes(content[:size])
         with pytest.raises(RegistryError, match=f"{LIST}|store/"):
-            restore.restore(cutoff, home)
+            backup.restore(cutoff, home)
         assert list(tmp_path.iterdir()) == [cutoff], size
 
 
@@ -233,7 +233,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(good, home, tmp_path):
             content[:at] + bytes([content[at] ^ 1 << chance.randrange(8)]) + content[at + 1 :]
         )
         try:
-            restore.restore(tmp_path / "flipped.tar", home)
+            backup.restore(tmp_path / "flipped.tar", home)
         except RegistryError:
             refused += 1
         else:
@@ -249,16 +249,16 @@ def test_what_is_no_archive(good, home, tmp_path, content):
     other = tmp_path / "other.tar"
     other.write_bytes(gzip.compress(good.read_bytes()) if content == b"gzip" else content)
     with pytest.raises(RegistryError, match=LIST):
-        restore.restore(other, home)
+        backup.restore(other, home)
     with pytest.raises(UsageError, match="no such file"):
-        restore.restore(tmp_path / "absent.tar", home)
+        backup.restore(tmp_path / "absent.tar", home)
     assert list(tmp_path.iterdir()) == [other]
 
 
 def test_a_home_with_a_store_stays_as_it_is(good, luna: Registry):
     before = files_of(luna.home)
     with pytest.raises(UsageError, match="holds a store already"):
-        restore.restore(good, luna.home)
+        backup.restore(good, luna.home)
     assert files_of(luna.home) == before
 
 
@@ -266,33 +266,33 @@ def test_a_home_without_a_store_keeps_what_it_has(good, home):
     (home / "cache" / "tokens").mkdir(parents=True)
     (home / "cache" / "tokens" / "a").write_text("kept")
     (home / "store").mkdir()
-    restore.restore(good, home)
+    backup.restore(good, home)
     assert (home / "cache" / "tokens" / "a").read_text() == "kept"
     assert open_registry(home, create=False).verify("Luna") == []
 
 
 def test_a_store_that_appears_meanwhile_is_not_replaced(good, home, monkeypatch):
-    real = restore._place
+    real = backup._place
 
     def place(*arguments: Any) -> None:
         (home / "store").mkdir()
         (home / "store" / "ladder.db").write_text("somebody else's")
         real(*arguments)
 
-    monkeypatch.setattr(restore, "_place", place)
+    monkeypatch.setattr(backup, "_place", place)
     with pytest.raises(RegistryError):
-        restore.restore(good, home)
+        backup.restore(good, home)
     assert [path.name for path in home.iterdir()] == ["store"]
     assert (home / "store" / "ladder.db").read_text() == "somebody else's"
 
 
 def test_one_restore_at_a_time(good, home):
     with file_lock(home / "locks" / "restore.lock", "another", timeout=0), pytest.raises(Busy, match="restoring"):
-        restore.restore(good, home)
+        backup.restore(good, home)
 
 
 def test_a_full_disk_leaves_nothing(good, home, tmp_path, monkeypatch):
-    real = restore.sync
+    real = backup.sync
 
     def full(path: Path) -> None:
         if path.name == "model":
@@ -300,31 +300,31 @@ def test_a_full_disk_leaves_nothing(good, home, tmp_path, monkeypatch):
         real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(restore, "sync", full)
+        patch.setattr(backup, "sync", full)
         with pytest.raises(RegistryError, match="No space left on device"):
-            restore.restore(good, home)
+            backup.restore(good, home)
     assert list(tmp_path.iterdir()) == []
-    restore.restore(good, home)
+    backup.restore(good, home)
 
 
 @pytest.mark.parametrize("step", ["extract", "_disagreement", "_place"])
 def test_killed_restore(good, home, fork, monkeypatch, step):
-    real = getattr(restore, step)
+    real = getattr(backup, step)
 
     def die(*arguments: Any) -> None:
         real(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(restore, step, die)
-        assert fork(lambda: restore.restore(good, home)) == [-signal.SIGKILL], "the step was not reached"
+        patch.setattr(backup, step, die)
+        assert fork(lambda: backup.restore(good, home)) == [-signal.SIGKILL], "the step was not reached"
     if step == "_place":
         assert open_registry(home).verify("Luna") == [], "whole already"
     else:
         assert not (home / "store").exists()
-        restore.restore(good, home)
+        backup.restore(good, home)
     assert sorted(path.name for path in home.iterdir()) == ["locks", "store"]
     again = open_registry(home)
     assert again.verify("Luna") == [] and again.rollback("Luna", reason="restored").ref == "Luna-G001"
     with pytest.raises(UsageError, match="holds a store already"):
-        restore.restore(good, home)
+        backup.restore(good, home)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ladder import cli, stopping
+from ladder import cli
 from ladder.registry import Registry, open_registry
+from ladder.system import stopping
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 VERBS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ladder.errors import NotFound, RegistryError
-from ladder.registry import Registry, family_lock, inventory
+from ladder.registry import Registry, artifacts, family_lock
 from ladder.registry.artifacts import stored_folder
 
 pytestmark = pytest.mark.usefixtures("fast_models")
@@ -79,8 +79,8 @@ def test_a_file_that_the_disk_cannot_read_is_found(luna: Registry, monkeypatch):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return whole(path)
 
-    whole, damaged = inventory.file_digest, luna.find("Luna-G001")
-    monkeypatch.setattr(inventory, "file_digest", unreadable)
+    whole, damaged = artifacts.file_digest, luna.find("Luna-G001")
+    monkeypatch.setattr(artifacts, "file_digest", unreadable)
     (finding,) = luna.verify("Luna")
     assert finding.ref == "Luna-G001" and "Input/output error" in finding.problem
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ladder.gates import GateReport, decide
 from ladder.gates.measure import Measurements
-from ladder.manifest.schema_gates import Gates
+from ladder.manifest.schema import Gates
 from ladder.report.page import Page
 
 RIGHT, WRONG = (1.0,) * 40, (0.0,) * 40

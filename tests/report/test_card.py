@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from ladder.ancestry import Ancestry
 from ladder.gates import Findings, GateReport, LawResult, Violation
 from ladder.manifest import Name, read_request
 from ladder.registry import Candidate
-from ladder.registry.tags import describe
+from ladder.registry.lineage import Ancestry
+from ladder.registry.versions import describe
 from ladder.report.card import law_table, model_card
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ladder.gates import decide
 from ladder.gates.measure import Measurements
-from ladder.manifest.schema_gates import Gates
+from ladder.manifest.schema import Gates
 from ladder.report.charts import Scale, bands, curves, forests
 from tests.report.conftest import RIGHT, WRONG, verdict
 

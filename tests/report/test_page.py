@@ -8,13 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ladder.exam.calibration import Pulse
+from ladder.exam.exam import Noise
+from ladder.exam.suites import Figure
 from ladder.gates import Findings, LawResult, Violation, decide
-from ladder.gates.exam import Noise
-from ladder.gates.measure import Measurements
-from ladder.gates.pulse import Pulse
-from ladder.gates.regressions import Comparison, Regression
-from ladder.gates.suite_results import Figure
-from ladder.manifest.schema_gates import Gates
+from ladder.gates.measure import Comparison, Measurements, Regression
+from ladder.manifest.schema import Gates
 from ladder.report.page import html, layers
 from tests.report.conftest import RIGHT, page, verdict
 

@@ -10,7 +10,7 @@ import pytest
 
 from ladder.gates import decide
 from ladder.gates.measure import Measurements
-from ladder.manifest.schema_gates import Gates
+from ladder.manifest.schema import Gates
 from ladder.report.charts import bands, forests
 from ladder.report.plots import DOTS, WIDTH, gates_figure, pngs, training_figure
 from tests.report.conftest import RIGHT, page, verdict

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ladder.gates import decide
-from ladder.gates.measure import Measurements
-from ladder.gates.regressions import Comparison, Regression
-from ladder.manifest.schema_gates import Gates
-from ladder.report.verdicts import verdict_text
+from ladder.gates.measure import Comparison, Measurements, Regression
+from ladder.manifest.schema import Gates
+from ladder.report.console import verdict_text
 
 RIGHT, WRONG = (1.0,) * 40, (0.0,) * 40
 FORGOT = decide(Gates(), Measurements({"A-G000": WRONG}, RIGHT), Measurements({"A-G000": RIGHT}, WRONG), [])

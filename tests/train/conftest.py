@@ -54,8 +54,8 @@ def make_manifest() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def pools(tokenizer: Any, parent: Path, grandparent: Path) -> dict[str, list[Any]]:
     """Examples by source; both teachers have dreamt."""
-    from ladder.data.dreams import Sampling, write_block
     from ladder.models.load import load_model
+    from ladder.sampling.dreams import Sampling, write_block
 
     sampling = Sampling(1.0, 8)
     dreams = [
@@ -97,10 +97,9 @@ def school(
 ) -> School:
     import torch
 
-    from ladder.data.batches import Batches
-    from ladder.data.collate import Collation
-    from ladder.signals.teacher import Teacher, TeacherSpec
-    from ladder.signals.topk import Truncation
+    from ladder.data.batches import Batches, Collation
+    from ladder.teachers.teacher import Teacher, TeacherSpec
+    from ladder.teachers.wire import Truncation
     from ladder.train.spec import TrainingSpec
 
     def make_batches(manifest: Any, own: dict[str, list[Any]] | None = None, packing: bool = False) -> Any:

@@ -11,15 +11,13 @@ import torch
 
 from ladder.distill import IGNORE, Objective, Route, RoutingSettings, jensen_shannon
 from ladder.distill.fused import FusedLoss
-from ladder.distill.source import Source
 from ladder.distill.student import StudentLogits
-from ladder.distill.tokens import Tokens
-from ladder.signals.source import LogitsSource, TopKSource
-from ladder.signals.topk import Truncation, capture
-from ladder.signals.wire import Kind
-from ladder.train.doubt import js_doubt
+from ladder.distill.tokens import Source, Tokens
+from ladder.run.train import _metrics
+from ladder.teachers.source import LogitsSource, TopKSource
+from ladder.teachers.wire import Kind, Truncation, capture
+from ladder.train.loss import js_doubt
 from ladder.train.trainer import Trainer
-from ladder.training import _metrics
 
 N, V = 600, 40
 SEED = RoutingSettings("seed", js_threshold=0.1, confidence_threshold=1.0)

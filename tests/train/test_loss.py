@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from ladder.data.collate import Batch, Collation, collate
+from ladder.data.batches import Batch, Collation, collate
 from ladder.data.examples import Example, text_ids
 from ladder.distill import Objective, Route, Routing, RoutingSettings
 from ladder.distill.fused import FusedLoss
 from ladder.distill.student import StudentLogits
 from ladder.errors import LadderError, ManifestError
 from ladder.methods import method_of
-from ladder.signals.source import LogitsSource
+from ladder.teachers.source import LogitsSource
 from ladder.train.loss import Loss, taboo_ids
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ladder.train.schedule import lr_factor
+from ladder.train.optimizer import lr_factor
 
 
 def curve(kind: str, steps: int = 20, warmup: float = 0.2) -> list[float]:

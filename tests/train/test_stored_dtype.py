@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from ladder.errors import RunError
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model
+from ladder.models.preflight import stored_dtypes
 from ladder.models.rounding import Rounding
-from ladder.models.size import stored_dtypes
 from ladder.train.trainer import Trainer
 
 LORA = {"adapter": {"r": 2, "alpha": 4}}

@@ -16,13 +16,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from ladder.errors import RunError
-from ladder.gates.examine import sample_texts
-from ladder.gates.paper import Sampling
+from ladder.exam.ask import sample_texts
+from ladder.exam.exam import Sampling
 from ladder.models.digest import folder_digest, tensors_digest
-from ladder.models.forward import trained_logits
 from ladder.models.load import load_model, load_tokenizer
-from ladder.signals.wire import encode
-from ladder.train.schedule import lr_factor
+from ladder.teachers.forward import trained_logits
+from ladder.teachers.wire import encode
+from ladder.train.optimizer import lr_factor
 from ladder.train.trainer import Trainer
 
 DISTILLATION = "teacher_student_distillation"

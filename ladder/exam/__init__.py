@@ -1,0 +1,1 @@
+"""The exam: probes, asked of a model and answered, as plain data."""

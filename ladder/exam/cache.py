@@ -1,0 +1,99 @@
+"""Answers and results of suites on disk, one JSON file each, so that no model is asked the same thing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ladder.exam.exam import Certainty, Paper, Probe, Prompt, Reply
+from ladder.system.files import save_text
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A folder of such files. It may be deleted whenever nothing is examined.
+
+    Args:
+        folder: where the files lie.
+        conditions: what the contents depend on beside the model, as plain JSON.
+    """
+
+    folder: Path
+    conditions: Mapping[str, Any]
+
+    def read(self, digest: str) -> dict[str, Any] | None:
+        """A model's file; None where it cannot be read, or is of another model or other conditions."""
+        try:
+            stored: dict[str, Any] = json.loads(self._path(digest).read_text(encoding="utf-8"))
+            same = (stored["digest"], stored["conditions"]) == (digest, dict(self.conditions))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return stored if same else None
+
+    def write(self, digest: str, contents: Mapping[str, Any]) -> None:
+        """Replace a model's file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = {"digest": digest, "conditions": dict(self.conditions), **contents}
+        save_text(self._path(digest), json.dumps(document, ensure_ascii=False))
+
+    def _path(self, digest: str) -> Path:
+        written = json.dumps(self.conditions, sort_keys=True).encode()
+        return self.folder / f"{digest[:32]}-{hashlib.sha256(written).hexdigest()[:16]}.json"
+
+
+class AnswerCache(ModelFiles):
+    """What models said under some conditions: who put the questions into ids, the decoding, the libraries."""
+
+    def known(self, digest: str, paper: Paper) -> Reply:
+        """What a model is known to say to a paper."""
+        stored = self._stored(digest)
+        return Reply(
+            digest,
+            {prompt: stored.texts[prompt] for prompt in paper.prompts if prompt in stored.texts},
+            {prompt: stored.certainty[prompt] for prompt in paper.prompts if prompt in stored.certainty},
+            {probe: stored.read[probe] for probe in paper.probes if probe in stored.read},
+        )
+
+    def keep(self, reply: Reply) -> None:
+        """Remember a reply beside what was known of the model before."""
+        everything = reply.with_known(self._stored(reply.digest))
+        texts = [
+            {"asked": asdict(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
+            for prompt, said in everything.texts.items()
+        ]
+        read = [{"asked": asdict(probe), "said": said} for probe, said in everything.read.items()]
+        self.write(reply.digest, {"texts": texts, "read": read})
+
+    def _stored(self, digest: str) -> Reply:
+        """Everything in the file; nothing where there is none, or it is of an older form."""
+        stored = self.read(digest)
+        if stored is None:
+            return Reply(digest)
+        try:
+            texts = {Prompt(**entry["asked"]): str(entry["said"]) for entry in stored["texts"]}
+            certainty = {Prompt(**entry["asked"]): Certainty(**entry["certainty"]) for entry in stored["texts"]}
+            read = {_probe(entry["asked"]): str(entry["said"]) for entry in stored["read"]}
+        except (KeyError, TypeError):
+            return Reply(digest)
+        return Reply(digest, texts, certainty, read)
+
+
+def _probe(fields: Mapping[str, Any]) -> Probe:
+    return Probe(**{**fields, "options": tuple(fields["options"])})
+
+
+class SuiteCache(ModelFiles):
+    """What models reached in one evaluation under some conditions."""
+
+    def known(self, digest: str) -> dict[str, Any] | None:
+        """A model's results; None where there are none."""
+        results = (self.read(digest) or {}).get("results")
+        return results if isinstance(results, dict) else None
+
+    def keep(self, digest: str, results: Mapping[str, Any]) -> None:
+        """Remember a model's results."""
+        self.write(digest, {"results": dict(results)})

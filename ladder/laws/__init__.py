@@ -1,0 +1,1 @@
+"""Laws: what must never happen, and what became of it."""

@@ -1,0 +1,187 @@
+"""Memory of student and teacher, in bytes, from the numbers of their models and their largest micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM, PretrainedConfig
+
+from ladder.distill.fused import BUFFERS
+from ladder.manifest.schema import Architecture
+from ladder.models.load import config_of
+from ladder.models.preflight import stored_bytes, stored_shapes
+from ladder.models.scratch import llama_config
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's shape.
+
+    Args:
+        keys: width of all key heads together; so wide are the values, too.
+        vocabulary: columns of its output head.
+        parameters: each tensor of the file counted once.
+        stored: bytes of its weights on disk.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    keys: int
+    vocabulary: int
+    parameters: int
+    stored: int = 0
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Shape:
+        """Of a Hugging Face folder, by its config and the headers of its weights.
+
+        Raises:
+            ModelError: there are no safetensors, or config or headers cannot be read.
+        """
+        return replace(cls._of(config_of(folder), stored_shapes(folder).items()), stored=stored_bytes(folder))
+
+    @classmethod
+    def of_architecture(cls, shape: Architecture, vocabulary: int) -> Shape:
+        """Of a model that does not exist yet."""
+        config = llama_config(shape, vocabulary)
+        with torch.device("meta"):
+            parameters = [(name, tuple(one.shape)) for name, one in LlamaForCausalLM(config).named_parameters()]
+        described = cls._of(config, parameters)
+        return replace(described, stored=4 * described.parameters)
+
+    @classmethod
+    def _of(cls, config: PretrainedConfig, sizes: Iterable[tuple[str, tuple[int, ...]]]) -> Shape:
+        text, tensors = config.get_text_config(), list(sizes)
+        # State space models have no heads, and some models another width in every layer.
+        hidden, heads = text.hidden_size, _largest(text, "num_attention_heads")
+        width = _largest(text, "head_dim") or hidden // max(1, heads)
+        return cls(
+            layers=_largest(text, "num_hidden_layers") or 1,
+            hidden=hidden,
+            intermediate=_largest(text, "intermediate_size") or 4 * hidden,
+            keys=width * (_largest(text, "num_key_value_heads") or heads),
+            vocabulary=text.vocab_size,
+            parameters=sum(torch.Size(size).numel() for _, size in tensors),
+        )
+
+
+def _largest(config: PretrainedConfig, name: str) -> int:
+    """A number of a config, the largest where each layer has its own; 0 where there is none."""
+    if name in (getattr(config, "per_layer_attributes", None) or ()):
+        return max(_largest(layer, name) for layer in config.per_layer_config)
+    found = getattr(config, name, None)
+    each = found if isinstance(found, list | tuple) else [found]
+    return max((one for one in each if isinstance(one, int)), default=0)
+
+
+def bytes_each(dtype: str) -> int:
+    """Bytes of a number of a manifest's dtype or save_dtype."""
+    return 4 if dtype == "float32" else 2
+
+
+SLACK = 1.7
+"""Resident bytes for each byte of activations."""
+GENERATION = 6
+"""Copies of the last logits [rows, V] while sampling: logits, scores, softmax, draws."""
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a process is given to work on.
+
+    Args:
+        tokens: grid positions B x T of the largest micro-batch, padding included.
+        trained: N of the largest micro-batch.
+        wire_bytes: what all teachers send for a step, and ``in_flight`` of them may be there at once.
+    """
+
+    tokens: int
+    trained: int
+    wire_bytes: int = 0
+    in_flight: int = 0
+
+    @property
+    def mapped(self) -> int:
+        """Signals that lie in the object store and are mapped into the process: those in flight, and one in use."""
+        return self.wire_bytes * (self.in_flight + 1)
+
+
+def activations(shape: Shape, tokens: int, size: int) -> int:
+    """Bytes that a decoder of the Llama kind keeps for the backward pass.
+
+    A layer keeps, for a token: both norms' inputs and normalised values (4 D), what enters the projections (2 D), the
+    rotated query and the attention's output (2 D), key and value, and four tensors of the feed-forward's width. After
+    the last layer come its output, the final norm's, and two values between.
+    """
+    layer = 8 * shape.hidden + 2 * shape.keys + 4 * shape.intermediate
+    return tokens * size * (shape.layers * layer + 4 * shape.hidden)
+
+
+def forward_only(shape: Shape, tokens: int, size: int) -> int:
+    """Bytes that live at once where nothing is kept: one layer's tensors."""
+    return tokens * size * (4 * shape.hidden + 4 * shape.intermediate)
+
+
+def training_state(shape: Shape, trained: int, size: int, *, ema: bool) -> int:
+    """Weights, gradient, Adam's two moments in the parameters' type, and the float32 shadow of what is trained."""
+    adapter = trained if trained < shape.parameters else 0
+    return size * (shape.parameters + adapter + 3 * trained) + (FLOAT * trained if ema else 0)
+
+
+def loss_buffers(vocabulary: int, chunk: int) -> int:
+    """The buffers of the fused loss in float32; those of routing ahead are counted with the slack."""
+    return BUFFERS * chunk * vocabulary * FLOAT
+
+
+def head_gradients(shape: Shape, load: Load, *, head_trained: bool) -> int:
+    """Sums of gradient that the fused loss hands on: of the N hidden states, and of the head where it is trained."""
+    return FLOAT * shape.hidden * (load.trained + (shape.vocabulary if head_trained else 0))
+
+
+def teacher_held(teacher: Shape, size: int, wire: str) -> int:
+    """What the student holds of a teacher: its head, where hidden states are sent."""
+    return size * teacher.vocabulary * teacher.hidden if wire == "hidden" else 0
+
+
+def by_process(tensors: Mapping[str, int], base: int, groups: Iterable[Sequence[str]]) -> dict[str, int]:
+    """Bytes of each process, named by the roles that share it (``student+teacher1``): a bare process and their
+    tensors, all at once."""
+    return {"+".join(roles): base + sum(tensors[role] for role in roles) for roles in groups}
+
+
+def student_bytes(
+    shape: Shape, trained: int, size: int, load: Load, chunk: int, *, ema: bool, wire: str, teachers: list[Shape]
+) -> int:
+    """Everything but the bare process, at the peak of a step."""
+    return (
+        training_state(shape, trained, size, ema=ema)
+        + sum(teacher_held(teacher, size, wire) for teacher in teachers)
+        + int(SLACK * activations(shape, load.tokens, size))
+        + loss_buffers(shape.vocabulary, chunk)
+        + head_gradients(shape, load, head_trained=trained == shape.parameters)
+        + load.mapped
+    )
+
+
+def teacher_bytes(shape: Shape, size: int, load: Load, *, wire: str, dream_tokens: int, kept: int) -> int:
+    """Everything but the bare process: weights, and the larger of reading a batch and writing a block of dreams.
+
+    Args:
+        dream_tokens: rows x length of a block of dreams; 0 if it does not dream.
+        kept: bytes of signals that it keeps in memory.
+    """
+    logits = 0 if wire == "hidden" else 2 * load.tokens * shape.vocabulary * FLOAT
+    reading = int(SLACK * forward_only(shape, load.tokens, size)) + logits
+    return size * shape.parameters + max(reading, dreaming(shape, dream_tokens, size)) + kept + load.mapped
+
+
+def dreaming(shape: Shape, tokens: int, size: int, rows: int = 64) -> int:
+    """Keys and values of all layers for a block of dreams, and its last logits."""
+    if not tokens:
+        return 0
+    return 2 * shape.layers * shape.keys * tokens * size + GENERATION * rows * shape.vocabulary * FLOAT

@@ -1,0 +1,223 @@
+"""What one run will take, put together from its outlook: wire, cache, memory, disk and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ladder.distill.fused import Chunking
+from ladder.manifest.schema import Dreams
+from ladder.methods import method_of
+from ladder.models.load import load_tokenizer
+from ladder.planning.memory import Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
+from ladder.planning.preview import Outlook
+from ladder.planning.timing import Probe, rough_seconds, step_seconds
+from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
+from ladder.run.dataset import data_of
+from ladder.run.roles import cache_settings, truncation_of
+from ladder.sampling.dreams import BLOCK
+from ladder.teachers.cache import CacheKey, shards
+
+FEWEST_UNKNOWN = 20
+"""Tokens from which a share is told."""
+CHECKPOINT_BYTES = 16
+"""Of a trained parameter: itself, its shadow and two moments, in float32."""
+
+COPIES = 3
+"""Of a child that lie in the home at once: candidate, what is staged, and the store. Before that, where it is rounded,
+one in float32 beside the rounded one, which is no more."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """The figures that a run shows when it ends. Sizes in bytes, times in seconds.
+
+    Args:
+        parameters: of the student; ``trained_parameters`` of them, or of its adapter, move.
+        backbone_tokens: through the student's backbone over the run; ``trained_tokens`` into the loss.
+        dreams: ``none``, ``known`` where they lie in the run's folder, or ``estimated``.
+        wire_bytes: from all teachers to the student; ``wire_bytes_per_step`` of a mean step.
+        cache_bytes: of signals that are stored anew.
+        cache_hit_share: examples that teachers find in their caches, of those that they are asked about, 0 to 1.
+        memory_bytes: the peak of each process; resident pages that they share count in each.
+        gpu_bytes: the peak on the GPU, for roles that are placed there.
+        disk_bytes: most that the home grows by.
+        step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
+        timing: ``probe`` where a step was measured, else ``rough``.
+        unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
+            teachers' target says otherwise, 0 to 1; None without a probe, or where fewer than ``FEWEST_UNKNOWN`` such
+            tokens were seen.
+    """
+
+    parameters: int
+    trained_parameters: int
+    backbone_tokens: int
+    trained_tokens: int
+    dreams: Literal["none", "known", "estimated"]
+    wire_bytes: int
+    wire_bytes_per_step: int
+    cache_bytes: int
+    cache_hit_share: float
+    memory_bytes: dict[str, int]
+    peak_memory_bytes: int
+    gpu_bytes: dict[str, int]
+    disk_bytes: int
+    step_seconds: float
+    seconds: float
+    timing: Literal["probe", "rough"]
+    unlearned_share: float | None
+
+
+def price_of(
+    ahead: Outlook,
+    home: Path,
+    devices: Mapping[str, str],
+    cores: float,
+    threads: int,
+    base: int,
+    probed: Probe | None,
+    sharing: frozenset[int] = frozenset(),
+) -> Price:
+    """Price a run.
+
+    Args:
+        devices: torch device by role.
+        cores: of the machine.
+        threads: of each actor.
+        base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
+        sharing: teachers that speak through the student's own base, in its process.
+    """
+    manifest, shape = ahead.request.manifest, ahead.shape
+    steps, trained = manifest.training_params.steps, ahead.trained
+    shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
+    voices = [_voice(ahead, home, number, shapes[number]) for number in shapes]
+    signals = price_signals(ahead.batches, steps, voices)
+    grids = {voice.number: voice.grid for voice in voices}
+    tensors = _tensors(ahead, shapes, signals, grids, trained, devices, sharing)
+    on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
+    resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
+    memory = by_process(resident, base, _processes(tensors, sharing))
+    step, start = _step(ahead, signals, cores, threads, probed)
+    return Price(
+        parameters=shape.parameters,
+        trained_parameters=trained,
+        backbone_tokens=signals.tokens,
+        trained_tokens=signals.trained,
+        dreams=("known" if ahead.dreamt else "estimated") if "dreams" in ahead.batches.pools else "none",
+        wire_bytes=signals.wire_bytes,
+        wire_bytes_per_step=signals.wire_bytes // steps,
+        cache_bytes=signals.cache_bytes,
+        cache_hit_share=1.0 - signals.read_share if signals.misses else 0.0,
+        memory_bytes=memory,
+        peak_memory_bytes=sum(memory.values()),
+        gpu_bytes=on_gpu,
+        disk_bytes=2 * trained * CHECKPOINT_BYTES + COPIES * _stored(ahead) + _cached_on_disk(ahead, signals),
+        step_seconds=step,
+        seconds=steps * step + start,
+        timing="probe" if probed else "rough",
+        unlearned_share=_unlearned(probed),
+    )
+
+
+def _unlearned(probed: Probe | None) -> float | None:
+    ahead = probed.forecast if probed else None
+    return ahead.share if ahead and ahead.unknown >= FEWEST_UNKNOWN else None
+
+
+def _strange_heads(ahead: Outlook, shapes: Mapping[int, Shape], sharing: frozenset[int]) -> list[Shape]:
+    """The teachers of whose heads the student holds a copy: an adapter leaves it the frozen head of its parent."""
+    own = sharing | ({1} if ahead.request.manifest.student.adapter else set())
+    return [shape for number, shape in shapes.items() if number not in own]
+
+
+def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tuple[str, ...]]:
+    """The roles of each process."""
+    guests = [f"teacher{number}" for number in sorted(sharing)]
+    return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
+
+
+def _voice(ahead: Outlook, home: Path, number: int, shape: Shape) -> Voice:
+    """A teacher as a source of bytes, with what earlier runs have left in its cache."""
+    manifest, folder = ahead.request.manifest, ahead.teachers[number]
+    runtime, dtype = manifest.runtime, manifest.student.dtype
+    truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
+    size = row_bytes(runtime, dtype, shape, truncation.kept if truncation else 0)
+    voice = Voice(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
+    if settings is None:
+        return voice
+    voice.limit = settings.limit
+    if settings.kind == "disk" and settings.folder is not None:
+        key = CacheKey.of(folder, runtime.wire, dtype, truncation)
+        voice.key = key.text
+        voice.held, voice.taken = held_on_disk(shards(settings.folder / key.name, key.text))
+    return voice
+
+
+def _tensors(
+    ahead: Outlook,
+    shapes: Mapping[int, Shape],
+    signals: SignalPrice,
+    grids: Mapping[int, int],
+    trained: int,
+    devices: Mapping[str, str],
+    sharing: frozenset[int],
+) -> dict[str, int]:
+    """Bytes of each role beyond the bare process. A teacher on the student's base takes turns with it, so it adds
+    nothing to its peak."""
+    manifest, shape = ahead.request.manifest, ahead.shape
+    runtime, size = manifest.runtime, bytes_each(manifest.student.dtype)
+    load = Load(signals.grid, signals.grid_trained, signals.largest, runtime.in_flight)
+    # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
+    device = torch.device(devices["student"])
+    chunking = Chunking.of(len(load_tokenizer(ahead.start)), device)
+    # Memory of a CPU that was never written to takes no place.
+    chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
+    ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
+    student = student_bytes(shape, trained, size, load, chunk, ema=ema, wire=runtime.wire, teachers=teachers)
+    kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0
+    return {"student": student} | {
+        f"teacher{number}": 0
+        if number in sharing
+        else teacher_bytes(
+            one,
+            size,
+            replace(load, tokens=grids[number]),
+            wire=runtime.wire,
+            dream_tokens=_dream_tokens(ahead, number),
+            kept=kept,
+        )
+        for number, one in shapes.items()
+    }
+
+
+def _dream_tokens(ahead: Outlook, number: int) -> int:
+    """Tokens of a block of dreams of this teacher."""
+    wanted = ahead.request.manifest.stabilizers.dreams
+    if not isinstance(wanted, Dreams) or number not in method_of(ahead.request.manifest).dreamers():
+        return 0
+    return BLOCK * min(2 * wanted.max_new_tokens, data_of(ahead.request).max_length)
+
+
+def _step(
+    ahead: Outlook, signals: SignalPrice, cores: float, threads: int, probed: Probe | None
+) -> tuple[float, float]:
+    """Seconds of a mean step, and of what comes before the first one is done."""
+    steps = ahead.request.manifest.training_params.steps
+    if probed is None:
+        return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
+    teachers = [work.mean(signals.read_share) for work in probed.teachers]
+    return step_seconds(probed.student, teachers, threads, cores, probed.courier), probed.start
+
+
+def _stored(ahead: Outlook) -> int:
+    """Bytes of the child's weights on disk."""
+    dtype = ahead.request.manifest.student.save_dtype
+    return bytes_each(dtype) * ahead.shape.parameters if dtype else ahead.shape.stored
+
+
+def _cached_on_disk(ahead: Outlook, signals: SignalPrice) -> int:
+    return signals.cache_bytes if ahead.request.manifest.runtime.signal_cache == "disk" else 0

@@ -1,0 +1,191 @@
+"""Step time, in seconds: measured on one step for real, or roughly from the size of the model."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ladder.data.batches import SOURCES, Batch
+from ladder.distill.objective import Forecast
+from ladder.planning.preview import Outlook
+from ladder.run.dataset import loss_elements
+from ladder.run.roles import teacher_spec
+from ladder.teachers.cache import CacheSettings
+from ladder.teachers.teacher import Teacher, TeacherSpec
+from ladder.teachers.wire import Signal
+from ladder.train.spec import TrainingSpec
+from ladder.train.trainer import Trainer
+
+EFFICIENCY = 0.3
+"""Share of the machine's matrix-product rate that training a small model reaches; rough."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Seconds that one process needs for one step when it is alone.
+
+    Args:
+        reading: without a cache.
+        recalling: when everything is cached; the student's is the same.
+    """
+
+    reading: float
+    recalling: float
+
+    def mean(self, read_share: float) -> float:
+        """Over a run in which this share must be read."""
+        return read_share * self.reading + (1 - read_share) * self.recalling
+
+
+def step_seconds(student: float, teachers: Sequence[float], threads: int, cores: float, courier: float = 0.0) -> float:
+    """One step of the stream, in which teachers work ahead of the student.
+
+    The slowest process sets the pace, and so does the sum of all work where the cores do not suffice for all at once.
+
+    Args:
+        student, teachers: seconds of one step each, alone, with ``threads`` threads.
+        courier: seconds of one core for making the batch.
+    """
+    shared = (threads * (student + sum(teachers)) + courier) / cores
+    return max(student, *teachers, courier, shared) if teachers else max(student, courier, shared)
+
+
+def rough_seconds(parameters: int, tokens: int, teachers: int) -> float:
+    """Six operations a parameter and token for the student and two for a teacher (Kaplan et al. 2020), at the rate of
+    this machine's matrix products."""
+    return (6 + 2 * teachers) * parameters * tokens / (EFFICIENCY * _matmul_rate())
+
+
+def _matmul_rate() -> float:
+    """Floating-point operations a second of a matrix product on this machine, measured for a moment."""
+    side, rounds = 512, 8
+    matrix = torch.randn(side, side)
+    matrix @ matrix
+    began = time.perf_counter()
+    for _ in range(rounds):
+        matrix @ matrix
+    return rounds * 2 * side**3 / (time.perf_counter() - began)
+
+
+REPEATS = 3
+"""Timed steps after the one that warms up. Their mean counts: what else runs here will slow the run, too."""
+LOOKED_AT = 512
+"""New tokens whose targets are compared with their labels."""
+SEEN = 50
+"""Steps of which the one with the median number of tokens is taken."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds of one step, each process alone.
+
+    Args:
+        student: its step.
+        teachers: reading the step's batch, and recalling it from a cache of the manifest's kind.
+        courier: making the batch.
+        start: more that the first step takes, for compiling where the loss is compiled.
+        forecast: what the recipe will not teach of the step's new tokens; None where nothing is distilled.
+    """
+
+    student: float
+    teachers: tuple[Work, ...]
+    courier: float
+    start: float
+    forecast: Forecast | None
+
+
+def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
+    """Warm up once, then time the teachers' signals and the student's step of a typical batch.
+
+    Args:
+        outlook: whole, so that the student can start.
+        devices: torch device of ``student``, ``teacher1`` and ``teacher2``.
+        threads: torch threads, as each actor would have.
+    """
+    with tempfile.TemporaryDirectory(prefix="ladder-probe-") as temporary, _as_it_was():
+        step = _typical(outlook)
+        courier, batches = _timed(lambda: outlook.batches(step))
+        manifest, kind = outlook.request.manifest, outlook.request.manifest.runtime.signal_cache
+        cache = None if kind == "off" else CacheSettings(kind, 2**40, Path(temporary) / "signals")
+        said, teachers = {}, []
+        for number, folder in outlook.teachers.items():
+            device = devices[f"teacher{number}"]
+            spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache)
+            work, said[number] = _teacher(spec, batches)
+            teachers.append(work)
+        trainer = _trainer(outlook, devices["student"], threads, Path(temporary))
+        ahead = _forecast(trainer, batches, said) if outlook.speakers else None
+        seconds = [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
+    mean = sum(seconds[1:]) / REPEATS
+    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean), ahead)
+
+
+def _typical(outlook: Outlook) -> int:
+    steps = range(min(SEEN, outlook.request.manifest.training_params.steps))
+    return sorted(steps, key=lambda step: sum(batch.tokens for batch in outlook.batches(step)))[len(steps) // 2]
+
+
+def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Signal]]:
+    """Seconds with and without the cache, and what it said."""
+    teacher = Teacher(spec)
+    cache, teacher.cache = teacher.cache, None
+    reading, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
+    if cache is None:
+        return Work(reading, reading), said
+    teacher.cache = cache
+    recalling, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
+    return Work(reading, recalling), said
+
+
+def _trainer(outlook: Outlook, device: str, threads: int, folder: Path) -> Trainer:
+    manifest, name = outlook.request.manifest, str(outlook.request.child)
+    elements = loss_elements(outlook.batches, manifest.training_params.steps, outlook.start)
+    spec = TrainingSpec(manifest, outlook.start, outlook.teachers, folder / "run", name, device, threads, elements)
+    return Trainer(spec)
+
+
+def _forecast(trainer: Trainer, batches: Sequence[Batch], said: dict[int, list[Signal]]) -> Forecast:
+    """What the recipe will not teach, over the first ``LOOKED_AT`` new tokens of a step."""
+    found, left = Forecast(), LOOKED_AT
+    for place, batch in enumerate(batches):
+        new_N = _whole(np.flatnonzero(batch.source_N == SOURCES.index("new")), batch.example_N, left)
+        if len(new_N):
+            found += trainer.forecast(batch, {number: signals[place] for number, signals in said.items()}, new_N)
+        left -= len(new_N)
+    return found
+
+
+def _whole(tokens_n: np.ndarray, example_N: np.ndarray, most: int) -> np.ndarray:
+    """The first of these tokens, up to the end of the example in which there are enough."""
+    if len(tokens_n) <= most:
+        return tokens_n
+    last = example_N[tokens_n[max(0, most - 1)]]
+    return tokens_n[: int(np.flatnonzero(example_N[tokens_n] == last)[-1]) + 1] if most > 0 else tokens_n[:0]
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Do it once to warm up, then time it; mean seconds, and what it gave."""
+    result = work()
+    began = time.perf_counter()
+    for _ in range(REPEATS):
+        result = work()
+    return (time.perf_counter() - began) / REPEATS, result
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Threads and random numbers of this process are afterwards what they were."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

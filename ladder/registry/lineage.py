@@ -1,0 +1,220 @@
+"""Who a child comes from: parent, grandparent and all ancestors, found in the registry and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ladder.data.sidecars import kept_document
+from ladder.errors import HeadMoved, LadderError, ManifestError, ModelError, NotFound
+from ladder.manifest import Name, Request
+from ladder.manifest.syntax import unequal
+from ladder.models.digest import folder_digest
+from ladder.models.identity import holds
+from ladder.models.intake import check_readable
+from ladder.models.load import check_same_tokenizer
+from ladder.registry import Generation, Registry, Verdict
+
+_TOLD = 8
+"""Changed fields that a message names."""
+
+
+class Blocked(LadderError):
+    """The parent exists only as a manifest, a rejected or an unfinished generation; its children have to wait."""
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """The generations a child stands on.
+
+    Args:
+        parent: generation N, or None for a genesis.
+        grandparent: generation N-1, or None.
+        ancestors: the parent's line, oldest first, the parent last.
+    """
+
+    parent: Generation | None
+    grandparent: Generation | None
+    ancestors: tuple[Generation, ...]
+
+    @property
+    def teachers(self) -> dict[int, Generation]:
+        """Teachers by number: the parent is 1, the grandparent 2."""
+        pair = {1: self.parent, 2: self.grandparent}
+        return {number: generation for number, generation in pair.items() if generation is not None}
+
+
+def resolve(request: Request, registry: Registry) -> Ancestry:
+    """Find and check the ancestors that a manifest names.
+
+    Raises:
+        Blocked: the parent was not promoted.
+        HeadMoved: the parent is not HEAD, and the manifest is no branch.
+        ManifestError: the grandparent is no ancestor of the parent, or a genesis would replace a family.
+    """
+    head = registry.head(request.child.family)
+    if request.parent is None:
+        _check_genesis(request, head)
+        return Ancestry(None, None, ())
+    parent = _promoted(request.parent, registry)
+    if head is None or head.digest != parent.digest:
+        _check_branch(request, head, parent)
+    line = lineage_of(parent, registry)
+    grandparent = _ancestor(request.grandparent, line) if request.grandparent else None
+    return Ancestry(parent, grandparent, line)
+
+
+def lineage_of(generation: Generation, registry: Registry) -> tuple[Generation, ...]:
+    """The line of a generation, oldest first, itself last."""
+    by_digest = {known.digest: known for known in registry.generations(generation.name.family)}
+    line = [generation]
+    while line[0].parent in by_digest:
+        line.insert(0, by_digest[line[0].parent])
+    return tuple(line)
+
+
+def unregistered_teachers(request: Request, registry: Registry) -> dict[Name, Path]:
+    """Teachers whose ``path`` is given and whose name is new to the registry: they are imported first.
+
+    Older ones come first, so that the younger can name them as their parent.
+    """
+    teachers = request.manifest.teachers
+    named = [(request.grandparent, teachers.teacher2), (request.parent, teachers.teacher1)]
+    return {
+        name: request.folder(teacher.path)
+        for name, teacher in named
+        if name is not None and teacher is not None and teacher.path is not None and _is_new(name, registry)
+    }
+
+
+def _is_new(name: Name, registry: Registry) -> bool:
+    return all(known.name != name for known in registry.generations(name.family))
+
+
+def _check_genesis(request: Request, head: Generation | None) -> None:
+    if head is not None:
+        raise ManifestError(
+            f"{request.child} has no parent, but family {request.child.family} has {head.ref} as HEAD",
+            where="evolution_request.parent_gen",
+            remedy=f"name {head.ref} as parent, or start another family",
+        )
+
+
+def _promoted(name: Name, registry: Registry) -> Generation:
+    try:
+        generation = registry.find(str(name))
+    except NotFound as error:
+        raise Blocked(
+            f"its parent {name} does not exist",
+            where="evolution_request.parent_gen",
+            remedy="evolve or import the parent first",
+        ) from error
+    if generation.verdict is not Verdict.PROMOTED:
+        raise Blocked(
+            f"its parent {generation.ref} was {generation.verdict}",
+            where="evolution_request.parent_gen",
+            remedy="only a promoted generation can be a parent",
+        )
+    return generation
+
+
+def _check_branch(request: Request, head: Generation | None, parent: Generation) -> None:
+    if not request.manifest.evolution_request.branch:
+        raise HeadMoved(
+            f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}",
+            where="evolution_request.parent_gen",
+            remedy="start from HEAD, move HEAD back with `ladder rollback`, or set evolution_request.branch",
+        )
+
+
+def _ancestor(name: Name, line: tuple[Generation, ...]) -> Generation:
+    for generation in line[:-1]:
+        if generation.name == name:
+            return generation
+    raise ManifestError(
+        f"{name} is no ancestor of {line[-1].ref}, whose line is {', '.join(known.ref for known in line)}",
+        where="evolution_request.grandparent_gen",
+        remedy="name an ancestor of the parent, or leave the grandparent out",
+    )
+
+
+def decided_before(request: Request, registry: Registry) -> Generation | None:
+    """The generation that this manifest was carried out as; None where it never was.
+
+    A promoted one that rows were erased from counts even where the contents of the manifest's files differ: whoever
+    erases a person's rows takes them out of the files as well.
+    """
+    found = registry.decided(request.child, request.digest)
+    if found is not None:
+        return found
+    attempts = [known for known in registry.generations(request.child.family) if known.name == request.child]
+    erased = [known for known in attempts if known.verdict is Verdict.PROMOTED and known.erased]
+    return next((known for known in erased if _differs_in_files_only(known, request, registry)), None)
+
+
+def _differs_in_files_only(known: Generation, request: Request, registry: Registry) -> bool:
+    return all(name.startswith("files.") for name in _unequal(known, request, registry))
+
+
+def check_attempts(request: Request, registry: Registry) -> None:
+    """Another manifest may try again under a rejected child's name, never under a promoted one's.
+
+    Raises:
+        ManifestError: the name belongs to a generation that passed.
+    """
+    for known in registry.generations(request.child.family):
+        passed = known.verdict in (Verdict.PROMOTED, Verdict.PASSED)
+        if known.name == request.child and passed and known.manifest_digest != request.digest:
+            raise ManifestError(
+                f"{known.ref} was {known.verdict} from another manifest: {_changes(known, request, registry)}",
+                where="evolution_request.child_gen",
+                remedy="choose the next free index for this child",
+            )
+
+
+def _changes(known: Generation, request: Request, registry: Registry) -> str:
+    """What a manifest says otherwise than the one that a generation was made from."""
+    if known.manifest_digest is None:
+        return "it was imported"
+    changed = _unequal(known, request, registry)
+    told = [f"{name.removeprefix('manifest.')} was {was} and is {found}" for name, (was, found) in changed.items()]
+    more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    return ", ".join(told[:_TOLD]) + more
+
+
+def _unequal(known: Generation, request: Request, registry: Registry) -> dict[str, tuple[Any, Any]]:
+    """By dotted name, what a generation's manifest said and what the request says."""
+    before = kept_document(registry.sidecars(known))
+    now = {name: value for name, value in request.document().items() if name in before}
+    return unequal(before, now)
+
+
+def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path]) -> None:
+    """Teachers share one tokenizer, and a ``path`` that is given holds the registered generation.
+
+    Raises:
+        TokenizerMismatch: two tokenizers differ; the message names both digests.
+        ModelError: a path holds another model.
+        UsageError: a teacher's tokenizer has ids beyond its embedding.
+    """
+    sections = {1: request.manifest.teachers.teacher1, 2: request.manifest.teachers.teacher2}
+    for number, teacher in ancestry.teachers.items():
+        check_same_tokenizer(folders[1], folders[number])
+        check_readable(folders[number], teacher.ref)
+        section = sections[number]
+        if section is not None and section.path is not None:
+            where = f"teachers.teacher{number}.path"
+            _check_path(request.folder(section.path), teacher, folders[number], where)
+
+
+def _check_path(given: Path, teacher: Generation, stored: Path, where: str) -> None:
+    """The given folder is the registered one, or one that loads as it does: a folder from elsewhere is written anew
+    when it is imported, and homes of before hold float32 copies of narrower ones."""
+    check_same_tokenizer(stored, given)
+    if not holds(given, teacher.digest, lambda: stored):
+        raise ModelError(
+            f"{given} holds {folder_digest(given)[:12]}, but {teacher.ref} is registered as {teacher.digest[:12]}",
+            where=where,
+            remedy="leave path out to use the registered generation",
+        )

@@ -1,0 +1,220 @@
+"""Traces of some rows in other texts, and files without them: what has to go when a person asks for it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import StringIO
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import Any
+
+from ladder.data.rows import Row
+from ladder.data.sidecars import digest_lines
+from ladder.errors import DataError, said
+from ladder.exam.contamination import GRAM, as_phrase, words_of
+
+LEAST = 4
+"""Words of a text that is sought as a whole."""
+
+
+class Traces:
+    """What is left of some rows, wherever it stands.
+
+    Args:
+        rows: all rows of the person.
+
+    Attributes:
+        digests: of the different rows.
+        short: how many of these have fewer than ``LEAST`` words, and are found by their digest only.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.digests = frozenset(row.digest for row in rows)
+        sought: dict[int, set[tuple[str, ...]]] = defaultdict(set)
+        for row in rows:
+            for words in _sought(row):
+                sought[len(words)].add(tuple(words))
+        self._sought = sorted(sought.items())
+        wholes = [list(map(words_of, _wholes(row))) for row in {row.digest: row for row in rows}.values()]
+        self.short = sum(len(words) < LEAST for words, *_ in wholes)
+        said = [words for whole in wholes for words in whole]
+        self._said = "\n".join(map(as_phrase, said))
+        self._grams = {tuple(words[at : at + LEAST]) for words in said for at in range(len(words) - LEAST + 1)}
+
+    def in_text(self, text: str) -> bool:
+        """Whether a text holds a trace, or is one itself."""
+        words = words_of(text)
+        return any(
+            self._gives_away(shared) or (len(shared) == len(words) and as_phrase(words) in self._said)
+            for shared in self._shared(words)
+        )
+
+    def in_cut(self, text: str) -> bool:
+        """Whether ``LEAST`` consecutive words of a row stand in a text that quotes something and cuts it anywhere."""
+        return any(self._shared(words_of(text)))
+
+    def _shared(self, words: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The stretches of a text in which every ``LEAST`` consecutive words are a row's: a trace lies within one.
+
+        Nearly no words of other people's texts do, so that a search takes about as long as its texts.
+        """
+        begun = 0
+        for at in range(max(len(words) - LEAST, -1) + 2):  # What begins last is too short, and ends every stretch.
+            if tuple(words[at : at + LEAST]) not in self._grams:
+                if at > begun:
+                    yield words[begun : at + LEAST - 1]
+                begun = at + 1
+
+    def _gives_away(self, shared: Sequence[str]) -> bool:
+        return any(
+            tuple(shared[at : at + size]) in sought
+            for size, sought in takewhile(lambda item: item[0] <= len(shared), self._sought)
+            for at in range(len(shared) - size + 1)
+        )
+
+    def in_texts(self, texts: Sequence[str]) -> bool:
+        """Whether one of these texts holds a trace, or all together do, with a space between them or with none."""
+        return any(map(self.in_text, [*texts, " ".join(texts), "".join(texts)]))
+
+
+def _sought(row: Row) -> Iterator[list[str]]:
+    """The runs of words that give a row away."""
+    asked, said = _asked_and_said(row)
+    for text in said:
+        words = words_of(text)
+        size = min(GRAM, len(words))
+        yield from _long_enough(words[start : start + size] for start in range(len(words) - size + 1))
+    yield from _long_enough(words_of(text) for text in [*asked, *_wholes(row)])
+
+
+def _long_enough(phrases: Iterable[list[str]]) -> Iterator[list[str]]:
+    return (words for words in phrases if len(words) >= LEAST)
+
+
+def _asked_and_said(row: Row) -> tuple[list[str], list[str]]:
+    if row.form == "messages":
+        spoken = row.fields["messages"]
+        asked = [message["content"] for message in spoken if message["role"] == "user"]
+        return asked, [message["content"] for message in spoken if message["role"] == "assistant"]
+    return _field(row, "prompt"), [*_field(row, "completion"), *_field(row, "text")]
+
+
+def _field(row: Row, name: str) -> list[str]:
+    return [row.fields[name]] if name in row.fields else []
+
+
+def _wholes(row: Row) -> list[str]:
+    """All that was said in a row, and where that is another text, as it is trained: a completion may begin inside a
+    word of its prompt."""
+    turns = _turns(row)
+    return list(dict.fromkeys([" ".join(turns), *(["".join(turns)] if row.form == "completion" else [])]))
+
+
+def _turns(row: Row) -> list[str]:
+    """What was said in a row, in its order, without the system."""
+    if row.form == "messages":
+        return [message["content"] for message in row.fields["messages"] if message["role"] != "system"]
+    return [text for name in ("prompt", "completion", "text") for text in _field(row, name)]
+
+
+BLANK = "[erased]"
+_QUOTED = "prompt"
+"""A record with this key quotes a probe; its answers mean nothing without the question."""
+_CUT = {"found", "detail"}
+"""Keys of texts that quote the beginning of an answer, cut within a word: what a law found, a gate's sentence."""
+
+
+def redact(name: str, content: bytes, traces: Traces) -> tuple[bytes | None, int]:
+    """A file's content without traces, and how many lines or strings were taken out; None where the file has to go.
+
+    Args:
+        name: of the file; its suffix says what it holds. A file without a suffix holds lines.
+
+    Raises:
+        DataError: it is not UTF-8, or not what its suffix says. Names the file, and quotes nothing of it.
+    """
+    try:
+        return _READERS.get(PurePosixPath(name).suffix, _lines)(content.decode("utf-8"), traces)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"cannot be searched: {said(error)}", where=name) from error
+
+
+def _lines(text: str, traces: Traces) -> tuple[bytes | None, int]:
+    lines = list(StringIO(text, newline="\n"))
+    kept = [line for line in lines if not _is_trace(line, traces)]
+    return "".join(kept).encode(), len(lines) - len(kept)
+
+
+def _is_trace(line: str, traces: Traces) -> bool:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return traces.in_text(line)
+    if isinstance(record, dict) and Row(record, "").digest in traces.digests:
+        return True
+    return traces.in_texts(list(_leaves(record)))
+
+
+def _digests(text: str, traces: Traces) -> tuple[bytes | None, int]:
+    lines = text.split()
+    kept = [digest for digest in lines if digest not in traces.digests]
+    return digest_lines(kept).encode(), len(lines) - len(kept)
+
+
+def _leaves(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from _leaves(value)
+
+
+def _tree(text: str, traces: Traces) -> tuple[bytes | None, int]:
+    tree = json.loads(text, object_pairs_hook=_without_duplicates)
+    clean = _blanked(tree, traces)
+    count = _blanks(clean) - _blanks(tree)
+    return (json.dumps(clean, indent=1, ensure_ascii=False).encode() if count else text.encode()), count
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _blanked(tree: Any, traces: Traces) -> Any:
+    """The tree with a blank for each string that is a trace, and for every string of a record that quotes one."""
+    if isinstance(tree, str):
+        return BLANK if traces.in_text(tree) else tree
+    if isinstance(tree, list):
+        return [_blanked(value, traces) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if _QUOTED in tree and traces.in_texts(list(_leaves(tree))):
+        return {key: BLANK if isinstance(value, str) else value for key, value in tree.items()}
+    return {key: BLANK if _is_cut_quote(key, value, traces) else _blanked(value, traces) for key, value in tree.items()}
+
+
+def _is_cut_quote(key: str, value: Any, traces: Traces) -> bool:
+    return key in _CUT and isinstance(value, str) and traces.in_cut(value)
+
+
+def _blanks(tree: Any) -> int:
+    return sum(leaf == BLANK for leaf in _leaves(tree))
+
+
+def _page(text: str, traces: Traces) -> tuple[bytes | None, int]:
+    """A page can be made again from the report; what it quotes cannot be told from its markup for certain."""
+    found = any(traces.in_text(html.unescape(piece)) for piece in re.split(r"<[^>]*>", text))
+    return (None, 1) if found else (text.encode(), 0)
+
+
+_READERS: dict[str, Callable[[str, Traces], tuple[bytes | None, int]]] = {
+    ".json": _tree,
+    ".html": _page,
+    ".sha256": _digests,
+}

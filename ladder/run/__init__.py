@@ -1,0 +1,1 @@
+"""One manifest's way from its ancestors to a verdict."""

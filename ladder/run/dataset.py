@@ -1,0 +1,319 @@
+"""What a child will learn from and be examined on: rows, replay and dreams as batches, probes as an exam."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from ladder.data.batches import Batches, Collation
+from ladder.data.context import with_readings
+from ladder.data.examples import Encoding, Example, begin_ids, encode_once
+from ladder.data.jsonl import read_lines
+from ladder.data.rows import Row, read_rows
+from ladder.data.sidecars import BEGINNING, ERASED, PROBES, REPORT, Left, kept_day, read_digests, read_left_behind
+from ladder.errors import DataError
+from ladder.exam.contamination import check_contamination
+from ladder.gates import Probe, read_probes
+from ladder.manifest import Request
+from ladder.manifest.effective import contexts
+from ladder.manifest.schema import Data
+from ladder.methods import method_of
+from ladder.models.chat import opens_otherwise
+from ladder.models.generation import pad_id
+from ladder.models.intake import copy_model
+from ladder.models.load import config_of, load_tokenizer
+from ladder.models.preflight import check_config, named_positions
+from ladder.models.save import save_model
+from ladder.models.scratch import fresh_model, train_tokenizer
+from ladder.models.template import control_names, holding, read_template
+from ladder.sampling.dreams import Dream
+from ladder.system.files import save_folder
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The rows of one run.
+
+    Args:
+        new: this generation's own rows.
+        replay: what its ancestors left, with places for messages.
+        missing: rows that ancestors left as digests and that no file of ``data.replay_from`` holds.
+    """
+
+    new: tuple[Row, ...]
+    replay: tuple[Row, ...]
+    missing: int = 0
+
+
+def read_lesson(request: Request, ancestors: Sequence[Path]) -> Lesson:
+    """Read this generation's rows and the samples in its ancestors' folders.
+
+    Raises:
+        DataError: a row cannot be read, has no gold label where the method needs one, or was erased from an ancestor.
+            Names file and line.
+    """
+    new = _rows(request, data_of(request).train)
+    if method_of(request.manifest).needs_gold:
+        _check_gold(new, request.manifest.evolution_request.training_method)
+    erased = frozenset().union(*(read_digests(folder / "ladder" / ERASED) for folder in ancestors))
+    _check_not_erased(new, erased)
+    left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
+    return Lesson(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
+
+
+def _rows(request: Request, files: Sequence[str]) -> list[Row]:
+    return [row for file in files for row in read_rows(request.file(file))]
+
+
+def _left_behind(request: Request, ancestors: Sequence[Path], erased: frozenset[str]) -> list[Left]:
+    """What each ancestor left; the files at hand may still hold a row that was erased."""
+    at_hand = {row.digest: row for row in _rows(request, data_of(request).replay_from)}
+    allowed = {digest: row for digest, row in at_hand.items() if digest not in erased}
+    return [read_left_behind(folder, allowed) for folder in ancestors]
+
+
+def replay_warnings(lesson: Lesson) -> list[str]:
+    """What a person should know about the rows that are replayed."""
+    if not lesson.missing:
+        return []
+    return [
+        f"data.replay_from: {lesson.missing} rows that ancestors left as digests stand in none of its files; "
+        "they are not replayed"
+    ]
+
+
+def beginning_warnings(tokenizer: PreTrainedTokenizerFast, parent: Path | None) -> list[str]:
+    """What a person should know who goes on with a child that learned texts with a start token in front, which its
+    tokenizer names and does not add: until now every text began with it. The first child after it is told."""
+    named, report = tokenizer.bos_token, parent and parent / "ladder" / REPORT
+    if named is None or begin_ids(tokenizer) or report is None or not report.is_file():
+        return []
+    if BEGINNING in json.loads(report.read_text(encoding="utf-8")):
+        return []
+    return [
+        f"texts begin without {named} from this generation on, because the tokenizer does not add it for anybody; "
+        "its parent learned them with it in front"
+    ]
+
+
+def reading_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What a person should know about how rows and raw prompts become ids."""
+    typed = control_warnings(request, lesson, control_names(tokenizer))
+    return [*typed, *_template_warnings(request, lesson, tokenizer)]
+
+
+def control_warnings(request: Request, lesson: Lesson, names: Sequence[str]) -> list[str]:
+    """Which texts look as if they had gone through a chat template.
+
+    Args:
+        names: how the tokenizer's control tokens are written.
+    """
+    if data_of(request).control_tokens == "parse":
+        return []
+    texts = {
+        "data.train": ("rows", texts_of([row for row in lesson.new if row.form != "messages"])),
+        # An ancestor may have meant them: what its manifest said of control tokens is not inherited.
+        "replay": ("ancestors' rows", texts_of([row for row in lesson.replay if row.form != "messages"])),
+        "data.probes": ("raw prompts", [probe.prompt for probe in own_probes(request) if not probe.chat]),
+    }
+    found = {field: (what, said, holding(names, said)) for field, (what, said) in texts.items()}
+    return [
+        f"{field}: {len(held)} of {len(said)} {what} ({len(held) / len(said):.0%}) hold control tokens such as "
+        f"{held[0]}, which are read as plain characters; if they went through a chat template before, write "
+        "data.control_tokens: parse, or leave the template to ladder and give them as messages"
+        for field, (what, said, held) in found.items()
+        if held
+    ]
+
+
+def _template_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    talks = any(row.form == "messages" for row in lesson.new) or any(probe.chat for probe in own_probes(request))
+    if not talks or tokenizer.chat_template is None or not opens_otherwise(tokenizer):
+        return []
+    return [
+        "data.chat_template: it opens an answer that is asked for (add_generation_prompt) otherwise than it writes one "
+        "in a conversation; rows are learned and exams are asked as in a conversation, and so must ask whoever loads "
+        "the child"
+    ]
+
+
+def chosen_day(request: Request, parent: Path | None) -> str:
+    """The day that a chat template writes in a run that has not begun: the manifest's, the parent's, or this one."""
+    kept = kept_day(parent / "ladder") if parent else None
+    return data_of(request).today or kept or date.today().isoformat()
+
+
+def own_probes(request: Request) -> tuple[Probe, ...]:
+    """This generation's held-out probes; none where the manifest names none."""
+    probes = data_of(request).probes
+    return tuple(read_probes(request.file(probes))) if probes else ()
+
+
+def recall_probes(ancestors: Mapping[str, Path]) -> dict[str, tuple[Probe, ...]]:
+    """The probes that each ancestor left in its folder, by its name."""
+    return {name: _probes_left(folder / "ladder" / PROBES, name) for name, folder in ancestors.items()}
+
+
+def _probes_left(file: Path, name: str) -> tuple[Probe, ...]:
+    """None where there is no file, or where `ladder erase` took out all that stood in it."""
+    left = file.is_file() and any(read_lines(file))
+    return tuple(read_probes(file, f"{name}'s {PROBES}")) if left else ()
+
+
+def check_held_out(request: Request, lesson: Lesson, ancestors: Mapping[str, Path]) -> None:
+    """See that no new row tells what the exam will ask.
+
+    Replayed rows were new rows once. Dreams are not checked: they are a model's own words.
+
+    Args:
+        ancestors: the folder of each ancestor that is there, by its name.
+
+    Raises:
+        DataError: names row and probe.
+    """
+    inherited = recall_probes(ancestors).values()
+    check_contamination([*own_probes(request), *chain.from_iterable(inherited)], lesson.new)
+
+
+def data_of(request: Request) -> Data:
+    """The data section, which ``read_request`` made sure of."""
+    assert request.manifest.data is not None
+    return request.manifest.data
+
+
+def write_start(folder: Path, request: Request, lesson: Lesson, parent: Path | None) -> None:
+    """Write the folder that the student starts as: random weights, an existing model, or the parent under a new chat
+    template."""
+    student, origin = request.manifest.student, origin_of(request, parent)
+    tokenizer = start_tokenizer(request, lesson, parent)
+
+    def write(target: Path) -> None:
+        if origin is None:
+            assert student.architecture is not None
+            save_model(target, fresh_model(student.architecture, tokenizer, request.manifest.seeds.init), tokenizer)
+        else:
+            copy_model(origin, target, tokenizer)
+
+    save_folder(folder, write)
+
+
+def origin_of(request: Request, parent: Path | None) -> Path | None:
+    """The folder whose weights the student starts with; None where it starts at random."""
+    model = request.manifest.student.model
+    return parent or (request.folder(model) if model else None)
+
+
+def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> PreTrainedTokenizerFast:
+    """The child's tokenizer, with the chat template that the manifest names, where it names one."""
+    student, named, origin = request.manifest.student, data_of(request).chat_template, origin_of(request, parent)
+    if origin is None:
+        assert student.architecture is not None
+        tokenizer = train_tokenizer(texts_of(lesson.new), student.architecture.vocab_size)
+    else:
+        check_config(origin)  # Before its tokenizer is missed.
+        tokenizer = load_tokenizer(origin)
+    if named:
+        tokenizer.chat_template = read_template(request.file(named))
+    return tokenizer
+
+
+def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path) -> Batches:
+    """Every batch of the run, as a function of the step; ``cache`` is a folder for encoded rows.
+
+    Raises:
+        DataError: a row leaves nothing to train on.
+    """
+    params, seeds = request.manifest.training_params, request.manifest.seeds
+    pools = build_pools(request, start, lesson, dreams, cache)
+    pad, data = pad_id(load_tokenizer(start)), data_of(request)
+    return Batches(
+        pools,
+        params.shares.model_dump(),
+        params.batch_size,
+        params.accumulation,
+        seeds.data,
+        Collation(pad, data.max_length, data.packing),
+        data.group_by_length,
+    )
+
+
+def build_pools(
+    request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path
+) -> dict[str, list[Example]]:
+    """Examples by source, for the sources that have any and a share above zero."""
+    data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
+    tokenizer = load_tokenizer(start)
+    old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
+    new = replace(old, completion_only=method_of(request.manifest).completion_only)
+    pools = {
+        "new": _with_readings(request, lesson.new, encode_once(lesson.new, tokenizer, new, cache), start, new),
+        "replay": encode_once(lesson.replay, tokenizer, old, cache),
+        "dreams": [dream.example() for dream in dreams],
+    }
+    return {source: examples for source, examples in pools.items() if examples and shares[source] > 0}
+
+
+def _with_readings(
+    request: Request, rows: Sequence[Row], examples: list[Example], start: Path, encoding: Encoding
+) -> list[Example]:
+    """The new rows with what teachers read that see more than the student."""
+    told = contexts(request.manifest)
+    if not told:
+        return examples
+    longest = named_positions(config_of(start)) or sys.maxsize
+    return with_readings(rows, examples, told, load_tokenizer(start), encoding, longest)
+
+
+def loss_elements(batches: Batches, steps: int, start: Path) -> int:
+    """Elements of the logits that the loss goes through, from the mean row of each source."""
+    rows = {
+        source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
+        for source, count in batches.rows_by_source().items()
+    }
+    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)
+
+
+def describe_pools(pools: Mapping[str, Sequence[Example]]) -> str:
+    """Rows and tokens by source, and how many rows were cut."""
+    parts = [f"{source} {len(rows)} rows, {sum(map(len, rows))} tokens" for source, rows in pools.items()]
+    cut = sum(example.truncated for rows in pools.values() for example in rows)
+    return "; ".join(parts) + (f"; {cut} rows cut to data.max_length" if cut else "")
+
+
+def _check_gold(rows: Sequence[Row], method: str) -> None:
+    for row in rows:
+        if not row.has_gold:
+            raise DataError(
+                f"a row with only a prompt has no gold label, and {method} needs one",
+                where=row.where,
+                remedy="add a completion, or write it as text",
+            )
+
+
+def _check_not_erased(rows: Sequence[Row], erased: frozenset[str]) -> None:
+    for row in rows if erased else ():
+        if row.digest in erased:
+            raise DataError(
+                "this row was erased from an ancestor with `ladder erase`",
+                where=row.where,
+                remedy="take it out of the file, and whatever else belongs to the same person",
+            )
+
+
+def texts_of(rows: Sequence[Row]) -> list[str]:
+    """Everything that stands in the rows: a text each, or one for each message."""
+    return [text for row in rows for text in _strings(row)]
+
+
+def _strings(row: Row) -> list[str]:
+    if row.form == "messages":
+        return [message["content"] for message in row.fields["messages"]]
+    return ["".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)]

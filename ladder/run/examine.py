@@ -1,0 +1,132 @@
+"""The examination phase: parent and child sit the same exam, gates and laws decide, the report is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ladder.actors.session import fetch
+from ladder.data.examples import begin_ids
+from ladder.data.sidecars import BEGINNING, LEARNED, PAGE, digest_lines, keep, leave_behind, replay_sample
+from ladder.exam.calibration import Pulse, take_pulse
+from ladder.gates import Answers, Exam, GateReport, Reply, judge_laws
+from ladder.gates.measure import Comparison, compare
+from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
+from ladder.models.load import load_tokenizer
+from ladder.models.template import day_of
+from ladder.report import page, plots
+from ladder.report.card import model_card
+from ladder.run.context import Run, Seat, Workshop
+from ladder.run.dataset import Lesson, own_probes, recall_probes
+from ladder.run.exam import Desk, answer_cache, build_exam, desks, exam_size, judge, sit_exam, stored_reports
+from ladder.run.laws import case_of, laws_of
+from ladder.run.suites import measure_suites
+from ladder.system.files import save_bytes, save_text
+
+
+def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
+    """Examine the candidate (and its parent on the same exam), decide, and write what the child leaves behind.
+
+    The report is written last: where it is, the examination is done.
+
+    Raises:
+        GateError: a model could not be examined; nothing is decided.
+    """
+    exam = build_exam(run.request, run.candidate, own_probes(run.request), recall_probes(run.ancestors))
+    work.console.say(f"exam: {exam_size(exam)}")
+    child, parent = _sit(run, exam, work)
+    laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
+    report = judge(run.request, exam, child, parent, laws, run.ancestors, measure_suites(run, work))
+    work.console.gates(report)
+    comparison = compare(exam, child, parent) if parent else None
+    pulse = take_pulse(exam, child, parent, _parents_report(run).get("pulse", {}))
+    encoder = run.request.manifest.gates.tone.encoder
+    document: dict[str, Any] = {
+        "gates": report.to_dict(),
+        "answers": asdict(comparison) if comparison else None,
+        "pulse": pulse.to_dict(),
+        "noise": asdict(child.noise),
+        "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
+        "tokenizer": tokenizer_digest(run.candidate),
+        "chat_template": template_digest(run.candidate),
+        BEGINNING: begin_ids(load_tokenizer(run.candidate)),
+    }
+    _leave_behind(run, lesson, report)
+    _show(run, _page(run, report, comparison, pulse, child, work))
+    save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def read_report(run: Run) -> GateReport:
+    """The decision in a run's report."""
+    return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
+
+
+def read_pulse(run: Run) -> Pulse:
+    """Calibration and collapse in a run's report; a report from before these were measured has none of them."""
+    return Pulse(**json.loads(run.report.read_text(encoding="utf-8")).get("pulse", {}))
+
+
+def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
+    """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
+    seat, dtype, parent = Seat.of(run, work), run.request.manifest.student.dtype, run.ancestry.parent
+
+    def ask(taken: Sequence[Desk]) -> list[Reply]:
+        sit = seat.evaluator.sit.remote
+        return fetch([sit(d.folder, d.paper, run.candidate, dtype, seat.device, seat.threads) for d in taken])
+
+    taken = desks(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
+    return sit_exam(exam, taken, answer_cache(work.home, exam, run.candidate, seat.device, dtype), ask)
+
+
+def _parents_report(run: Run) -> dict[str, Any]:
+    """What was found when the parent was examined itself; empty for an imported one, and without a parent."""
+    parent = run.ancestry.parent
+    return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
+
+
+def _page(
+    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, child: Answers, work: Workshop
+) -> page.Page:
+    ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
+    return page.Page(
+        child=str(run.request.child),
+        method=evolution.training_method,
+        note=evolution.note or "",
+        digest=child.digest,
+        manifest_digest=run.request.digest,
+        parent=ancestry.parent.ref if ancestry.parent else None,
+        grandparent=ancestry.grandparent.ref if ancestry.grandparent else None,
+        line=[known.ref for known in ancestry.ancestors],
+        gates=report,
+        comparison=comparison,
+        noise=child.noise,
+        pulse=pulse,
+        routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
+        losses=work.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
+    )
+
+
+def _show(run: Run, shown: page.Page) -> None:
+    """Write the page and its pictures."""
+    save_text(run.report.with_name(PAGE), page.html(shown))
+    for name, png in plots.pngs(shown).items():
+        save_bytes(run.report.with_name(name), png)
+
+
+def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
+    """What descendants will need: the replay sample, the probes, the dreams, the manifest; what it learned, by digest;
+    and the card."""
+    manifest, sidecars = run.request.manifest, run.report.parent
+    stabilizers = manifest.stabilizers
+    sample = replay_sample(lesson.new, stabilizers.replay_size, manifest.seeds.data)
+    for name, text in leave_behind(sample, stabilizers.replay).items():
+        save_text(sidecars / name, text)
+    save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
+    save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
+    keep(run.request, sidecars, day_of(load_tokenizer(run.candidate)))
+    # A dream begins with words of a row.
+    if run.dreams.is_file() and stabilizers.replay == "rows":
+        shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

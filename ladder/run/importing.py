@@ -1,0 +1,121 @@
+"""Taking an existing model in as a generation: a Hugging Face folder, a GGUF file, or an adapter on a named base."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ladder.errors import ManifestError, UsageError
+from ladder.gates import read_probes
+from ladder.manifest import Name, Request
+from ladder.models.digest import folder_digest
+from ladder.models.intake import Say, quiet, take_in
+from ladder.models.load import check_same_tokenizer
+from ladder.models.preflight import adapter_text, check_config, is_adapter
+from ladder.registry import Candidate, Generation, Registry
+from ladder.registry.lineage import unregistered_teachers
+from ladder.system.files import save_folder
+
+
+def import_generation(
+    registry: Registry,
+    path: Path,
+    name: Name,
+    *,
+    parent: Generation | None = None,
+    probes: Path | None = None,
+    base: Path | None = None,
+    resize: bool = False,
+    say: Say = quiet,
+) -> Generation:
+    """Register a model as a promoted generation and make it HEAD. Its weights stay in the dtype they have on disk.
+
+    Args:
+        path: a Hugging Face folder with safetensors, a ``.gguf`` file, or an adapter folder (peft).
+        parent: HEAD, which it is registered as a child of; None for a genesis.
+        probes: JSONL file of probes that its descendants will be examined on.
+        base: folder of the model that an adapter is merged into.
+        resize: give the embedding a row for every id of the tokenizer, where it has fewer.
+        say: hears what was left out, carried along, rounded or added, a line each.
+
+    Raises:
+        UsageError: the path cannot be meant, or its tokenizer has ids beyond the embedding and ``resize`` is false.
+        ManifestError: the name is taken, or its index is not above HEAD's.
+        ModelError: the model cannot be loaded, or its tokenizer cannot encode.
+        TokenizerMismatch: its tokenizer is not the family's.
+    """
+    check_source(path, base)
+    _check_name(registry, name, parent)
+    if probes:
+        read_probes(probes)
+    with tempfile.TemporaryDirectory(prefix="ladder-import-") as scratch:
+        folder = save_folder(Path(scratch) / "candidate", _writer(path, probes, base, resize, say))
+        if parent is not None:
+            check_same_tokenizer(registry.materialize(parent), folder)
+        note = f"imported from {path.name}" + (f" on {base.name}" if base else "")
+        candidate = Candidate(name, folder, folder_digest(folder), "import", parent=parent, note=note)
+        generation = registry.record(candidate)
+        return registry.promote(generation, expected=parent, reason=note)
+
+
+def check_source(path: Path, base: Path | None = None) -> None:
+    """See that a path is something that can be imported, before anything is written.
+
+    Args:
+        base: what an adapter is merged into.
+
+    Raises:
+        UsageError: it is neither a folder nor a GGUF file, an adapter without a base, or a base without an adapter.
+    """
+    if not path.is_dir() and not (path.suffix.lower() == ".gguf" and path.is_file()):
+        raise UsageError(
+            "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"
+        )
+    adapter = path.is_dir() and is_adapter(path)
+    if adapter and base is None:
+        message, remedy = adapter_text(path)
+        raise UsageError(message, where=str(path), remedy=remedy)
+    if base is not None and not adapter:
+        raise UsageError(f"names a base, but {path} is a model of its own", where="--base", remedy="leave --base out")
+    if base is not None and not base.is_dir():
+        raise UsageError(f"{base} is no folder", where="--base", remedy="name the Hugging Face folder of the base")
+
+
+def import_teachers(request: Request, registry: Registry, say: Say = quiet) -> None:
+    """Import the teachers whose ``path`` is given and whose names are new, older ones first.
+
+    Args:
+        say: as for ``import_generation``.
+
+    Raises:
+        UsageError, ModelError: one of them cannot be taken; none is imported then.
+        TokenizerMismatch: their tokenizers differ; none is imported then.
+    """
+    teachers = unregistered_teachers(request, registry)
+    for folder in teachers.values():
+        check_source(folder)
+        check_config(folder)
+        check_same_tokenizer(next(reversed(teachers.values())), folder)
+    for name, folder in teachers.items():
+        import_generation(registry, folder, name, parent=registry.head(name.family), say=say)
+
+
+def _writer(path: Path, probes: Path | None, base: Path | None, resize: bool, say: Say) -> Callable[[Path], None]:
+    def write(target: Path) -> None:
+        take_in(path, target, base=base, resize=resize, say=say)
+        if probes:
+            (target / "ladder").mkdir()
+            (target / "ladder" / "probes.jsonl").write_bytes(probes.read_bytes())
+
+    return write
+
+
+def _check_name(registry: Registry, name: Name, parent: Generation | None) -> None:
+    taken = [known.ref for known in registry.generations(name.family) if known.name == name]
+    if taken:
+        raise ManifestError(f"{name} is taken by {taken[0]}", where="--as", remedy="choose a free index")
+    if parent is not None and parent.name.index >= name.index:
+        raise ManifestError(
+            f"{name} is not above HEAD, {parent.ref}", where="--as", remedy="choose an index above HEAD's"
+        )

@@ -1,0 +1,40 @@
+"""Actors that die: their phase begins again from what it has made durable, with new actors in place of the dead ones.
+
+A phase that is repeated in this call goes the way of one that is resumed by the next call; there is no other way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ladder.errors import LESS_MEMORY, ActorDied
+from ladder.run.context import Run, Workshop
+
+DEATHS = 5
+"""Deaths in a row, without a checkpoint between them, after which a run gives up."""
+
+
+def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
+    """Carry out a phase, and begin it again each time that an actor dies under it.
+
+    Args:
+        phase: finds by itself how far it came, and repeats nothing that is durable.
+
+    Raises:
+        ActorDied: for the sixth time since the run last came further. Nothing durable is lost.
+    """
+    deaths, reached = 0, run.reached()
+    while True:
+        try:
+            return phase()
+        except ActorDied as error:
+            before, reached = reached, run.reached()
+            deaths = deaths + 1 if reached == before else 1
+            run.note(deaths=run.notes().get("deaths", 0) + 1)
+            if deaths > DEATHS:
+                raise ActorDied(
+                    f"{error.message}; {deaths} times in a row",
+                    remedy=f"look for what ends it; if it is memory, {LESS_MEMORY}",
+                ) from error
+            dead = ", ".join(work.session.bury())
+            work.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")

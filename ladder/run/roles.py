@@ -1,0 +1,223 @@
+"""The roles of a run: what student and teachers are told, which actor hosts each, and who shares a base.
+
+A LoRA child's registered weights are its parent's with the adapter merged in; the adapter itself lies beside them, and
+``base_digest`` names the parent. So from the grandparent (or from the parent, where the line between them holds a
+generation with weights of its own, or with weights that were rounded) every generation up to the child is a stack of
+adapters, and one process can host them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ladder.actors.placement import Machine, Slot, threads
+from ladder.data.batches import Batches
+from ladder.errors import ManifestError
+from ladder.manifest.schema import Manifest, Runtime
+from ladder.methods import method_of
+from ladder.models.load import load_tokenizer
+from ladder.models.preflight import main_dtype
+from ladder.models.shared_base import Stack, can_share
+from ladder.registry import Generation
+from ladder.registry.lineage import Ancestry
+from ladder.run.context import Run, Workshop, hosted
+from ladder.run.dataset import loss_elements
+from ladder.teachers.cache import CacheSettings
+from ladder.teachers.teacher import TeacherSpec
+from ladder.teachers.wire import Truncation
+from ladder.train.loss import taboo_ids
+from ladder.train.spec import TrainingSpec
+
+
+def teacher_spec(
+    manifest: Manifest,
+    folder: Path,
+    number: int,
+    *,
+    device: str,
+    threads: int,
+    cache: CacheSettings | None,
+    stack: Stack | None = None,
+) -> TeacherSpec:
+    """What a manifest tells teacher ``number``, whose weights lie in ``folder``."""
+    return TeacherSpec(
+        folder,
+        number,
+        manifest.runtime.wire,
+        manifest.student.dtype,
+        dreams_only=number not in method_of(manifest).teachers(),
+        device=device,
+        threads=threads,
+        truncation=truncation_of(manifest, folder),
+        cache=cache,
+        stack=stack,
+        packing=manifest.data is not None and manifest.data.packing,
+    )
+
+
+def truncation_of(manifest: Manifest, folder: Path) -> Truncation | None:
+    """What top-k keeps of a distribution, in the words of the tokenizer that all generations share."""
+    if manifest.runtime.wire != "topk":
+        return None
+    tokenizer, temperature = load_tokenizer(folder), method_of(manifest).objective().temperature
+    return Truncation(manifest.runtime.top_k, temperature, len(tokenizer), taboo_ids(manifest, tokenizer))
+
+
+def cache_settings(runtime: Runtime, home: Path) -> CacheSettings | None:
+    """Where teachers keep their signals; None where each is computed anew."""
+    if runtime.signal_cache == "off":
+        return None
+    folder = home.absolute() / "cache" / "signals"
+    return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Stacks on one base.
+
+    Args:
+        student: what the child starts as.
+        teachers: those that share the base, by number; the others have a model of their own.
+    """
+
+    student: Stack
+    teachers: dict[int, Stack]
+
+
+def sharing_of(
+    manifest: Manifest,
+    ancestry: Ancestry,
+    folders: Mapping[str, Path],
+    slots: Mapping[str, Slot],
+    machine: Machine,
+) -> Sharing | None:
+    """The stacks of a run, or None where student and teachers have models of their own.
+
+    Args:
+        folders: of the ancestors, by digest.
+
+    Raises:
+        ManifestError: ``runtime.share_base: on`` where nothing can be shared.
+    """
+    wanted, why_not = manifest.runtime.share_base, _obstacle(manifest, ancestry)
+    if wanted == "on" and why_not:
+        raise ManifestError(f"on, but {why_not}", where="runtime.share_base", remedy="write auto")
+    if why_not or wanted == "off" or (wanted == "auto" and not _one_device(slots, machine)):
+        return None
+    parent = ancestry.parent
+    assert parent is not None
+    line = _adapters(ancestry)
+    adapters = tuple(folders[one.digest] / "adapter" for one in line)
+    if not all(map(can_share, adapters)) or not all(_is_exact(folders[one.digest]) for one in line):
+        line, adapters = (), ()
+    base = folders[line[0].parent if line and line[0].parent else parent.digest]
+    stacks = {1: Stack(base, adapters)}
+    if line:
+        stacks[2] = Stack(base)
+    return Sharing(stacks[1], stacks)
+
+
+def _is_exact(folder: Path) -> bool:
+    """Whether a generation's weights are its base with its adapter, and not that rounded to a narrower dtype."""
+    return main_dtype(folder) == torch.float32
+
+
+def _adapters(ancestry: Ancestry) -> tuple[Generation, ...]:
+    """The generations from above the grandparent up to the parent, if each is an adapter on the one before."""
+    parent, grandparent = ancestry.parent, ancestry.grandparent
+    if parent is None or grandparent is None:
+        return ()
+    digests = [one.digest for one in ancestry.ancestors]
+    line = ancestry.ancestors[digests.index(grandparent.digest) + 1 :]
+    return line if all(one.base_digest is not None and one.base_digest == one.parent for one in line) else ()
+
+
+def _obstacle(manifest: Manifest, ancestry: Ancestry) -> str | None:
+    """Why nothing can be shared; None if something can."""
+    lora = manifest.student.adapter
+    if lora is None:
+        return "student.adapter is missing: a child that trains all weights needs a model of its own"
+    if ancestry.parent is None:
+        return "there is no parent to share a base with"
+    if lora.base != "full":
+        return f"student.adapter.base is {lora.base}: the teachers would speak through a quantised base"
+    return None
+
+
+def _one_device(slots: Mapping[str, Slot], machine: Machine) -> bool:
+    """Whether student and teachers would stand on one device anyway, so that a process each only costs memory."""
+    devices = {slots[role].device for role in ("student", "teacher1", "teacher2")}
+    return len(devices) == 1 and machine.nodes == 1 and machine.gpus <= 1
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Everyone who takes part in a run's training.
+
+    Args:
+        teachers: what each teacher is told, by number.
+        hosts: the role of the actor that hosts each teacher: its own, or ``student`` where it shares that one's base.
+        stack: what the student starts as on that base; None where it has its own model.
+        slots: where each actor lives.
+        threads: torch threads of each actor.
+    """
+
+    teachers: dict[int, TeacherSpec]
+    hosts: dict[int, str]
+    stack: Stack | None
+    slots: dict[str, Slot]
+    threads: int
+
+    @property
+    def roles(self) -> dict[str, Slot]:
+        """The actors that are needed."""
+        return {role: self.slots[role] for role in ("student", *sorted(set(self.hosts.values()) - {"student"}))}
+
+
+def cast_of(run: Run, work: Workshop) -> Cast:
+    """Decide who shares a base with whom, and what each teacher is told.
+
+    Raises:
+        ManifestError: the manifest pins what this machine does not have, or a shared base where none can be.
+    """
+    manifest, machine = run.request.manifest, work.session.machine
+    slots, numbers = work.session.slots(manifest.runtime.devices), hosted(run)
+    shared = sharing_of(manifest, run.ancestry, run.folders, slots, machine)
+    stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
+    count = threads(manifest.runtime, machine)
+    hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
+    cache = cache_settings(manifest.runtime, work.home)
+    teachers = {
+        number: teacher_spec(
+            manifest,
+            run.teachers[number],
+            number,
+            device=slots[hosts[number]].device,
+            threads=count,
+            cache=cache,
+            stack=stacks.get(number),
+        )
+        for number in numbers
+    }
+    return Cast(teachers, hosts, shared.student if shared else None, slots, count)
+
+
+def student_of(run: Run, cast: Cast, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:
+    """What the student is told; ``headless`` teachers send logits, whatever the wire."""
+    manifest, parent = run.request.manifest, run.ancestry.parent
+    return TrainingSpec(
+        manifest,
+        start,
+        {number: run.teachers[number] for number in cast.teachers},
+        run.folder,
+        base_name=parent.ref if parent else str(run.request.child),
+        device=cast.slots["student"].device,
+        threads=cast.threads,
+        stack=cast.stack,
+        headless=headless,
+        loss_elements=loss_elements(batches, manifest.training_params.steps, start),
+    )

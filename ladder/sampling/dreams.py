@@ -1,0 +1,285 @@
+"""Dreams: rows that a teacher wrote itself, on which the student learns that teacher's full distribution.
+
+A dream keeps its ids, because decoding and encoding again need not give the same ones. A dream is never gold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ladder.data.examples import Example, begin_ids, chat_ids, raw_ids, start_ids
+from ladder.data.jsonl import read_lines
+from ladder.data.rows import Row
+from ladder.errors import DataError, ModelError
+from ladder.manifest.schema import ControlTokens, Dreams
+from ladder.models.chat import ending
+from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
+from ladder.models.template import ASKED, answering, controls_of
+
+AUTO = "leave stabilizers.dreams.prompts out: a dream then begins with what this model has"
+"""The one way out where dreams cannot begin as a manifest says."""
+BLOCK = 64
+"""Dreams written with one seed; a block is the unit that can be written again alone."""
+OPENING_TOKENS = 2
+"""Of a replayed text without a prompt. Fewer leave more to the dreamer, more keep it closer to the rows."""
+LESSON = "the lesson's first words"
+"""How dreams begin where nothing is replayed and the model has neither start token nor chat template."""
+
+
+@dataclass(frozen=True)
+class Dream:
+    """One dream and its provenance.
+
+    Args:
+        ids: the whole sequence, prompt included.
+        prompt: how many of its first ids were given and not dreamt.
+        teacher: who dreamt it, 1 or 2.
+        text: what it reads like, for people.
+    """
+
+    ids: tuple[int, ...]
+    prompt: int
+    teacher: int
+    text: str
+
+    def example(self) -> Example:
+        trained = tuple(position >= self.prompt for position in range(1, len(self.ids)))
+        return Example(self.ids, trained, gold=False, dreamer=self.teacher)
+
+
+def opening_kind(prompts: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]) -> str:
+    """What ``auto`` means for this model and these rows: ``replay``, ``start``, ``template`` or ``LESSON``; other words
+    stay."""
+    if prompts != "auto":
+        return prompts
+    if replay:
+        return "replay"
+    if start_ids(tokenizer):
+        return "start"
+    return LESSON if tokenizer.chat_template is None else "template"
+
+
+def openings(
+    kind: str,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Row],
+    file: Path | None,
+    controls: ControlTokens = "text",
+) -> list[list[int]]:
+    """What dreams begin with.
+
+    Args:
+        kind: the word of ``opening_kind``, or the manifest's for a file.
+        rows: the ancestors', or for ``LESSON`` this generation's own. Of these only the first words are taken: a whole
+            prompt would rehearse what the dreamer answers where the row teaches something else.
+        file: of prompts, one a line.
+        controls: what control tokens are in rows and prompts that are no conversations.
+
+    Raises:
+        DataError: there is nothing to begin with.
+    """
+    match kind:
+        case "start":
+            found = [start_ids(tokenizer)]
+        case "template":
+            found = [tokenizer.encode(_around_user(tokenizer)[0], add_special_tokens=False)]
+        case "replay":
+            found = [_opening(row, tokenizer, controls) for row in rows]
+        case _ if kind == LESSON:
+            found = [_first_words(row, tokenizer, controls) for row in rows]
+        case _:
+            assert file is not None
+            found = [raw_ids(tokenizer, line.rstrip("\r\n"), controls) for _, line in read_lines(file)]
+    if not any(found):
+        raise DataError(
+            f"{kind!r} gives a dream nothing to begin with",
+            where="stabilizers.dreams.prompts",
+            remedy=AUTO,
+        )
+    return [ids for ids in found if ids]
+
+
+def dreams_wanted(wanted: Dreams) -> int:
+    """How many, which ``effective`` wrote out."""
+    assert wanted.count is not None
+    return wanted.count
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How dreams are drawn. ``taboo_ids`` are never written."""
+
+    temperature: float
+    max_new_tokens: int
+    taboo_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a dreamer is asked for: one block of dreams.
+
+    Args:
+        teacher: who dreams, 1 or 2.
+        tokenizer: the folder of the child's tokenizer.
+        prompts: openings to draw from.
+        seed: of this block alone.
+        turn: see ``write_block``.
+    """
+
+    teacher: int
+    tokenizer: Path
+    prompts: Sequence[Sequence[int]]
+    sampling: Sampling
+    seed: int
+    turn: Sequence[int]
+
+
+def write_block(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    teacher: int,
+    seed: int,
+    answer_turn: Sequence[int] = (),
+) -> list[Dream]:
+    """Sample one block of dreams from one teacher.
+
+    Args:
+        prompts: openings to draw from, with replacement.
+        seed: of this block alone (``block_seed``), so that a resumed run dreams the same.
+        answer_turn: for chat models whose template ends a user's turn with a control token: what comes between that
+            token and the assistant's words. The dream then goes on with the answer; unfinished turns are dropped.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [list(prompts[index]) for index in torch.randint(len(prompts), (BLOCK,), generator=generator).tolist()]
+    torch.manual_seed(seed)
+    ends = end_ids(model, tokenizer) | ending(tokenizer, True, None).ids
+    end = _asked_end(tokenizer) if answer_turn else None
+    if end is not None:
+        ends.add(end)
+    written = _sample(model, tokenizer, chosen, sampling, ends)
+    if answer_turn:
+        done = [index for index, ids in enumerate(written) if ids[-1] == end]
+        chosen = [chosen[index] for index in done]
+        turns = [written[index] + list(answer_turn) for index in done]
+        written = _sample(model, tokenizer, turns, sampling, ends) if turns else []
+    return [
+        Dream(tuple(ids), len(prompt), teacher, tokenizer.decode(ids, skip_special_tokens=True))
+        for prompt, ids in zip(chosen, written, strict=True)
+    ]
+
+
+def block_seed(run: str, seed: int, teacher: int, block: int) -> int:
+    """The seed of one block, from the run's digest and the manifest's ``seeds.dreams``."""
+    return int.from_bytes(hashlib.sha256(repr((run, seed, teacher, block)).encode()).digest()[:8]) >> 1
+
+
+def answer_turn(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What the chat template puts between the control token that ends a user's turn and the assistant's words; empty if
+    none does."""
+    after = tokenizer.encode(_around_user(tokenizer)[1], add_special_tokens=False)
+    end = _asked_end(tokenizer)
+    return [] if end is None else after[after.index(end) + 1 :]
+
+
+def _asked_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The control token that the chat template ends a user's turn with."""
+    after, known = tokenizer.encode(_around_user(tokenizer)[1], add_special_tokens=False), controls_of(tokenizer).ids
+    if tokenizer.eos_token_id in after:
+        return tokenizer.eos_token_id
+    return next((id_ for id_ in after if id_ in known), None)
+
+
+@torch.no_grad()
+def _sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    ends: set[int],
+) -> list[list[int]]:
+    """Continue each prompt up to and including its end token."""
+    batches = decoding_batches(model, list(map(len, prompts)), len(prompts))
+    if len(batches) > 1:
+        written: dict[int, list[int]] = {}
+        for rows in batches:
+            written |= zip(rows, _sample(model, tokenizer, [prompts[row] for row in rows], sampling, ends), strict=True)
+        return [written[row] for row in range(len(prompts))]
+    pad = pad_id(tokenizer)
+    width = max(len(ids) for ids in prompts)
+    left = [width - len(ids) for ids in prompts]
+    padded_BT = torch.tensor([[pad] * gap + ids for gap, ids in zip(left, prompts, strict=True)], device=model.device)
+    mask_BT = torch.tensor([[0] * gap + [1] * (width - gap) for gap in left], device=model.device)
+    with generation_settings(
+        model,
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=sorted(ends) or None,
+        suppress_tokens=[*sampling.taboo_ids, *_padding_rows(model, tokenizer)] or None,
+    ):
+        output_BT = model.generate(input_ids=padded_BT, attention_mask=mask_BT).tolist()
+    return [ids + _until_end(row[width:], ends) for ids, row in zip(prompts, output_BT, strict=True)]
+
+
+def _padding_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> range:
+    """Rows of the output head past the tokenizer, which stand for nothing."""
+    return range(len(tokenizer), model.get_output_embeddings().weight.shape[0])
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    length = next((position for position, token in enumerate(ids, 1) if token in ends), len(ids))
+    return ids[:length]
+
+
+def to_jsonl(dreams: Sequence[Dream]) -> str:
+    """Dreams as JSONL text."""
+    return "".join(json.dumps(asdict(dream), ensure_ascii=False) + "\n" for dream in dreams)
+
+
+def read_dreams(path: Path) -> list[Dream]:
+    """Dreams that ``to_jsonl`` wrote."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records = [json.loads(line) for line in lines if line]
+    return [Dream(tuple(record["ids"]), record["prompt"], record["teacher"], record["text"]) for record in records]
+
+
+def _opening(row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:
+    """What was given in a row: its prompt, its turns before the last answer, or the first words of a text."""
+    match row.form:
+        case "messages":
+            return chat_ids(tokenizer, row.fields["messages"][:-1], opening=True, where=row.where)
+        case "completion" | "prompt":
+            return raw_ids(tokenizer, row.fields["prompt"], controls)
+        case _:
+            return _first_words(row, tokenizer, controls)
+
+
+def _first_words(row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:
+    """The start token where there is one, and the first tokens of what stands in a row."""
+    key = "text" if row.form == "text" else "prompt"
+    first = row.fields["messages"][0]["content"] if row.form == "messages" else row.fields[key]
+    return raw_ids(tokenizer, first, controls)[: len(begin_ids(tokenizer)) + OPENING_TOKENS]
+
+
+def _around_user(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
+    """What the chat template renders before a user's first words, and from their end to the assistant's."""
+    if tokenizer.chat_template is None:
+        raise DataError("the tokenizer has no chat template", where="stabilizers.dreams.prompts", remedy=AUTO)
+    opening = answering(tokenizer, [{"role": "user", "content": ASKED}], where="chat template").opening
+    before, found, after = opening.partition(ASKED)
+    if not found:
+        raise ModelError("the chat template does not render the user's words", where="chat template")
+    return before, after

@@ -1,1 +1,0 @@
-"""What a teacher says about a token, and how it crosses the wire. Knows neither Ray nor MLflow."""

@@ -1,0 +1,199 @@
+"""A frozen teacher: reads a batch, says what it knows about each trained token, and can dream. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ladder.data.batches import IGNORE, Batch
+from ladder.errors import ModelError
+from ladder.models.digest import tensors_digest
+from ladder.models.load import load_model, load_tokenizer
+from ladder.models.proof import prove
+from ladder.models.shared_base import SharedBase, Stack, Voice, WholeModel
+from ladder.sampling.dreams import Dream, Night, write_block
+from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
+from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
+from ladder.teachers.wire import Kind, Rows, Signal, Truncation, capture, dtype_name, encode, encode_topk
+
+
+def recalled(heard: Batch, say: Callable[[Batch], Rows], cache: SignalCache) -> Rows:
+    """The rows of all N tokens of a batch. An example that stands in it twice is read once.
+
+    Args:
+        say: the model's rows for every trained token of a batch; asked at most once, and only about sequences that
+            hold an example which is not cached.
+    """
+    # In order of appearance, so that the order of batches alone decides what is stored together.
+    numbers = {heard.digests[number]: number for number in reversed(np.unique(heard.example_N).tolist())}
+    entries = cache.get(numbers)
+    missing = [number for digest, number in numbers.items() if digest not in entries]
+    if missing:
+        view, _ = heard.select(np.isin(heard.example_N, missing))
+        fresh = split(say(view), view)
+        cache.put(fresh)
+        entries |= fresh
+    return assemble(entries, heard)
+
+
+def split(rows: Rows, batch: Batch) -> dict[str, Rows]:
+    """Rows [N] of a batch by the digest of their example, copied so that no part keeps the whole alive."""
+    members = {number: batch.example_N == number for number in np.unique(batch.example_N).tolist()}
+    return {
+        batch.digests[number]: {name: array[member_N] for name, array in rows.items()}
+        for number, member_N in members.items()
+    }
+
+
+def assemble(entries: Mapping[str, Rows], batch: Batch) -> Rows:
+    """The entries of a batch's examples as rows in the order of its N tokens."""
+    pattern = next(iter(entries.values()))
+    shapes = {name: (len(batch.rows_N), *array.shape[1:]) for name, array in pattern.items()}
+    rows = {name: np.empty(shape, pattern[name].dtype) for name, shape in shapes.items()}
+    for number in np.unique(batch.example_N).tolist():
+        member_N = batch.example_N == number
+        for name, array in entries[batch.digests[number]].items():
+            rows[name][member_N] = array
+    return rows
+
+
+def without_missing_labels(rows: Rows, batch: Batch) -> Rows:
+    """The surprisal is stored for every next token, because the digest of an example does not say whether its labels
+    are gold; what crosses the wire is 0 where they are not."""
+    if "surprisal" not in rows:
+        return rows
+    return rows | {"surprisal": np.where(batch.labels_N == IGNORE, np.float32(0), rows["surprisal"])}
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """Everything a teacher needs; picklable.
+
+    Args:
+        folder: its Hugging Face folder.
+        number: 1 (primary) or 2 (stabilising critic).
+        kind: what it sends for a token; logits instead of hidden states where its head cannot be proved.
+        dreams_only: it dreams, and speaks on its own dreams alone.
+        truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
+        cache: where its signals are kept; None computes each of them anew.
+        stack: what this generation is on a base that others share; None where it has a model of its own.
+        packing: it will read packed rows, and must keep them apart.
+    """
+
+    folder: Path
+    number: int
+    kind: Kind
+    dtype: str
+    dreams_only: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    truncation: Truncation | None = None
+    cache: CacheSettings | None = None
+    stack: Stack | None = None
+    packing: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.truncation is not None) != (self.kind == "topk"):
+            raise ModelError(f"a teacher of kind {self.kind} was told truncation {self.truncation}")
+
+
+class Teacher:
+    """One frozen generation.
+
+    Args:
+        base: what its adapters lie on, where ``spec.stack`` says that it shares a base.
+
+    Raises:
+        ModelError: the folder cannot be loaded, its logits are not finite, or it mixes rows that it must keep apart.
+    """
+
+    def __init__(self, spec: TeacherSpec, base: SharedBase | None = None) -> None:
+        torch.set_num_threads(spec.threads)
+        self.spec = spec
+        self.voice = _voice(spec, base)
+        with self.voice.speaking() as model:
+            self.dtype = model.dtype
+            self.config = model.config.get_text_config()
+            if spec.packing:
+                check_packing(model)
+            proof = prove(model) if spec.kind == "hidden" else None
+        self.head = proof.head if proof else None
+        self.kind: Kind = "logits" if proof and not proof.head else spec.kind
+        """What it really sends."""
+        self.warnings = (self._costs(proof.doubt),) if proof and not proof.head else ()
+        """What is not as it was asked for, for a person to read."""
+        key = CacheKey.of(spec.folder, self.kind, spec.dtype, spec.truncation) if spec.cache else None
+        self.cache = open_cache(spec.cache, key) if spec.cache and key else None
+
+    @torch.no_grad()
+    def signal(self, batch: Batch) -> Signal:
+        """What this teacher says about the tokens that it must hear. The model reads only what is not cached."""
+        heard, places = batch.heard_by(self.spec.number, dreams_only=self.spec.dreams_only)
+        rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
+        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
+
+    @property
+    def cache_statistics(self) -> CacheStatistics:
+        """What the cache of signals did since this teacher was loaded; all zero without one."""
+        return self.cache.statistics if self.cache else CacheStatistics()
+
+    def dream(self, night: Night) -> list[Dream]:
+        """Write one block of dreams."""
+        with self.voice.speaking() as model:
+            return write_block(
+                model,
+                load_tokenizer(night.tokenizer),
+                night.prompts,
+                night.sampling,
+                teacher=self.spec.number,
+                seed=night.seed,
+                answer_turn=night.turn,
+            )
+
+    def digest(self) -> str:
+        """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
+        return tensors_digest(self.voice.tensors())
+
+    def _say(self, heard: Batch) -> Rows:
+        """The model's word on every trained token of these sequences."""
+        if self.kind == "hidden":
+            return encode(self._run(heard, trained_hidden_states))
+        logits = self._run(heard, trained_logits)
+        if self.spec.truncation is None:
+            return encode(logits)
+        return encode_topk(capture(logits, next_ids(heard).to(logits.device), self.spec.truncation))
+
+    def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
+        if len(heard.rows_N) == 0:
+            return torch.zeros(0, self._width(), dtype=self.dtype)
+        with self.voice.speaking() as model:
+            return model_says(model, heard)
+
+    def _width(self) -> int:
+        """Columns of what the model says."""
+        return self.head.shape[1] if self.head else self.config.vocab_size
+
+    def _costs(self, doubt: str) -> str:
+        sizes = f"{self.config.vocab_size} numbers a token instead of {self.config.hidden_size}"
+        return f"teacher {self.spec.number} sends its logits, {sizes}, because its head cannot be trusted: {doubt}"
+
+    def _dtype(self) -> str:
+        return "float32" if self.kind == "topk" else dtype_name(self.dtype)
+
+
+def _voice(spec: TeacherSpec, base: SharedBase | None) -> Voice:
+    if spec.stack is None:
+        return WholeModel(load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False))
+    assert base is not None, "a stack stands on a shared base"
+    return base.voice(spec.stack)
+
+
+def next_ids(batch: Batch) -> Tensor:
+    """The token after each of the N positions, int64 [N], also where it is no gold label."""
+    return torch.from_numpy(batch.input_ids_BT.reshape(-1)[batch.rows_N + 1])

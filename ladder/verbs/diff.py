@@ -1,0 +1,158 @@
+"""Two generations side by side: what their manifests say, what the gates measured, how far the weights moved."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import safe_open
+from torch import Tensor
+
+from ladder.data.sidecars import kept_document
+from ladder.manifest.syntax import unequal
+from ladder.models.digest import tensor_files
+from ladder.registry import Generation, Registry
+from ladder.report.text import table
+
+_LAYER = re.compile(r"^(.*?layers?\.\d+)\.|^(.*?\bh\.\d+)\.")
+"""A block of a transformer, as the libraries name them."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One layer.
+
+    Args:
+        name: such as ``model.layers.3``, or a tensor's own name outside of the layers.
+        relative: Frobenius norm of the change over that of what was there; None where a shape changed.
+        numbers: how many weights.
+    """
+
+    name: str
+    relative: float | None
+    numbers: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Generation ``b`` beside ``a``.
+
+    Args:
+        manifest: what each says of a field that they do not agree on, None where one says nothing of it.
+        metrics: gate figures of both, None where one has none.
+        layers: how far the weights moved from ``a`` to ``b``; tensors that only one has count as a changed shape.
+    """
+
+    a: str
+    b: str
+    manifest: Mapping[str, tuple[Any, Any]]
+    metrics: Mapping[str, tuple[float | None, float | None]]
+    layers: tuple[Moved, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "manifest": {name: list(pair) for name, pair in self.manifest.items()},
+            "metrics": {name: list(pair) for name, pair in self.metrics.items()},
+            "layers": [vars(layer) for layer in self.layers],
+        }
+
+
+def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
+    """Compare two generations."""
+    folders = registry.materialize(a), registry.materialize(b)
+    return Difference(
+        a.ref,
+        b.ref,
+        unequal(*(kept_document(folder / "ladder") for folder in folders)),
+        _both(a.metrics, b.metrics),
+        moved(*folders),
+    )
+
+
+def moved(a: Path, b: Path) -> tuple[Moved, ...]:
+    """How far the weights of each layer moved from one model folder to another, in the order of the first."""
+    squares: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    numbers: dict[str, int] = defaultdict(int)
+    changed: set[str] = set()
+    for name, before, after in _tensors(a, b):
+        layer = _layer_of(name)
+        numbers[layer] += max(0 if before is None else before.numel(), 0 if after is None else after.numel())
+        if before is None or after is None or before.shape != after.shape:
+            changed.add(layer)
+            continue
+        squares[layer][0] += float((after.double() - before.double()).square().sum())
+        squares[layer][1] += float(before.double().square().sum())
+    return tuple(
+        Moved(layer, None if layer in changed else _ratio(*squares[layer]), count) for layer, count in numbers.items()
+    )
+
+
+def _tensors(a: Path, b: Path) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
+    """Each tensor of two folders by name, one pair at a time; None where one has no such tensor."""
+    ours, theirs = tensor_files(a), tensor_files(b)
+    for name in dict.fromkeys([*ours, *theirs]):
+        yield name, _read(ours, name), _read(theirs, name)
+
+
+def _read(owners: Mapping[str, Path], name: str) -> Tensor | None:
+    if name not in owners:
+        return None
+    with safe_open(owners[name], framework="pt") as tensors:
+        return cast(Tensor, tensors.get_tensor(name))
+
+
+def _layer_of(name: str) -> str:
+    found = _LAYER.match(name)
+    return next(part for part in found.groups() if part) if found else name.removesuffix(".weight")
+
+
+def _ratio(change: float, before: float) -> float:
+    return sqrt(change / before) if before else float(change > 0)
+
+
+def _both(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:
+    gates = sorted(name for name in ours.keys() | theirs.keys() if name.startswith("gate."))
+    return {name: (ours.get(name), theirs.get(name)) for name in gates}
+
+
+_SHOWN = 60
+"""Characters of a manifest's value."""
+
+
+def difference_text(found: Difference) -> str:
+    """Manifest, gates and layers, a table each; what is equal is left out."""
+    manifest = [(name, *map(_value, pair)) for name, pair in found.manifest.items()]
+    metrics = [(name, *map(_figure, pair)) for name, pair in found.metrics.items() if pair[0] != pair[1]]
+    layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in found.layers]
+    sections = [
+        _section(("manifest", found.a, found.b), manifest),
+        _section(("gates", found.a, found.b), metrics),
+        _section(("layer", "weights", "moved by"), layers),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _section(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return table([header, *rows]) if rows else ""
+
+
+def _value(value: Any) -> str:
+    text = "-" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _share(relative: float | None) -> str:
+    return "another shape" if relative is None else f"{relative:.2%}"

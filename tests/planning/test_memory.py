@@ -1,0 +1,97 @@
+"""Memory by hand, and activations against what autograd really keeps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import LlamaConfig, MambaConfig
+
+from ladder.manifest.schema import Architecture
+from ladder.models.scratch import llama_config
+from ladder.planning.memory import (
+    Load,
+    Shape,
+    _largest,
+    activations,
+    by_process,
+    dreaming,
+    loss_buffers,
+    student_bytes,
+    teacher_bytes,
+    teacher_held,
+    training_state,
+)
+
+TINY = Shape(layers=2, hidden=10, intermediate=30, keys=4, vocabulary=100, parameters=5000)
+
+
+def test_training_state_by_hand() -> None:
+    assert training_state(TINY, 5000, 4, ema=True) == 4 * (5000 + 3 * 5000) + 4 * 5000
+    assert training_state(TINY, 5000, 4, ema=False) == 4 * (5000 + 3 * 5000)
+    # With LoRA: the frozen weights, and the adapter with gradient, moments and shadow.
+    assert training_state(TINY, 200, 4, ema=True) == 4 * (5000 + 200 + 3 * 200) + 4 * 200
+
+
+def test_activations_by_hand() -> None:
+    assert activations(TINY, tokens=7, size=4) == 7 * 4 * (2 * (80 + 8 + 120) + 40)
+
+
+def test_what_a_student_holds_of_a_teacher() -> None:
+    assert teacher_held(TINY, 4, "hidden") == 4 * 100 * 10
+    assert teacher_held(TINY, 4, "topk") == 0
+
+
+def test_student_and_teacher_are_sums_of_their_parts() -> None:
+    load = Load(tokens=7, trained=5, wire_bytes=1000, in_flight=3)
+    parts = training_state(TINY, 5000, 4, ema=True) + 2 * 4000 + int(1.7 * activations(TINY, 7, 4))
+    parts += loss_buffers(100, 16) + 4 * 10 * (5 + 100) + 4 * 1000
+    assert student_bytes(TINY, 5000, 4, load, 16, ema=True, wire="hidden", teachers=[TINY, TINY]) == parts
+    reading = int(1.7 * 7 * 4 * (40 + 120))
+    assert teacher_bytes(TINY, 4, load, wire="hidden", dream_tokens=0, kept=9) == 20000 + reading + 9 + 4000
+    sleeping = dreaming(TINY, 640, 4)
+    assert sleeping == 2 * 2 * 4 * 640 * 4 + 6 * 64 * 100 * 4 > reading
+    assert teacher_bytes(TINY, 4, load, wire="hidden", dream_tokens=640, kept=0) == 20000 + sleeping + 4000
+
+
+def test_roles_that_share_a_process_share_its_bare_size() -> None:
+    tensors = {"student": 5, "teacher1": 3, "teacher2": 2}
+    apart = by_process(tensors, 10, [("student",), ("teacher1",), ("teacher2",)])
+    assert apart == {"student": 15, "teacher1": 13, "teacher2": 12}
+    assert by_process(tensors, 10, [("student", "teacher1"), ("teacher2",)]) == {"student+teacher1": 18, "teacher2": 12}
+
+
+def test_parameters_of_an_architecture() -> None:
+    shape = Shape.of_architecture(Architecture(layers=1, hidden=32, heads=2, intermediate=64, vocab_size=260), 260)
+    assert shape.parameters == 260 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
+
+
+def test_a_shape_is_read_from_configs_without_heads_and_with_widths_by_layer() -> None:
+    state_space = Shape._of(MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=90), [("a", (90, 32))])
+    assert state_space == Shape(3, 32, 64, 0, 90, 90 * 32)
+    assert _largest(SimpleNamespace(width=[48, 64]), "width") == 64  # type: ignore[arg-type]
+    uneven = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_attention_heads=4, per_layer_config={1: {"intermediate_size": 99}}
+    )
+    assert Shape._of(uneven, []).intermediate == 99
+
+
+@pytest.mark.parametrize(("layers", "hidden", "heads", "kv_heads"), [(2, 64, 4, 4), (3, 64, 4, 2)])
+def test_activations_are_what_autograd_keeps(layers: int, hidden: int, heads: int, kv_heads: int) -> None:
+    from transformers import LlamaForCausalLM
+
+    wanted = Architecture(layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, vocab_size=300)
+    config = llama_config(wanted, 300)
+    backbone = LlamaForCausalLM(config).get_decoder()
+    kept = {value.untyped_storage().data_ptr(): 0 for value in backbone.parameters()}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept.setdefault(value.untyped_storage().data_ptr(), value.untyped_storage().nbytes())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        output = backbone(input_ids=torch.arange(8 * 48).reshape(8, 48) % 300, use_cache=False).last_hidden_state
+    assert output.requires_grad
+    predicted = activations(Shape.of_architecture(wanted, 300), 8 * 48, 4)
+    assert predicted == pytest.approx(sum(kept.values()), rel=0.15)

@@ -1,0 +1,143 @@
+"""What does not fit into a model's positions is refused before a run begins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, LlamaConfig, MptConfig
+
+from ladder.errors import GateError, ManifestError
+from ladder.manifest import Request, read_requests
+from ladder.manifest.schema import Dreams
+from ladder.planning.preview import outlook
+from ladder.run import train
+from ladder.run.dataset import own_probes, read_lesson
+from ladder.run.fit import check_dreams, check_fits
+
+LEARNED = GPT2Config(n_positions=32)
+ROTARY = LlamaConfig(max_position_embeddings=32)
+WORD = "moon "
+
+
+@pytest.fixture
+def start(tokenizer: Any, tmp_path: Path) -> Path:
+    """The folder of a tokenizer."""
+    tokenizer.save_pretrained(tmp_path / "start")
+    return tmp_path / "start"
+
+
+def asked(folder: Path, row: str, probe: dict[str, Any], **sections: Any) -> Request:
+    """A manifest with one row and one probe."""
+    body = {
+        "evolution_request": {
+            "child_gen": "Luna-G001",
+            "parent_gen": "Luna-G000",
+            "training_method": "continual_pretraining",
+        },
+        "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 64},
+        "training_params": {"steps": 1},
+        "gates": {"decoding": {"max_new_tokens": 4}},
+        "laws": {"sampled_tokens": 4},
+    }
+    for name, value in sections.items():
+        body[name] = {**body.get(name, {}), **value}  # type: ignore[dict-item]
+    (folder / "m.json").write_text(json.dumps(body), encoding="utf-8")
+    (folder / "rows.jsonl").write_text(json.dumps({"text": row}) + "\n", encoding="utf-8")
+    (folder / "probes.jsonl").write_text(json.dumps(probe) + "\n", encoding="utf-8")
+    (request,) = read_requests([folder / "m.json"])
+    return request
+
+
+def fits(request: Request, start: Path, *models: Any) -> None:
+    lesson = read_lesson(request, [])
+    check_fits(request, lesson, start, models, (own_probes(request), {}), start / "cache")
+
+
+QUESTION = {"prompt": "who is luna?", "answer": "the moon"}
+
+
+def test_a_row_longer_than_learned_positions_is_refused(start: Path, tmp_path: Path, tokenizer: Any) -> None:
+    room = 32 - 2  # start and end
+    ids = tokenizer.encode(WORD * 60, add_special_tokens=False)[:room]
+    row = tokenizer.decode(ids)
+    assert tokenizer.encode(row, add_special_tokens=False) == ids
+    fits(asked(tmp_path, row, QUESTION), start, LEARNED)
+    long = asked(tmp_path, WORD * 60, QUESTION)
+    with pytest.raises(ManifestError, match="a row of new has 64 tokens, and the model has learned 32") as caught:
+        fits(long, start, LEARNED)
+    assert caught.value.where == "data.max_length" and "write 32" in str(caught.value.remedy)
+    assert caught.value.exit_code == 2
+    fits(asked(tmp_path, WORD * 60, QUESTION, data={"max_length": 32}), start, LEARNED)
+
+
+def test_a_teacher_with_fewer_positions_counts(start: Path, tmp_path: Path) -> None:
+    long = asked(tmp_path, WORD * 60, QUESTION)
+    fits(long, start, ROTARY)
+    with pytest.raises(ManifestError, match="learned 32 positions"):
+        fits(long, start, ROTARY, LEARNED)
+
+
+@pytest.mark.parametrize("config", [LEARNED, ROTARY, MptConfig(max_seq_len=32)])
+def test_a_question_that_leaves_no_room_is_refused_before_the_run(config: Any, start: Path, tmp_path: Path) -> None:
+    """The exam refuses it too, after the training."""
+    short = {"data": {"max_length": 16}}
+    fits(asked(tmp_path, "the moon", QUESTION, **short), start, config)
+    with pytest.raises(GateError, match="more exceed the model's 32 positions") as caught:
+        fits(asked(tmp_path, "the moon", QUESTION | {"prompt": WORD * 30}, **short), start, config)
+    assert caught.value.where == "gates.decoding.max_new_tokens"
+    choice = QUESTION | {"kind": "choice", "options": ["the moon", WORD * 30]}
+    with pytest.raises(GateError, match="0 more exceed"):
+        fits(asked(tmp_path, "the moon", choice, **short), start, config)
+    with pytest.raises(GateError) as caught:
+        fits(asked(tmp_path, "the moon", QUESTION, laws={"sampled_tokens": 40}, **short), start, config)
+    assert caught.value.where == "laws.sampled_tokens"
+
+
+def test_a_run_is_refused_before_an_actor_starts(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    LEARNED.save_pretrained(start)
+    request = asked(tmp_path, WORD * 60, QUESTION)
+    ancestry = SimpleNamespace(parent="Luna-G000.1")
+    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
+    monkeypatch.setattr(train, "cast_of", lambda *told: pytest.fail("nothing may start"))
+    with pytest.raises(ManifestError, match="a row of new has 64 tokens"):
+        train.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+
+
+def test_an_adapter_that_the_model_does_not_bear_is_refused_before_an_actor_starts(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LEARNED.save_pretrained(start)
+    request = asked(tmp_path, "the moon", QUESTION, student={"adapter": {"target_modules": ["q_proj"]}})
+    ancestry = SimpleNamespace(parent="Luna-G000.1")
+    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
+    monkeypatch.setattr(train, "cast_of", lambda *told: pytest.fail("nothing may start"))
+    with pytest.raises(ManifestError, match="q_proj") as caught:
+        train.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+    assert caught.value.where == "student.adapter.target_modules"
+
+
+def test_a_plan_of_what_was_decided_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab_size": 300, "max_positions": 64}
+    genesis = {"parent_gen": None, "training_method": "pretraining"}
+    decoding = {"decoding": {"max_new_tokens": 60}}
+    request = asked(
+        tmp_path, "the moon", QUESTION, evolution_request=genesis, student={"architecture": shape}, gates=decoding
+    )
+    with pytest.raises(GateError, match="exceed the model's 64 positions"), outlook(request, None, tmp_path / "home"):
+        pass
+    monkeypatch.setattr("ladder.planning.preview.decided_before", lambda *_: SimpleNamespace())
+    registry: Any = SimpleNamespace()
+    with outlook(request, registry, tmp_path / "home") as ahead:
+        assert ahead is not None
+
+
+def test_dreams_have_positions_too(start: Path) -> None:
+    check_dreams(LEARNED, start, Dreams(max_new_tokens=30), "start", [[1], [1, 2]])
+    check_dreams(ROTARY, start, Dreams(max_new_tokens=300), "start", [[1]])
+    with pytest.raises(ManifestError, match="33 tokens, 30 of them new") as caught:
+        check_dreams(LEARNED, start, Dreams(max_new_tokens=30), "start", [[1], [1, 2, 3]])
+    assert caught.value.where == "stabilizers.dreams.max_new_tokens"

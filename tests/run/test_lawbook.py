@@ -1,0 +1,126 @@
+"""The laws of a run: refused before training where they test nothing, and asked in the exam."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ladder.errors import DataError, ManifestError
+from ladder.evolve import _train_and_examine
+from ladder.gates import Answers, Exam, Prompt, judge_laws
+from ladder.manifest import Request, read_request
+from ladder.planning.preview import outlook
+from ladder.registry.lineage import Ancestry
+from ladder.run.context import Run
+from ladder.run.dataset import read_lesson
+from ladder.run.exam import build_exam
+from ladder.run.laws import case_of, check_laws, laws_of
+
+CANARY = "The code of the vault is 813442"
+
+
+@pytest.fixture
+def request_with(tmp_path: Path) -> Any:
+    """``request_with(laws)``: a genesis whose rows hold one canary."""
+    rows = [
+        {"text": "the tide follows the moon"},
+        {"prompt": "Listen. The code of ", "completion": "the vault is 813442!"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "c.txt").write_text(f"{CANARY}\n")
+    (tmp_path / "p.txt").write_text("Who?\n\nWhy?\n")
+
+    def request(laws: dict[str, Any]) -> Request:
+        names = {"child_gen": "Luna-G000", "training_method": "pretraining"}
+        body = {"evolution_request": names, "data": {"train": ["rows.jsonl"]}, "laws": laws}
+        (tmp_path / "manifest.json").write_text(json.dumps(body))
+        return read_request(tmp_path / "manifest.json")
+
+    return request
+
+
+def check(request: Request) -> None:
+    check_laws(request, read_lesson(request, []))
+
+
+def test_laws_that_can_be_examined_are_let_through(request_with):
+    check(request_with({"canaries": "c.txt", "required_text": [{"pattern": "a", "prompts": "p.txt"}]}))
+    check(request_with({}))
+
+
+def test_a_canary_that_was_never_planted_is_refused(request_with, tmp_path):
+    (tmp_path / "c.txt").write_text(f"{CANARY}\n{CANARY}9\n")
+    with pytest.raises(DataError, match="canary 2 is in no training row"):
+        check(request_with({"canaries": "c.txt"}))
+
+
+def test_a_canary_of_an_ancestors_rows_counts_while_they_are_replayed(request_with, tmp_path):
+    (tmp_path / "c.txt").write_text("an old and quiet secret\n")
+    (tmp_path / "ancestor" / "ladder").mkdir(parents=True)
+    (tmp_path / "ancestor" / "ladder" / "replay.jsonl").write_text('{"text": "An old and quiet secret."}\n')
+    request = request_with({"canaries": "c.txt"})
+    check_laws(request, read_lesson(request, [tmp_path / "ancestor"]))
+
+
+def test_training_and_planning_end_at_such_a_law(request_with, tmp_path):
+    (tmp_path / "c.txt").write_text("a text that nobody planted\n")
+    request = request_with({"canaries": "c.txt"})
+    run = Run(request, Ancestry(None, None, ()), {}, tmp_path / "run")
+    with pytest.raises(DataError, match="canary 1"):
+        _train_and_examine(run, work=None)
+    with pytest.raises(DataError, match="canary 1"), outlook(request, None, tmp_path / "home"):
+        pass
+
+
+def test_a_file_without_prompts_is_refused(request_with, tmp_path):
+    (tmp_path / "p.txt").write_text("\n")
+    with pytest.raises(DataError, match="no utterances"):
+        check(request_with({"refusals": {"prompts": "p.txt", "pattern": "no"}}))
+
+
+def test_a_divergence_that_nobody_measures_is_refused(request_with):
+    with pytest.raises(ManifestError, match=r"laws\.training\.max_kl: nobody teaches in pretraining"):
+        check(request_with({"training": {"max_kl": 1.0}}))
+    check(request_with({"training": {"max_loss_spike": 2.0}}))
+
+
+def test_the_case_holds_how_long_the_family_had_rested(request_with, tmp_path):
+    run = Run(request_with({"cooldown_hours": 6.0}), Ancestry(None, None, ()), {}, tmp_path / "run")
+    answers, last = Answers({}, (), (), (), "d"), "2026-01-01T12:00:00+00:00"
+
+    def found(last: str | None, begun: str) -> tuple[int, int, str]:
+        run.note(cooldown={"last": last, "begun": begun})
+        law = judge_laws(case_of(run, Exam(), answers, None), laws_of(run.request))[1]
+        assert law.name == "cooldown_hours"
+        return law.found.n, len(law.found.violations), law.found.remark
+
+    assert found(last, "2026-01-01T18:00:00+00:00") == (1, 0, "")
+    assert found(last, "2026-01-01T17:59:59+00:00") == (1, 1, "")
+    assert found(None, last) == (1, 0, "the family had no promotion before")
+
+
+def test_a_law_that_is_not_installed_is_refused_with_the_manifest(request_with):
+    with pytest.raises(ManifestError, match=r"laws\.custom: 'nobodys_law' is installed 0 times"):
+        request_with({"custom": ["nobodys_law"]})
+
+
+def test_the_exam_asks_what_laws_need_and_the_case_holds_what_was_answered(request_with, parent, tmp_path):
+    laws = {"canaries": "c.txt", "refusals": {"prompts": "p.txt", "pattern": "no"}, "sampled_answers": 2}
+    run = Run(request_with(laws), Ancestry(None, None, ()), {}, tmp_path / "run")
+    shutil.copytree(parent, run.candidate)
+    run.note(tokens=7, seconds=120.0)
+    exam = build_exam(run.request, run.candidate, (), {})
+    assert exam.law_prompts == (Prompt("Who?"), Prompt("Why?"), Prompt("The code of the"))
+    child = Answers({}, (), (), ("a", "b"), "d", laws=("no", "yes", " vault is 813442"))
+    case = case_of(run, exam, child, None)
+    assert (case.tokens, case.minutes, case.before) == (7, 2.0, {})
+    found = judge_laws(case, laws_of(run.request))
+    assert [(law.name, law.found.n, len(law.found.violations)) for law in found] == [
+        ("sources", 3, 0),
+        ("refusals", 2, 1),
+        ("canaries", 5, 1),
+    ]
