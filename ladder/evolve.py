@@ -1,7 +1,7 @@
 """The spine: resolve, train, examine, record, promote. Read it top to bottom.
 
-Every phase ends with one durable file in the run's folder (``ladder/run/context.py``) or one idempotent step of the registry,
-so the same command finishes a run that was cut off anywhere.
+Every phase ends with one durable file in the run's folder (``ladder/run/context.py``) or one idempotent step of the
+registry, so the same command finishes a run that was cut off anywhere.
 """
 
 from __future__ import annotations

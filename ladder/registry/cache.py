@@ -263,7 +263,7 @@ def _weights(store: Store, generation: Generation) -> list[Path]:
 
 
 def _runs(home: Path, own: Sequence[Generation]) -> dict[str, list[Path]]:
-    """The folders that ``ladder.run.context.Run`` gave to children with a verdict; one of a run that was cut off stays."""
+    """The folders of the runs that ended with a verdict; one of a run that was cut off stays."""
     decided = {run_name(each.name, each.manifest_digest) for each in own if each.manifest_digest}
     return {name: [home / "runs" / name] for name in sorted(decided)}
 

@@ -7,14 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from ladder.errors import RunError
-
-if TYPE_CHECKING:
-    pass
 
 
 def save_folder(folder: Path, write: Callable[[Path], None]) -> Path:

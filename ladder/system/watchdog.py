@@ -6,8 +6,8 @@ each signal into a pipe at once (``signal.set_wakeup_fd``), and this process rea
 not say in time that it heard, a thread of the command is asked to end it, which works where the native code lets other
 threads run; and where that thread is not heard of either, the kernel ends the command.
 
-``ladder.system.stopping`` starts it as a script, so it imports nothing of ladder: standard input is the pipe from the command,
-standard output the one to its thread.
+``ladder.system.stopping`` starts it as a script, so it imports nothing of ladder: standard input is the pipe from the
+command, standard output the one to its thread.
 """
 
 from __future__ import annotations
