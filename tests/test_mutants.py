@@ -7,24 +7,24 @@ import pytest
 from tests.mutants import Copy, Mutant
 from tests.tally import Tally
 
-SAVE, CHECKPOINT, RESUME = "models/test_save.py", "train/test_checkpoint.py", "train/test_resume.py"
+SAVE, CHECKPOINT, RESUME = "system/test_files.py", "train/test_checkpoint.py", "train/test_resume.py"
 LOCKS, RECORD, CRASH = "registry/test_locks.py", "registry/test_record.py", "registry/test_crash.py"
 
 MUTANTS: dict[str, tuple[Mutant, str]] = {
     "a file is named before it is on disk": (
-        Mutant("models/save", "                os.fsync(stream.fileno())\n", ""),
+        Mutant("system/files", "                os.fsync(stream.fileno())\n", ""),
         f"{SAVE}::test_everything_is_on_disk_before_it_has_its_name",
     ),
     "a folder is named before it is on disk": (
-        Mutant("models/save", "for path in [*temporary.rglob", "for path in [] and [*temporary.rglob"),
+        Mutant("system/files", "for path in [*temporary.rglob", "for path in [] and [*temporary.rglob"),
         f"{SAVE}::test_everything_is_on_disk_before_it_has_its_name",
     ),
     "a new name is not made durable": (
-        Mutant("models/save", "    new.rename(folder)\n    sync(folder.parent)", "    new.rename(folder)"),
+        Mutant("system/files", "    new.rename(folder)\n    sync(folder.parent)", "    new.rename(folder)"),
         f"{SAVE}::test_everything_is_on_disk_before_it_has_its_name",
     ),
     "a folder is deleted in place": (
-        Mutant("models/save", "folder.rename(old)", "shutil.rmtree(folder)"),
+        Mutant("system/files", "folder.rename(old)", "shutil.rmtree(folder)"),
         f"{SAVE}::test_the_old_folder_leaves_its_name_in_one_piece",
     ),
     "the newest checkpoints are dropped": (
@@ -93,7 +93,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
     ),
     "a run ends before its version is written down": (
         Mutant(
-            "registry/conclude",
+            "registry/head",
             "    artifacts.link_version(store, generation)\n",
             "    runs.finish_run(store, generation.run_id, generation.verdict)\n"
             "    artifacts.link_version(store, generation)\n",
@@ -121,15 +121,15 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         "registry/test_cache.py::test_a_damaged_cache_is_built_again",
     ),
     "a signal's checksum is not compared": (
-        Mutant("signals/shard", "if expected != _checksum(", "if None is _checksum("),
-        "signals/test_cache.py",
+        Mutant("teachers/cache", "if expected != _checksum(", "if None is _checksum("),
+        "teachers/test_cache.py",
     ),
     "six deaths are five": (
-        Mutant("recovery", "if deaths > DEATHS:", "if deaths >= DEATHS:"),
+        Mutant("run/recovery", "if deaths > DEATHS:", "if deaths >= DEATHS:"),
         "evolve/test_deaths.py::test_deaths_without_progress_end_a_run",
     ),
     "progress does not count": (
-        Mutant("recovery", "deaths + 1 if reached == before else 1", "deaths + 1"),
+        Mutant("run/recovery", "deaths + 1 if reached == before else 1", "deaths + 1"),
         "evolve/test_deaths.py::test_deaths_with_progress_between_them_do_not",
     ),
     "a lack of memory is tried again": (

@@ -25,9 +25,10 @@ from ladder.exam.question import banned_ids, check_lengths, encode_question
 from ladder.manifest.schema import ControlTokens, Decoding
 from ladder.models.chat import Ending, ending
 from ladder.models.digest import folder_digest
-from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
+from ladder.models.generation import decoding_batches, end_ids, pad_id
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.template import dated
+from ladder.sampling.generate import continue_rows
 
 Asked = TypeVar("Asked", Prompt, Probe)
 Made = TypeVar("Made", str, Certainty)
@@ -228,18 +229,17 @@ class _Writer:
         self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None, endings: Sequence[Ending]
     ) -> list[Written]:
         width = max(map(len, prompts))
-        padded = [[self.pad] * (width - len(ids)) + list(ids) for ids in prompts]
-        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
         choice, over = _Choice(self.banned, width, uniform_BT), _IsOver(self, width, endings)
-        settings = {"max_new_tokens": self.max_new_tokens, "do_sample": False, "pad_token_id": self.pad}
-        with generation_settings(self.model, eos_token_id=sorted(self.ends) or None, **settings):
-            output = self.model.generate(
-                input_ids=torch.tensor(padded, device=self.model.device),
-                attention_mask=torch.tensor(mask, device=self.model.device),
-                logits_processor=[choice],
-                stopping_criteria=[over],
-            )
-        rows = zip(output[:, width:].tolist(), choice.log_p(), endings, strict=True)
+        written = continue_rows(
+            self.model,
+            prompts,
+            pad=self.pad,
+            ends=self.ends,
+            hooks={"logits_processor": [choice], "stopping_criteria": [over]},
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+        )
+        rows = zip(written, choice.log_p(), endings, strict=True)
         return [self._written(*told, over.lengths.get(row)) for row, told in enumerate(rows)]
 
     def _written(self, ids: Sequence[int], log_p: Sequence[float], ending: Ending, stopped: int | None) -> Written:

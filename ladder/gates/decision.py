@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from ladder.exam.suites import Figure
-from ladder.gates.measure import OWN, TOLERANCE, Measurements, Standing, bounds_of, mean, overall, stand, why_not
+from ladder.gates.measure import OWN, Measurements, Standing, bounds_of, mean, overall, stand, why_not
 from ladder.gates.statistics import Interval
 from ladder.gates.verdict import GateReport, GateResult
-from ladder.laws.law import LawResult, sampled_sentence
+from ladder.laws.law import TOLERANCE, LawResult, sampled_sentence
 from ladder.manifest.schema import Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate
 
 _ANY_GAIN = 10 * TOLERANCE

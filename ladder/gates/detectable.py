@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from ladder.exam.exam import Probe
 from ladder.gates.decision import is_drop_ruled_out, is_gain_beyond_chance
-from ladder.gates.measure import TOLERANCE, Scores, bounds_of, stand
+from ladder.gates.measure import Scores, bounds_of, stand
+from ladder.laws.law import TOLERANCE
 from ladder.manifest.schema import Gates
 
 

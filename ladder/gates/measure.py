@@ -11,6 +11,7 @@ from ladder.exam.exam import Answers, Exam, Probe, score
 from ladder.exam.suites import Figure
 from ladder.gates.statistics import WHOLE, Groups, Interval, Reach, alone, grouped_interval, groups_of, paired_interval
 from ladder.gates.tone import drift
+from ladder.laws.law import TOLERANCE
 from ladder.manifest.schema import Gates, RecallGate
 
 Scores = tuple[float, ...]
@@ -114,9 +115,6 @@ def _tone(
     except GateError as error:
         return float("nan"), (f"tone: {error}",)
 
-
-TOLERANCE = 1e-9
-"""So that 0.95 >= 1.0 - 0.05 holds. Far below the share of one probe in any exam."""
 
 _ANSWERED = (0.0, 1.0)
 

@@ -12,6 +12,8 @@ from ladder.errors import GateError
 from ladder.exam.exam import SAMPLED
 
 CONFIDENCE = 0.95
+TOLERANCE = 1e-9
+"""Of limits and thresholds, so that 0.95 >= 1.0 - 0.05 holds. Far below the share of one probe in any exam."""
 
 
 def upper_bound(found: int, n: int) -> float:

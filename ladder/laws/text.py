@@ -9,8 +9,7 @@ from typing import NamedTuple
 from ladder.data.jsonl import shown
 from ladder.errors import DataError, GateError
 from ladder.exam.exam import Prompt, fold, is_unspaced
-from ladder.gates.measure import TOLERANCE
-from ladder.laws.law import Findings, Violation
+from ladder.laws.law import TOLERANCE, Findings, Violation
 
 Texts = Mapping[str, Sequence[str]]
 _SHOWN = 80

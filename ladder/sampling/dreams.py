@@ -20,8 +20,9 @@ from ladder.data.rows import Row
 from ladder.errors import DataError, ModelError
 from ladder.manifest.schema import ControlTokens, Dreams
 from ladder.models.chat import ending
-from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
+from ladder.models.generation import decoding_batches, end_ids, pad_id
 from ladder.models.template import ASKED, answering, controls_of
+from ladder.sampling.generate import continue_rows
 
 AUTO = "leave stabilizers.dreams.prompts out: a dream then begins with what this model has"
 """The one way out where dreams cannot begin as a manifest says."""
@@ -199,7 +200,6 @@ def _asked_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return next((id_ for id_ in after if id_ in known), None)
 
 
-@torch.no_grad()
 def _sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -214,29 +214,21 @@ def _sample(
         for rows in batches:
             written |= zip(rows, _sample(model, tokenizer, [prompts[row] for row in rows], sampling, ends), strict=True)
         return [written[row] for row in range(len(prompts))]
-    pad = pad_id(tokenizer)
-    width = max(len(ids) for ids in prompts)
-    left = [width - len(ids) for ids in prompts]
-    padded_BT = torch.tensor([[pad] * gap + ids for gap, ids in zip(left, prompts, strict=True)], device=model.device)
-    mask_BT = torch.tensor([[0] * gap + [1] * (width - gap) for gap in left], device=model.device)
-    with generation_settings(
+    # Rows of the output head past the tokenizer stand for nothing.
+    padding_rows = range(len(tokenizer), model.get_output_embeddings().weight.shape[0])
+    written_by_row = continue_rows(
         model,
+        prompts,
+        pad=pad_id(tokenizer),
+        ends=ends,
         do_sample=True,
         temperature=sampling.temperature,
         top_k=0,
         top_p=1.0,
         max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=pad,
-        eos_token_id=sorted(ends) or None,
-        suppress_tokens=[*sampling.taboo_ids, *_padding_rows(model, tokenizer)] or None,
-    ):
-        output_BT = model.generate(input_ids=padded_BT, attention_mask=mask_BT).tolist()
-    return [ids + _until_end(row[width:], ends) for ids, row in zip(prompts, output_BT, strict=True)]
-
-
-def _padding_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> range:
-    """Rows of the output head past the tokenizer, which stand for nothing."""
-    return range(len(tokenizer), model.get_output_embeddings().weight.shape[0])
+        suppress_tokens=[*sampling.taboo_ids, *padding_rows] or None,
+    )
+    return [ids + _until_end(row, ends) for ids, row in zip(prompts, written_by_row, strict=True)]
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:

@@ -12,12 +12,12 @@ from ladder.errors import ModelError
 from ladder.exam.exam import Prompt
 from ladder.exam.question import encode_question
 from ladder.models.chat import ending as chat_ending
-from ladder.models.generation import end_ids, generation_settings, pad_id
+from ladder.models.generation import end_ids, pad_id
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.template import dated
+from ladder.sampling.generate import continue_rows
 
 
-@torch.no_grad()
 def answer(
     folder: Path, prompts: Sequence[str], chat: bool, max_new_tokens: int, temperature: float, seed: int
 ) -> list[str]:
@@ -33,14 +33,12 @@ def answer(
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     # A raw prompt is shown with all that the model goes on to write; a turn ends where its template ends it.
     ending, prompted = chat_ending(tokenizer, chat, None if chat else ()), [Prompt(prompt, chat) for prompt in prompts]
-    ends = sorted(end_ids(model, tokenizer) | ending.ids) or None
-    settings = {"max_new_tokens": max_new_tokens, "pad_token_id": pad_id(tokenizer), "eos_token_id": ends, **drawn}
+    ends, pad = end_ids(model, tokenizer) | ending.ids, pad_id(tokenizer)
     with dated(kept_day(folder / "ladder")):
         asked = [encode_question(tokenizer, prompt, kept_controls(folder / "ladder")) for prompt in prompted]
     answers = []
     for ids in asked:
-        with generation_settings(model, **settings):
-            output = model.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long())
-        said = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=max_new_tokens, **drawn)
+        said = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         answers.append(ending.of(said).strip())
     return answers

@@ -7,7 +7,7 @@ import pytest
 from tests.mutants import Copy, Mutant
 from tests.tally import Tally
 
-GUARDS = [f"gates/test_{name}.py" for name in ("decision", "grouped", "measure", "paired", "standing")]
+GUARDS = [f"gates/test_{name}.py" for name in ("decision", "measure", "paired", "standing", "statistics")]
 
 MUTANTS = {
     "recall: below for at least": (
@@ -41,42 +41,42 @@ MUTANTS = {
     ),
     "child and parent swapped": ("decision", "results = (", "child, parent = parent or child, child\n    results = ("),
     "all probes weigh the same": (
-        "standing",
+        "measure",
         "return mean([mean(each) for each in scores.values()])",
         "return mean([score for each in scores.values() for score in each])",
     ),
-    "an ancestor: chance counts": ("standing", " and bounds.high < 0", ""),
-    "an ancestor: the allowed drop counts": ("standing", "now < before - gate.max_drop - TOLERANCE and ", ""),
-    "no slide is seen": ("standing", "now < origin - gate.max_slide - TOLERANCE", "False"),
-    "NaN is in range": ("standing", "if not 0 <= score <= 1]", "if score < 0 or score > 1]"),
-    "another exam is the same": ("standing", "_sizes(ours) != _sizes(theirs)", "False"),
-    "every ancestor at the full confidence": ("standing", "1 - (1 - gates.confidence) / len(ours)", "gates.confidence"),
-    "a difference the other way round": ("standing", "return [child - parent for", "return [parent - child for"),
+    "an ancestor: chance counts": ("measure", " and bounds.high < 0", ""),
+    "an ancestor: the allowed drop counts": ("measure", "now < before - gate.max_drop - TOLERANCE and ", ""),
+    "no slide is seen": ("measure", "now < origin - gate.max_slide - TOLERANCE", "False"),
+    "NaN is in range": ("measure", "if not 0 <= score <= 1]", "if score < 0 or score > 1]"),
+    "another exam is the same": ("measure", "_sizes(ours) != _sizes(theirs)", "False"),
+    "every ancestor at the full confidence": ("measure", "1 - (1 - gates.confidence) / len(ours)", "gates.confidence"),
+    "a difference the other way round": ("measure", "return [child - parent for", "return [parent - child for"),
     "a missing gate passes": (
         "verdict",
         "return names[: len(GATES)] == GATES and asked",
         "return asked",
     ),
     "no pair is added": (
-        "paired",
+        "statistics",
         "weights = np.append(counts, weight) / (size + weight)",
         "weights = np.append(counts, 0.0) / size",
     ),
     "both bounds from one side": (
-        "paired",
+        "statistics",
         "(counted, -reach.fall)",
         "(counted, reach.rise)",
     ),
     "one likelihood speaks for all": (
-        "standing",
+        "measure",
         "if any(child in _ANSWERED and parent in _ANSWERED",
         "if all(child in _ANSWERED and parent in _ANSWERED",
     ),
-    "a likelihood loses nothing": ("standing", "Reach(max(theirs),", "Reach(0.0,"),
-    "a likelihood is lost as an answer is": ("standing", "return Reach(max(theirs), 1 - min(theirs))", "return WHOLE"),
-    "every stratum reaches alike": ("standing", "confidence, reaches=reaches)", "confidence)"),
+    "a likelihood loses nothing": ("measure", "Reach(max(theirs),", "Reach(0.0,"),
+    "a likelihood is lost as an answer is": ("measure", "return Reach(max(theirs), 1 - min(theirs))", "return WHOLE"),
+    "every stratum reaches alike": ("measure", "confidence, reaches=reaches)", "confidence)"),
     "the confidence of both ends": (
-        "paired",
+        "statistics",
         "np.quantile(lows, 1 - confidence",
         "np.quantile(lows, (1 - confidence) / 2",
     ),
@@ -86,14 +86,14 @@ MUTANTS = {
         "bounds = bounds_of(own, theirs, gates.confidence)",
     ),
     "an ancestor's groups are not asked": (
-        "standing",
+        "measure",
         "confidence, groups)\n        for name",
         "confidence)\n        for name",
     ),
-    "one group is enough": ("grouped", "len(set(groups)) < 2", "len(set(groups)) < 1"),
-    "as many degrees as probes": ("grouped", "len(set(groups)) - 1 for", "len(groups) - 1 for"),
-    "groups are forgotten": ("grouped", "np.bincount(places, values - values.mean())", "values - values.mean()"),
-    "the narrower of two bounds": ("paired", "min(self.low, other.low)", "max(self.low, other.low)"),
+    "one group is enough": ("statistics", "len(set(groups)) < 2", "len(set(groups)) < 1"),
+    "as many degrees as probes": ("statistics", "len(set(groups)) - 1 for", "len(groups) - 1 for"),
+    "groups are forgotten": ("statistics", "np.bincount(places, values - values.mean())", "values - values.mean()"),
+    "the narrower of two bounds": ("statistics", "min(self.low, other.low)", "max(self.low, other.low)"),
 }
 """What is broken: the module, what stands there, and what is put in its place."""
 
