@@ -1,3 +1,3 @@
 """Tiny models of several families."""
 
-from tests.models.conftest import make_model  # noqa: F401
+from tests.models.conftest import family, make_model  # noqa: F401
