@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ladder.errors import LadderError
 from ladder.report.failures import exit_code, log_of
 from ladder.report.terminal import check_arguments, says_all
 from ladder.system.stopping import advise, watch
@@ -77,17 +79,21 @@ def plan(
     probe: Annotated[bool, typer.Option("--probe", help="Measure one step here, and take the times from it.")] = False,
 ) -> None:
     """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --probe."""
-    from ladder.manifest import read_requests
+    from ladder.manifest import read_each
 
-    requests = read_requests(manifests)
+    requests, broken = read_each(manifests)
+    if not requests:
+        _refuse(broken)
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import make_plans
+    from ladder.planning.plan import judge
     from ladder.planning.table import plan_text
 
-    plans = make_plans(requests, home, measure=probe)
-    _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
+    plans, refused = judge(requests, home, measure=probe)
+    if plans:
+        _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
+    _refuse([*broken, *refused])
 
 
 @app.command(rich_help_panel=RUN)
@@ -108,8 +114,8 @@ def evolve(
     requests = read_requests(manifests)
 
     from ladder.evolve import evolve as run
-    from ladder.evolve import worst
     from ladder.report.console import Console, outcome_text
+    from ladder.run.outcome import worst
 
     outcomes = run(requests, home, Console(quiet=quiet), address)
     _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
@@ -467,6 +473,19 @@ def _registry(home: Path) -> Any:
     from ladder.registry import open_registry
 
     return open_registry(home, create=False)
+
+
+def _refuse(errors: Sequence[LadderError]) -> None:
+    """End with the worst of some errors, after the others were printed."""
+    if errors:
+        from ladder.run.outcome import worst
+
+        code = worst(errors)
+        last = next(error for error in errors if error.exit_code == code)
+        for error in errors:
+            if error is not last:
+                print(f"ladder: {error}", file=sys.stderr)
+        raise last
 
 
 def _open_page(path: Path) -> None:

@@ -25,6 +25,7 @@ from ladder.data.sidecars import kept_request
 from ladder.exam.ask import sit
 from ladder.gates import Exam
 from ladder.manifest.names import run_name
+from ladder.models.load import load_tokenizer
 from ladder.registry import open_registry
 from ladder.registry.lineage import lineage_of
 from ladder.run.dataset import recall_probes
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, line = registry.materialize(generation), lineage_of(generation, registry)[:-1]
     recall = recall_probes({known.ref: registry.materialize(known) for known in line})
     own = recall_probes({generation.ref: folder})[generation.ref]
-    exam = build_exam(kept_request(folder / "ladder", generation.name), folder, own, recall)
+    exam = build_exam(kept_request(folder / "ladder", generation.name), load_tokenizer(folder), own, recall)
     rounds = [(seconds(folder, exam), seconds(folder, exam, batch_size=1)) for _ in range(asked.rounds)]
     batched, alone = median(pair[0] for pair in rounds), median(pair[1] for pair in rounds)
     size = exam.decoding.batch_size

@@ -35,9 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _evolve(manifests: list[Path], home: Path) -> int:
     # Here, so that a job is stopped in order while it imports them.
-    from ladder.evolve import evolve, worst
+    from ladder.evolve import evolve
     from ladder.manifest import read_requests
     from ladder.report.console import Console
+    from ladder.run.outcome import worst
 
     outcomes = evolve(read_requests(manifests), home, Console())
     print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))

@@ -236,7 +236,10 @@ class Workbench:
         from ladder.models.adapters import plain
         from ladder.models.load import load_model
         from ladder.models.shared_base import SharedBase, Stack
-        from ladder.planning.preview import outlook
+        from ladder.models.template import dated
+        from ladder.planning.prepare import prepare
+        from ladder.registry.lineage import resolve
+        from ladder.run.context import Run
         from ladder.run.roles import teacher_spec
         from ladder.sampling.dreams import Sampling, write_block
         from ladder.teachers.teacher import Teacher
@@ -245,7 +248,10 @@ class Workbench:
         from ladder.verbs.sample import answer
 
         request = self.request(family, adapter)
-        with outlook(request, self.registry, self.home) as ahead:
+        opened = Run.open(request, resolve(request, self.registry), self.registry, self.home)
+        with dated(opened.today):
+            tokens = self.folder / "tokens"
+            ahead = prepare(opened, self.registry, self.home, None, bare=0, tokens=tokens).start
             assert ahead is not None
             folder, manifest = ahead.teachers[1], request.manifest
             base, stack = (SharedBase(folder, "float32", "cpu"), Stack(folder)) if adapter else (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 from ladder.errors import DataError
-from ladder.manifest import Request, read_request
-from ladder.run.dataset import Lesson, check_held_out, read_lesson
+from ladder.manifest import Name, Request, read_request
+from ladder.registry import Verdict
+from ladder.run.dataset import Lesson, check_held_out, own_probes, read_lesson, recall_probes
 
 ASKED = {"prompt": "They call the moon", "answer": "luna"}
 OTHER = {"prompt": "They call the tide", "answer": "marea"}
@@ -49,18 +51,22 @@ def own(tmp_path: Path) -> Request:
 
 
 @pytest.fixture
-def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def family(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A registry in which Luna-G000 has left ASKED, as plan and evolve see it."""
+    shutil.copytree(parent, tmp_path / "g0")
     lines(tmp_path / "g0" / "ladder" / "probes.jsonl", OTHER, ASKED)
-    genesis = SimpleNamespace(ref="Luna-G000", name=SimpleNamespace(family="Luna"), digest="d0", parent=None)
+    name = Name.parse("Luna-G000")
+    genesis = SimpleNamespace(ref="Luna-G000", name=name, digest="d0", parent=None, verdict=Verdict.PROMOTED)
     registry = SimpleNamespace(
         find=lambda name: genesis,
         generations=lambda family: [genesis],
         materialize=lambda generation: tmp_path / "g0",
         decided=lambda child, digest: None,
+        head=lambda family: genesis,
+        history=lambda family: [],
         genesis=genesis,
     )
-    monkeypatch.setattr("ladder.planning.plan._existing", lambda home: registry)
+    monkeypatch.setattr("ladder.planning.plan.existing", lambda home: registry)
     return registry
 
 
@@ -68,13 +74,13 @@ def test_rows_may_tell_neither_own_probes_nor_an_ancestors(own: Request, tmp_pat
     """What is replayed may: it was new once."""
     lesson = read_lesson(own, [])
     with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells /.*/probes.jsonl:1 \(take") as error:
-        check_held_out(own, lesson, {})
+        check_held_out(lesson, own_probes(own), {})
     assert error.value.where == f"{tmp_path / 'rows.jsonl'}:2"
     lines(tmp_path / "g0" / "ladder" / "probes.jsonl", OTHER, ASKED)
     clean, ancestors = request(tmp_path, OTHER), {"Luna-G000": tmp_path / "g0", "Luna-G001": tmp_path / "g1"}
     with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells Luna-G000's probes.jsonl:2 \(take"):
-        check_held_out(clean, lesson, ancestors)
-    check_held_out(clean, Lesson(lesson.new[:1], lesson.new), ancestors)
+        check_held_out(lesson, own_probes(clean), recall_probes(ancestors))
+    check_held_out(Lesson(lesson.new[:1], lesson.new), own_probes(clean), recall_probes(ancestors))
 
 
 def test_a_plan_refuses_before_there_is_a_parent(tmp_path: Path) -> None:
@@ -105,7 +111,7 @@ def test_what_is_decided_is_planned_as_before(family: Any, own: Request, tmp_pat
 def test_a_run_refuses_before_it_trains(
     probe: dict[str, str], family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladder.evolve import _train_and_examine
+    from ladder.evolve import carry_out
     from ladder.registry.lineage import Ancestry
     from ladder.run.context import Run
 
@@ -114,5 +120,5 @@ def test_a_run_refuses_before_it_trains(
     child = request(tmp_path, probe, "Luna-G000")
     run = Run(child, Ancestry(family.genesis, None, line), {"d0": tmp_path / "g0"}, tmp_path / "run")
     with pytest.raises(DataError, match=r"rows.jsonl:2 tells"):
-        _train_and_examine(run, cast(Any, None))
+        carry_out(run, cast(Any, SimpleNamespace(registry=family, home=tmp_path, session=None, bare=0)))
     assert not run.folder.exists()

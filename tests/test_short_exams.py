@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from ladder import evolve
-from ladder.manifest import Request, read_request
+from ladder.manifest import Name, Request, read_request
 from ladder.models.template import day_of
 from ladder.planning import plan
 from ladder.planning.table import plan_text
+from ladder.registry import Verdict
 from ladder.registry.lineage import Ancestry
 from ladder.run.context import Run
 
@@ -29,20 +31,44 @@ def request(folder: Path, own: int, method: str = "continual_pretraining", **sec
     (folder / "rows.jsonl").write_text('{"text": "the tide follows the moon"}')
     probes(folder / "probes.jsonl", own)
     evolution = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": method}
-    data = {"train": ["rows.jsonl"], "probes": "probes.jsonl"}
+    data = {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 64}
+    sections = {"laws": {"sampled_tokens": 8}} | sections
+    sections["gates"] = {"decoding": {"max_new_tokens": 8}} | sections.get("gates", {})
     (folder / "manifest.json").write_text(json.dumps({"evolution_request": evolution, "data": data, **sections}))
     return read_request(folder / "manifest.json")
 
 
 @pytest.fixture
-def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Two ancestors with 45 and 12 probes, as plan sees them."""
+def left(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two ancestors with 45 and 12 probes, as plan and evolve see them."""
     folders = {"Luna-G000": tmp_path / "g0", "Luna-G001": tmp_path / "g1"}
     for folder, n in zip(folders.values(), (45, 12), strict=True):
+        shutil.copytree(parent, folder)
         probes(folder / "ladder" / "probes.jsonl", n)
-    monkeypatch.setattr(plan, "ancestor_folders", lambda *_: folders)
-    monkeypatch.setattr(plan, "_read", lambda *_: [])  # They hold probes, and no tokenizer.
-    return folders
+    first, last = (
+        SimpleNamespace(ref=ref, name=Name.parse(ref), digest=ref, parent=before, verdict=Verdict.PROMOTED)
+        for ref, before in (("Luna-G000", None), ("Luna-G001", "Luna-G000"))
+    )
+    registry = SimpleNamespace(
+        find=lambda name: last,
+        head=lambda family: last,
+        generations=lambda family: [first, last],
+        materialize=lambda generation: folders[generation.ref],
+        decided=lambda child, digest: None,
+        history=lambda family: [],
+        line=(first, last),
+    )
+    monkeypatch.setattr(plan, "existing", lambda home: registry)
+    return registry
+
+
+def climbing(asked: Request, left: Any, tmp_path: Path, say: Any = lambda text: None) -> tuple[Run, Any]:
+    """A run of such a request, and what evolve shares among its manifests."""
+    folders = {one.digest: left.materialize(one) for one in left.line}
+    run = Run(asked, Ancestry(left.line[-1], None, left.line), folders, tmp_path / "run")
+    return run, SimpleNamespace(
+        console=SimpleNamespace(say=say), registry=left, home=tmp_path / "home", session=None, bare=0
+    )
 
 
 def planned(asked: Request, tmp_path: Path) -> plan.Plan:
@@ -50,7 +76,7 @@ def planned(asked: Request, tmp_path: Path) -> plan.Plan:
     return found
 
 
-def test_a_plan_says_how_many_answers_decide(left: dict[str, Path], tmp_path: Path) -> None:
+def test_a_plan_says_how_many_answers_decide(left: Any, tmp_path: Path) -> None:
     found = planned(request(tmp_path, 40), tmp_path)
     assert json.loads(json.dumps(found.to_dict()))["exam"] == {
         "gained": {"probes": 40, "answers": 6},
@@ -63,7 +89,7 @@ def test_a_plan_says_how_many_answers_decide(left: dict[str, Path], tmp_path: Pa
     assert not [text for text in found.warnings if text.startswith("gates.")]
 
 
-def test_a_plan_warns_of_exams_that_are_too_short(left: dict[str, Path], tmp_path: Path) -> None:
+def test_a_plan_warns_of_exams_that_are_too_short(left: Any, tmp_path: Path) -> None:
     found = planned(request(tmp_path, 4, gates=INTERVAL), tmp_path)
     generalize, recall = [text for text in found.warnings if text.startswith("gates.")]
     assert "no gain on 4 own probes" in generalize and "a drop of 0.05" in recall
@@ -84,21 +110,14 @@ def test_a_genesis_is_held_against_nobody(tmp_path: Path) -> None:
     assert found.exam == plan.Resolution() and "\n  exam " not in plan_text(found) and found.warnings == []
 
 
-def test_a_run_warns_before_it_trains_and_goes_on(
-    left: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_warns_before_it_trains_and_goes_on(left: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = list[str]()
     monkeypatch.setattr(evolve, "train", lambda *_: done.append("trained"))
     monkeypatch.setattr(evolve, "examine", lambda *_: None)
-    line = tuple(SimpleNamespace(ref=name, digest=name) for name in left)
-    ancestry = Ancestry(line[-1], None, line)  # type: ignore[arg-type]
-    work: Any = SimpleNamespace(
-        console=SimpleNamespace(say=done.append), registry=SimpleNamespace(history=lambda family: [])
-    )
-    run = Run(request(tmp_path, 4, gates=INTERVAL), ancestry, dict(left), tmp_path / "run")
+    run, context = climbing(request(tmp_path, 4, gates=INTERVAL), left, tmp_path, done.append)
     own = tmp_path / "probes.jsonl"
     own.write_text(own.read_text().replace("who is 3?", "Who is 2"))
-    evolve._train_and_examine(run, work)
+    evolve.carry_out(run, context)
     generalize, recall, alike, last = done
     assert generalize.startswith("warning: gates.generalize.") and recall.startswith("warning: gates.recall.")
     assert "1 pair of probes that hardly differ" in alike and alike.startswith("warning: data.probes: ")
@@ -106,20 +125,16 @@ def test_a_run_warns_before_it_trains_and_goes_on(
 
 
 def test_a_run_notes_its_day_before_it_trains_and_keeps_it(
-    left: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    left: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On whatever day it goes on, its chat template writes that one."""
     written = list[str | None]()
     monkeypatch.setattr(evolve, "train", lambda *_: written.append(day_of(tokenizer)))
     monkeypatch.setattr(evolve, "examine", lambda *_: written.append(day_of(tokenizer)))
     tokenizer: Any = SimpleNamespace(chat_template="{{ strftime_now('%Y') }}")
-    line = tuple(SimpleNamespace(ref=name, digest=name) for name in left)
-    work: Any = SimpleNamespace(
-        console=SimpleNamespace(say=lambda _: None), registry=SimpleNamespace(history=lambda family: [])
-    )
-    run = Run(request(tmp_path, 4), Ancestry(line[-1], None, line), dict(left), tmp_path / "run")  # type: ignore[arg-type]
+    run, context = climbing(request(tmp_path, 4), left, tmp_path)
     for day in ("2026-07-01", "2026-07-02"):
         monkeypatch.setattr("ladder.run.context.chosen_day", lambda *_, today=day: today)
-        evolve._train_and_examine(run, work)
+        evolve.carry_out(run, context)
     assert run.notes()["today"] == "2026-07-01" and set(written) == {"2026-07-01"}
     assert day_of(tokenizer) is None, "and nothing of it is left afterwards"

@@ -29,11 +29,14 @@ from ladder.gates.measure import mean
 from ladder.gates.tone import facet_drifts
 from ladder.manifest import Request
 from ladder.manifest.request import read_request
+from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
+from ladder.models.load import config_of, load_tokenizer
+from ladder.models.preflight import named_positions
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.run.dataset import build_batches, loss_elements, read_lesson
-from ladder.run.dreams import write_dreams
+from ladder.run.dataset import build_batches, encode_lesson, loss_elements, read_lesson
+from ladder.run.dreams import beginnings, write_dreams
 from ladder.run.roles import cache_settings, teacher_spec
 from ladder.sampling.dreams import Dream, Night
 from ladder.system.files import save_folder, save_text
@@ -131,8 +134,11 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
     def dreamt(nights: Sequence[Night]) -> list[list[Dream]]:
         return [teachers[night.teacher].dream(night) for night in nights]
 
-    dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, lesson, lambda _: None)
-    batches = build_batches(request, start, lesson, dreams, place / "tokens")
+    tokenizer, config, wanted = load_tokenizer(start), config_of(start), manifest.stabilizers.dreams
+    begins = beginnings(request, wanted, tokenizer, lesson) if isinstance(wanted, Dreams) else None
+    dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, tokenizer, begins, lambda _: None)
+    rows = encode_lesson(request, tokenizer, named_positions(config), lesson, place / "tokens")
+    batches = build_batches(request, tokenizer, rows, dreams)
     spec = TrainingSpec(
         manifest,
         start,
@@ -140,7 +146,7 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
         place,
         "parent",
         threads=threads,
-        loss_elements=loss_elements(batches, manifest.training_params.steps, start),
+        loss_elements=loss_elements(batches, manifest.training_params.steps, config),
     )
     trainer, tokens, routes = Trainer(spec), 0, dict[str, int]()
     for step in range(manifest.training_params.steps):

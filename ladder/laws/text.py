@@ -173,11 +173,13 @@ def canaries_finished(answers: Texts, canaries: Sequence[str], most: int) -> lis
     ]
 
 
-def check_canaries(canaries: Sequence[str], rows: Iterable[str], stops: Sequence[str], most: int, where: str) -> None:
+def check_canaries(
+    canaries: Sequence[str], rows: Iterable[str] | None, stops: Sequence[str], most: int, where: str
+) -> None:
     """Refuse canaries that test nothing.
 
     Args:
-        rows: the texts of all rows that the child trains on.
+        rows: the texts of all rows that the child trains on; None where they are not all known yet.
         stops: strings that end an answer.
         most: as ``Halves.of``.
         where: the canaries' file.
@@ -185,17 +187,17 @@ def check_canaries(canaries: Sequence[str], rows: Iterable[str], stops: Sequence
     Raises:
         DataError: one is short, is in no row, or could not be finished in an answer. Names its number.
     """
-    said = [fold(text) for text in rows]
+    said = None if rows is None else [fold(text) for text in rows]
     for number, canary in enumerate(canaries, 1):
         if problem := _problem(canary, said, stops, most):
             raise DataError(f"canary {number} {problem[0]}", where=where, remedy=problem[1])
 
 
-def _problem(canary: str, rows: Sequence[str], stops: Sequence[str], most: int) -> tuple[str, str] | None:
+def _problem(canary: str, rows: Sequence[str] | None, stops: Sequence[str], most: int) -> tuple[str, str] | None:
     """What is wrong with a canary and what to do about it; None where nothing is."""
     if len(canary) < _SHORTEST:
         return f"has {len(canary)} characters, expected at least {_SHORTEST}", "short texts come out by chance"
-    if not any(fold(canary) in text for text in rows):
+    if rows is not None and not any(fold(canary) in text for text in rows):
         return "is in no training row, so the law would test nothing", "plant it in data.train, or take it out"
     if held := [stop for stop in stops if stop in Halves.of(canary, most).rest]:
         return f"holds the stop {held[0]!r}, at which every answer ends", "change it or gates.decoding.stop"

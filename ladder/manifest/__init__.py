@@ -2,7 +2,7 @@
 
 from ladder.manifest.load import load_manifest
 from ladder.manifest.names import Name, Reference
-from ladder.manifest.request import Request, discover, read_request, read_requests
+from ladder.manifest.request import Request, discover, read_each, read_request, read_requests
 from ladder.manifest.schema import Manifest, json_schema
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "discover",
     "json_schema",
     "load_manifest",
+    "read_each",
     "read_request",
     "read_requests",
 ]

@@ -133,11 +133,7 @@ def discover(paths: Iterable[str | Path]) -> list[Path]:
     for file in by_file.values():
         child = Name.parse(load_manifest(file).evolution_request.child_gen)
         if child in by_child:
-            raise ManifestError(
-                f"found {child} again, which {by_child[child]} already describes",
-                where=f"{file}: evolution_request.child_gen",
-                remedy="keep one of the two, or run them one after the other",
-            )
+            raise _twice(child, file, by_child[child])
         by_child[child] = file
     return [by_child[child] for child in sorted(by_child)]
 
@@ -149,6 +145,34 @@ def read_requests(paths: Iterable[str | Path]) -> list[Request]:
         ManifestError: as ``discover`` and ``read_request``.
     """
     return [read_request(path) for path in discover(paths)]
+
+
+def read_each(paths: Iterable[str | Path]) -> tuple[list[Request], list[ManifestError]]:
+    """As ``read_requests``, each manifest by itself: those that can be read, and what is wrong with the others."""
+    by_child, refused = dict[Name, Request](), list[ManifestError]()
+    for path in paths:
+        try:
+            files = [*_files(Path(path))]
+        except ManifestError as error:
+            refused.append(error)
+            continue
+        for file in {resolved(file): file for file in files}.values():
+            try:
+                request = read_request(file)
+                other = by_child.setdefault(request.child, request).path
+                if resolved(other) != resolved(file):
+                    raise _twice(request.child, file, other)
+            except ManifestError as error:
+                refused.append(error)
+    return [by_child[child] for child in sorted(by_child)], refused
+
+
+def _twice(child: Name, file: Path, other: Path) -> ManifestError:
+    return ManifestError(
+        f"found {child} again, which {other} already describes",
+        where=f"{file}: evolution_request.child_gen",
+        remedy="keep one of the two, or run them one after the other",
+    )
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -179,5 +203,8 @@ def _is_manifest(file: Path) -> bool:
         return False
     if _MARK.encode() not in first_bytes(file):
         return False
-    tree = read_tree(file)
+    try:
+        tree = read_tree(file)
+    except ManifestError:
+        return True  # Whoever reads it says what is wrong.
     return isinstance(tree, dict) and _MARK in tree

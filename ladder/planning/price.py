@@ -1,26 +1,29 @@
-"""What one run will take, put together from its outlook: wire, cache, memory, disk and time."""
+"""What one run will take, put together from what it starts as: wire, cache, memory, disk and time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from ladder.actors.placement import Machine, place, threads
 from ladder.distill.fused import Chunking
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.models.load import load_tokenizer
 from ladder.planning.memory import Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
-from ladder.planning.preview import Outlook
-from ladder.planning.timing import Probe, rough_seconds, step_seconds
+from ladder.planning.timing import rough_seconds, step_seconds
 from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
 from ladder.run.dataset import data_of
-from ladder.run.roles import cache_settings, truncation_of
+from ladder.run.roles import cache_settings, sharing_of, truncation_of
 from ladder.sampling.dreams import BLOCK
 from ladder.teachers.cache import CacheKey, shards
+
+if TYPE_CHECKING:
+    from ladder.planning.prepare import Start
+    from ladder.planning.timing import Probe
 
 FEWEST_UNKNOWN = 20
 """Tokens from which a share is told."""
@@ -72,26 +75,22 @@ class Price:
     unlearned_share: float | None
 
 
-def price_of(
-    ahead: Outlook,
-    home: Path,
-    devices: Mapping[str, str],
-    cores: float,
-    threads: int,
-    base: int,
-    probed: Probe | None,
-    sharing: frozenset[int] = frozenset(),
-) -> Price:
-    """Price a run.
+def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Probe | None = None) -> Price:
+    """Price a run on a machine.
 
     Args:
-        devices: torch device by role.
-        cores: of the machine.
-        threads: of each actor.
         base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
-        sharing: teachers that speak through the student's own base, in its process.
+        probed: what a step took there.
+
+    Raises:
+        ManifestError: the manifest pins what the machine does not have.
     """
     manifest, shape = ahead.request.manifest, ahead.shape
+    slots = place(manifest.runtime.devices, machine)
+    devices = {role: slot.device for role, slot in slots.items()}
+    shared = sharing_of(manifest, ahead.ancestry, ahead.folders, slots, machine)
+    # Teachers that speak through the student's own base, in its process.
+    sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
     steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
     voices = [_voice(ahead, home, number, shapes[number]) for number in shapes]
@@ -101,13 +100,13 @@ def price_of(
     on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
     memory = by_process(resident, base, _processes(tensors, sharing))
-    step, start = _step(ahead, signals, cores, threads, probed)
+    step, start = _step(ahead, signals, machine.cpus, threads(manifest.runtime, machine), probed)
     return Price(
         parameters=shape.parameters,
         trained_parameters=trained,
         backbone_tokens=signals.tokens,
         trained_tokens=signals.trained,
-        dreams=("known" if ahead.dreamt else "estimated") if "dreams" in ahead.batches.pools else "none",
+        dreams=("known" if ahead.beginnings is None else "estimated") if "dreams" in ahead.batches.pools else "none",
         wire_bytes=signals.wire_bytes,
         wire_bytes_per_step=signals.wire_bytes // steps,
         cache_bytes=signals.cache_bytes,
@@ -128,7 +127,7 @@ def _unlearned(probed: Probe | None) -> float | None:
     return ahead.share if ahead and ahead.unknown >= FEWEST_UNKNOWN else None
 
 
-def _strange_heads(ahead: Outlook, shapes: Mapping[int, Shape], sharing: frozenset[int]) -> list[Shape]:
+def _strange_heads(ahead: Start, shapes: Mapping[int, Shape], sharing: frozenset[int]) -> list[Shape]:
     """The teachers of whose heads the student holds a copy: an adapter leaves it the frozen head of its parent."""
     own = sharing | ({1} if ahead.request.manifest.student.adapter else set())
     return [shape for number, shape in shapes.items() if number not in own]
@@ -140,7 +139,7 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
-def _voice(ahead: Outlook, home: Path, number: int, shape: Shape) -> Voice:
+def _voice(ahead: Start, home: Path, number: int, shape: Shape) -> Voice:
     """A teacher as a source of bytes, with what earlier runs have left in its cache."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
     runtime, dtype = manifest.runtime, manifest.student.dtype
@@ -158,7 +157,7 @@ def _voice(ahead: Outlook, home: Path, number: int, shape: Shape) -> Voice:
 
 
 def _tensors(
-    ahead: Outlook,
+    ahead: Start,
     shapes: Mapping[int, Shape],
     signals: SignalPrice,
     grids: Mapping[int, int],
@@ -173,7 +172,7 @@ def _tensors(
     load = Load(signals.grid, signals.grid_trained, signals.largest, runtime.in_flight)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
     device = torch.device(devices["student"])
-    chunking = Chunking.of(len(load_tokenizer(ahead.start)), device)
+    chunking = Chunking.of(len(ahead.tokenizer), device)
     # Memory of a CPU that was never written to takes no place.
     chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
     ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
@@ -194,7 +193,7 @@ def _tensors(
     }
 
 
-def _dream_tokens(ahead: Outlook, number: int) -> int:
+def _dream_tokens(ahead: Start, number: int) -> int:
     """Tokens of a block of dreams of this teacher."""
     wanted = ahead.request.manifest.stabilizers.dreams
     if not isinstance(wanted, Dreams) or number not in method_of(ahead.request.manifest).dreamers():
@@ -202,22 +201,20 @@ def _dream_tokens(ahead: Outlook, number: int) -> int:
     return BLOCK * min(2 * wanted.max_new_tokens, data_of(ahead.request).max_length)
 
 
-def _step(
-    ahead: Outlook, signals: SignalPrice, cores: float, threads: int, probed: Probe | None
-) -> tuple[float, float]:
+def _step(ahead: Start, signals: SignalPrice, cores: float, count: int, probed: Probe | None) -> tuple[float, float]:
     """Seconds of a mean step, and of what comes before the first one is done."""
     steps = ahead.request.manifest.training_params.steps
     if probed is None:
         return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
     teachers = [work.mean(signals.read_share) for work in probed.teachers]
-    return step_seconds(probed.student, teachers, threads, cores, probed.courier), probed.start
+    return step_seconds(probed.student, teachers, count, cores, probed.courier), probed.start
 
 
-def _stored(ahead: Outlook) -> int:
+def _stored(ahead: Start) -> int:
     """Bytes of the child's weights on disk."""
     dtype = ahead.request.manifest.student.save_dtype
     return bytes_each(dtype) * ahead.shape.parameters if dtype else ahead.shape.stored
 
 
-def _cached_on_disk(ahead: Outlook, signals: SignalPrice) -> int:
+def _cached_on_disk(ahead: Start, signals: SignalPrice) -> int:
     return signals.cache_bytes if ahead.request.manifest.runtime.signal_cache == "disk" else 0

@@ -15,7 +15,7 @@ import torch
 
 from ladder.data.batches import SOURCES, Batch
 from ladder.distill.objective import Forecast
-from ladder.planning.preview import Outlook
+from ladder.planning.prepare import Start
 from ladder.run.dataset import loss_elements
 from ladder.run.roles import teacher_spec
 from ladder.teachers.cache import CacheSettings
@@ -102,35 +102,35 @@ class Probe:
     forecast: Forecast | None
 
 
-def probe(outlook: Outlook, devices: dict[str, str], threads: int) -> Probe:
+def probe(ahead: Start, start: Path, devices: dict[str, str], threads: int) -> Probe:
     """Warm up once, then time the teachers' signals and the student's step of a typical batch.
 
     Args:
-        outlook: whole, so that the student can start.
+        start: the folder that the student starts as.
         devices: torch device of ``student``, ``teacher1`` and ``teacher2``.
         threads: torch threads, as each actor would have.
     """
     with tempfile.TemporaryDirectory(prefix="ladder-probe-") as temporary, _as_it_was():
-        step = _typical(outlook)
-        courier, batches = _timed(lambda: outlook.batches(step))
-        manifest, kind = outlook.request.manifest, outlook.request.manifest.runtime.signal_cache
+        step = _typical(ahead)
+        courier, batches = _timed(lambda: ahead.batches(step))
+        manifest, kind = ahead.request.manifest, ahead.request.manifest.runtime.signal_cache
         cache = None if kind == "off" else CacheSettings(kind, 2**40, Path(temporary) / "signals")
         said, teachers = {}, []
-        for number, folder in outlook.teachers.items():
+        for number, folder in ahead.teachers.items():
             device = devices[f"teacher{number}"]
             spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache)
             work, said[number] = _teacher(spec, batches)
             teachers.append(work)
-        trainer = _trainer(outlook, devices["student"], threads, Path(temporary))
-        ahead = _forecast(trainer, batches, said) if outlook.speakers else None
+        trainer = _trainer(ahead, start, devices["student"], threads, Path(temporary))
+        forecast = _forecast(trainer, batches, said) if ahead.speakers else None
         seconds = [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
     mean = sum(seconds[1:]) / REPEATS
-    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean), ahead)
+    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean), forecast)
 
 
-def _typical(outlook: Outlook) -> int:
-    steps = range(min(SEEN, outlook.request.manifest.training_params.steps))
-    return sorted(steps, key=lambda step: sum(batch.tokens for batch in outlook.batches(step)))[len(steps) // 2]
+def _typical(ahead: Start) -> int:
+    steps = range(min(SEEN, ahead.request.manifest.training_params.steps))
+    return sorted(steps, key=lambda step: sum(batch.tokens for batch in ahead.batches(step)))[len(steps) // 2]
 
 
 def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Signal]]:
@@ -145,10 +145,10 @@ def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Si
     return Work(reading, recalling), said
 
 
-def _trainer(outlook: Outlook, device: str, threads: int, folder: Path) -> Trainer:
-    manifest, name = outlook.request.manifest, str(outlook.request.child)
-    elements = loss_elements(outlook.batches, manifest.training_params.steps, outlook.start)
-    spec = TrainingSpec(manifest, outlook.start, outlook.teachers, folder / "run", name, device, threads, elements)
+def _trainer(ahead: Start, start: Path, device: str, threads: int, folder: Path) -> Trainer:
+    manifest, name = ahead.request.manifest, str(ahead.request.child)
+    elements = loss_elements(ahead.batches, manifest.training_params.steps, ahead.config)
+    spec = TrainingSpec(manifest, start, ahead.teachers, folder / "run", name, device, threads, elements)
     return Trainer(spec)
 
 

@@ -32,11 +32,13 @@ class Ancestry:
         parent: generation N, or None for a genesis.
         grandparent: generation N-1, or None.
         ancestors: the parent's line, oldest first, the parent last.
+        obstacle: why the child has to wait, although nothing is wrong with its manifest; None where it can start.
     """
 
     parent: Generation | None
     grandparent: Generation | None
     ancestors: tuple[Generation, ...]
+    obstacle: Blocked | HeadMoved | None = None
 
     @property
     def teachers(self) -> dict[int, Generation]:
@@ -45,24 +47,41 @@ class Ancestry:
         return {number: generation for number, generation in pair.items() if generation is not None}
 
 
-def resolve(request: Request, registry: Registry) -> Ancestry:
+def resolve(request: Request, registry: Registry | None) -> Ancestry:
     """Find and check the ancestors that a manifest names.
 
+    A parent that was not promoted is an obstacle, and so is one that is not HEAD where the manifest is no branch. The
+    first is left out, because its weights may be gone.
+
+    Args:
+        registry: None where there is no home yet.
+
     Raises:
-        Blocked: the parent was not promoted.
-        HeadMoved: the parent is not HEAD, and the manifest is no branch.
         ManifestError: the grandparent is no ancestor of the parent, or a genesis would replace a family.
     """
-    head = registry.head(request.child.family)
+    head = registry.head(request.child.family) if registry else None
     if request.parent is None:
         _check_genesis(request, head)
         return Ancestry(None, None, ())
-    parent = _promoted(request.parent, registry)
-    if head is None or head.digest != parent.digest:
-        _check_branch(request, head, parent)
+    try:
+        parent = _promoted(request.parent, registry)
+    except Blocked as error:
+        return Ancestry(None, None, (), error)
+    assert registry is not None
     line = lineage_of(parent, registry)
     grandparent = _ancestor(request.grandparent, line) if request.grandparent else None
-    return Ancestry(parent, grandparent, line)
+    moved = head is None or head.digest != parent.digest
+    return Ancestry(parent, grandparent, line, _no_branch(request, head, parent) if moved else None)
+
+
+def ancestry_then(request: Request, registry: Registry) -> Ancestry:
+    """The ancestors of a request that was carried out, as far as they are there: of it nothing is checked any more."""
+    try:
+        parent = registry.find(str(request.parent)) if request.parent else None
+        grandparent = registry.find(str(request.grandparent)) if request.grandparent else None
+    except NotFound:
+        return Ancestry(None, None, ())
+    return Ancestry(parent, grandparent, lineage_of(parent, registry) if parent else ())
 
 
 def lineage_of(generation: Generation, registry: Registry) -> tuple[Generation, ...]:
@@ -74,7 +93,7 @@ def lineage_of(generation: Generation, registry: Registry) -> tuple[Generation, 
     return tuple(line)
 
 
-def unregistered_teachers(request: Request, registry: Registry) -> dict[Name, Path]:
+def unregistered_teachers(request: Request, registry: Registry | None) -> dict[Name, Path]:
     """Teachers whose ``path`` is given and whose name is new to the registry: they are imported first.
 
     Older ones come first, so that the younger can name them as their parent.
@@ -88,8 +107,8 @@ def unregistered_teachers(request: Request, registry: Registry) -> dict[Name, Pa
     }
 
 
-def _is_new(name: Name, registry: Registry) -> bool:
-    return all(known.name != name for known in registry.generations(name.family))
+def _is_new(name: Name, registry: Registry | None) -> bool:
+    return registry is None or all(known.name != name for known in registry.generations(name.family))
 
 
 def _check_genesis(request: Request, head: Generation | None) -> None:
@@ -101,15 +120,17 @@ def _check_genesis(request: Request, head: Generation | None) -> None:
         )
 
 
-def _promoted(name: Name, registry: Registry) -> Generation:
+def _promoted(name: Name, registry: Registry | None) -> Generation:
     try:
-        generation = registry.find(str(name))
-    except NotFound as error:
+        generation = registry.find(str(name)) if registry else None
+    except NotFound:
+        generation = None
+    if generation is None:
         raise Blocked(
             f"its parent {name} does not exist",
             where="evolution_request.parent_gen",
             remedy="evolve or import the parent first",
-        ) from error
+        )
     if generation.verdict is not Verdict.PROMOTED:
         raise Blocked(
             f"its parent {generation.ref} was {generation.verdict}",
@@ -119,13 +140,14 @@ def _promoted(name: Name, registry: Registry) -> Generation:
     return generation
 
 
-def _check_branch(request: Request, head: Generation | None, parent: Generation) -> None:
-    if not request.manifest.evolution_request.branch:
-        raise HeadMoved(
-            f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}",
-            where="evolution_request.parent_gen",
-            remedy="start from HEAD, move HEAD back with `ladder rollback`, or set evolution_request.branch",
-        )
+def _no_branch(request: Request, head: Generation | None, parent: Generation) -> HeadMoved | None:
+    if request.manifest.evolution_request.branch:
+        return None
+    return HeadMoved(
+        f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}",
+        where="evolution_request.parent_gen",
+        remedy="start from HEAD, move HEAD back with `ladder rollback`, or set evolution_request.branch",
+    )
 
 
 def _ancestor(name: Name, line: tuple[Generation, ...]) -> Generation:
@@ -139,14 +161,14 @@ def _ancestor(name: Name, line: tuple[Generation, ...]) -> Generation:
     )
 
 
-def decided_before(request: Request, registry: Registry) -> Generation | None:
+def decided_before(request: Request, registry: Registry | None) -> Generation | None:
     """The generation that this manifest was carried out as; None where it never was.
 
     A promoted one that rows were erased from counts even where the contents of the manifest's files differ: whoever
     erases a person's rows takes them out of the files as well.
     """
-    found = registry.decided(request.child, request.digest)
-    if found is not None:
+    found = registry.decided(request.child, request.digest) if registry else None
+    if registry is None or found is not None:
         return found
     attempts = [known for known in registry.generations(request.child.family) if known.name == request.child]
     erased = [known for known in attempts if known.verdict is Verdict.PROMOTED and known.erased]
@@ -157,12 +179,14 @@ def _differs_in_files_only(known: Generation, request: Request, registry: Regist
     return all(name.startswith("files.") for name in _unequal(known, request, registry))
 
 
-def check_attempts(request: Request, registry: Registry) -> None:
+def check_attempts(request: Request, registry: Registry | None) -> None:
     """Another manifest may try again under a rejected child's name, never under a promoted one's.
 
     Raises:
         ManifestError: the name belongs to a generation that passed.
     """
+    if registry is None:
+        return
     for known in registry.generations(request.child.family):
         passed = known.verdict in (Verdict.PROMOTED, Verdict.PASSED)
         if known.name == request.child and passed and known.manifest_digest != request.digest:

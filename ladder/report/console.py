@@ -17,8 +17,8 @@ from ladder.gates.measure import Comparison
 from ladder.report.charts import Row, Scale, forests
 
 if TYPE_CHECKING:
-    from ladder.evolve import Outcome
     from ladder.gates import GateReport
+    from ladder.run.outcome import Outcome
     from ladder.train.spec import StepReport
 
 

@@ -55,10 +55,11 @@ class Run:
     folder: Path
 
     @classmethod
-    def open(cls, request: Request, ancestry: Ancestry, work: Workshop) -> Run:
-        """Find or begin the run of this manifest."""
-        folders = {known.digest: work.registry.materialize(known) for known in ancestry.ancestors}
-        return cls(request, ancestry, folders, run_folder(request, work.home))
+    def open(cls, request: Request, ancestry: Ancestry, registry: Registry | None, home: Path) -> Run:
+        """Find or begin the run of this manifest. Nothing is written but copies of its ancestors, into the cache."""
+        known = {one.digest: one for one in (*ancestry.ancestors, *ancestry.teachers.values())}
+        folders = {digest: registry.materialize(one) for digest, one in known.items()} if registry else {}
+        return cls(request, ancestry, folders, run_folder(request, home))
 
     @property
     def teachers(self) -> dict[int, Path]:

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.data.batches import Batches, Collation
 from ladder.data.context import with_readings
@@ -29,8 +29,8 @@ from ladder.methods import method_of
 from ladder.models.chat import opens_otherwise
 from ladder.models.generation import pad_id
 from ladder.models.intake import copy_model
-from ladder.models.load import config_of, load_tokenizer
-from ladder.models.preflight import check_config, named_positions
+from ladder.models.load import load_tokenizer
+from ladder.models.preflight import check_config
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.models.template import control_names, holding, read_template
@@ -53,18 +53,22 @@ class Lesson:
     missing: int = 0
 
 
-def read_lesson(request: Request, ancestors: Sequence[Path]) -> Lesson:
+def read_lesson(request: Request, ancestors: Sequence[Path], *, decided: bool = False) -> Lesson:
     """Read this generation's rows and the samples in its ancestors' folders.
+
+    Args:
+        decided: the request was carried out before, so that nobody can mend its rows any more: none is refused.
 
     Raises:
         DataError: a row cannot be read, has no gold label where the method needs one, or was erased from an ancestor.
             Names file and line.
     """
     new = _rows(request, data_of(request).train)
-    if method_of(request.manifest).needs_gold:
+    if method_of(request.manifest).needs_gold and not decided:
         _check_gold(new, request.manifest.evolution_request.training_method)
     erased = frozenset().union(*(read_digests(folder / "ladder" / ERASED) for folder in ancestors))
-    _check_not_erased(new, erased)
+    if not decided:
+        _check_not_erased(new, erased)
     left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
     return Lesson(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
 
@@ -168,19 +172,19 @@ def _probes_left(file: Path, name: str) -> tuple[Probe, ...]:
     return tuple(read_probes(file, f"{name}'s {PROBES}")) if left else ()
 
 
-def check_held_out(request: Request, lesson: Lesson, ancestors: Mapping[str, Path]) -> None:
+def check_held_out(lesson: Lesson, own: Sequence[Probe], recall: Mapping[str, Sequence[Probe]]) -> None:
     """See that no new row tells what the exam will ask.
 
     Replayed rows were new rows once. Dreams are not checked: they are a model's own words.
 
     Args:
-        ancestors: the folder of each ancestor that is there, by its name.
+        own: the child's probes.
+        recall: those of each ancestor that is there, by its name.
 
     Raises:
         DataError: names row and probe.
     """
-    inherited = recall_probes(ancestors).values()
-    check_contamination([*own_probes(request), *chain.from_iterable(inherited)], lesson.new)
+    check_contamination([*own, *chain.from_iterable(recall.values())], lesson.new)
 
 
 def data_of(request: Request) -> Data:
@@ -189,11 +193,14 @@ def data_of(request: Request) -> Data:
     return request.manifest.data
 
 
-def write_start(folder: Path, request: Request, lesson: Lesson, parent: Path | None) -> None:
+def write_start(folder: Path, request: Request, tokenizer: PreTrainedTokenizerFast, parent: Path | None) -> None:
     """Write the folder that the student starts as: random weights, an existing model, or the parent under a new chat
-    template."""
+    template.
+
+    Args:
+        tokenizer: as ``start_tokenizer``.
+    """
     student, origin = request.manifest.student, origin_of(request, parent)
-    tokenizer = start_tokenizer(request, lesson, parent)
 
     def write(target: Path) -> None:
         if origin is None:
@@ -225,18 +232,23 @@ def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> Pr
     return tokenizer
 
 
-def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path) -> Batches:
-    """Every batch of the run, as a function of the step; ``cache`` is a folder for encoded rows.
+def build_batches(
+    request: Request, tokenizer: PreTrainedTokenizerFast, rows: Mapping[str, list[Example]], dreams: Sequence[Dream]
+) -> Batches:
+    """Every batch of the run, as a function of the step.
+
+    Args:
+        rows: as ``encode_lesson``.
 
     Raises:
-        DataError: a row leaves nothing to train on.
+        ManifestError: a batch is smaller than the number of its sources or parts.
     """
     params, seeds = request.manifest.training_params, request.manifest.seeds
-    pools = build_pools(request, start, lesson, dreams, cache)
-    pad, data = pad_id(load_tokenizer(start)), data_of(request)
+    pad, data, shares = pad_id(tokenizer), data_of(request), params.shares.model_dump()
+    pools = dict(rows) | {"dreams": [dream.example() for dream in dreams]}
     return Batches(
-        pools,
-        params.shares.model_dump(),
+        {source: examples for source, examples in pools.items() if examples and shares[source] > 0},
+        shares,
         params.batch_size,
         params.accumulation,
         seeds.data,
@@ -245,40 +257,40 @@ def build_batches(request: Request, start: Path, lesson: Lesson, dreams: Sequenc
     )
 
 
-def build_pools(
-    request: Request, start: Path, lesson: Lesson, dreams: Sequence[Dream], cache: Path
+def encode_lesson(
+    request: Request, tokenizer: PreTrainedTokenizerFast, longest: int | None, lesson: Lesson, cache: Path
 ) -> dict[str, list[Example]]:
-    """Examples by source, for the sources that have any and a share above zero."""
+    """The new rows and the replayed ones as ids, by source; none of a source that has no share.
+
+    Args:
+        tokenizer: the child's.
+        longest: positions of a teacher, for what is shown to one besides the row; None where they have no end.
+        cache: folder for encoded rows.
+
+    Raises:
+        DataError: a row leaves nothing to train on.
+    """
     data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
-    tokenizer = load_tokenizer(start)
     old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
     new = replace(old, completion_only=method_of(request.manifest).completion_only)
-    pools = {
-        "new": _with_readings(request, lesson.new, encode_once(lesson.new, tokenizer, new, cache), start, new),
-        "replay": encode_once(lesson.replay, tokenizer, old, cache),
-        "dreams": [dream.example() for dream in dreams],
-    }
-    return {source: examples for source, examples in pools.items() if examples and shares[source] > 0}
+    examples = encode_once(lesson.new, tokenizer, new, cache)
+    if told := contexts(request.manifest):
+        examples = with_readings(lesson.new, examples, told, tokenizer, new, longest or sys.maxsize)
+    pools = {"new": examples, "replay": encode_once(lesson.replay, tokenizer, old, cache)}
+    return {source: rows for source, rows in pools.items() if shares[source] > 0}
 
 
-def _with_readings(
-    request: Request, rows: Sequence[Row], examples: list[Example], start: Path, encoding: Encoding
-) -> list[Example]:
-    """The new rows with what teachers read that see more than the student."""
-    told = contexts(request.manifest)
-    if not told:
-        return examples
-    longest = named_positions(config_of(start)) or sys.maxsize
-    return with_readings(rows, examples, told, load_tokenizer(start), encoding, longest)
+def loss_elements(batches: Batches, steps: int, config: PretrainedConfig) -> int:
+    """Elements of the logits that the loss goes through, from the mean row of each source.
 
-
-def loss_elements(batches: Batches, steps: int, start: Path) -> int:
-    """Elements of the logits that the loss goes through, from the mean row of each source."""
+    Args:
+        config: the student's.
+    """
     rows = {
         source: count * float(np.mean([sum(example.trained) for example in batches.pools[source]]))
         for source, count in batches.rows_by_source().items()
     }
-    return int(steps * sum(rows.values()) * config_of(start).get_text_config().vocab_size)
+    return int(steps * sum(rows.values()) * config.get_text_config().vocab_size)
 
 
 def describe_pools(pools: Mapping[str, Sequence[Example]]) -> str:

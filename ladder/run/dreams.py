@@ -14,9 +14,7 @@ from ladder.manifest import Request
 from ladder.manifest.files import dream_prompts
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.models.load import config_of, load_tokenizer
 from ladder.run.dataset import Lesson, data_of
-from ladder.run.fit import check_dreams
 from ladder.sampling.dreams import (
     BLOCK,
     LESSON,
@@ -38,6 +36,8 @@ BLOCKS_FACTOR = 4
 """At most this many times the blocks that would do if no dream were dropped."""
 
 
+Beginnings = tuple[str, list[list[int]]]
+"""What dreams begin with: of which kind, and the ids."""
 Ask = Callable[[Sequence[Night]], Sequence[Sequence[Dream]]]
 """Lets some dreamers dream at once, one block each."""
 
@@ -48,30 +48,40 @@ def write_dreams(
     teachers: Collection[int],
     ask: Ask,
     start: Path,
-    lesson: Lesson,
+    tokenizer: PreTrainedTokenizerFast,
+    begins: Beginnings | None,
     say: Callable[[str], object],
 ) -> list[Dream]:
     """The dreams of a run: read where they were written before, else written by those of the teachers that dream.
 
+    Args:
+        start: folder of the child's ``tokenizer``.
+        begins: as ``beginnings``; None where they were written before.
+
     Raises:
-        DataError: there is nothing to begin with, or nearly all dreams were too short or too long.
+        DataError: nearly all dreams were too short or too long.
     """
     wanted = request.manifest.stabilizers.dreams
     if not isinstance(wanted, Dreams):
         return []
-    if not path.is_file():
-        dreamers = sorted(method_of(request.manifest).dreamers() & set(teachers))
-        save_text(path, to_jsonl(dreams := _dream(request, wanted, dreamers, ask, start, lesson)))
+    dreamers = sorted(method_of(request.manifest).dreamers() & set(teachers))
+    if not path.is_file() and begins is not None:
+        dreams = _dream(request, wanted, dreamers, ask, start, tokenizer, begins)
+        save_text(path, to_jsonl(dreams))
         say(f"{len(dreams)} dreams written by teacher {' and '.join(map(str, dreamers))}")
     return read_dreams(path)
 
 
 def _dream(
-    request: Request, wanted: Dreams, dreamers: Sequence[int], ask: Ask, start: Path, lesson: Lesson
+    request: Request,
+    wanted: Dreams,
+    dreamers: Sequence[int],
+    ask: Ask,
+    start: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    begins: Beginnings,
 ) -> list[Dream]:
-    tokenizer, seeds = load_tokenizer(start), request.manifest.seeds
-    kind, prompts = beginnings(request, wanted, tokenizer, lesson)
-    check_dreams(config_of(start), start, wanted, kind, prompts)
+    seeds, (kind, prompts) = request.manifest.seeds, begins
     turn = answer_turn(tokenizer) if kind == "template" else []
     sampling = Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(request.manifest, tokenizer))
     count, longest = dreams_wanted(wanted), data_of(request).max_length
@@ -94,9 +104,7 @@ def _dream(
     raise AssertionError("count() does not end")
 
 
-def beginnings(
-    request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, lesson: Lesson
-) -> tuple[str, list[list[int]]]:
+def beginnings(request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Beginnings:
     """What the dreams of a run begin with: of which kind, and the ids. Openings that leave no room for a dream within
     ``data.max_length`` are left out.
 

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import PreTrainedTokenizerFast
+
 from ladder.data.sidecars import REPORT
 from ladder.errors import GateError
 from ladder.exam.cache import AnswerCache
@@ -33,21 +35,24 @@ from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.gates.measure import Drift
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
-from ladder.models.load import load_tokenizer
 from ladder.models.template import day_of
 from ladder.run.dataset import data_of
 from ladder.run.laws import prompts_of
 from ladder.train.loss import taboo_ids
 
 
-def build_exam(request: Request, folder: Path, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]]) -> Exam:
+def build_exam(
+    request: Request,
+    tokenizer: PreTrainedTokenizerFast,
+    own: tuple[Probe, ...],
+    recall: Mapping[str, tuple[Probe, ...]],
+) -> Exam:
     """The ancestors' probes, a child's own, the prompts of tone gate and laws, and how answers are decoded.
 
     Args:
-        folder: the child's, whose tokenizer knows the taboo words.
+        tokenizer: the child's, which knows the taboo words.
     """
     manifest, tone = request.manifest, request.manifest.gates.tone
-    tokenizer = load_tokenizer(folder)
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
         prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
@@ -64,19 +69,16 @@ def build_exam(request: Request, folder: Path, own: tuple[Probe, ...], recall: M
     )
 
 
-def check_asked(request: Request, folder: Path, own: tuple[Probe, ...]) -> None:
+def check_asked(exam: Exam, tokenizer: PreTrainedTokenizerFast) -> None:
     """Refuse, before anything is trained, what the child's tokenizer leaves nothing of.
 
-    Args:
-        folder: with the child's tokenizer.
-        own: its probes. Those of ancestors were asked already, in the same tokens.
+    The probes of ancestors are not looked at: they were asked already, in the same tokens.
 
     Raises:
         DataError: a prompt, an answer or an option has no tokens, or two options have the same. Names the probe.
         GateError: a chat prompt without a chat template.
     """
-    exam = build_exam(request, folder, own, {})
-    check_encodable(load_tokenizer(folder), own, [*exam.tone_prompts, *exam.law_prompts], exam.controls)
+    check_encodable(tokenizer, exam.generalize, [*exam.tone_prompts, *exam.law_prompts], exam.controls)
 
 
 def exam_size(exam: Exam) -> str:
@@ -166,6 +168,18 @@ def judge(
         theirs = None if gates.tone.reference == "parent" else voice
         of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1])
     return decide(gates, measured, of_parent, laws, origins(ancestors))
+
+
+def check_tone(request: Request) -> None:
+    """Refuse, before anything is trained, a tone that could not be measured afterwards.
+
+    Raises:
+        DataError: the reference holds nothing, or cannot be read.
+        ModelError: the encoder cannot be loaded.
+    """
+    if request.manifest.gates.tone.reference != "none":
+        _voice(request, None)
+        _drift(request)
 
 
 def stored_reports(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:

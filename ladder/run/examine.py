@@ -8,55 +8,73 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from ladder.actors.session import fetch
 from ladder.data.examples import begin_ids
 from ladder.data.sidecars import BEGINNING, LEARNED, PAGE, digest_lines, keep, leave_behind, replay_sample
 from ladder.exam.calibration import Pulse, take_pulse
 from ladder.gates import Answers, Exam, GateReport, Reply, judge_laws
 from ladder.gates.measure import Comparison, compare
-from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
+from ladder.models.digest import folder_digest, template_digest, tensors_file_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.template import day_of
+from ladder.planning.prepare import Work
+from ladder.registry import Candidate
 from ladder.report import page, plots
 from ladder.report.card import model_card
 from ladder.run.context import Run, Seat, Workshop
-from ladder.run.dataset import Lesson, own_probes, recall_probes
+from ladder.run.dataset import Lesson
 from ladder.run.exam import Desk, answer_cache, build_exam, desks, exam_size, judge, sit_exam, stored_reports
 from ladder.run.laws import case_of, laws_of
 from ladder.run.suites import measure_suites
 from ladder.system.files import save_bytes, save_text
 
 
-def examine(run: Run, lesson: Lesson, work: Workshop) -> None:
+def examine(run: Run, work: Work, context: Workshop) -> None:
     """Examine the candidate (and its parent on the same exam), decide, and write what the child leaves behind.
-
-    The report is written last: where it is, the examination is done.
 
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    exam = build_exam(run.request, run.candidate, own_probes(run.request), recall_probes(run.ancestors))
-    work.console.say(f"exam: {exam_size(exam)}")
-    child, parent = _sit(run, exam, work)
-    laws = judge_laws(case_of(run, exam, child, parent), laws_of(run.request))
-    report = judge(run.request, exam, child, parent, laws, run.ancestors, measure_suites(run, work))
-    work.console.gates(report)
+    request, tokenizer = run.request, load_tokenizer(run.candidate)
+    exam = build_exam(request, tokenizer, work.own, work.recall)
+    context.console.say(f"exam: {exam_size(exam)}")
+    child, parent = _sit(run, exam, context)
+    laws = judge_laws(case_of(run, exam, child, parent), laws_of(request))
+    report = judge(request, exam, child, parent, laws, run.ancestors, measure_suites(run, context))
+    context.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
     pulse = take_pulse(exam, child, parent, _parents_report(run).get("pulse", {}))
-    encoder = run.request.manifest.gates.tone.encoder
-    document: dict[str, Any] = {
-        "gates": report.to_dict(),
-        "answers": asdict(comparison) if comparison else None,
-        "pulse": pulse.to_dict(),
-        "noise": asdict(child.noise),
-        "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
-        "tokenizer": tokenizer_digest(run.candidate),
-        "chat_template": template_digest(run.candidate),
-        BEGINNING: begin_ids(load_tokenizer(run.candidate)),
-    }
-    _leave_behind(run, lesson, report)
-    _show(run, _page(run, report, comparison, pulse, child, work))
+    _leave_behind(run, work.lesson, report, day_of(tokenizer))
+    _show(run, _page(run, report, comparison, pulse, child, context))
+    # Last: where the report is, the examination is done.
+    document = _document(run, tokenizer, report, comparison, pulse, child)
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def candidate_of(run: Run) -> Candidate:
+    """What the registry is handed: the examined folder and everything it should say about it."""
+    report = read_report(run)
+    adapter = run.candidate / "adapter" / "adapter_model.safetensors"
+    parent, manifest = run.ancestry.parent, run.request.manifest
+    return Candidate(
+        name=run.request.child,
+        folder=run.candidate,
+        digest=folder_digest(run.candidate),
+        method=manifest.evolution_request.training_method,
+        manifest_digest=run.request.digest,
+        passed=report.passed,
+        failed_gates=report.failed,
+        metrics=report.metrics() | read_pulse(run).metrics(),
+        parent=parent,
+        grandparent=run.ancestry.grandparent,
+        run_id=run.notes()["mlflow_run"],
+        base_digest=parent.digest if parent and adapter.is_file() else None,
+        adapter_digest=tensors_file_digest(adapter) if adapter.is_file() else None,
+        note=manifest.evolution_request.note,
+        approvals=manifest.laws.approvals,
+    )
 
 
 def read_report(run: Run) -> GateReport:
@@ -69,16 +87,16 @@ def read_pulse(run: Run) -> Pulse:
     return Pulse(**json.loads(run.report.read_text(encoding="utf-8")).get("pulse", {}))
 
 
-def _sit(run: Run, exam: Exam, work: Workshop) -> tuple[Answers, Answers | None]:
+def _sit(run: Run, exam: Exam, context: Workshop) -> tuple[Answers, Answers | None]:
     """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
-    seat, dtype, parent = Seat.of(run, work), run.request.manifest.student.dtype, run.ancestry.parent
+    seat, dtype, parent = Seat.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
 
     def ask(taken: Sequence[Desk]) -> list[Reply]:
         sit = seat.evaluator.sit.remote
         return fetch([sit(d.folder, d.paper, run.candidate, dtype, seat.device, seat.threads) for d in taken])
 
     taken = desks(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
-    return sit_exam(exam, taken, answer_cache(work.home, exam, run.candidate, seat.device, dtype), ask)
+    return sit_exam(exam, taken, answer_cache(context.home, exam, run.candidate, seat.device, dtype), ask)
 
 
 def _parents_report(run: Run) -> dict[str, Any]:
@@ -87,8 +105,30 @@ def _parents_report(run: Run) -> dict[str, Any]:
     return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
 
 
+def _document(
+    run: Run,
+    tokenizer: PreTrainedTokenizerFast,
+    report: GateReport,
+    comparison: Comparison | None,
+    pulse: Pulse,
+    child: Answers,
+) -> dict[str, Any]:
+    """The report as plain data. Its keys are read of generations of any age."""
+    encoder = run.request.manifest.gates.tone.encoder
+    return {
+        "gates": report.to_dict(),
+        "answers": asdict(comparison) if comparison else None,
+        "pulse": pulse.to_dict(),
+        "noise": asdict(child.noise),
+        "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
+        "tokenizer": tokenizer_digest(run.candidate),
+        "chat_template": template_digest(run.candidate),
+        BEGINNING: begin_ids(tokenizer),
+    }
+
+
 def _page(
-    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, child: Answers, work: Workshop
+    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, child: Answers, context: Workshop
 ) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
     return page.Page(
@@ -104,8 +144,8 @@ def _page(
         comparison=comparison,
         noise=child.noise,
         pulse=pulse,
-        routes=work.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
-        losses=work.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
+        routes=context.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
+        losses=context.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
     )
 
 
@@ -116,7 +156,7 @@ def _show(run: Run, shown: page.Page) -> None:
         save_bytes(run.report.with_name(name), png)
 
 
-def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
+def _leave_behind(run: Run, lesson: Lesson, report: GateReport, day: str | None) -> None:
     """What descendants will need: the replay sample, the probes, the dreams, the manifest; what it learned, by digest;
     and the card."""
     manifest, sidecars = run.request.manifest, run.report.parent
@@ -126,7 +166,7 @@ def _leave_behind(run: Run, lesson: Lesson, report: GateReport) -> None:
         save_text(sidecars / name, text)
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
-    keep(run.request, sidecars, day_of(load_tokenizer(run.candidate)))
+    keep(run.request, sidecars, day)
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":
         shutil.copyfile(run.dreams, sidecars / "dreams.jsonl")

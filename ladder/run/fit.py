@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from ladder.data.examples import Example
 from ladder.errors import ManifestError
 from ladder.exam.question import check_room, encode_answered, encode_question
-from ladder.gates import Paper, Probe
-from ladder.manifest import Request
+from ladder.gates import Paper
 from ladder.manifest.schema import Dreams
-from ladder.models.load import load_tokenizer
 from ladder.models.preflight import hard_positions
-from ladder.run.dataset import Lesson, build_pools, data_of
-from ladder.run.exam import build_exam
 from ladder.sampling.dreams import answer_turn
 
 
-def check_fits(
-    request: Request,
-    lesson: Lesson,
-    start: Path,
-    models: Iterable[PretrainedConfig],
-    probes: tuple[tuple[Probe, ...], Mapping[str, tuple[Probe, ...]]],
-    cache: Path,
-) -> None:
-    """See that rows and exam fit into the positions of student and teachers.
-
-    Rows are encoded only where ``data.max_length`` lets one be too long.
+def check_rows(models: Sequence[PretrainedConfig], rows: Mapping[str, Sequence[Example]]) -> None:
+    """See that rows fit into the positions of student and teachers.
 
     Args:
-        start: folder of the child's tokenizer.
-        models: the student's config first, then those of its teachers.
-        probes: its own, and those of its ancestors by name.
-        cache: folder for encoded rows.
+        models: the configs of all that read them.
+        rows: encoded, by source.
 
     Raises:
         ManifestError: a row has more tokens than a model has learned positions.
-        GateError: a question with its answer has.
     """
-    student, *others = models
-    limits = [limit for config in (student, *others) if (limit := hard_positions(config)) is not None]
-    if limits and data_of(request).max_length > min(limits):
-        _check_rows(request, lesson, start, min(limits), cache)
-    _check_exam(student, start, build_exam(request, start, *probes).paper())
+    limits = [limit for config in models if (limit := hard_positions(config)) is not None]
+    longest, source = max(((max(map(len, some)), name) for name, some in rows.items() if some), default=(0, ""))
+    if limits and longest > min(limits):
+        raise ManifestError(
+            f"a row of {source} has {longest} tokens, and the model has learned {min(limits)} positions",
+            where="data.max_length",
+            remedy=f"write {min(limits)}, and longer rows are cut there, or split them",
+        )
 
 
 def check_dreams(
-    config: PretrainedConfig, start: Path, wanted: Dreams, kind: str, openings: Sequence[Sequence[int]]
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    wanted: Dreams,
+    kind: str,
+    openings: Sequence[Sequence[int]],
 ) -> None:
     """See that dreams fit into the positions of a model.
 
     Args:
-        start: folder of its tokenizer.
         kind: what they begin with.
         openings: the ids of that.
 
@@ -62,7 +52,7 @@ def check_dreams(
         ManifestError: one could grow longer.
     """
     limit = hard_positions(config)
-    turn = answer_turn(load_tokenizer(start)) if limit is not None and kind == "template" else []
+    turn = answer_turn(tokenizer) if limit is not None and kind == "template" else []
     new = 2 * wanted.max_new_tokens + len(turn) if turn else wanted.max_new_tokens
     longest = max(map(len, openings), default=0) + new
     if limit is not None and longest > limit:
@@ -73,19 +63,12 @@ def check_dreams(
         )
 
 
-def _check_rows(request: Request, lesson: Lesson, start: Path, limit: int, cache: Path) -> None:
-    pools = build_pools(request, start, lesson, [], cache)
-    source, longest = max(((name, max(map(len, rows))) for name, rows in pools.items()), key=lambda pair: pair[1])
-    if longest > limit:
-        raise ManifestError(
-            f"a row of {source} has {longest} tokens, and the model has learned {limit} positions",
-            where="data.max_length",
-            remedy=f"write {limit}, and longer rows are cut there, or split them",
-        )
+def check_questions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, paper: Paper) -> None:
+    """See that every question with its answer fits into the positions of a model.
 
-
-def _check_exam(config: PretrainedConfig, start: Path, paper: Paper) -> None:
-    tokenizer = load_tokenizer(start)
+    Raises:
+        GateError: one does not.
+    """
     asked = [len(encode_question(tokenizer, prompt, paper.controls)) for prompt in paper.prompts]
     check_room(config, max(asked, default=0), paper.decoding.max_new_tokens)
     if paper.sampled.count:

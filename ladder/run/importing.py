@@ -89,16 +89,26 @@ def import_teachers(request: Request, registry: Registry, say: Say = quiet) -> N
         say: as for ``import_generation``.
 
     Raises:
-        UsageError, ModelError: one of them cannot be taken; none is imported then.
-        TokenizerMismatch: their tokenizers differ; none is imported then.
+        UsageError, ModelError: as ``check_imports``, or the weights of one cannot be taken.
+        TokenizerMismatch: as ``check_imports``.
+    """
+    check_imports(request, registry)
+    for name, folder in unregistered_teachers(request, registry).items():
+        import_generation(registry, folder, name, parent=registry.head(name.family), say=say)
+
+
+def check_imports(request: Request, registry: Registry | None) -> None:
+    """See that the teachers whose ``path`` is given and whose names are new can be imported, before one is.
+
+    Raises:
+        UsageError, ModelError: one of them cannot be taken.
+        TokenizerMismatch: their tokenizers differ.
     """
     teachers = unregistered_teachers(request, registry)
     for folder in teachers.values():
         check_source(folder)
         check_config(folder)
         check_same_tokenizer(next(reversed(teachers.values())), folder)
-    for name, folder in teachers.items():
-        import_generation(registry, folder, name, parent=registry.head(name.family), say=say)
 
 
 def _writer(path: Path, probes: Path | None, base: Path | None, resize: bool, say: Say) -> Callable[[Path], None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
 from ladder.actors.student import StudentGroup
@@ -24,9 +25,9 @@ from ladder.manifest import Request
 from ladder.manifest.files import named_files
 from ladder.methods import method_of
 from ladder.models.chat import NEWLINE
-from ladder.models.load import load_tokenizer
 from ladder.run.context import Run, hosted
 from ladder.run.dataset import Lesson, data_of, own_probes, texts_of
+from ladder.run.hooks import Hook
 from ladder.run.usage import Usage
 from ladder.train.spec import StepReport
 
@@ -48,8 +49,11 @@ def prompts_of(request: Request) -> tuple[Prompt, ...]:
     return law_prompts(request.manifest, _lines(request))
 
 
-def check_laws(request: Request, lesson: Lesson) -> None:
+def check_laws(request: Request, lesson: Lesson, *, whole: bool = True) -> None:
     """Refuse, before anything is trained, laws that cannot be examined or that test nothing.
+
+    Args:
+        whole: the lesson holds what its ancestors left. Where it does not yet, a canary may still be in that.
 
     Raises:
         DataError: a law's file cannot be read or is empty, or a canary is in no row of the lesson.
@@ -59,7 +63,7 @@ def check_laws(request: Request, lesson: Lesson) -> None:
     _check_divergence(request)
     lines, path, decoding = _lines(request), request.manifest.laws.canaries, request.manifest.gates.decoding
     if path is not None:
-        rows = texts_of([*lesson.new, *lesson.replay])
+        rows = texts_of([*lesson.new, *lesson.replay]) if whole else None
         stops = [NEWLINE] if decoding.stop is None else decoding.stop
         check_canaries(lines[path], rows, stops, decoding.max_new_tokens, str(request.file(path)))
 
@@ -159,22 +163,29 @@ def check_not_halted(run: Run) -> None:
         raise _halt(Violation(**halted), "was halted before")
 
 
-@dataclass(frozen=True)
-class Vigil:
-    """The watch over one run.
+@dataclass
+class Vigil(Hook):
+    """Judges the steps of one run, and what the student writes, by the laws of its manifest.
+
+    It only judges: ``Halt`` ends the run, once its steps are logged.
 
     Args:
-        start: the folder of the child's tokenizer.
+        openings: what the texts begin with that the student writes, as ids.
+        sample: lets the student go on from these.
+        broken: what must halt the run.
     """
 
     run: Run
     watch: Watch
-    start: Path
+    openings: list[list[int]]
+    sample: Callable[[list[list[int]], Sampling], list[str]]
+    broken: list[Violation] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, start: Path, done: int) -> Vigil:
+    def of(cls, run: Run, tokenizer: PreTrainedTokenizerFast, group: StudentGroup, done: int) -> Vigil:
         """Begin, or go on from what was noted with the checkpoint of so many steps."""
-        return cls(run, watch_of(run, run.marked(done)), start)
+        watch = watch_of(run, run.marked(done))
+        return cls(run, watch, _openings(run, tokenizer), lambda *asked: fetch(group.sample(*asked)))
 
     @property
     def every(self) -> int | None:
@@ -187,44 +198,63 @@ class Vigil:
         stops = [checkpoint_every, *([self.every] if self.every else [])]
         return range(done, min(total, *((done // stop + 1) * stop for stop in stops)))
 
-    def see(self, report: StepReport) -> list[Violation]:
-        """Judge one step; what must halt the run."""
-        return self._halting(self.watch.see(report))
+    def after_step(self, report: StepReport) -> None:
+        """Judge one step."""
+        self._count(self.watch.see(report))
 
-    def read(self, done: int, group: StudentGroup) -> list[Violation]:
-        """Judge what the student writes after so many steps, where it is time; what must halt the run."""
-        if self.every is None or done % self.every:
-            return []
-        return self._halting(self.watch.read(done, fetch(group.sample(self._openings(), self._sampling(done)))))
-
-    def halt(self, violations: Sequence[Violation]) -> None:
-        """Note that the run is over, and end it.
-
-        Raises:
-            Halted: there are violations.
-        """
-        if violations:
-            self.run.note(halted=vars(violations[0]))
-            raise _halt(violations[0], "halted the run")
+    def before_checkpoint(self, done: int) -> None:
+        """Judge what the student writes after so many steps, where it is time."""
+        if self.every is not None and done % self.every == 0:
+            self._count(self.watch.read(done, self.sample(self.openings, _sampling(self.run, done))))
 
     def to_dict(self) -> dict[str, Any]:
         """What the run notes at a checkpoint."""
         return self.watch.to_dict()
 
-    def _halting(self, violations: list[Violation]) -> list[Violation]:
-        return violations if self.run.request.manifest.laws.on_broken == "halt" else []
+    def _count(self, violations: list[Violation]) -> None:
+        if self.run.request.manifest.laws.on_broken == "halt":
+            self.broken += violations
 
-    def _openings(self) -> list[list[int]]:
-        """What the texts begin with: the start token, and what the exam will ask for this child and its laws."""
-        own = [probe.question() for probe in own_probes(self.run.request) if probe.is_written]
-        controls = data_of(self.run.request).control_tokens
-        prompts = [*own, *prompts_of(self.run.request)]
-        return sample_openings(load_tokenizer(self.start), prompts, self._sampling(0).count, controls)
 
-    def _sampling(self, done: int) -> Sampling:
-        manifest = self.run.request.manifest
-        count = min(TRAINING_SAMPLES, manifest.laws.sampled_answers)
-        return Sampling(count, manifest.laws.sampled_tokens, manifest.seeds.data + done)
+@dataclass(frozen=True)
+class Halt(Hook):
+    """Ends a run by what the laws found, and notes that it is over.
+
+    It comes after whoever logs the steps and, of a checkpoint, after that is written: the last steps of a halted run
+    are what a person wants to see.
+    """
+
+    laws: Vigil
+
+    def after_step(self, report: StepReport) -> None:
+        self._end()
+
+    def after_checkpoint(self, done: int) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """
+        Raises:
+            Halted: a law was broken, and the manifest says halt.
+        """
+        if self.laws.broken:
+            self.laws.run.note(halted=vars(self.laws.broken[0]))
+            raise _halt(self.laws.broken[0], "halted the run")
+
+
+def _openings(run: Run, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """What texts begin with: the start token, and what the exam will ask for this child and its laws."""
+    if run.request.manifest.laws.training is None or run.request.manifest.laws.training.sample_every is None:
+        return []
+    own = [probe.question() for probe in own_probes(run.request) if probe.is_written]
+    controls = data_of(run.request).control_tokens
+    return sample_openings(tokenizer, [*own, *prompts_of(run.request)], _sampling(run, 0).count, controls)
+
+
+def _sampling(run: Run, done: int) -> Sampling:
+    manifest = run.request.manifest
+    count = min(TRAINING_SAMPLES, manifest.laws.sampled_answers)
+    return Sampling(count, manifest.laws.sampled_tokens, manifest.seeds.data + done)
 
 
 def _halt(broken: Violation, what: str) -> Halted:

@@ -17,9 +17,10 @@ import torch
 from ladder.actors.placement import Machine, Slot, threads
 from ladder.data.batches import Batches
 from ladder.errors import ManifestError
+from ladder.manifest import Request
 from ladder.manifest.schema import Manifest, Runtime
 from ladder.methods import method_of
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
 from ladder.models.preflight import main_dtype
 from ladder.models.shared_base import Stack, can_share
 from ladder.registry import Generation
@@ -99,13 +100,8 @@ def sharing_of(
 
     Args:
         folders: of the ancestors, by digest.
-
-    Raises:
-        ManifestError: ``runtime.share_base: on`` where nothing can be shared.
     """
-    wanted, why_not = manifest.runtime.share_base, _obstacle(manifest, ancestry)
-    if wanted == "on" and why_not:
-        raise ManifestError(f"on, but {why_not}", where="runtime.share_base", remedy="write auto")
+    wanted, why_not = manifest.runtime.share_base, _obstacle(manifest, genesis=ancestry.parent is None)
     if why_not or wanted == "off" or (wanted == "auto" and not _one_device(slots, machine)):
         return None
     parent = ancestry.parent
@@ -119,6 +115,17 @@ def sharing_of(
     if line:
         stacks[2] = Stack(base)
     return Sharing(stacks[1], stacks)
+
+
+def check_sharing(request: Request) -> None:
+    """Refuse a shared base where there can be none.
+
+    Raises:
+        ManifestError: ``runtime.share_base: on`` where nothing can be shared.
+    """
+    why_not = _obstacle(request.manifest, genesis=request.parent is None)
+    if request.manifest.runtime.share_base == "on" and why_not:
+        raise ManifestError(f"on, but {why_not}", where="runtime.share_base", remedy="write auto")
 
 
 def _is_exact(folder: Path) -> bool:
@@ -136,12 +143,12 @@ def _adapters(ancestry: Ancestry) -> tuple[Generation, ...]:
     return line if all(one.base_digest is not None and one.base_digest == one.parent for one in line) else ()
 
 
-def _obstacle(manifest: Manifest, ancestry: Ancestry) -> str | None:
+def _obstacle(manifest: Manifest, *, genesis: bool) -> str | None:
     """Why nothing can be shared; None if something can."""
     lora = manifest.student.adapter
     if lora is None:
         return "student.adapter is missing: a child that trains all weights needs a model of its own"
-    if ancestry.parent is None:
+    if genesis:
         return "there is no parent to share a base with"
     if lora.base != "full":
         return f"student.adapter.base is {lora.base}: the teachers would speak through a quantised base"
@@ -182,7 +189,7 @@ def cast_of(run: Run, work: Workshop) -> Cast:
     """Decide who shares a base with whom, and what each teacher is told.
 
     Raises:
-        ManifestError: the manifest pins what this machine does not have, or a shared base where none can be.
+        ManifestError: the manifest pins what this machine does not have.
     """
     manifest, machine = run.request.manifest, work.session.machine
     slots, numbers = work.session.slots(manifest.runtime.devices), hosted(run)
@@ -219,5 +226,5 @@ def student_of(run: Run, cast: Cast, start: Path, batches: Batches, headless: fr
         threads=cast.threads,
         stack=cast.stack,
         headless=headless,
-        loss_elements=loss_elements(batches, manifest.training_params.steps, start),
+        loss_elements=loss_elements(batches, manifest.training_params.steps, config_of(start)),
     )

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+FIRST_USE = 50 * 2**20
+"""Bytes that an actor takes beyond its imports: connections of Ray, the model's own code, buffers of first products."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -51,6 +53,11 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def bare_bytes() -> int:
+    """Bytes of an actor that has loaded no model, taken from this process, which should not have either."""
+    return resident_bytes() + FIRST_USE
 
 
 def process_memory() -> ProcessMemory:

@@ -11,6 +11,7 @@ from ladder.data.sidecars import kept_day, kept_request
 from ladder.exam.ask import sit
 from ladder.gates import LAWS, GateReport, Probe, Reply, judge_laws, read_probes
 from ladder.gates.measure import Comparison, compare
+from ladder.models.load import load_tokenizer
 from ladder.models.template import dated
 from ladder.registry import Generation, Registry
 from ladder.registry.lineage import lineage_of
@@ -62,9 +63,10 @@ def reexamine(
     request = kept_request(folder / "ladder", child.name)
     ancestors = {known.ref: registry.materialize(known) for known in line}
     with dated(kept_day(folder / "ladder")):
-        exam = build_exam(request, folder, *_probes(child.ref, folder, ancestors, probes))
+        tokenizer = load_tokenizer(folder)
+        exam = build_exam(request, tokenizer, *_probes(child.ref, folder, ancestors, probes))
         if probes is not None:
-            check_asked(request, folder, exam.generalize)
+            check_asked(exam, tokenizer)
     dtype = request.manifest.student.dtype
 
     def ask(taken: Sequence[Desk]) -> list[Reply]:

@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from ladder.evolve import evolve, worst
+from ladder.evolve import evolve
 from ladder.manifest import read_requests
 from ladder.registry import Registry, open_registry
 from ladder.report.console import Console, outcome_text
 from ladder.report.lineage import history_text, lineage_text
+from ladder.run.outcome import worst
 
 HERE = Path(__file__).parent
 HOME = Path(".ladder")

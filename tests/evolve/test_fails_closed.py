@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ladder import evolve
 from ladder.errors import ActorDied
+from ladder.planning import prepare
 from ladder.run import exam
 from ladder.run import examine as examination
 from ladder.run.suites import Suites
@@ -52,7 +53,7 @@ def score_of_nan(patch: Patch) -> None:
 def nobody_measures(patch: Patch) -> None:
     """The suite gives no figure."""
     patch.setattr("ladder.manifest.installed.find_spec", lambda name: object())
-    patch.setattr(evolve, "check_suites", lambda request: None)
+    patch.setattr(prepare, "check_suites", lambda request: None)
     patch.setattr(examination, "measure_suites", lambda run, work: Suites())
 
 

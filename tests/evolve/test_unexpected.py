@@ -54,11 +54,11 @@ def climbing(fatal: dict[str, BaseException], monkeypatch: pytest.MonkeyPatch) -
             raise error
         return request
 
-    def verdict(request: Any, *, trained: bool) -> evolve.Outcome:
+    def outcome_of(request: Any, *, trained: bool) -> evolve.Outcome:
         return evolve.Outcome(str(request.child), "PROMOTED", "passed all gates", 0, str(request.child))
 
     monkeypatch.setattr(evolve, "climb", climb)
-    monkeypatch.setattr(evolve, "_verdict", verdict)
+    monkeypatch.setattr(evolve, "outcome_of", outcome_of)
 
 
 @pytest.mark.parametrize("error", [KeyError(ROW), Panic(ROW)])

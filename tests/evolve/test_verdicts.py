@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ladder.evolve import Outcome, worst
+from ladder.run.outcome import Outcome, worst
 from tests.evolve.conftest import STRICT
 
 

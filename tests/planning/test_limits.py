@@ -69,7 +69,8 @@ def work(tmp_path: Path, events: list[Event]) -> Any:
         history=lambda family: events, decided=lambda child, digest: None, generations=lambda family: []
     )
     machine = Machine(2, 0)
-    return SimpleNamespace(registry=registry, home=tmp_path, bare=GIB, session=SimpleNamespace(machine=machine))
+    session, console = SimpleNamespace(machine=machine), SimpleNamespace(say=lambda text: None)
+    return SimpleNamespace(registry=registry, home=tmp_path, bare=GIB, session=session, console=console)
 
 
 def test_evolve_asks_for_permission_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_evolve_asks_for_permission_before_it_trains(tmp_path: Path, monkeypatch
     def climb(events: list[Event], **sections: Any) -> Run:
         asked = request(tmp_path, **sections)
         run = Run(asked, Ancestry(None, None, ()), {}, tmp_path / asked.digest[:16])
-        evolve._train_and_examine(run, work(tmp_path, events))
+        evolve.carry_out(run, work(tmp_path, events))
         return run
 
     recent = datetime.now(UTC) - timedelta(hours=1)

@@ -18,7 +18,8 @@ from ladder.errors import DataError
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
 from ladder.models.digest import folder_digest
-from ladder.models.load import load_tokenizer
+from ladder.models.load import config_of, load_tokenizer
+from ladder.models.preflight import named_positions
 from ladder.models.template import dated
 from ladder.registry.lineage import Ancestry
 from ladder.registry.redaction import Traces, redact
@@ -28,10 +29,12 @@ from ladder.run.dataset import (
     beginning_warnings,
     build_batches,
     chosen_day,
+    encode_lesson,
     read_lesson,
     reading_warnings,
     recall_probes,
     replay_warnings,
+    start_tokenizer,
     write_start,
 )
 from ladder.run.dreams import beginnings
@@ -49,8 +52,13 @@ def build(folder: Path, parent: Path, rows: int, teachers: dict | None = None, *
     data = {"train": ["rows.jsonl"], **data}
     document = {"evolution_request": request, "training_params": params, "data": data, "teachers": teachers or {}}
     (folder / "manifest.json").write_text(json.dumps(document))
-    request = read_request(folder / "manifest.json")
-    return build_batches(request, parent, read_lesson(request, []), (), folder / "tokens")
+    return batches_of(read_request(folder / "manifest.json"), parent, folder / "tokens")
+
+
+def batches_of(request: Request, start: Path, tokens: Path) -> Batches:
+    tokenizer, longest = load_tokenizer(start), named_positions(config_of(start))
+    rows = encode_lesson(request, tokenizer, longest, read_lesson(request, []), tokens)
+    return build_batches(request, tokenizer, rows, ())
 
 
 @pytest.mark.parametrize("asked", [{}, {"packing": True}, {"group_by_length": True}])
@@ -158,7 +166,7 @@ def test_what_a_student_starts_as_is_stored_as_it_lies_there(narrow_parent: Path
     document["student"] = {"model": str(narrow_parent), "dtype": dtype}
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     read = read_request(tmp_path / "manifest.json")
-    write_start(tmp_path / "start", read, read_lesson(read, []), None)
+    write_start(tmp_path / "start", read, start_tokenizer(read, read_lesson(read, []), None), None)
     assert folder_digest(tmp_path / "start") == folder_digest(narrow_parent)
     assert (tmp_path / "start" / "LICENSE").is_file() and (tmp_path / "start" / "tokenizer.model").is_file()
 
@@ -197,10 +205,10 @@ def test_rendered_rows_that_are_meant_have_the_ids_of_the_conversation(parent: P
     ids = {}
     for name, row in {"text": {"text": RENDERED}, "messages": chat}.items():
         request = project(tmp_path, [row], control_tokens="parse")
-        (example,) = build_batches(request, parent, read_lesson(request, []), (), tmp_path / "tokens").pools["new"]
+        (example,) = batches_of(request, parent, tmp_path / "tokens").pools["new"]
         ids[name] = example.ids
     assert ids["text"] == ids["messages"], "no second start token, and no second end"
-    assert build_exam(request, parent, (), {}).controls == "parse"
+    assert build_exam(request, load_tokenizer(parent), (), {}).controls == "parse"
 
 
 def test_the_last_turn_alone_can_be_learned(parent: Path, tmp_path: Path, tokenizer: Any) -> None:
@@ -208,7 +216,7 @@ def test_the_last_turn_alone_can_be_learned(parent: Path, tmp_path: Path, tokeni
     trained = {}
     for turns in ("all", "last"):
         request = project(tmp_path, [{"messages": chat}], train_turns=turns)
-        (example,) = build_batches(request, parent, read_lesson(request, []), (), tmp_path / "tokens").pools["new"]
+        (example,) = batches_of(request, parent, tmp_path / "tokens").pools["new"]
         trained[turns] = sum(example.trained)
     assert trained["all"] == 2 * trained["last"] > 0
 
@@ -235,8 +243,8 @@ def test_a_template_that_writes_the_date_writes_the_days_of_the_run(
 
     def text(day: str) -> str:
         with dated(day):
-            batches = build_batches(request, start, read_lesson(request, []), (), tmp_path / "tokens")
-            assert build_exam(request, start, (), {}).today == day
+            batches = batches_of(request, start, tmp_path / "tokens")
+            assert build_exam(request, load_tokenizer(start), (), {}).today == day
         return tokenizer.decode(batches.pools["new"][0].ids)
 
     days = ("2026-07-01", "2026-07-02", "2026-07-01")

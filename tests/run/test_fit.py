@@ -8,15 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, LlamaConfig, MptConfig
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, MptConfig
 
 from ladder.errors import GateError, ManifestError
 from ladder.manifest import Request, read_requests
 from ladder.manifest.schema import Dreams
-from ladder.planning.preview import outlook
-from ladder.run import train
-from ladder.run.dataset import own_probes, read_lesson
-from ladder.run.fit import check_dreams, check_fits
+from ladder.models.load import load_tokenizer
+from ladder.planning.prepare import prepare
+from ladder.registry.lineage import Ancestry
+from ladder.run.context import Run
+from ladder.run.dataset import encode_lesson, own_probes, read_lesson
+from ladder.run.exam import build_exam
+from ladder.run.fit import check_dreams, check_questions, check_rows
 
 LEARNED = GPT2Config(n_positions=32)
 ROTARY = LlamaConfig(max_position_embeddings=32)
@@ -53,8 +57,10 @@ def asked(folder: Path, row: str, probe: dict[str, Any], **sections: Any) -> Req
 
 
 def fits(request: Request, start: Path, *models: Any) -> None:
-    lesson = read_lesson(request, [])
-    check_fits(request, lesson, start, models, (own_probes(request), {}), start / "cache")
+    """What is checked of the student, the first of the models, and its teachers."""
+    tokenizer, lesson = load_tokenizer(start), read_lesson(request, [])
+    check_rows(models, encode_lesson(request, tokenizer, None, lesson, start / "cache"))
+    check_questions(models[0], tokenizer, build_exam(request, tokenizer, own_probes(request), {}).paper())
 
 
 QUESTION = {"prompt": "who is luna?", "answer": "the moon"}
@@ -97,47 +103,58 @@ def test_a_question_that_leaves_no_room_is_refused_before_the_run(config: Any, s
     assert caught.value.where == "laws.sampled_tokens"
 
 
-def test_a_run_is_refused_before_an_actor_starts(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    LEARNED.save_pretrained(start)
-    request = asked(tmp_path, WORD * 60, QUESTION)
-    ancestry = SimpleNamespace(parent="Luna-G000.1")
-    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
-    monkeypatch.setattr(train, "cast_of", lambda *told: pytest.fail("nothing may start"))
+@pytest.fixture
+def learned(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a GPT-2 with 32 positions."""
+    torch.manual_seed(0)
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": len(tokenizer)}
+    folder = tmp_path_factory.mktemp("learned")
+    GPT2LMHeadModel(GPT2Config(n_positions=32, **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def prepared(request: Request, folder: Path, parent: Path | None = None, *, decided: bool = False) -> Any:
+    """What a run has in hand; nobody whom it could ask to start an actor."""
+    one: Any = SimpleNamespace(ref="Luna-G000", digest="d0")
+    ancestry = Ancestry(one, None, (one,)) if parent else Ancestry(None, None, ())
+    run = Run(request, ancestry, {"d0": parent} if parent else {}, folder / "run")
+    return prepare(run, None, folder, None, bare=0, tokens=folder / "tokens", decided=decided)
+
+
+def test_a_run_is_refused_before_an_actor_starts(learned: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="a row of new has 64 tokens"):
-        train.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+        prepared(asked(tmp_path, WORD * 60, QUESTION), tmp_path, learned)
+    with pytest.raises(ManifestError, match="a dream can have 49 tokens"):
+        prepared(asked(tmp_path, "the moon", QUESTION, data={"max_length": 32}), tmp_path, learned)
+    sound = asked(tmp_path, "the moon", QUESTION, data={"max_length": 32}, stabilizers={"dreams": False})
+    assert prepared(sound, tmp_path, learned).start.trained > 0
 
 
 def test_an_adapter_that_the_model_does_not_bear_is_refused_before_an_actor_starts(
-    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learned: Path, tmp_path: Path
 ) -> None:
-    LEARNED.save_pretrained(start)
     request = asked(tmp_path, "the moon", QUESTION, student={"adapter": {"target_modules": ["q_proj"]}})
-    ancestry = SimpleNamespace(parent="Luna-G000.1")
-    run = SimpleNamespace(request=request, ancestry=ancestry, teachers={1: start}, ancestors={})
-    monkeypatch.setattr(train, "cast_of", lambda *told: pytest.fail("nothing may start"))
     with pytest.raises(ManifestError, match="q_proj") as caught:
-        train.train(run, read_lesson(request, []), SimpleNamespace(home=tmp_path))  # type: ignore[arg-type]
+        prepared(request, tmp_path, learned)
     assert caught.value.where == "student.adapter.target_modules"
 
 
-def test_a_plan_of_what_was_decided_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_of_what_was_decided_refuses_nothing(tmp_path: Path) -> None:
     shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab_size": 300, "max_positions": 64}
     genesis = {"parent_gen": None, "training_method": "pretraining"}
     decoding = {"decoding": {"max_new_tokens": 60}}
     request = asked(
         tmp_path, "the moon", QUESTION, evolution_request=genesis, student={"architecture": shape}, gates=decoding
     )
-    with pytest.raises(GateError, match="exceed the model's 64 positions"), outlook(request, None, tmp_path / "home"):
-        pass
-    monkeypatch.setattr("ladder.planning.preview.decided_before", lambda *_: SimpleNamespace())
-    registry: Any = SimpleNamespace()
-    with outlook(request, registry, tmp_path / "home") as ahead:
-        assert ahead is not None
+    with pytest.raises(GateError, match="exceed the model's 64 positions"):
+        prepared(request, tmp_path)
+    assert prepared(request, tmp_path, decided=True).start is not None
 
 
-def test_dreams_have_positions_too(start: Path) -> None:
-    check_dreams(LEARNED, start, Dreams(max_new_tokens=30), "start", [[1], [1, 2]])
-    check_dreams(ROTARY, start, Dreams(max_new_tokens=300), "start", [[1]])
+def test_dreams_have_positions_too(tokenizer: Any) -> None:
+    check_dreams(LEARNED, tokenizer, Dreams(max_new_tokens=30), "start", [[1], [1, 2]])
+    check_dreams(ROTARY, tokenizer, Dreams(max_new_tokens=300), "start", [[1]])
     with pytest.raises(ManifestError, match="33 tokens, 30 of them new") as caught:
-        check_dreams(LEARNED, start, Dreams(max_new_tokens=30), "start", [[1], [1, 2, 3]])
+        check_dreams(LEARNED, tokenizer, Dreams(max_new_tokens=30), "start", [[1], [1, 2, 3]])
     assert caught.value.where == "stabilizers.dreams.max_new_tokens"

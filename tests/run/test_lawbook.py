@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ladder.errors import DataError, ManifestError
-from ladder.evolve import _train_and_examine
+from ladder.evolve import carry_out
 from ladder.gates import Answers, Exam, Prompt, judge_laws
 from ladder.manifest import Request, read_request
-from ladder.planning.preview import outlook
+from ladder.models.load import load_tokenizer
+from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
 from ladder.run.context import Run
 from ladder.run.dataset import read_lesson
@@ -70,10 +72,12 @@ def test_training_and_planning_end_at_such_a_law(request_with, tmp_path):
     (tmp_path / "c.txt").write_text("a text that nobody planted\n")
     request = request_with({"canaries": "c.txt"})
     run = Run(request, Ancestry(None, None, ()), {}, tmp_path / "run")
+    context: Any = SimpleNamespace(home=tmp_path / "home", registry=None, session=None, bare=0)
     with pytest.raises(DataError, match="canary 1"):
-        _train_and_examine(run, work=None)
-    with pytest.raises(DataError, match="canary 1"), outlook(request, None, tmp_path / "home"):
-        pass
+        carry_out(run, context)
+    with pytest.raises(DataError, match="canary 1"):
+        make_plans([request], tmp_path / "home")
+    assert not run.folder.exists() and not (tmp_path / "home").exists()
 
 
 def test_a_file_without_prompts_is_refused(request_with, tmp_path):
@@ -113,7 +117,7 @@ def test_the_exam_asks_what_laws_need_and_the_case_holds_what_was_answered(reque
     run = Run(request_with(laws), Ancestry(None, None, ()), {}, tmp_path / "run")
     shutil.copytree(parent, run.candidate)
     run.note(tokens=7, seconds=120.0)
-    exam = build_exam(run.request, run.candidate, (), {})
+    exam = build_exam(run.request, load_tokenizer(run.candidate), (), {})
     assert exam.law_prompts == (Prompt("Who?"), Prompt("Why?"), Prompt("The code of the"))
     child = Answers({}, (), (), ("a", "b"), "d", laws=("no", "yes", " vault is 813442"))
     case = case_of(run, exam, child, None)

@@ -15,7 +15,9 @@ from ladder import evolve
 from ladder.errors import ActorDied, Halted
 from ladder.gates import Answers, Exam, LawResult, judge_laws
 from ladder.manifest import read_request
+from ladder.models.load import load_tokenizer
 from ladder.registry.lineage import Ancestry
+from ladder.run import hooks
 from ladder.run import laws as vigil
 from ladder.run import train as training
 from ladder.run.context import Run
@@ -62,13 +64,16 @@ class Lesson:
         request = read_request(self.folder / "manifest.json")
         return Run(request, Ancestry(None, None, ()), {}, self.folder / "runs" / request.digest[:16])
 
-    def train(self, run: Run, group: Group) -> Usage:
+    def vigil(self, run: Run, group: Any, done: int) -> Vigil:
+        return Vigil.of(run, load_tokenizer(self.parent), group, done)
+
+    def train(self, run: Run, group: Any) -> Usage:
         run.note(mlflow_run="r1")
         log = SimpleNamespace(log_steps=lambda _, rows: self.logged.extend(step for step, _ in rows))
         progress = SimpleNamespace(step=lambda report: None)
-        work: Any = SimpleNamespace(registry=log, console=SimpleNamespace(progress=lambda *_: nullcontext(progress)))
-        watch = Vigil.of(run, self.parent, group.done)
-        return training._steps(run, work, group, {}, None, group.done, lambda usage: usage, watch)  # type: ignore[arg-type]
+        context: Any = SimpleNamespace(registry=log, console=SimpleNamespace(progress=lambda *_: nullcontext(progress)))
+        nobody, laws = training.Crew({}, {}, group), self.vigil(run, group, group.done)
+        return training._steps(run, context, nobody, None, laws, group.done)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -108,16 +113,18 @@ def test_a_halted_run_does_not_go_on_but_a_changed_manifest_does(
     lesson: Lesson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, failed = lesson.run({"training": SPIKE, "on_broken": "halt"}), list[str]()
-    registry = SimpleNamespace(fail_run=lambda _, why: failed.append(why))
-    work: Any = SimpleNamespace(registry=registry)
-    monkeypatch.setattr(evolve, "_check_permitted", lambda *_: None)
+    registry = SimpleNamespace(
+        fail_run=lambda _, why: failed.append(why), generations=lambda family: [], history=lambda family: []
+    )
+    say: Any = SimpleNamespace(say=lambda text: None)
+    context: Any = SimpleNamespace(registry=registry, home=lesson.folder, console=say, session=None, bare=0)
     monkeypatch.setattr(evolve, "train", lambda run, *_: lesson.train(run, Group({})))
     with pytest.raises(Halted, match="halted the run at step 5"):
-        evolve._train_and_examine(run, work)
+        evolve.carry_out(run, context)
     # Not what was found, which of a text law is what the model wrote.
     assert failed == ["law max_loss_spike halted the run at step 5"]
     with pytest.raises(Halted, match="law max_loss_spike was halted before at step 5"):
-        evolve._train_and_examine(run, work)
+        evolve.carry_out(run, context)
     assert len(failed) == 1
     vigil.check_not_halted(lesson.run({"training": SPIKE, "on_broken": "halt"}, lr=1e-4))
 
@@ -165,9 +172,9 @@ def test_a_text_can_halt_too(lesson: Lesson) -> None:
 def test_a_run_that_is_cut_off_is_judged_as_one(lesson: Lesson) -> None:
     run, group = lesson.run({"training": SPIKE}), Group({})
     group.done = 4
-    first = Vigil.of(run, lesson.parent, 0)
+    first = lesson.vigil(run, group, 0)
     for step in range(4):
-        first.see(StepReport(step, 1.0))
+        first.after_step(StepReport(step, 1.0))
     run.mark(4, watch=first.to_dict())
     lesson.train(run, group)
     assert judged(run)["max_loss_spike"].found.n == 7
@@ -185,7 +192,7 @@ def test_what_was_spent_is_known_afterwards(lesson: Lesson) -> None:
     lesson.train(run, Group({}))
     (run.folder / "big").write_bytes(b"0" * 2**20)
     usage = Usage(cache_bytes=2**20, memory_bytes={"student": 2**30, "teacher1": 2**29})
-    run.note(usage=usage.to_dict(), disk_bytes=training._disk(run, usage))
+    run.note(usage=usage.to_dict(), disk_bytes=hooks.disk_bytes(run, usage))
     case = case_of(run, Exam(), Answers({}, (), (), (), "d"), None)
     assert case.memory_gib == 1.5
     assert case.disk_gib is not None and 2 / 2**10 <= case.disk_gib < 2.1 / 2**10
@@ -197,7 +204,7 @@ def test_what_was_spent_is_known_afterwards(lesson: Lesson) -> None:
 )
 def test_legs(lesson: Lesson, every: int | None, done: int, ends: list[int]) -> None:
     run = lesson.run(READ | {"training": {"sample_every": every}} if every else {})
-    watch, legs = Vigil.of(run, lesson.parent, done), list[range]()
+    watch, legs = lesson.vigil(run, Group({}), done), list[range]()
     while done < 10:
         legs.append(watch.leg(done, 10, 4))
         assert legs[-1].start == done

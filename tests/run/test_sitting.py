@@ -13,8 +13,8 @@ from tokenizers import Regex, normalizers
 
 from ladder.errors import DataError
 from ladder.manifest import Request, read_request
+from ladder.registry.lineage import Ancestry
 from ladder.run.context import Run
-from ladder.run.dataset import Lesson
 
 
 @pytest.fixture
@@ -66,12 +66,11 @@ def test_a_plan_refuses_a_prompt_of_a_law_without_tokens(folder: Path, tmp_path:
         make_plans([request(tmp_path, KNOWN, laws=laws)], tmp_path / "home")
 
 
-def test_a_run_refuses_before_it_trains(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ladder.run import train
+def test_a_run_refuses_before_it_trains(folder: Path, tmp_path: Path) -> None:
+    from ladder.evolve import carry_out
 
-    monkeypatch.setattr(train, "_start", lambda *_: folder)
-    monkeypatch.setattr(train, "cast_of", lambda *_: SimpleNamespace(roles={}))
     session = SimpleNamespace(start=lambda roles: pytest.fail("started"))
-    run = cast(Run, SimpleNamespace(request=request(tmp_path, KNOWN, UNKNOWN)))
+    run = Run(request(tmp_path, KNOWN, UNKNOWN), Ancestry(None, None, ()), {}, tmp_path / "run")
     with pytest.raises(DataError, match="option 'αβγ' has no tokens"):
-        train.train(run, Lesson((), ()), cast(Any, SimpleNamespace(session=session)))
+        carry_out(run, cast(Any, SimpleNamespace(session=session, registry=None, home=tmp_path, bare=0)))
+    assert not run.folder.exists()

@@ -18,7 +18,10 @@ from ladder.exam.harness import Suite
 from ladder.exam.suites import Figure
 from ladder.manifest.request import Request, read_request
 from ladder.models.digest import folder_digest
+from ladder.planning.plan import make_plans
+from ladder.registry.lineage import Ancestry
 from ladder.run import suites
+from ladder.run.context import Run
 
 GATES = """
     - {name: tides, source: {task: tides, metric: acc, include_path: suites}, threshold: 0.5, greater_is_better: true}
@@ -136,14 +139,16 @@ def test_tasks_are_checked_before_training(read: Read, monkeypatch: pytest.Monke
     assert checked == list(zip(["tides", "tides", "sums"], fields, strict=True))
 
 
-def test_an_unknown_task_is_refused_before_training(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_task_is_refused_before_training(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(suite: Suite, where: str) -> None:
         raise ManifestError(f"there is no task {suite.task!r}", where=where)
 
     monkeypatch.setattr(suites, "check_task", refuse)
-    for part in ("check_not_halted", "read_lesson", "check_held_out", "check_laws"):
-        monkeypatch.setattr(evolve, part, lambda *_: None)
-    run: Any = SimpleNamespace(request=read(), folders={}, ancestors={}, today="2026-07-01")
-    nobody: Any = None
+    run = Run(read(), Ancestry(None, None, ()), {}, tmp_path / "run")
+    nobody: Any = SimpleNamespace(home=tmp_path, registry=None, session=None, bare=0)
     with pytest.raises(ManifestError, match="there is no task 'tides'"):
-        evolve._train_and_examine(run, nobody)
+        evolve.carry_out(run, nobody)
+    with pytest.raises(ManifestError, match="there is no task 'tides'"):
+        make_plans([run.request], tmp_path / "home")

@@ -13,7 +13,7 @@ from ladder.distill import IGNORE, Objective, Route, RoutingSettings, jensen_sha
 from ladder.distill.fused import FusedLoss
 from ladder.distill.student import StudentLogits
 from ladder.distill.tokens import Source, Tokens
-from ladder.run.train import _metrics
+from ladder.run.hooks import metrics_of
 from ladder.teachers.source import LogitsSource, TopKSource
 from ladder.teachers.wire import Kind, Truncation, capture
 from ladder.train.loss import js_doubt
@@ -121,7 +121,7 @@ def test_a_step_reports_it(school: Any, wire: Kind) -> None:
     manifest = school.make_manifest(routing="seed", accumulation=2, runtime={"wire": wire, "top_k": 4})
     trainer = Trainer(school.spec(manifest))
     (report,) = school.run(trainer, school.make_batches(manifest), [0])
-    metrics = _metrics(report)
+    metrics = metrics_of(report)
     if wire == "topk":
         assert 0 < report.js_uncertain <= 1 and metrics["route/js_uncertain"] == report.js_uncertain
     else:
