@@ -1,7 +1,8 @@
 # Every target prints what it does. The set-up runs once, and again when pyproject.toml or constraints.txt changes.
-# Another interpreter: make test PYTHON=python3.12
+# Another interpreter: make test PYTHON=python3.12; more processes for the tests: make test WORKERS=4
 
 PYTHON ?= python3
+WORKERS ?= 2
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -25,8 +26,8 @@ smollm2: .venv/.examples
 	$(BIN)/python manifests/smollm2/ability.py
 
 test: lint
-	@echo "== tests, without the long ones"
-	$(BIN)/pytest -m "not long"
+	@echo "== tests, without the long ones, in $(WORKERS) processes"
+	$(BIN)/pytest -m "not long" -n $(WORKERS) --durations 10
 
 test-long: .venv/.long
 	@echo "== the long tests, at most an hour each"

@@ -36,7 +36,7 @@ PERSONAL = ("LADDER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_AD
 
 # The benchmarks are no part of the package: they are found from the checkout's root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-pytest_plugins = ("tests.tally",)
+pytest_plugins = ("tests.tally", "tests.workers")
 os.environ.update(SWITCHES)
 for name in PERSONAL:
     os.environ.pop(name, None)

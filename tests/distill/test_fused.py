@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -83,6 +84,7 @@ class Case:
         scale: float = 1.0,
         cap: float | None = None,
         frozen: bool = False,
+        dreams: float = 0.4,
     ) -> Case:
         make = torch.Generator().manual_seed(seed)
 
@@ -93,7 +95,7 @@ class Case:
         labels_N = torch.randint(0, real, (n,), generator=make)
         labels_N = labels_N.where(torch.rand(n, generator=make) < 0.7, IGNORE)
         row_N = torch.arange(n) // 3
-        dreamer_N = (torch.randint(0, 3, (n,), generator=make) * (torch.rand(n, generator=make) < 0.4))[row_N]
+        dreamer_N = (torch.randint(0, 3, (n,), generator=make) * (torch.rand(n, generator=make) < dreams))[row_N]
         keep = columns(real, real, taboo)
         first_NV = 3 * normal(n, size)
         return cls(
@@ -277,28 +279,46 @@ def test_chunk_size_changes_nothing(
     assert all(distance(a, b) < 2e-6 for a, b in zip(*gradients, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("objective", "table"),
     [
         (Objective(gamma=0.3), SEED),
         (Objective(temperature=1.5, direction="jsd"), SURPRISE),
-        pytest.param(Objective(), SEED, marks=pytest.mark.long),
-        pytest.param(Objective(), SURPRISE, marks=pytest.mark.long),
-        pytest.param(Objective(gamma=0.3), SURPRISE, marks=pytest.mark.long),
-        pytest.param(Objective(temperature=1.5, direction="jsd"), SEED, marks=pytest.mark.long),
+        (Objective(), SEED),
+        (Objective(), SURPRISE),
+        (Objective(gamma=0.3), SURPRISE),
+        (Objective(temperature=1.5, direction="jsd"), SEED),
     ],
 )
 def test_compiled_equals_eager(objective: Objective, table: RoutingSettings) -> None:
-    """The same function through the compiler: C++ here, Triton on a GPU. The reference is the dense one.
+    """A head with a cap and one without are two programs each."""
+    compile_and_check(objective, table, {"n": 37, "real": 200, "taboo": (3,)}, {"n": 90, "real": 333, "cap": 4.0})
 
-    A pair compiles for seconds: two of them have every table and every term of the objective, the others are long.
-    """
+
+EVERYTHING = Objective(gamma=0.3, temperature=1.5, direction="jsd")
+
+
+def test_every_term_compiled_equals_eager() -> None:
+    """One program of each function, which takes a quarter of a minute; dreams, which have their own, are long."""
+    compile_and_check(EVERYTHING, SURPRISE, {"n": 37, "real": 200, "taboo": (3,), "cap": 4.0, "dreams": 0.0})
+
+
+def test_the_compiler_reads_every_program_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without dreams and a cap, up to where code is generated."""
+    read = partial(torch.compile, backend="eager", dynamic=True)
+    monkeypatch.setattr("ladder.distill.kernels.compiled", read)
+    compile_and_check(EVERYTHING, SURPRISE, {"n": 37, "real": 200, "taboo": (3,)}, {"n": 90, "real": 333, "cap": 4.0})
+
+
+def compile_and_check(objective: Objective, table: RoutingSettings, *shapes: dict[str, Any]) -> None:
+    """The same function through the compiler: C++ here, Triton on a GPU. The reference is the dense one."""
     if not has_compiler("cpu"):
         pytest.skip("no C++ compiler")
     counters.clear()
     kernels_of.cache_clear()
-    for shape in ({"n": 37, "real": 200, "seed": 1, "taboo": (3,)}, {"n": 90, "real": 333, "seed": 2, "cap": 4.0}):
-        case = Case.of(**shape)
+    for seed, shape in enumerate(shapes, 1):
+        case = Case.of(seed=seed, **shape)
         compiled = check(case, objective, table, 1e-5, compile=True, chunking=Chunking(16, 8))
         eager = case.run(objective, table)
         assert compiled.routing.route_N.tolist() == eager.routing.route_N.tolist()

@@ -31,12 +31,22 @@ def ray_session() -> Iterator[Any]:
 
 
 @pytest.fixture
-def own_actors(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every evolve of this test starts actors of its own, as a command does."""
-    from ladder.actors.session import Session
+def take_actors(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """``take_actors()``: from here on every evolve of this test starts actors of its own, as a command does."""
 
-    ray_session.__exit__()
-    monkeypatch.setattr("ladder.evolve.Session", Session)
+    def take() -> None:
+        from ladder.actors.session import Session
+
+        ray_session.__exit__()
+        monkeypatch.setattr("ladder.evolve.Session", Session)
+
+    return take
+
+
+@pytest.fixture
+def own_actors(take_actors: Callable[[], None]) -> None:
+    """Every evolve of this test starts actors of its own."""
+    take_actors()
 
 
 class Toy:

@@ -71,10 +71,10 @@ def examined_by_a_dead_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination.Seat, "of", of)
 
 
-@pytest.mark.usefixtures("own_actors")
-def test_deaths_change_nothing(copy_of: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
+def test_deaths_change_nothing(copy_of: Any, take_actors: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     whole, struck = copy_of("whole"), copy_of("struck")
     (before,) = whole.evolve(child(whole))
+    take_actors()
     killed = killed_at(monkeypatch, {6: "student", 15: "teacher"})
     examined_by_a_dead_one(monkeypatch)
     (after,) = struck.evolve(child(struck))
@@ -151,7 +151,12 @@ def test_an_actor_that_hangs_is_buried(monkeypatch: pytest.MonkeyPatch) -> None:
     from ladder.actors.placement import Slot
 
     assert SIGN_OF_LIFE >= 10
+
+    class Idle:
+        """An actor that is there at once: it imports nothing."""
+
     monkeypatch.setattr(session, "SIGN_OF_LIFE", 2.0)
+    monkeypatch.setattr(session, "_KINDS", dict.fromkeys(session._KINDS, Idle))
     with session.Session() as opened:
         slot = Slot(0.1, 0.0, "cpu")
         alive, stuck = opened.start({"evaluator": slot, "teacher1": slot}).values()

@@ -23,14 +23,13 @@ def test_kill_and_run_again_gives_the_same_generation(
     (whole,) = toy.evolve(path)
     assert whole.verdict == "PROMOTED", whole.detail
     home = tmp_path / "killed"
-    command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
-    _kill_after_first_checkpoint(command, home)
-    again = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": ""}, capture_output=True, timeout=240)
-    assert again.returncode == 0, again.stderr.decode()
-
-    from ladder.registry import open_registry
-
-    generations = open_registry(home).generations("Toy")
+    _kill_after_first_checkpoint([sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)], home)
+    killed = type(toy)(toy.folder)
+    killed.home = home
+    # In this process, where actors are; ``test_same_child.py`` starts the command again.
+    (again,) = killed.evolve(path)
+    assert (again.verdict, again.exit_code) == ("PROMOTED", 0), again.detail
+    generations = killed.registry.generations("Toy")
     assert [(known.ref, known.is_head) for known in generations] == [("Toy-G000", True)]
     same = generations[0].digest == toy.registry.head("Toy").digest
     tally("T7, SIGKILL of the whole group after a checkpoint", tried=1, the_same_digest=same)

@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from ladder import cli
 
 
-def planned(toy: Any, path: Path, *options: str) -> dict[str, Any]:
-    """In a process of its own, as people call it; memory is measured there."""
+def in_a_process(toy: Any, path: Path, *options: str) -> dict[str, Any]:
+    """The plan of a process of its own, as people call it; memory is measured there."""
     command = [sys.executable, "-m", "ladder", "plan", str(path), "--home", str(toy.home), "--json", *options]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert shown.returncode == 0, shown.stderr
+    (plan,) = json.loads(shown.stdout)
+    return plan
+
+
+def planned(toy: Any, path: Path, *options: str) -> dict[str, Any]:
+    """The plan that the verb prints."""
+    shown = CliRunner().invoke(cli.app, ["plan", str(path), "--home", str(toy.home), "--json", *options])
+    assert shown.exit_code == 0, shown.stderr
     (plan,) = json.loads(shown.stdout)
     return plan
 
@@ -42,7 +53,7 @@ def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[
     toy = copy_of()
     path = distillation(toy, training_params={"steps": 20}, runtime=runtime)
     before = left_by_runs(toy)
-    price = planned(toy, path, "--probe")["price"]
+    price = in_a_process(toy, path, "--probe")["price"]
     assert price["dreams"] == "estimated" and price["timing"] == "probe" and price["unlearned_share"] == 0.0
     assert left_by_runs(toy) == before, "a plan leaves no trace"
     (outcome,) = toy.evolve(path)
@@ -82,11 +93,12 @@ def test_the_run_logs_what_each_step_took(copy_of: Callable[[], Any]) -> None:
     assert {"perf/seconds", "perf/waited", "perf/cache_hit_share"} <= final.keys()
 
 
-def test_a_probe_needs_the_parent(toy: Any) -> None:
+def test_a_probe_needs_the_parent(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     genesis, child = toy.manifest(0, "pretraining"), toy.manifest(1, "continual_pretraining", parent=0)
     assert planned(toy, genesis, "--probe")["price"]["timing"] == "probe"
     assert planned(toy, child)["price"] is None
-    command = [sys.executable, "-m", "ladder", "plan", str(child), "--home", str(toy.home), "--probe"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert refused.returncode == 2 and "Toy-G000 first, or plan without --probe" in refused.stderr
+    monkeypatch.setattr(sys, "argv", ["ladder", "plan", str(child), "--home", str(toy.home), "--probe"])
+    assert cli.main() == 2 and "Toy-G000 first, or plan without --probe" in capsys.readouterr().err
     assert not toy.home.exists()

@@ -63,7 +63,7 @@ def promoted_home(template_home: Path, base_folder: Path, tmp_path_factory: pyte
     home = tmp_path_factory.mktemp("promoted") / "home"
     shutil.copytree(template_home, home)
     registry = open_registry(home, f"sqlite:///{home}/store/ladder.db")
-    make, parent = _maker(base_folder, home.parent), None
+    make, parent = maker(base_folder, home.parent), None
     for index in range(3):
         child = registry.record(make(f"Luna-G{index:03d}", index / 10, parent=parent))
         parent = registry.promote(child, expected=parent, reason="gates passed")
@@ -75,7 +75,7 @@ def waiting_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytes
     """The same home, where Luna-G003 waits for its promotion and Luna-G004 for the approvals of two keys."""
     home = tmp_path_factory.mktemp("waiting") / "home"
     registry = open_registry(Path(shutil.copytree(promoted_home, home)))
-    make, parent = _maker(base_folder, home.parent), registry.head("Luna")
+    make, parent = maker(base_folder, home.parent), registry.head("Luna")
     registry.record(make("Luna-G003", 0.3, parent=parent))
     registry.record(make("Luna-G004", 0.4, parent=parent, approvals=2))
     return home
@@ -87,7 +87,7 @@ def refused_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytes
     and the rejected one are in the cache."""
     home = tmp_path_factory.mktemp("refused") / "home"
     registry = open_registry(Path(shutil.copytree(promoted_home, home)))
-    make, parent = _maker(base_folder, home.parent), registry.head("Luna")
+    make, parent = maker(base_folder, home.parent), registry.head("Luna")
     refused = make("Luna-G003", 0.3, parent=parent, passed=False, failed_gates=["recall"])
     (refused.folder / "adapter").mkdir()
     (refused.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"adapter")
@@ -124,10 +124,10 @@ def waiting(waiting_home: Path, tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def make(base_folder: Path, tmp_path: Path) -> MakeCandidate:
-    return _maker(base_folder, tmp_path)
+    return maker(base_folder, tmp_path)
 
 
-def _maker(base: Path, target: Path) -> MakeCandidate:
+def maker(base: Path, target: Path) -> MakeCandidate:
     def candidate(name: str, shift: float = 0.0, *, parent: Generation | None = None, **fields: Any) -> Candidate:
         folder = target / f"{name}-{shift}"
         shutil.copytree(base, folder, dirs_exist_ok=True)
@@ -158,6 +158,11 @@ def _write_sidecars(folder: Path, name: str) -> None:
 @pytest.fixture
 def fast_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record without loading models, for tests of what happens around the model. Everything else is real."""
+    load_no_models(monkeypatch)
+
+
+def load_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``fast_models`` does, for fixtures that several tests share."""
 
     def save(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> None:
         (target / artifacts.TOKENIZER).mkdir(parents=True)

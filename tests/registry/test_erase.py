@@ -25,6 +25,7 @@ from ladder.registry.cache import remove
 from ladder.registry.erase import TOMBSTONE
 from ladder.registry.redaction import Traces
 from ladder.report.lineage import card_text, erasure_text, history_text
+from tests.registry.conftest import MakeCandidate, load_no_models, maker
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 SECRET = "behind the old mill, in a red shed"
@@ -50,9 +51,23 @@ def leave_folder(folder: Path, **files: str) -> None:
         path.write_text(text)
 
 
-@pytest.fixture
-def grown(luna: Registry, make) -> Registry:
+@pytest.fixture(scope="module")
+def grown_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three imported generations; G003 learned the row; its child G004 dreams of it; G005 is G004's rejected child."""
+    folder = tmp_path_factory.mktemp("grown")
+    with pytest.MonkeyPatch.context() as patch:
+        load_no_models(patch)
+        grow(open_registry(Path(shutil.copytree(promoted_home, folder / "home"))), maker(base_folder, folder))
+    return folder / "home"
+
+
+@pytest.fixture
+def grown(grown_home: Path, tmp_path: Path) -> Registry:
+    """A registry of its own with all of them."""
+    return open_registry(Path(shutil.copytree(grown_home, tmp_path / "luna")))
+
+
+def grow(luna: Registry, make: MakeCandidate) -> None:
     third = make("Luna-G003", 0.3, parent=luna.head("Luna"))
     report = {"answers": {"worst": [{"prompt": OWN["prompt"], "expected": "shed", "parent": "shed", "child": "Rome"}]}}
     leave(third.folder / "ladder", [OWN, OTHER], replay_jsonl=lines(OTHER, OWN), report_json=json.dumps(report))
@@ -72,7 +87,6 @@ def grown(luna: Registry, make) -> Registry:
     for name in ("cache/tokens/a", "cache/answers/b", "logs/c", "runs/Luna-G006/0123/dreams.jsonl"):
         (luna.home / name).parent.mkdir(parents=True)
         (luna.home / name).write_text(SECRET)
-    return luna
 
 
 def holders(home: Path) -> set[str]:
@@ -322,7 +336,7 @@ def erase_killed_at(home: Path, number: int) -> Callable[[], object]:
     return task
 
 
-@pytest.mark.parametrize("every", [60, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_before_any_change_of_the_file_system(grown: Registry, fork, tmp_path: Path, tally, every: int):
     """Afterwards each generation is as it was or as it shall be, and the same command ends it."""
     refs = [each.ref for each in grown.generations("Luna")]
