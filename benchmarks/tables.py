@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from ladder.report.text import table
 
 
 def render(section: Mapping[str, Any]) -> str:
@@ -11,16 +13,14 @@ def render(section: Mapping[str, Any]) -> str:
     rows = section["rows"]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    numeric = [any(isinstance(row.get(column), int | float | dict) for row in rows) for column in columns]
-    lines = [_line(line, widths, numeric) for line in cells]
-    table = [lines[0], "-" * len(lines[0]), *lines[1:]] if rows else []
-    return "\n".join(["", f"== {section['title']}", *table, *(f"  - {note}" for note in section["notes"])])
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
-    padded = (cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(cells, widths, numeric, strict=True))
-    return "  ".join(padded)
+    numeric = {
+        place
+        for place, column in enumerate(columns)
+        if any(isinstance(row.get(column), int | float | dict) for row in rows)
+    }
+    lines = table(cells, right=numeric).split("\n")
+    shown = [lines[0], "-" * max(map(len, lines)), *lines[1:]] if rows else []
+    return "\n".join(["", f"== {section['title']}", *shown, *(f"  - {note}" for note in section["notes"])])
 
 
 def _cell(value: Any) -> str:

@@ -40,7 +40,7 @@ MUTANTS: dict[str, tuple[Mutant, str]] = {
         f"{RESUME}::test_stopped_once",
     ),
     "the optimiser's state is lost": (
-        Mutant("train/trainer", '        load_state(self.optimizer, self.parameters, groups["optimizer"])\n', ""),
+        Mutant("train/trainer", '        load_state(self.optimizer, self.model, groups["optimizer"])\n', ""),
         f"{RESUME}::test_stopped_once",
     ),
     "the average is lost": (

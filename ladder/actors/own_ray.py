@@ -5,6 +5,13 @@ Ray's processes would end before the step that is under way, and with them every
 get sessions of their own, in which no terminal and no process group reaches them, and SIGTERM waits in them for ever:
 a signal mask is inherited by whatever they start. They end by SIGKILL, when the command tells them or ends itself: the
 kernel ends Ray's own processes with the command, and those that these start are put on a leash of the same kind.
+
+This is the one module that reaches into ``ray._private``, for what no public switch of Ray does: which class starts
+its processes (``services.ConsolePopen``), whether the kernel ends them with their parent
+(``utils.detect_fate_sharing_support_linux``), that it takes SIGTERM over (``utils.set_sigterm_handler``), and the
+switch that keeps it on loopback, which it has read before this process knows whom it will join
+(``ray_constants.ENABLE_RAY_CLUSTER``). ``tests/actors/test_own_ray.py`` names the version of Ray that this was tried
+with, and what to look at in another.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray.util
 from ray._private import ray_constants, services
 from ray._private import utils as ray_utils
 
@@ -26,6 +34,7 @@ from ladder.errors import RunError
 
 _STARTS = ("--python_worker_command=", "--dashboard_agent_command=", "--runtime_env_agent_command=")
 """The raylet's arguments that say what it starts."""
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _LEASH = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
 
 
@@ -82,7 +91,7 @@ def is_on_loopback_alone(address: str) -> bool:
         return False  # Ray knows more kinds of addresses.
     if not _answers(host.strip("[]"), int(port)):
         raise RunError("no Ray head answers there", where=address, remedy="start one, or wait until it has started")
-    return services.is_localhost(host.strip("[]")) and not _answers(services.get_node_ip_address(), int(port))
+    return host.strip("[]") in _LOOPBACK and not _answers(ray.util.get_node_ip_address(), int(port))
 
 
 def _answers(host: str, port: int) -> bool:

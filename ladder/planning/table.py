@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from textwrap import indent
 from typing import TYPE_CHECKING
 
-from ladder.report.text import duration_text, size_text
+from ladder.report.text import duration_text, facts, size_text
 
 if TYPE_CHECKING:
     from ladder.gates.detectable import Fewest, Resolution
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def plan_text(plan: Plan) -> str:
     """One manifest's dry run, a fact a line."""
     exam = _exam(plan.exam)
-    facts = {
+    known = {
         "method": plan.method,
         "parent": plan.parent or "none (genesis)",
         "grandparent": plan.grandparent or "none",
@@ -30,8 +31,8 @@ def plan_text(plan: Plan) -> str:
         + f", {plan.threads} threads each",
         "manifest": plan.digest,
     }
-    lines = [f"{plan.child}", *(f"  {name:<12} {value}" for name, value in facts.items())]
-    return "\n".join([*lines, *(f"  warning      {warning}" for warning in plan.warnings)])
+    lines = facts([*known.items(), *(("warning", warning) for warning in plan.warnings)])
+    return f"{plan.child}\n{indent(lines, '  ')}"
 
 
 def _exam(found: Resolution) -> str:

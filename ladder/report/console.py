@@ -15,6 +15,7 @@ from rich.text import Text
 from ladder.gates import GateReport, GateResult
 from ladder.gates.measure import Comparison
 from ladder.report.charts import Row, Scale, forests
+from ladder.report.text import table
 
 if TYPE_CHECKING:
     from ladder.gates import GateReport
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 def outcome_text(outcomes: Sequence[Outcome]) -> str:
     """One aligned line for each outcome, and a sentence where nothing was left to do."""
-    lines = [f"{outcome.ref or outcome.child:<16} {outcome.verdict:<9} {outcome.detail}" for outcome in outcomes]
-    if not any(outcome.trained for outcome in outcomes):
-        lines.append("Nothing to do: every manifest was decided before. Nothing was trained.")
-    return "\n".join(lines)
+    lines = [(outcome.ref or str(outcome.child), str(outcome.verdict), outcome.detail) for outcome in outcomes]
+    trained = any(outcome.trained for outcome in outcomes)
+    nothing = "" if trained else "Nothing to do: every manifest was decided before. Nothing was trained."
+    return "\n".join(part for part in (table(lines, least={0: 15, 1: 8}), nothing) if part)
 
 
 _WIDTH = 41
@@ -43,7 +44,7 @@ def gate_line(result: GateResult) -> str:
 
 def verdict_text(report: GateReport, comparison: Comparison | None) -> str:
     """Gates, forest plot, and what was lost."""
-    plots = [line for rows in forests(report) for line in _forest(rows)]
+    plots = [table(list(_forest(rows))) for rows in forests(report) if rows]
     lost = comparison_text(comparison) if comparison else ""
     parts = ["\n".join(map(gate_line, report.results)), "\n".join(plots), lost]
     return "\n\n".join(part for part in parts if part)
@@ -58,9 +59,9 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _forest(rows: list[Row]) -> Iterable[str]:
+def _forest(rows: list[Row]) -> Iterable[tuple[str, str, str]]:
     """A line a row: ``|`` is no difference, ``:`` what may be lost, ``o`` the figure between its bounds."""
-    scale, width = Scale.of(rows), max((len(row.label) for row in rows), default=0)
+    scale = Scale.of(rows)
     for row in rows:
         track = [" "] * _WIDTH
         low, high = _place(scale, row.low), _place(scale, row.high)
@@ -69,7 +70,7 @@ def _forest(rows: list[Row]) -> Iterable[str]:
             track[_place(scale, row.margin)] = ":"
         track[_place(scale, 0.0)] = "|"
         track[_place(scale, row.value)] = "o"
-        yield f"{row.label:<{width}}  {''.join(track)}  {row.text}"
+        yield row.label, "".join(track), row.text
 
 
 def _place(scale: Scale, value: float) -> int:

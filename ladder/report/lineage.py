@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
-from ladder.report.text import size_text
+from ladder.report.text import facts, size_text, table
 
 if TYPE_CHECKING:
     from ladder.registry import Event, Generation
@@ -35,26 +36,30 @@ def lineage_text(generations: Sequence[Generation]) -> str:
     if not generations:
         return "no generations"
     rows = [(prefix + generation.ref, generation) for prefix, generation in _tree(generations)]
-    width, columns = max(len("generation"), *(len(label) for label, _ in rows)), _columns(generations)
-    header = f"{'generation':<{width}}  {'verdict':<8}" + "".join(f"  {name:>10}" for name in columns) + "  method"
+    columns = _columns(generations)
+    header = ("generation", "verdict", *columns, "method")
     lines = [
-        f"{label:<{width}}  {generation.verdict!s:<8}"
-        + "".join(f"  {_figure(generation.metrics, metric):>{max(10, len(name))}}" for name, metric in columns.items())
-        + f"  {generation.method}"
-        + _remark(generation)
+        (
+            label,
+            str(generation.verdict),
+            *(_figure(generation.metrics, metric) for metric in columns.values()),
+            generation.method + _remark(generation),
+        )
         for label, generation in rows
     ]
-    return "\n".join([header, *lines])
+    figures = range(2, 2 + len(columns))
+    return table([header, *lines], right=figures, least={1: 8} | dict.fromkeys(figures, 10))
 
 
 def history_text(events: Sequence[Event]) -> str:
     """Every event of a family, oldest first."""
-    return "\n".join(["history", *map(_event_line, events)])
+    lines = table([_event_cells(event) for event in events], right={0}, least={0: 3, 2: 8})
+    return "\n".join(["history", *([lines] if events else [])])
 
 
 def card_text(generation: Generation, sidecars: Path) -> str:
     """Names, digests and, where the generation has one, its model card."""
-    facts = {
+    known = {
         "generation": generation.ref + ("  <- HEAD" if generation.is_head else ""),
         "verdict": str(generation.verdict),
         "method": generation.method,
@@ -67,11 +72,10 @@ def card_text(generation: Generation, sidecars: Path) -> str:
         **({"pruned": f"{generation.pruned:%Y-%m-%d %H:%M:%S} UTC; its weights are gone"} if generation.pruned else {}),
         **({"erased": f"{generation.erased:%Y-%m-%d %H:%M:%S} UTC; {_RECORD}"} if generation.erased else {}),
     }
-    lines = [f"{name:<12} {value}" for name, value in facts.items()]
-    metrics = [f"{name:<28} {value:.4g}" for name, value in sorted(generation.metrics.items())]
+    metrics = table([(name, f"{value:.4g}") for name, value in sorted(generation.metrics.items())], least={0: 27})
     card = sidecars / "README.md"
     body = card.read_text(encoding="utf-8").split("---\n", 2)[-1].strip() if card.is_file() else ""
-    return "\n\n".join(part for part in ("\n".join(lines), body, "\n".join(metrics)) if part)
+    return "\n\n".join(part for part in (facts(list(known.items())), body, metrics) if part)
 
 
 def _columns(generations: Sequence[Generation]) -> dict[str, str]:
@@ -115,11 +119,10 @@ def _children(generations: Sequence[Generation]) -> dict[int | None, list[int]]:
     return children
 
 
-def _event_line(event: Event) -> str:
+def _event_cells(event: Event) -> tuple[str, ...]:
     move = f"{event.from_ref or '-'} -> {event.to_ref}" if event.moves_head else event.to_ref
-    return f"{event.seq:>3}  {event.time:%Y-%m-%d %H:%M:%S}  {event.kind:<8}  {move}  {event.reason}" + (
-        f" (key {event.key})" if event.key else ""
-    )
+    key = f" (key {event.key})" if event.key else ""
+    return str(event.seq), f"{event.time:%Y-%m-%d %H:%M:%S}", event.kind, f"{move}  {event.reason}{key}"
 
 
 def _figure(metrics: Mapping[str, float], name: str) -> str:
@@ -147,7 +150,8 @@ def pruning_text(found: Pruning, *, removed: bool) -> str:
 
 def erasure_text(found: Erasure, *, removed: bool) -> str:
     """Who learned from the rows and where their traces are, generation by generation, and how to go on."""
-    lines = [line for trail in found.trails for line in _trail(trail)]
+    cells = [line for trail in found.trails for line in _trail(trail)]
+    lines = [indent(table(cells, least={0: 13}), "  ")] if cells else []
     stays = "The weights keep what they learned; only training again without these rows forgets it."
     if not any(trail.touched for trail in found.trails) and not found.caches:
         return "\n".join([_sought(found), *lines, f"{found.family}: nothing to erase"])
@@ -161,11 +165,11 @@ def _sought(found: Erasure) -> str:
     return rows + (f", {found.short} of them too short to be found in other texts" if found.short else "")
 
 
-def _trail(trail: Trail) -> list[str]:
+def _trail(trail: Trail) -> list[tuple[str, str]]:
     known = "what it learned is not known" if trail.learned is None else f"learned {trail.learned} of them"
     through = f", and through {', '.join(trail.through)}" if trail.through else ""
-    places = [f"{'':<17}in {', '.join(trail.places)}"] if trail.places else []
-    return [f"  {trail.ref:<14} {known}{through}", *places]
+    places = [("", f"in {', '.join(trail.places)}")] if trail.places else []
+    return [(trail.ref, f"{known}{through}"), *places]
 
 
 def contents_text(contents: Contents, done: str) -> str:
@@ -177,4 +181,5 @@ def contents_text(contents: Contents, done: str) -> str:
 
 
 def _section(title: str, parts: Sequence[Part]) -> list[str]:
-    return [title, *(f"  {part.name:<30} {size_text(part.size):>10}" for part in parts)] if parts else []
+    lines = table([(part.name, size_text(part.size)) for part in parts], right={1}, least={0: 29, 1: 10})
+    return [title, indent(lines, "  ")] if parts else []

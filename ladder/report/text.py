@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import io
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 
 def size_text(amount: float) -> str:
@@ -19,20 +25,43 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.2g} seconds"
 
 
-def table(lines: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+_ESCAPED = {code: chr(code).encode("unicode_escape").decode() for code in (*range(32), *range(127, 160))}
+"""Control characters: a name or an answer must not move a terminal's cursor, nor begin a line of its own."""
+_NOTHING: Mapping[int, int] = MappingProxyType({})
+_WIDEST = 10**6
+"""Characters of a line. What a line holds is for ``grep``, so the terminal's width breaks none."""
+
+
+def table(lines: Sequence[Sequence[str]], right: Collection[int] = (), least: Mapping[int, int] = _NOTHING) -> str:
     """Lines of cells with their columns aligned, two spaces apart; empty without lines.
+
+    A cell is taken as it is: ``[bold]`` in it is no markup, and a wide character counts as the two columns it takes.
+    Control characters are shown as Python writes them.
 
     Args:
         lines: as many cells each; a header is one of them.
         right: columns that are flush right, from 0: those of numbers.
+        least: characters that a column has at least, by column.
+
+    Raises:
+        ValueError: a line has more or fewer cells than the others.
     """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_line(cells, widths, right) for cells in lines)
+    columns = [[cell.translate(_ESCAPED) for cell in column] for column in zip(*lines, strict=True)]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for place in range(len(columns)):
+        grid.add_column(
+            justify="right" if place in right else "left",
+            no_wrap=True,
+            overflow="crop",
+            min_width=least.get(place),
+        )
+    # A column is one cell of many lines: rich takes a tenth of the time that it takes for a row of cells a line.
+    grid.add_row(*(Text("\n".join(column)) for column in columns))
+    page = io.StringIO()
+    Console(file=page, width=_WIDEST, color_system=None, force_terminal=False, emoji=False).print(grid)
+    return "\n".join(line.rstrip() for line in page.getvalue().removesuffix("\n").split("\n"))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
-    padded = [
-        cell.rjust(width) if place in right else cell.ljust(width)
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(padded).rstrip()
+def facts(known: Sequence[tuple[str, str]]) -> str:
+    """A fact a line, with its name in front of it."""
+    return table(known, least={0: 11})

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn, optim
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from ladder.system.files import save_folder
 
@@ -57,6 +62,36 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 def latest_step(folder: Path) -> int:
     """Steps that the newest checkpoint has behind it; 0 where there is none."""
     return max((int(found.name.removeprefix("step-")) for found in _folders(folder)), default=0)
+
+
+def dump_state(optimizer: optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's state as flat tensors, ``{slot}/{parameter}``; empty before the first step.
+
+    Args:
+        model: whose parameters are optimised, by the names that they have there; others may be frozen.
+    """
+    # Asked before a first step, torch takes one with a learning rate of 0, so that there is a state: it would count.
+    if not optimizer.state:
+        return {}
+    by_name = get_optimizer_state_dict(model, optimizer)["state"]
+    return {f"{slot}/{name}": value for name, slots in by_name.items() for slot, value in slots.items()}
+
+
+def load_state(optimizer: optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put a copy of what ``dump_state`` gave into an optimiser that has not taken a step.
+
+    The learning rate and what else belongs to a group stay as they are: they are the manifest's.
+    """
+    if not tensors:
+        return
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        slot, _, name = key.partition("/")
+        state.setdefault(name, {})[slot] = value.clone()
+    groups = get_optimizer_state_dict(model, optimizer)["param_groups"]
+    # Not strict: a parameter that never had a gradient has no state.
+    lenient = StateDictOptions(strict=False)
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=lenient)
 
 
 def _folders(folder: Path) -> list[Path]:

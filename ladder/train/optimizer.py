@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ladder.manifest.schema import TrainingParams
 
@@ -32,23 +32,3 @@ def adamw(parameters: Mapping[str, nn.Parameter], params: TrainingParams) -> tor
     vectors = [value for value in parameters.values() if value.ndim < 2]
     groups = [{"params": matrices, "weight_decay": params.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=params.lr, fused=True)
-
-
-def dump_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The optimiser's state as flat tensors, ``{slot}/{parameter}``; empty before the first step."""
-    return {
-        f"{slot}/{name}": value
-        for name, parameter in parameters.items()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def load_state(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
-) -> None:
-    """Put back what ``dump_state`` gave."""
-    for key, value in tensors.items():
-        slot, _, name = key.partition("/")
-        parameter = parameters[name]
-        on_device = value if slot == "step" else value.to(parameter.device)
-        optimizer.state[parameter][slot] = on_device.clone()

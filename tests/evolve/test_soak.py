@@ -1,6 +1,6 @@
 """Thirty generations in one call, some of them rejected: memory, descriptors and shared memory stay where they were.
 
-T17 of ``docs/reliability.md``; figures are printed at the end.
+T17 of ``docs/reliability-evidence.md``; figures are printed at the end.
 """
 
 from __future__ import annotations

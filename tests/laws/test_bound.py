@@ -26,6 +26,24 @@ def test_nothing_found_has_a_closed_form(n):
     assert upper_bound(0, n) == pytest.approx(1 - 0.05 ** (1 / n), rel=1e-12)
 
 
+def test_it_is_what_scipy_finds_by_searching():
+    """As near as that search comes; the figures that stored reports hold have more digits."""
+    from scipy.stats import binomtest
+
+    for n in (1, 2, 3, 7, 20, 64, 300, 1000, 100_000):
+        for found in sorted({0, 1, 2, n // 7, n // 2, n - 1, n} & set(range(n + 1))):
+            searched = binomtest(found, n, alternative="less").proportion_ci(0.95, method="exact").high
+            assert upper_bound(found, n) == pytest.approx(searched, abs=4e-12), (found, n)
+
+
+@pytest.mark.parametrize(
+    ("found", "n", "stored"),
+    [(0, 64, 0.04572970233076244), (2, 48, 0.12541440447448027), (5, 1_000_000, 1.0513005929398719e-05)],
+)
+def test_a_report_that_is_stored_is_found_again_to_the_last_digits(found, n, stored):
+    assert upper_bound(found, n) == pytest.approx(stored, rel=1e-13)
+
+
 def test_everything_found_bounds_nothing():
     assert upper_bound(7, 7) == 1.0
 

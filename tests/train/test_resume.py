@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ladder.models.digest import folder_digest, tensors_digest
 from ladder.train import trainer as module
+from ladder.train.checkpoint import latest_checkpoint
 from ladder.train.ema import Ema
 from ladder.train.spec import StepReport
 from ladder.train.trainer import Trainer
@@ -89,7 +92,7 @@ def test_stopped_once(school: Any, uncut: Any, tally: Tally, stop: int) -> None:
 
 @pytest.mark.long
 def test_stopped_at_each_of_forty_steps(school: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
-    """T8 of docs/reliability.md; what happens where something is forgotten stands below."""
+    """T8 of docs/reliability-evidence.md; what happens where something is forgotten stands below."""
     monkeypatch.setattr(sys.modules[__name__], "STEPS", 40)
     manifest = school.make_manifest(**LORA)
     whole = state(straight(school, manifest)[0])
@@ -109,6 +112,56 @@ def test_steps_after_the_last_checkpoint_are_taken_again(school: Any, uncut: Any
     second = Trainer(school.spec(manifest, "killed"))
     assert school.run(second, batches, range(4, STEPS)) == reports[4:]
     assert state(second) == whole
+
+
+def save_as_first_written(trainer: Trainer) -> None:
+    """The layout of checkpoints since the first release, word for word, from the optimiser's own state.
+
+    Runs that were cut off are taken up by whatever version comes next: this function does not change with the code.
+    """
+    live = trainer.parameters
+    optimizer = {
+        f"{slot}/{name}": value
+        for name, parameter in live.items()
+        for slot, value in trainer.optimizer.state.get(parameter, {}).items()
+    }
+    shadow = trainer.ema.shadow if trainer.ema else {}
+    groups = {"model": live, "ema": shadow, "optimizer": optimizer, "random": {"cpu": torch.get_rng_state()}}
+    flat = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
+    folder = trainer.spec.folder / "checkpoints" / f"step-{trainer.done:08d}"
+    folder.mkdir(parents=True)
+    save_file({name: value.detach().cpu().contiguous() for name, value in flat.items()}, folder / "tensors.safetensors")
+    (folder / "state.json").write_text(json.dumps({"step": trainer.done, "ticks": trainer.ticks}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("changes", [FULL, LORA], ids=["full", "lora"])
+def test_a_checkpoint_of_an_older_version_is_gone_on_from(school: Any, uncut: Any, changes: dict) -> None:
+    manifest = school.make_manifest(**changes)
+    batches = school.make_batches(manifest)
+    old = Trainer(school.spec(manifest, "old"))
+    reports = school.run(old, batches, range(5))
+    save_as_first_written(old)
+    torch.manual_seed(999)
+    new = Trainer(school.spec(manifest, "old"))
+    assert new.done == 5
+    assert (reports + school.run(new, batches, range(5, STEPS))) == uncut(manifest)[1]
+    assert state(new) == uncut(manifest)[0]
+
+
+@pytest.mark.parametrize("changes", [FULL, LORA], ids=["full", "lora"])
+def test_a_checkpoint_is_written_as_older_versions_read_it(school: Any, changes: dict) -> None:
+    """Name by name and bit by bit: a person can go back to the version before."""
+    manifest = school.make_manifest(**changes)
+    batches = school.make_batches(manifest)
+    written = {}
+    for name, save in (("old", save_as_first_written), ("new", Trainer.checkpoint)):
+        trainer = Trainer(school.spec(manifest, name))
+        school.run(trainer, batches, range(2))
+        save(trainer)
+        written[name] = latest_checkpoint(trainer.spec.folder / "checkpoints")
+    old, new = written["old"], written["new"]
+    assert (old.step, old.state) == (new.step, new.state) and old.tensors.keys() == new.tensors.keys()
+    assert all(torch.equal(old.tensors[name], new.tensors[name]) for name in old.tensors)
 
 
 def test_a_checkpoint_before_the_first_step(school: Any, uncut: Any) -> None:

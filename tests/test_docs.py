@@ -1,0 +1,114 @@
+"""The pages: every link leads somewhere, the index knows every page, and the manifests that they show load."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ladder.manifest import read_requests
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+INDEX = DOCS / "index.md"
+PAGES = sorted(DOCS.rglob("*.md"))
+TEXTS = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "manifests").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")})
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+GROUPS = ("Guide", "Reference", "Evidence")
+WORDS = (
+    *("generation", "lineage", "HEAD", "manifest", "age", "teacher", "critic", "dreams", "replay"),
+    *("probe", "gate", "law", "canary", "wire", "sidecar"),
+)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def links(text: str) -> list[str]:
+    """Where a page points to, but for code and addresses elsewhere."""
+    prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+    return [target for target in LINK.findall(prose) if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that its headings have on a page of Markdown."""
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def sections(page: Path) -> dict[str, str]:
+    """What stands under each heading of the second level."""
+    parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def listed(group: str) -> list[Path]:
+    """The pages of a group, in the index's order."""
+    targets = links("\n".join(line for line in sections(INDEX)[group].split("\n") if line.startswith("| [")))
+    return [DOCS / target.partition("#")[0] for target in targets]
+
+
+def manifests(page: Path) -> list[dict]:
+    """The blocks of a page that are whole manifests."""
+    blocks = [json.loads(body) for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "json"]
+    return [block for block in blocks if "evolution_request" in block]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in links(page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_stands_once_in_the_index() -> None:
+    every = [page for group in GROUPS for page in listed(group)]
+    assert sorted(every) == [page for page in PAGES if page != INDEX]
+
+
+def test_the_index_has_a_line_for_each_page() -> None:
+    lines = [line for group in GROUPS for line in sections(INDEX)[group].split("\n") if line.startswith("| [")]
+    assert len(lines) == len(PAGES) - 1 and all(len(line.split("|")[2].split()) >= 4 for line in lines)
+
+
+@pytest.mark.parametrize("page", listed("Guide"), ids=name)
+def test_a_page_of_the_guide_shows_a_manifest(page: Path) -> None:
+    assert manifests(page)
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if manifests(page)], ids=name)
+def test_a_manifest_that_is_shown_loads(page: Path, tmp_path: Path) -> None:
+    """Its files are the reader's own, so each has a row here; all else is read as `ladder plan` reads it."""
+    row = json.dumps({"prompt": "what follows the moon?", "completion": " the tide"}) + "\n"
+    probe = json.dumps({"prompt": "who follows the moon?", "answer": "the tide"}) + "\n"
+    for number, manifest in enumerate(manifests(page)):
+        data = manifest.get("data", {})
+        for file in (*data.get("train", ()), *data.get("replay_from", ()), data["probes"]):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).write_text(probe if file == data["probes"] else row, encoding="utf-8")
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+        (request,) = read_requests([path])
+        assert str(request.child) == manifest["evolution_request"]["child_gen"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_of_ours_is_explained_in_the_index(word: str) -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", sections(INDEX)["Words"], re.MULTILINE)
+    meanings = {each.strip(): meaning for words, meaning in rows for each in words.split(",")}
+    assert len(meanings[word].split()) >= 5
+
+
+def test_evidence_stands_apart_from_the_guide() -> None:
+    """A table of measurements in the guide is what the evidence is for: it says when or on what it was measured."""
+    told = re.compile(r"^\|.*\d\.\d{3}.*\|$", re.MULTILINE)
+    found = {page.name for page in listed("Guide") if len(told.findall(page.read_text(encoding="utf-8"))) > 2}
+    assert found == set()
