@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ladder.report.failures import exit_code, log_of
-from ladder.report.terminal import check_arguments, says_all
+from ladder.report.terminal import check_arguments, say_notes, says_all
 from ladder.system.stopping import advise, watch
 
 app = typer.Typer(
@@ -80,6 +80,7 @@ def plan(
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
+    say_notes(note for request in requests for note in request.notes)
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -106,6 +107,7 @@ def evolve(
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
+    say_notes(note for request in requests for note in request.notes)
 
     from ladder.evolve import evolve as run
     from ladder.evolve import worst

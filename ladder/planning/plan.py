@@ -251,9 +251,10 @@ def _warnings(request: Request) -> list[str]:
     left = start_weight(params.steps, stabilizers.ema_decay) if stabilizers.ema else 0.0
     if left > EMA_WARNING:
         found.append(f"stabilizers.ema_decay: the start still weighs {left:.0%} in the average after the last step")
-    distils = manifest.evolution_request.training_method == "teacher_student_distillation"
-    if distils and params.routing == "seed" and params.alpha < 0.5:
-        found.append("training_params.routing: seed with a small alpha copies the teachers and hardly learns new facts")
+    if method_of(manifest).has_target and params.routing == "agreement" and params.alpha < 0.5:
+        found.append(
+            "training_params.routing: agreement with a small alpha copies the teachers and hardly learns new facts"
+        )
     if request.parent and not stabilizers.replay_buffer and not isinstance(stabilizers.dreams, Dreams):
         found.append("stabilizers: neither replay nor dreams; this child will probably forget")
     if data_of(request).probes is None:

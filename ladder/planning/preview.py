@@ -22,7 +22,7 @@ from ladder.methods import method_of
 from ladder.models.adapters import rehearse
 from ladder.models.intake import check_readable
 from ladder.models.load import config_of, load_tokenizer
-from ladder.models.scratch import llama_config
+from ladder.models.scratch import architecture_config
 from ladder.models.template import dated
 from ladder.models.tokenizer import write_tokenizer
 from ladder.planning.memory import Shape
@@ -245,7 +245,7 @@ def _config(request: Request, start: Path, parent: Path | None) -> PretrainedCon
     if origin is not None:
         return config_of(origin)
     assert architecture is not None
-    return llama_config(architecture, len(load_tokenizer(start)))
+    return architecture_config(architecture, len(load_tokenizer(start)))
 
 
 def _dreams(

@@ -14,6 +14,7 @@ from ladder.actors.student import StudentGroup
 from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
 from ladder.errors import Interrupted, RunError
+from ladder.manifest.words import old_spelling
 from ladder.models.adapters import rehearse
 from ladder.models.load import config_of, load_tokenizer
 from ladder.models.rounding import Rounding
@@ -212,7 +213,9 @@ def _begin(run: Run, work: Workshop) -> None:
     run_id = work.registry.start_run(
         run.request.child,
         params={
-            "training_params": manifest.training_params.model_dump(mode="json", exclude_none=True),
+            "training_params": old_spelling(
+                "training_params", manifest.training_params.model_dump(mode="json", exclude_none=True)
+            ),
             "stabilizers": manifest.stabilizers.model_dump(mode="json", exclude_none=True),
             "seeds": manifest.seeds.model_dump(),
         },

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ladder.errors import ManifestError
-from ladder.manifest import request
+from ladder.manifest import discover
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def ladder(write, change):
 
 def test_a_folder_is_climbed_by_family_and_number(ladder):
     folder = ladder({"a.json": "Sol-G000", "b.yaml": "Luna-G1000", "c.yml": "Luna-G020", "d.JSON.json": "Luna-G003"})
-    assert [path.name for path in request([folder])] == ["d.JSON.json", "c.yml", "b.yaml", "a.json"]
+    assert [path.name for path in discover([folder])] == ["d.JSON.json", "c.yml", "b.yaml", "a.json"]
 
 
 def test_what_is_no_manifest_is_left_alone(ladder, write):
@@ -43,7 +43,7 @@ def test_what_is_no_manifest_is_left_alone(ladder, write):
     (folder / "sub.json").mkdir()
     (folder / "below").mkdir()
     (folder / "below" / "b.json").write_text((folder / "a.json").read_text())
-    assert request([folder]) == [folder / "a.json"]
+    assert discover([folder]) == [folder / "a.json"]
 
 
 @pytest.mark.parametrize(
@@ -58,32 +58,32 @@ def test_a_broken_manifest_in_a_folder_is_an_error(ladder, write, name, text, fr
     folder = ladder({"a.json": "Luna-G000"})
     write(text, name)
     with pytest.raises(ManifestError, match=fragment):
-        request([folder])
+        discover([folder])
 
 
 def test_a_file_is_taken_as_given_even_if_it_is_no_manifest(ladder, write):
     folder = ladder({"a.json": "Luna-G000"})
-    assert request([str(folder / "a.json")]) == [folder / "a.json"]
+    assert discover([str(folder / "a.json")]) == [folder / "a.json"]
     with pytest.raises(ManifestError, match=r"evolution_request: is missing"):
-        request([write("{}", "other.json")])
+        discover([write("{}", "other.json")])
     with pytest.raises(ManifestError, match="No such file"):
-        request([folder / "none.json"])
+        discover([folder / "none.json"])
 
 
 def test_two_files_for_one_child_are_refused(ladder):
     folder = ladder({"a.json": "Luna-G000", "b.yaml": "Luna-G000"})
     with pytest.raises(ManifestError, match=r"found Luna-G000 again, which .*a\.json already describes") as caught:
-        request([folder])
+        discover([folder])
     assert caught.value.where == f"{folder / 'b.yaml'}: evolution_request.child_gen"
 
 
 def test_the_same_file_twice_counts_once(ladder):
     folder = ladder({"a.json": "Luna-G000"})
     os.symlink(folder / "a.json", folder / "link.json")
-    assert len(request([folder, folder / "a.json"])) == 1
+    assert len(discover([folder, folder / "a.json"])) == 1
 
 
 def test_a_folder_without_manifests_is_an_error(tmp_path):
     with pytest.raises(ManifestError, match="holds no manifest"):
-        request([tmp_path])
-    assert request([]) == []
+        discover([tmp_path])
+    assert discover([]) == []

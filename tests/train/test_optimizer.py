@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from ladder.manifest.installed import OWN
 from ladder.manifest.schema import TrainingParams
-from ladder.train.optimizer import adamw, dump_state, load_state
+from ladder.train.optimizer import dump_state, load_state, make_optimizer, optimizer_kind
 
 
 def parameters() -> dict[str, nn.Parameter]:
@@ -28,25 +30,41 @@ def steps(optimizer: torch.optim.Optimizer, live: dict[str, nn.Parameter], count
 def test_only_matrices_decay() -> None:
     live = parameters()
     before = {name: value.detach().clone() for name, value in live.items()}
-    optimizer = adamw(live, TrainingParams(lr=0.1, weight_decay=0.5))
+    optimizer = make_optimizer(live, TrainingParams(lr=0.1, weight_decay=0.5))
     for value in live.values():
         value.grad = torch.zeros_like(value)
     optimizer.step()
     assert torch.allclose(live["m"], before["m"] * (1 - 0.1 * 0.5)) and torch.equal(live["v"], before["v"])
 
 
-def test_the_state_goes_on_where_it_was() -> None:
-    params = TrainingParams(lr=0.1)
+@pytest.mark.parametrize(
+    ("name", "slots"), [("adamw", ("step", "exp_avg", "exp_avg_sq")), ("sgd", ("momentum_buffer",))]
+)
+def test_the_state_goes_on_where_it_was(name: str, slots: tuple[str, ...]) -> None:
+    params = TrainingParams(lr=0.1, optimizer=name)
     whole, cut = parameters(), parameters()
-    one = adamw(whole, params)
+    one = make_optimizer(whole, params)
     steps(one, whole, 5)
-    two = adamw(cut, params)
+    two = make_optimizer(cut, params)
     assert dump_state(two, cut) == {}
     steps(two, cut, 2)
     saved = {name: value.clone() for name, value in dump_state(two, cut).items()}
-    assert saved.keys() == {f"{slot}/{name}" for slot in ("step", "exp_avg", "exp_avg_sq") for name in ("m", "v")}
-    three = adamw(cut, params)
+    assert saved.keys() == {f"{slot}/{name}" for slot in slots for name in ("m", "v")}
+    three = make_optimizer(cut, params)
     load_state(three, cut, saved)
     steps(three, cut, 3, first=2)
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    assert saved["step/m"].item() == 2, "what was loaded is a copy"
+    if "step" in slots:
+        assert saved["step/m"].item() == 2, "what was loaded is a copy"
+
+
+@pytest.mark.parametrize("name", OWN["ladder.optimizers"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_the_state_takes_is_what_was_priced(name: str, dtype: torch.dtype) -> None:
+    params = TrainingParams(lr=0.1, optimizer=name)
+    live = {"m": nn.Parameter(torch.randn(64, 32).to(dtype))}
+    optimizer = make_optimizer(live, params)
+    live["m"].grad = torch.ones_like(live["m"])
+    optimizer.step()
+    kept = sum(value.nbytes for key, value in dump_state(optimizer, live).items() if key != "step/m")
+    assert kept == 64 * 32 * optimizer_kind(params).state_bytes(dtype.itemsize)
