@@ -14,7 +14,7 @@ import typer
 
 from ladder.errors import LadderError
 from ladder.report.failures import exit_code, log_of
-from ladder.report.terminal import check_arguments, says_all
+from ladder.report.terminal import check_arguments, say_notes, says_all
 from ladder.system.stopping import advise, watch
 
 app = typer.Typer(
@@ -84,6 +84,7 @@ def plan(
     requests, broken = read_each(manifests)
     if not requests:
         _refuse(broken)
+    say_notes(note for request in requests for note in request.notes)
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -112,6 +113,7 @@ def evolve(
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
+    say_notes(note for request in requests for note in request.notes)
 
     from ladder.evolve import evolve as run
     from ladder.report.console import Console, outcome_text

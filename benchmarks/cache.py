@@ -23,7 +23,7 @@ def measure(options: Options) -> dict[str, Any]:
     notes = [
         "the same batch in every step, so that from the second step on every signal comes from the cache",
         "plain fine-tuning: whole logits, cross-entropy, clip 1, torch's fused AdamW, no EMA",
-        "ladder: seed routing, two teachers, without EMA unless it is named",
+        "ladder: agreement routing, two teachers, without EMA unless it is named",
     ]
     rows = [row for shape in options.pick(SHAPES, (TINY,)) for row in _rows(shape, options, notes)]
     return {"title": "A second epoch with cached signals", "notes": notes, "rows": rows}
@@ -51,7 +51,7 @@ def _contenders(place: School) -> Contenders:
         "plain fine-tuning": FineTuning(place.model(1), place.ids(), LR),
         AGAINST: FineTuning(place.model(1), place.ids(), LR, heads),
         "ladder, supervised_fine_tuning": LadderStep(place, "tuned", method=FINE_TUNING, ema=False),
-        "ladder, teachers read (first epoch)": LadderStep(place, "read", ema=False, routing="seed"),
+        "ladder, teachers read (first epoch)": LadderStep(place, "read", ema=False, routing="agreement"),
     }
 
 
@@ -63,11 +63,11 @@ def _cached(place: School) -> Contenders:
     top_k = {"kind": "topk", "truncation": truncation, "cache": memory}
     wire = {"wire": "topk", "top_k": TOP_K}
     return {
-        "ladder, cached in memory": LadderStep(place, "memory", {"cache": memory}, ema=False, routing="seed"),
-        "ladder, cached on disk": LadderStep(place, "disk", {"cache": disk}, ema=False, routing="seed"),
-        "ladder, cached in memory, EMA": LadderStep(place, "memory-ema", {"cache": memory}, routing="seed"),
+        "ladder, cached in memory": LadderStep(place, "memory", {"cache": memory}, ema=False, routing="agreement"),
+        "ladder, cached on disk": LadderStep(place, "disk", {"cache": disk}, ema=False, routing="agreement"),
+        "ladder, cached in memory, EMA": LadderStep(place, "memory-ema", {"cache": memory}, routing="agreement"),
         f"ladder, top-{TOP_K} cached in memory": LadderStep(
-            place, "topk", top_k, ema=False, routing="seed", runtime=wire
+            place, "topk", top_k, ema=False, routing="agreement", runtime=wire
         ),
     }
 

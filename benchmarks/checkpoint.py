@@ -28,7 +28,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 def _row(shape: Shape, options: Options, every: int) -> dict[str, Any]:
     with school(shape, options.threads) as place:
-        step = LadderStep(place, "checkpoint", routing="seed")
+        step = LadderStep(place, "checkpoint", routing="agreement")
         timed = paired_rounds({STEP: step, SAVED: step.trainer.checkpoint}, options.rounds, warmup=2)
         size = max(path.stat().st_size for path in place.folder.rglob("tensors.safetensors"))
     share = Spread.of([value / every for value in _ratios(timed)])

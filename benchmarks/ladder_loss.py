@@ -29,7 +29,7 @@ from ladder.models.head import Head
 from ladder.teachers.source import HiddenSource
 
 OBJECTIVE = Objective(alpha=0.1, beta=0.9, temperature=2.0, direction="forward", pooling="probabilities")
-ROUTINGS = ("seed", "surprise")
+ROUTINGS = ("agreement", "surprise")
 DENSE_TENSORS = 20
 """[N, V] float32 tensors that the dense reference holds at its peak: 18 were measured."""
 
@@ -37,7 +37,9 @@ Said = Sequence[tuple[Tensor, Tensor]]
 """Hidden states [N, D] and head [V, D] of teachers 1 and 2."""
 
 
-def dense_loss(hidden_ND: Tensor, weight_VD: Tensor, said: Said, labels_N: Tensor, routing: str = "seed") -> Tensor:
+def dense_loss(
+    hidden_ND: Tensor, weight_VD: Tensor, said: Said, labels_N: Tensor, routing: str = "agreement"
+) -> Tensor:
     """The reference: whole logits, ``token_losses``, the mean over trained tokens."""
     with torch.no_grad():
         teacher1_NV, teacher2_NV = (values_ND @ head_VD.T for values_ND, head_VD in said)
@@ -49,7 +51,7 @@ def dense_loss(hidden_ND: Tensor, weight_VD: Tensor, said: Said, labels_N: Tenso
 
 
 def two_teacher_loss(
-    hidden_ND: Tensor, weight_VD: Tensor, said: Said, labels_N: Tensor, routing: str = "seed"
+    hidden_ND: Tensor, weight_VD: Tensor, said: Said, labels_N: Tensor, routing: str = "agreement"
 ) -> Tensor:
     """The fused loss over the sources that the trainer uses, with its own chunks, compiled where it can be."""
     size = len(weight_VD)

@@ -25,7 +25,7 @@ MAIN = ((576, 49152), (256, 32000))
 OTHERS = ((256, 8192), (576, 8192), (256, 49152), (256, 131072))
 FEWER = 3
 """Rounds at most of the sizes that are not the main ones, and of contenders that take long."""
-LADDER = "ladder, seed routing"
+LADDER = "ladder, agreement routing"
 
 Contenders = dict[str, Callable[[], object]]
 Tried = dict[str, dict[str, float]]
@@ -58,7 +58,7 @@ def _point(tokens: int, hidden: int, vocabulary: int, options: Options, notes: l
     near = _floors(lesson, tried) | _ladder(lesson)
     far = {LADDER: near[LADDER]} | (_trl(lesson, tried) if options.trl else {})
     if (needed := dense_bytes(tokens, vocabulary)) < available_memory():
-        far["dense reference, seed routing"] = _run(lesson, dense_loss, "seed")
+        far["dense reference, agreement routing"] = _run(lesson, dense_loss, "agreement")
     else:
         notes.append(f"{size}: dense reference skipped, it may need {needed / 2**30:.1f} GiB")
     for name, times in tried.items():
@@ -94,7 +94,9 @@ def _floors(lesson: Lesson, tried: Tried) -> Contenders:
 
 def _ladder(lesson: Lesson) -> Contenders:
     runs: Contenders = {f"ladder, {name} routing": _run(lesson, two_teacher_loss, name) for name in ROUTINGS}
-    return runs | {"ladder, seed routing, frozen head": _run(lesson, two_teacher_loss, "seed", frozen_head=True)}
+    return runs | {
+        "ladder, agreement routing, frozen head": _run(lesson, two_teacher_loss, "agreement", frozen_head=True)
+    }
 
 
 def _run(lesson: Lesson, loss: Callable[..., Any], routing: str, frozen_head: bool = False) -> Callable[[], object]:

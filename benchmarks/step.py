@@ -70,9 +70,9 @@ def _contenders(place: School, options: Options) -> tuple[SeedLoop, Contenders]:
     del candidates
     seed = SeedLoop(place.model(1), *frozen, ids_BT, LR)
     contenders: Contenders = {IDEAL: Ideal(place.model(1), frozen, ids_BT, LR, chunk)}
-    for routing in ("seed", "surprise"):
+    for routing in ("agreement", "surprise"):
         contenders[f"ladder, {routing} routing, EMA"] = LadderStep(place, f"ladder-{routing}", routing=routing)
-    contenders["ladder, seed routing, no EMA"] = LadderStep(place, "ladder-no-ema", ema=False, routing="seed")
+    contenders["ladder, agreement routing, no EMA"] = LadderStep(place, "ladder-no-ema", ema=False, routing="agreement")
     contenders["the seed's literal loop, EMA"] = seed
     return seed, contenders | (_trl(place, frozen[1], ids_BT) if options.trl else {})
 

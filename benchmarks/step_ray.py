@@ -18,7 +18,7 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
     from ladder.actors.session import Session, fetch, stream
     from ladder.actors.teacher import TeacherHandle
 
-    manifest = make_manifest(routing="seed", batch_size=place.shape.rows)
+    manifest = make_manifest(routing="agreement", batch_size=place.shape.rows)
     with Session() as session:
         slots = session.slots(manifest.runtime.devices)
         count = threads(manifest.runtime, session.machine)
@@ -35,4 +35,4 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
             for report in stream(group, teachers, place.batches, steps, manifest.runtime, lambda: False):
                 done = report.step + 1
 
-        yield f"ladder, seed routing, EMA, Ray actors of {count} thread{'s' * (count > 1)}", run
+        yield f"ladder, agreement routing, EMA, Ray actors of {count} thread{'s' * (count > 1)}", run

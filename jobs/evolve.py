@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ladder.report.failures import exit_code, log_of
-from ladder.report.terminal import prepare
+from ladder.report.terminal import prepare, say_notes
 from ladder.system.stopping import run, watch
 
 VERDICTS = (0, 3, 4)
@@ -40,7 +40,9 @@ def _evolve(manifests: list[Path], home: Path) -> int:
     from ladder.report.console import Console
     from ladder.run.outcome import worst
 
-    outcomes = evolve(read_requests(manifests), home, Console())
+    requests = read_requests(manifests)
+    say_notes(note for request in requests for note in request.notes)
+    outcomes = evolve(requests, home, Console())
     print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))
     code = worst(outcomes)
     return 0 if code in VERDICTS else code

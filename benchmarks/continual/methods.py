@@ -80,12 +80,12 @@ MAIN: dict[str, Method] = {
     "dreams": Method("fine-tuning, 0.4 of each batch dreams, no teachers", TUNING, _shares(0.6, dreams=0.4)),
     "one-teacher": Method(
         "learning without forgetting: labels, and one teacher's word on the new rows",
-        params={"method": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **_shares(1.0)},
+        params={"recipe": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **_shares(1.0)},
         grandparent=False,
     ),
     "seed": Method(
         "the first sketch's routing as written, a tenth replayed",
-        params={"method": "logit_blending_kd", **_shares(0.9, 0.1)},
+        params={"recipe": "logit_blending_kd", **_shares(0.9, 0.1)},
     ),
     "surprise": Method("surprise routing, a tenth replayed, no dreams", params=_shares(0.9, 0.1)),
     "default": Method("surprise routing, dreams and replay, as a manifest gets that names nothing"),

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import numpy as np
 
 from ladder.data.jsonl import read_lines, shown
 from ladder.data.rows import Row, read_rows
-from ladder.errors import DataError, GateError, NotFound
+from ladder.errors import DataError, GateError, ManifestError, NotFound
 from ladder.manifest import Name, Request
 from ladder.manifest.files import named_files
 from ladder.manifest.load import validated
 from ladder.manifest.schema import ControlTokens
+from ladder.manifest.words import modern
 from ladder.system.files import save_text
 
 LEARNED = "rows.sha256"
@@ -154,10 +156,15 @@ def keep(request: Request, sidecars: Path, today: str | None = None) -> None:
 
 
 def kept_document(sidecars: Path) -> dict[str, Any]:
-    """The manifest that a generation was made from, with the digests of its files; both empty for an imported one."""
+    """The manifest that a generation was made from, in the words of today, and the digests of its files; both empty
+    for an imported one."""
     path = sidecars / MANIFEST
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {"manifest": stored.get("manifest", {}), "files": stored.get("files", {})}
+    tree = modern(stored.get("manifest", {})).tree
+    # With the defaults of fields that were added since. What another version of ladder wrote is shown as it stands.
+    with suppress(ManifestError):
+        tree = validated(tree, path, kept=True).model_dump(mode="json")
+    return {"manifest": tree, "files": stored.get("files", {})}
 
 
 def kept_day(sidecars: Path) -> str | None:
@@ -182,7 +189,7 @@ def kept_request(sidecars: Path, child: Name) -> Request:
     else:
         imported = {"child_gen": str(child), "training_method": "pretraining"}
         stored = {"manifest": {"evolution_request": imported}, "files": {}, "digest": ""}
-    manifest = validated(stored["manifest"], path)
+    manifest = validated(stored["manifest"], path, kept=True)
     laws = manifest.laws.model_copy(update={"canaries": None})
     gates = manifest.gates.model_copy(update={"metrics": []})
     manifest = manifest.model_copy(update={"laws": laws, "gates": gates})

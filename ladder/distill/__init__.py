@@ -22,8 +22,8 @@ from ladder.distill.routing import (
     Routing,
     RoutingSettings,
     route,
+    route_agreement,
     route_gold,
-    route_seed,
     route_surprise,
 )
 from ladder.distill.vocabulary import IGNORE, Columns, columns
@@ -48,8 +48,8 @@ __all__ = [
     "normalized_entropy_confidence",
     "reduction_weights",
     "route",
+    "route_agreement",
     "route_gold",
-    "route_seed",
     "route_shares",
     "route_surprise",
     "source_counts",

@@ -27,8 +27,8 @@ __all__ = [
     "RoutingSettings",
     "gather_evidence",
     "route",
+    "route_agreement",
     "route_gold",
-    "route_seed",
     "route_surprise",
 ]
 
@@ -51,7 +51,7 @@ class RoutingSettings:
         LadderError: ``sequence`` granularity with surprise routing, where the mean hides the one surprising token.
     """
 
-    routing: Literal["seed", "surprise", "gold"]
+    routing: Literal["agreement", "surprise", "gold"]
     js_threshold: float = 0.1
     confidence_threshold: float = 0.8
     agreement_confidence: float | None = None
@@ -67,7 +67,7 @@ class RoutingSettings:
             raise LadderError(
                 "surprise routing was asked for by sequence, expected by token",
                 where="training_params.granularity",
-                remedy="use granularity token, or routing seed",
+                remedy="use granularity token, or routing agreement",
             )
 
 
@@ -131,20 +131,21 @@ def skipped(like_N: Tensor) -> Routing:
 Router = Callable[[Evidence | None, Tensor, RoutingSettings], Routing]
 
 
-def route_seed(evidence: Evidence | None, labels_N: Tensor, settings: RoutingSettings) -> Routing:
+def route_agreement(evidence: Evidence | None, labels_N: Tensor, settings: RoutingSettings) -> Routing:
     """The table, first that applies: teachers agree, teacher 1 is confident, there is a gold label, skip.
 
     Raises:
         LadderError: there is no evidence.
     """
-    evidence = _demand(evidence, "seed")
+    evidence = _demand(evidence, "agreement")
     route_N = _table(evidence, labels_N, settings)
     return _routing(route_N, _confidence_share(evidence), settings.gold_weight, evidence.js)
 
 
 def route_surprise(evidence: Evidence | None, labels_N: Tensor, settings: RoutingSettings) -> Routing:
     """Labelled tokens: gold with g = 1 where both teachers are surprised by the label, else a blend in which a
-    teacher weighs as much as the probability it gave the label. Unlabelled tokens: the table of :func:`route_seed`.
+    teacher weighs as much as the probability it gave the label. Unlabelled tokens: as
+    :func:`route_agreement`.
 
     Raises:
         LadderError: there is no evidence, or no surprise of that name.
@@ -165,7 +166,7 @@ def route_gold(evidence: Evidence | None, labels_N: Tensor, settings: RoutingSet
     return _routing(route_N, nothing_N, 1.0, nothing_N)
 
 
-ROUTERS: dict[str, Router] = {"seed": route_seed, "surprise": route_surprise, "gold": route_gold}
+ROUTERS: dict[str, Router] = {"agreement": route_agreement, "surprise": route_surprise, "gold": route_gold}
 """The words of ``training_params.routing``, and ``gold`` for the methods without teachers."""
 
 

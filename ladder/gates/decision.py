@@ -77,6 +77,7 @@ def decide(
     parent: Measurements | None,
     laws: Sequence[LawResult] | None,
     origins: Mapping[str, float] | None = None,
+    custom: Sequence[GateResult] = (),
 ) -> GateReport:
     """Hold a child against its parent and the manifest's thresholds.
 
@@ -86,6 +87,7 @@ def decide(
         parent: figures of the parent on the same exam; None for a genesis.
         laws: what became of each law; None where the laws were not examined, which fails.
         origins: accuracy (0 to 1) of each ancestor on its own probes when it was examined itself, where that is known.
+        custom: what the gates of ``gates.custom`` said; one that said nothing fails.
     """
     standings = stand(gates, child.recall, parent.recall if parent else None, origins or {}, child.groups)
     results = (
@@ -94,6 +96,7 @@ def decide(
         _tone(gates.tone, child, parent),
         _laws(laws),
         *(hold(gate, child.suites.get(gate.name), _of(parent, gate.name)) for gate in gates.metrics),
+        *(_custom(name, custom) for name in gates.custom),
     )
     broken = tuple(violation for law in laws or () for violation in law.found.violations)
     return GateReport(results, broken, gates.model_dump(mode="json"), standings, tuple(laws or ()))
@@ -186,6 +189,11 @@ def _laws(laws: Sequence[LawResult] | None) -> GateResult:
     parts += [f"{first.law} at {first.where}: {first.found}" for first in violations[:1]]
     detail = "; ".join(part for part in (*parts, sampled_sentence(laws)) if part)
     return GateResult("laws", not violations, True, float(len(violations)), 0.0, None, len(violations), detail)
+
+
+def _custom(name: str, results: Sequence[GateResult]) -> GateResult:
+    found = [result for result in results if result.name == name]
+    return found[0] if len(found) == 1 else _failed(name, "was not examined")
 
 
 def _counted(n: int, noun: str) -> str:

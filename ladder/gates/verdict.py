@@ -19,7 +19,7 @@ class GateResult:
     """One gate.
 
     Args:
-        name: one of ``GATES``, or that of a gate of ``gates.metrics``.
+        name: one of ``GATES``, or that of a gate of ``gates.metrics`` or ``gates.custom``.
         passed: whether the child may be promoted as far as this gate goes.
         applicable: False where there was nothing to examine; ``detail`` says why.
         value: the child's figure; None where there is none.
@@ -53,7 +53,8 @@ class GateReport:
     """The verdict of the gates.
 
     Args:
-        results: one for each of ``GATES``, in that order, and one for each gate of ``gates.metrics``.
+        results: one for each of ``GATES``, in that order, and one for each gate of ``gates.metrics`` and
+            ``gates.custom``.
         violations: every broken law.
         settings: the thresholds that were used.
         per_ancestor: how the child stands on each ancestor's probes.
@@ -71,7 +72,7 @@ class GateReport:
         """Every gate was held and passed: the four first, and those that the settings ask for besides. A report
         without one of them has not passed."""
         names = tuple(result.name for result in self.results)
-        asked = {gate["name"] for gate in self.settings.get("metrics", ())}
+        asked = {gate["name"] for gate in self.settings.get("metrics", ())} | {*self.settings.get("custom", ())}
         return names[: len(GATES)] == GATES and asked <= set(names) and not self.failed
 
     @property

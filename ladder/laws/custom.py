@@ -14,7 +14,7 @@ from ladder.errors import GateError, ManifestError
 from ladder.laws.catalogue import Case, Law
 from ladder.laws.law import Findings, Violation
 from ladder.laws.text import Texts
-from ladder.manifest.installed import GROUP, installed_laws
+from ladder.manifest.installed import LAWS, load, origin, plugin
 
 Check = Callable[[Texts], list[Violation]]
 
@@ -25,22 +25,11 @@ def custom_law(name: str) -> Law:
     Raises:
         ManifestError: it is not installed once, or cannot be loaded.
     """
-    found = installed_laws(name)
-    if len(found) != 1:
-        raise ManifestError(
-            f"{name!r} is installed {len(found)} times, expected once",
-            where="laws.custom",
-            remedy=f"install the one package that declares it in the entry point group {GROUP}",
-        )
-    (entry,) = found
-    try:
-        check = entry.load()
-    except Exception as error:
-        raise ManifestError(f"{name!r} cannot be loaded: {error!r}", where="laws.custom", remedy=entry.value) from error
+    check = load(LAWS, name, "laws.custom")
+    entry = plugin(LAWS, name, "laws.custom")
     if not callable(check):
         raise ManifestError(f"{entry.value} is {check!r}, expected a callable", where=f"laws.custom {name}")
-    origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-    parameters = {"entry_point": entry.value, "distribution": origin}
+    parameters = {"entry_point": entry.value, "distribution": origin(entry)}
     return Law(name, "text", 1, lambda case: parameters, partial(_examined, name, check))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ladder.errors import ManifestError
+from ladder.manifest.installed import method_facts
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import EvolutionRequest, Manifest, Teacher
@@ -64,9 +65,9 @@ def branch_needs_parent(manifest: Manifest) -> Iterator[Problem]:
 
 def pretraining_starts_from_nothing(manifest: Manifest) -> Iterator[Problem]:
     request, student = manifest.evolution_request, manifest.student
-    if request.training_method != "pretraining":
+    if not method_facts(request.training_method).starts_at_random:
         return
-    method = "training_method pretraining initialises the student at random"
+    method = f"training_method {request.training_method} initialises the student at random"
     if request.parent_gen is not None:
         yield Problem(
             "evolution_request.parent_gen",
@@ -82,9 +83,10 @@ def pretraining_starts_from_nothing(manifest: Manifest) -> Iterator[Problem]:
 def others_start_from_something(manifest: Manifest) -> Iterator[Problem]:
     request, student = manifest.evolution_request, manifest.student
     method = request.training_method
-    if method == "pretraining" or request.parent_gen is not None:
+    facts = method_facts(method)
+    if facts.starts_at_random or request.parent_gen is not None:
         return
-    if method == "teacher_student_distillation":
+    if facts.needs_parent:
         yield Problem(
             "evolution_request.parent_gen",
             f"is missing: {method} needs a parent, which is teacher 1",
@@ -99,8 +101,9 @@ def others_start_from_something(manifest: Manifest) -> Iterator[Problem]:
 
 
 def student_starts_from_parent(manifest: Manifest) -> Iterator[Problem]:
-    parent = manifest.evolution_request.parent_gen
-    if manifest.student.model is not None and manifest.evolution_request.training_method != "pretraining" and parent:
+    request = manifest.evolution_request
+    parent, facts = request.parent_gen, method_facts(request.training_method)
+    if manifest.student.model is not None and not facts.starts_at_random and parent:
         yield Problem(
             "student.model",
             f"found a folder beside parent_gen {parent}, but a student always starts as a copy of its parent",
@@ -110,7 +113,7 @@ def student_starts_from_parent(manifest: Manifest) -> Iterator[Problem]:
 
 def architecture_is_for_pretraining(manifest: Manifest) -> Iterator[Problem]:
     method = manifest.evolution_request.training_method
-    if manifest.student.architecture is not None and method != "pretraining":
+    if manifest.student.architecture is not None and not method_facts(method).starts_at_random:
         yield Problem(
             "student.architecture",
             f"found an architecture, but {method} keeps the one it starts from",

@@ -7,6 +7,7 @@ from datetime import date
 from string import Formatter
 
 from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing
+from ladder.manifest.installed import method_facts
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, Manifest
 
@@ -16,9 +17,9 @@ CONTEXT_FIELDS = ("prompt", "completion", "text", "context")
 
 def recipe_is_for_distillation(manifest: Manifest) -> Iterator[Problem]:
     method, params = manifest.evolution_request.training_method, manifest.training_params
-    if method == DISTILLATION:
+    if method_facts(method).has_target:
         return
-    for field in ("method", "routing"):
+    for field in ("recipe", "routing"):
         if (value := getattr(params, field)) is not None:
             yield Problem(
                 f"training_params.{field}",
@@ -29,7 +30,7 @@ def recipe_is_for_distillation(manifest: Manifest) -> Iterator[Problem]:
 
 def objective_has_weight(manifest: Manifest) -> Iterator[Problem]:
     params = manifest.training_params
-    if manifest.evolution_request.training_method == DISTILLATION and params.alpha + params.beta == 0:
+    if method_facts(manifest.evolution_request.training_method).has_target and params.alpha + params.beta == 0:
         yield Problem(
             "training_params.alpha",
             "alpha and beta are both 0, expected at least one above 0",
@@ -40,13 +41,13 @@ def objective_has_weight(manifest: Manifest) -> Iterator[Problem]:
 def sequences_are_not_surprised(manifest: Manifest) -> Iterator[Problem]:
     if manifest.training_params.granularity != "sequence":
         return
-    if manifest.evolution_request.training_method != DISTILLATION:
+    if not method_facts(manifest.evolution_request.training_method).has_target:
         yield Problem("training_params.granularity", "found 'sequence' where nothing is routed", "leave it out")
     elif routing(manifest) == "surprise":
         yield Problem(
             "training_params.granularity",
             "found 'sequence' with surprise routing: the mean over a row hides the one surprising token",
-            "write routing: seed or method: logit_blending_kd, or granularity: token",
+            "write routing: agreement or recipe: logit_blending_kd, or granularity: token",
         )
 
 
@@ -170,7 +171,7 @@ def contexts_are_templates(manifest: Manifest) -> Iterator[Problem]:
     method = manifest.evolution_request.training_method
     for number, template in contexts(manifest).items():
         field = f"teachers.teacher{number}.context"
-        if method != DISTILLATION:
+        if not method_facts(method).has_target:
             yield Problem(field, f"found a text, but no teacher reads rows in {method}", "leave it out")
         elif (wrong := _wrong_field(template)) is not None:
             known = ", ".join(f"{{{name}}}" for name in CONTEXT_FIELDS)

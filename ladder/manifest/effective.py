@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import ceil
 from typing import Literal
 
-from ladder.manifest.schema import Architecture, Dreams, Manifest, Recipe, TrainingParams
+from ladder.manifest.installed import method_facts
+from ladder.manifest.schema import Architecture, Dreams, Manifest, Recipe, RoutingTable, TrainingParams
 
 DISTILLATION = "teacher_student_distillation"
 MOST_DREAMS = 2400
@@ -17,7 +18,7 @@ def effective(manifest: Manifest) -> Manifest:
     params, stabilizers, student = manifest.training_params, manifest.stabilizers, manifest.student
     replay = stabilizers.replay_buffer and params.shares.replay > 0
     sections = {
-        "training_params": params.model_copy(update={"method": recipe(manifest), "routing": routing(manifest)}),
+        "training_params": params.model_copy(update={"recipe": recipe(manifest), "routing": routing(manifest)}),
         "stabilizers": stabilizers.model_copy(update={"dreams": dreams(manifest), "replay_buffer": replay}),
         "student": student.model_copy(update={"architecture": architecture(manifest)}),
     }
@@ -25,18 +26,18 @@ def effective(manifest: Manifest) -> Manifest:
 
 
 def recipe(manifest: Manifest) -> Recipe | None:
-    """``surprise_kd`` for a distillation that names none; None for every other method."""
-    if manifest.evolution_request.training_method != DISTILLATION:
+    """``surprise_kd`` for a distillation that names none; None for a method without a teachers' target."""
+    if not method_facts(manifest.evolution_request.training_method).has_target:
         return None
-    return manifest.training_params.method or "surprise_kd"
+    return manifest.training_params.recipe or "surprise_kd"
 
 
-def routing(manifest: Manifest) -> Literal["seed", "surprise"] | None:
+def routing(manifest: Manifest) -> RoutingTable | None:
     """The recipe's routing unless one is written out; None where nothing is distilled."""
     chosen = recipe(manifest)
     if chosen is None:
         return None
-    return manifest.training_params.routing or ("surprise" if chosen == "surprise_kd" else "seed")
+    return manifest.training_params.routing or ("surprise" if chosen == "surprise_kd" else "agreement")
 
 
 def dreams(manifest: Manifest) -> Dreams | Literal[False]:
@@ -65,7 +66,7 @@ def contexts(manifest: Manifest) -> dict[int, str]:
 
 
 def architecture(manifest: Manifest) -> Architecture | None:
-    """The model to initialise at random: only for ``pretraining``, the schema's default where none is written."""
-    if manifest.evolution_request.training_method != "pretraining":
+    """The model to initialise at random, where the method does: the schema's default where none is written."""
+    if not method_facts(manifest.evolution_request.training_method).starts_at_random:
         return manifest.student.architecture
     return manifest.student.architecture or Architecture()

@@ -111,7 +111,7 @@ def _expected(detail: ErrorDetails) -> str:
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
         return f"{words} {context[name]:g}" if isinstance(context[name], float) else f"{words} {context[name]}"
-    if kind == "literal_error":
+    if kind in ("literal_error", "not_installed"):
         return str(context["expected"])
     if kind == "too_short":
         return "at least one entry"
@@ -122,9 +122,13 @@ def _expected(detail: ErrorDetails) -> str:
 
 def _remedy(path: FieldPath, detail: ErrorDetails, expected: str) -> str:
     value, kind = detail["input"], detail["type"]
-    if kind == "literal_error" and isinstance(value, str):
+    if kind in ("literal_error", "not_installed") and isinstance(value, str):
         close = nearest(value, re.findall(r"'([^']*)'", expected))
-        return f"did you mean {close!r}?" if close else "write one of these"
+        if close:
+            return f"did you mean {close!r}?"
+        group = detail.get("ctx", {}).get("group")
+        more = f", or install the package that declares it in the entry point group {group}" if group else ""
+        return f"write one of these{more}"
     if isinstance(value, str) and kind in {"bool_type", "float_type", "int_type"}:
         return "write it without quotes" if _looks_right(value, kind) else f"write {expected}"
     if kind == "list_type" and isinstance(value, str):

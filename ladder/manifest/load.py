@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,21 @@ from pydantic import ValidationError
 from ladder.errors import ManifestError
 from ladder.manifest import checks_examination, checks_lineage, checks_training
 from ladder.manifest.explain import explain
+from ladder.manifest.installed import KEPT, method_facts
 from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.schema import Manifest
 from ladder.manifest.syntax import read_tree, tree_problems
+from ladder.manifest.words import modern, written_twice
 
 CHECKS = (*checks_lineage.CHECKS, *checks_training.CHECKS, *checks_examination.CHECKS)
 
 
 def semantic_problems(manifest: Manifest) -> list[Problem]:
     """Everything that contradicts itself in a manifest whose fields are valid one by one."""
+    try:
+        method_facts(manifest.evolution_request.training_method)
+    except ManifestError as error:  # a plug-in that is installed and broken
+        return [Problem("evolution_request.training_method", error.message, error.remedy or "")]
     return [problem for check in CHECKS for problem in check(manifest)]
 
 
@@ -34,8 +41,12 @@ def load_manifest(path: str | Path) -> Manifest:
     return validated(read_tree(Path(path)), path)
 
 
-def validated(tree: Any, file: str | Path) -> Manifest:
+def validated(tree: Any, file: str | Path, *, kept: bool = False) -> Manifest:
     """The manifest in a tree of plain values; ``file`` is only named in errors.
+
+    Args:
+        kept: it was stored with a generation, so it meant something when that was made: neither is looked whether what
+            it names is installed now, nor what its fields mean together to this version of ladder.
 
     Raises:
         ManifestError: as `load_manifest`.
@@ -46,14 +57,17 @@ def validated(tree: Any, file: str | Path) -> Manifest:
             where=str(file),
             remedy="start with evolution_request",
         )
-    if problems := tree_problems(tree):
+    if problems := [*tree_problems(tree), *written_twice(tree)]:
         raise refuse(file, problems)
+    today = modern(tree)
     try:
-        manifest = Manifest.model_validate(tree)
+        manifest = Manifest.model_validate(today.tree, context={KEPT: kept})
     except ValidationError as error:
-        problems = explain(error, tree)
+        problems = explain(error, today.tree)
     else:
-        problems = semantic_problems(manifest)
+        problems = [] if kept else semantic_problems(manifest)
     if problems:
-        raise refuse(file, problems)
+        # The file may call a field by its old name, and is told of that.
+        named = [replace(problem, field=today.written.get(problem.field, problem.field)) for problem in problems]
+        raise refuse(file, named)
     return manifest

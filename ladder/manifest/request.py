@@ -12,12 +12,13 @@ from typing import Any
 from ladder.errors import ManifestError
 from ladder.manifest.effective import effective
 from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
-from ladder.manifest.installed import custom_law_problems, suite_problems
-from ladder.manifest.load import load_manifest
+from ladder.manifest.installed import custom_gate_problems, custom_law_problems, suite_problems, used_plugins
+from ladder.manifest.load import load_manifest, validated
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, refuse
 from ladder.manifest.schema import Manifest
 from ladder.manifest.syntax import SUFFIXES, first_bytes, read_tree
+from ladder.manifest.words import modern, old_spelling
 
 # Left out of the digest, because they never change what is learned: why the child exists, what it may cost (so that a
 # run stopped by its budget resumes under a larger one), and how the machine is used.
@@ -43,6 +44,8 @@ class Request:
 
     The same wherever the folder lies, whatever the order of keys, and in JSON, YAML and TOML alike.
     """
+    notes: tuple[str, ...] = ()
+    """What the file should say otherwise from now on, such as old words; for people."""
 
     def file(self, relative: str) -> Path:
         """The absolute path of a named file.
@@ -61,8 +64,11 @@ class Request:
         return (self.path.parent / relative).resolve()
 
     def document(self) -> dict[str, Any]:
-        """A JSON-able copy to store with the generation. What is under ``manifest`` can itself be loaded again."""
-        return {"manifest": self.manifest.model_dump(mode="json"), "files": dict(self.files), "digest": self.digest}
+        """A JSON-able copy to store with the generation. What is under ``manifest`` can itself be loaded again; under
+        ``plugins`` stands which installed packages it named, where it named any."""
+        document = {"manifest": self.manifest.model_dump(mode="json"), "files": dict(self.files), "digest": self.digest}
+        used = used_plugins(self.manifest)
+        return document | ({"plugins": used} if used else {})
 
 
 def read_request(path: str | Path) -> Request:
@@ -70,14 +76,15 @@ def read_request(path: str | Path) -> Request:
 
     Raises:
         ManifestError: as `load_manifest`; or ``data`` is missing, a file or model folder does not exist, a file lies
-            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom`` or the
-            harness of a gate of ``gates.metrics`` is not installed.
+            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom``, a
+            gate of ``gates.custom`` or the harness of a gate of ``gates.metrics`` is not installed.
     """
-    file = Path(path).absolute()
-    manifest = effective(load_manifest(path))
+    file, tree = Path(path).absolute(), read_tree(Path(path))
+    manifest = effective(validated(tree, path))
     digests, problems = file_digests(manifest, file.parent)
     problems = [*_missing_data(manifest), *problems, *folder_problems(manifest, file.parent)]
-    problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest), *suite_problems(manifest)]
+    problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest), *custom_gate_problems(manifest)]
+    problems += suite_problems(manifest)
     if problems:
         raise refuse(path, problems)
     request = manifest.evolution_request
@@ -89,6 +96,7 @@ def read_request(path: str | Path) -> Request:
         grandparent=Name.parse(request.grandparent_gen) if request.grandparent_gen else None,
         files=digests,
         digest=_digest(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
+        notes=modern(tree).notes,
     )
 
 
@@ -102,6 +110,7 @@ def _missing_data(manifest: Manifest) -> list[Problem]:
 def _digest(manifest: Manifest, contents: list[str]) -> str:
     # A field that a later version adds changes no digest as long as nobody writes it: what is decided stays decided.
     written = _said(manifest).model_dump(mode="json", exclude=_NOT_DIGESTED, exclude_defaults=True)
+    written |= {name: old_spelling(name, fields) for name, fields in written.items()}
     body = {"manifest": written, "files": contents}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ladder.manifest.explain import sections
+from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, Named
+from ladder.manifest.words import KEYS, VALUES, modern_section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -229,10 +233,13 @@ class Gates(Section):
     decoding: Decoding = Decoding()
     metrics: list[MetricGate] = []
     """Gates on what other people's suites measure, after the four."""
+    custom: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]] = []
+    """Names of installed gates: entry points of the group ``ladder.gates``, after those of ``metrics``."""
 
 
-Method = Literal["pretraining", "continual_pretraining", "supervised_fine_tuning", "teacher_student_distillation"]
+Method = Annotated[str, Named(METHODS)]
 Recipe = Literal["surprise_kd", "logit_blending_kd"]
+RoutingTable = Literal["agreement", "surprise"]
 ControlTokens = Literal["text", "parse"]
 """What control tokens are that stand in a text: plain characters, or themselves."""
 
@@ -243,7 +250,7 @@ class EvolutionRequest(Section):
     child_gen: str
     """Name of the generation to train: ``{family}-G{NNN}``."""
     training_method: Method
-    """The age of the ladder that this step belongs to."""
+    """How the child is trained: one of ladder's own methods, or of an installed package's."""
     parent_gen: str | None = None
     """Generation N: the student starts from it and it is teacher 1. Absent only for a genesis."""
     grandparent_gen: str | None = None
@@ -277,15 +284,18 @@ class Teachers(Section):
 
 
 class Architecture(Section):
-    """A small Llama to be initialised at random (pretraining only). Sizes are counts, not bytes."""
+    """A small model to be initialised at random (pretraining only). Sizes are counts, not bytes."""
 
+    family: Annotated[str, Named(FAMILIES)] = "llama"
+    """Which architecture it is: one of ladder's own, or of an installed package's."""
     layers: Count = 4
     hidden: Count = 128
     heads: Count = 4
     kv_heads: Count | None = None
     """Key and value heads; ``heads`` when left out."""
     intermediate: Count | None = None
-    """Width of the feed-forward layer; 4 x hidden x 2/3, rounded up to 32, when left out."""
+    """Width of the feed-forward layer; when left out, what the family usually has (``llama`` and ``qwen3``: 4 x hidden
+    x 2/3, rounded up to 32; ``gpt2``: 4 x hidden)."""
     vocab_size: Annotated[int, Field(ge=260)] = 1024
     """Size of the byte-level BPE vocabulary that is trained on ``data.train``."""
     max_positions: Count = 512
@@ -363,9 +373,9 @@ class Shares(Section):
 class TrainingParams(Section):
     """The objective L = alpha CE + beta KL + gamma R, and the optimiser."""
 
-    method: Recipe | None = None
+    recipe: Recipe | None = None
     """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams) or ``logit_blending_kd``
-    (the seed's routing, no dreams). A field that is written out wins over its recipe."""
+    (agreement routing, no dreams). A field that is written out wins over its recipe. Once called ``method``."""
     alpha: NonNegative = 0.1
     """Weight of cross-entropy on gold labels."""
     beta: NonNegative = 0.9
@@ -374,8 +384,9 @@ class TrainingParams(Section):
     """Weight of the agreement regulariser R."""
     temperature: Positive = 2.0
     """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1."""
-    routing: Literal["seed", "surprise"] | None = None
-    """Which table decides, per token, who teaches; the recipe's when left out."""
+    routing: RoutingTable | None = None
+    """Which table decides, per token, who teaches: ``agreement`` of the teachers (once called ``seed``), or their
+    ``surprise`` at the gold label; the recipe's when left out."""
     confidence: Literal["top1", "entropy"] = "top1"
     js_threshold: NonNegative = 0.1
     """Teachers agree below this Jensen-Shannon divergence, in nats (0 to ln 2)."""
@@ -384,7 +395,7 @@ class TrainingParams(Section):
     agreement_confidence: Probability | None = None
     """Where set, agreement counts only if one teacher is at least this confident."""
     gold_weight: NonNegative = 0.5
-    """Weight g of a token on the gold route of ``routing: seed``; surprise routing uses 1."""
+    """Weight g of a token on the gold route of ``routing: agreement``; surprise routing uses 1."""
     surprise: Literal["probability", "entropy"] = "probability"
     """When a teacher is surprised by the gold label y: p(y) < tau, or -ln p(y) > H(p) + margin."""
     surprise_tau: Probability = 0.5
@@ -409,8 +420,16 @@ class TrainingParams(Section):
     warmup: Probability = 0.05
     """Share of the steps over which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optimizer: Annotated[str, Named(OPTIMIZERS)] = "adamw"
+    """What moves the weights: ``adamw`` (keeps two numbers for each trained one), ``sgd`` (with momentum 0.9: keeps
+    one; its learning rates are larger), or that of an installed package."""
     weight_decay: NonNegative = 0.01
     max_grad_norm: Positive = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_words(cls, fields: Any) -> Any:
+        return modern_section("training_params", fields)
 
 
 class Dreams(Section):
@@ -529,10 +548,28 @@ class Manifest(Section):
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a manifest; the descriptions are the schema's own docstrings.
 
-    It says what each field may hold. What fields must mean together is checked by `load_manifest`.
+    It says what each field may hold, old words included. What fields must mean together is checked by `load_manifest`.
     """
+    schema = Manifest.model_json_schema()
+    _add_old_words(schema["$defs"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Manifest.model_json_schema(),
+        **schema,
         "title": "Evolution manifest",
     }
+
+
+def _add_old_words(definitions: dict[str, Any]) -> None:
+    """What the loader still reads: old keys as deprecated properties, old values beside the new ones."""
+    for (section, field), words in VALUES.items():
+        for choice in _properties(definitions, section)[field]["anyOf"]:
+            if "enum" in choice:
+                choice["enum"] += words
+    for (section, old), new in KEYS.items():
+        properties = _properties(definitions, section)
+        properties[old] = properties[new] | {"deprecated": True, "description": f"The old word for {new}."}
+
+
+def _properties(definitions: dict[str, Any], section: str) -> dict[str, Any]:
+    found: dict[str, Any] = definitions[sections()[(section,)].__name__]["properties"]
+    return found

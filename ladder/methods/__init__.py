@@ -1,24 +1,33 @@
-"""``training_method`` to class. A new method is one new file and one manifest word."""
+"""``training_method`` to class. Importing this imports no torch: the checks of a manifest read a method's facts.
+
+A new method of ladder's own is one new file here and a line in ``ladder.manifest.installed.OWN``; one of another
+package is a subclass of ``Method`` that it declares in the entry point group ``ladder.methods`` (docs/extending.md).
+"""
 
 from __future__ import annotations
 
+from ladder.errors import ManifestError
+from ladder.manifest import installed
 from ladder.manifest.schema import Manifest
-from ladder.methods.base import Method
-from ladder.methods.distillation import Distillation
-from ladder.methods.fine_tuning import SupervisedFineTuning
-from ladder.methods.pretraining import ContinualPretraining, Pretraining
+from ladder.methods.base import GoldMethod, Method
 
 METHODS: dict[str, type[Method]] = {
-    "pretraining": Pretraining,
-    "continual_pretraining": ContinualPretraining,
-    "supervised_fine_tuning": SupervisedFineTuning,
-    "teacher_student_distillation": Distillation,
+    name: installed.load(installed.METHODS, name, name) for name in installed.OWN[installed.METHODS]
 }
+"""Ladder's own, by the manifest's word."""
 
 
 def method_of(manifest: Manifest) -> Method:
-    """The method that an effective manifest names."""
-    return METHODS[manifest.evolution_request.training_method](manifest)
+    """The method that an effective manifest names.
+
+    Raises:
+        ManifestError: it is a plug-in's that is not installed now, or no method.
+    """
+    name, where = manifest.evolution_request.training_method, "evolution_request.training_method"
+    found = METHODS.get(name) or installed.load(installed.METHODS, name, where)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ManifestError(f"{name!r} is {found!r:.80}, expected a subclass of ladder.methods.Method", where=where)
+    return found(manifest)
 
 
-__all__ = ["METHODS", "Method", "method_of"]
+__all__ = ["METHODS", "GoldMethod", "Method", "method_of"]

@@ -1,22 +1,37 @@
-"""What a training method contributes: its loss and its teachers. The trainer's loop is the same for all."""
+"""What a training method contributes: its facts, its loss and its teachers. The trainer's loop is the same for all.
+
+The facts are read by the checks of a manifest, which import nothing heavy. So torch, and the rooms that import it, are
+imported where they are used.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ladder.distill import Objective, RoutingSettings
 from ladder.manifest.schema import Manifest
+
+if TYPE_CHECKING:
+    from ladder.distill import Objective, RoutingSettings
+    from ladder.distill.fused import FusedLoss
 
 
 class Method(ABC):
     """One ``training_method`` of the manifest.
 
     Attributes:
+        starts_at_random: the student is initialised at random, with a tokenizer of its own: it has no parent and no
+            ``student.model``, and ``student.architecture`` may say what it looks like.
+        needs_parent: the parent must be a generation; without this, a folder in ``student.model`` will do.
+        has_target: the student learns what its teachers predict, so that ``training_params.recipe``, ``routing`` and
+            ``granularity`` and the teachers' ``context`` mean something.
         completion_only: train new rows on completions and assistant turns only.
         needs_gold: every new row must have a gold label.
     """
 
+    starts_at_random: ClassVar[bool] = False
+    needs_parent: ClassVar[bool] = False
+    has_target: ClassVar[bool] = False
     completion_only: ClassVar[bool] = True
     needs_gold: ClassVar[bool] = True
 
@@ -30,6 +45,18 @@ class Method(ABC):
     @abstractmethod
     def routing(self) -> RoutingSettings:
         """Which table decides who teaches a token."""
+
+    def loss(self, vocabulary: int, taboo_ids: tuple[int, ...], *, compile: bool) -> FusedLoss:
+        """The loss of a micro-batch, by default the fused one of the objective and the routing.
+
+        Args:
+            vocabulary: ids that the tokenizer knows.
+            taboo_ids: ids that take no part.
+            compile: whether the element-wise part is compiled.
+        """
+        from ladder.distill.fused import FusedLoss
+
+        return FusedLoss(self.objective(), self.routing(), vocabulary, taboo_ids, compile)
 
     def teachers(self) -> set[int]:
         """Which teachers (1, 2) speak on new and replayed text."""
@@ -47,7 +74,11 @@ class GoldMethod(Method):
     """Cross-entropy on gold labels; dreams, where there are any, keep their dreamer's distribution."""
 
     def objective(self) -> Objective:
+        from ladder.distill import Objective
+
         return Objective(alpha=0.0, beta=1.0, gamma=0.0, temperature=self.manifest.training_params.temperature)
 
     def routing(self) -> RoutingSettings:
+        from ladder.distill import RoutingSettings
+
         return RoutingSettings(routing="gold")

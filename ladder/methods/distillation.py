@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from ladder.distill import Objective, RoutingSettings
+from typing import TYPE_CHECKING
+
 from ladder.methods.base import Method
+
+if TYPE_CHECKING:
+    from ladder.distill import Objective, RoutingSettings
 
 
 class Distillation(Method):
     """Two frozen teachers, N and N-1, and gold labels where neither knows."""
 
+    needs_parent = True
+    has_target = True
     needs_gold = False
 
     def objective(self) -> Objective:
+        from ladder.distill import Objective
+
         params = self.manifest.training_params
         return Objective(
             alpha=params.alpha,
@@ -25,6 +33,8 @@ class Distillation(Method):
         )
 
     def routing(self) -> RoutingSettings:
+        from ladder.distill import RoutingSettings
+
         params = self.manifest.training_params
         assert params.routing is not None, "the effective manifest names its routing"
         return RoutingSettings(

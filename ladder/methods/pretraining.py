@@ -8,6 +8,7 @@ from ladder.methods.base import GoldMethod
 class Pretraining(GoldMethod):
     """A genesis: random weights and a tokenizer of the family's own."""
 
+    starts_at_random = True
     completion_only = False
 
 

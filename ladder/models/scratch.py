@@ -6,8 +6,18 @@ from collections.abc import Iterable
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
+from ladder.errors import ManifestError
+from ladder.manifest.installed import FAMILIES, load
 from ladder.manifest.schema import Architecture
 from ladder.models.digest import BEGIN, END, PAD, SPECIAL_TOKENS
 from ladder.models.tokenizer import begin_template
@@ -39,16 +49,37 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END)
 
 
-def fresh_model(shape: Architecture, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A Llama with random weights; the vocabulary is the tokenizer's."""
+def fresh_model(shape: Architecture, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A model with random weights; the vocabulary is the tokenizer's.
+
+    Raises:
+        ManifestError: as ``architecture_config``.
+    """
     torch.manual_seed(seed)
-    config = llama_config(shape, len(tokenizer))
+    config = architecture_config(shape, len(tokenizer))
     config.update({f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")})
-    return LlamaForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config)
+
+
+def architecture_config(shape: Architecture, vocabulary: int) -> PretrainedConfig:
+    """The transformers config of an architecture, by its family: a function of both arguments, which may refuse what it
+    cannot bear. The config's model must be one that ``AutoModelForCausalLM`` knows: that is how a generation is loaded.
+
+    Raises:
+        ManifestError: the family is a plug-in's that is not installed now or cannot be loaded, or is none; or it cannot
+            bear what the architecture says.
+    """
+    where = "student.architecture.family"
+    family = load(FAMILIES, shape.family, where)
+    config = family(shape, vocabulary) if callable(family) else family
+    if not isinstance(config, PretrainedConfig):
+        message = f"{shape.family!r} gives {config!r:.80}, expected a config of transformers"
+        raise ManifestError(message, where=where, remedy="see docs/extending.md")
+    return config
 
 
 def llama_config(shape: Architecture, vocabulary: int) -> LlamaConfig:
-    """The transformers config of an architecture."""
+    """Llama: rotary positions, RMSNorm, SwiGLU, grouped heads."""
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=shape.hidden,
@@ -58,6 +89,47 @@ def llama_config(shape: Architecture, vocabulary: int) -> LlamaConfig:
         num_key_value_heads=shape.kv_heads or shape.heads,
         max_position_embeddings=shape.max_positions,
         tie_word_embeddings=shape.tie_embeddings,
+    )
+
+
+def qwen3_config(shape: Architecture, vocabulary: int) -> Qwen3Config:
+    """Qwen3: as Llama, with queries and keys normalised in each head."""
+    return Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate or _feed_forward_width(shape.hidden),
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads or shape.heads,
+        head_dim=shape.hidden // shape.heads,
+        max_position_embeddings=shape.max_positions,
+        tie_word_embeddings=shape.tie_embeddings,
+    )
+
+
+def gpt2_config(shape: Architecture, vocabulary: int) -> GPT2Config:
+    """GPT-2: learned positions, LayerNorm, GELU, biases; without dropout, as the other families.
+
+    Raises:
+        ManifestError: ``kv_heads`` asks for grouped heads, which it does not have.
+    """
+    if shape.kv_heads not in (None, shape.heads):
+        raise ManifestError(
+            f"found {shape.kv_heads}, but each head of gpt2 has keys and values of its own",
+            where="student.architecture.kv_heads",
+            remedy="leave it out, or take the family llama",
+        )
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_embd=shape.hidden,
+        n_inner=shape.intermediate,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        n_positions=shape.max_positions,
+        tie_word_embeddings=shape.tie_embeddings,
+        # The same function as GPT-2's own, in one kernel that keeps one tensor instead of eight.
+        activation_function="gelu_pytorch_tanh",
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     )
 
 

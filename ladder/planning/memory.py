@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import LlamaForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from ladder.distill.fused import BUFFERS
 from ladder.manifest.schema import Architecture
 from ladder.models.load import config_of
 from ladder.models.preflight import stored_bytes, stored_shapes
-from ladder.models.scratch import llama_config
+from ladder.models.scratch import architecture_config
+
+_LAYER = re.compile(r"\.\d+\.")
+"""What stands in the name of a tensor that each layer has."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Shape:
         vocabulary: columns of its output head.
         parameters: each tensor of the file counted once.
         stored: bytes of its weights on disk.
+        gated: whether it is of the Llama kind, in which a gate multiplies inside of the feed-forward layer; else of the
+            GPT-2 kind.
     """
 
     layers: int
@@ -34,6 +40,7 @@ class Shape:
     vocabulary: int
     parameters: int
     stored: int = 0
+    gated: bool = True
 
     @classmethod
     def of_folder(cls, folder: Path) -> Shape:
@@ -47,9 +54,10 @@ class Shape:
     @classmethod
     def of_architecture(cls, shape: Architecture, vocabulary: int) -> Shape:
         """Of a model that does not exist yet."""
-        config = llama_config(shape, vocabulary)
+        config = architecture_config(shape, vocabulary)
         with torch.device("meta"):
-            parameters = [(name, tuple(one.shape)) for name, one in LlamaForCausalLM(config).named_parameters()]
+            model = AutoModelForCausalLM.from_config(config)
+        parameters = [(name, tuple(one.shape)) for name, one in model.named_parameters()]
         described = cls._of(config, parameters)
         return replace(described, stored=4 * described.parameters)
 
@@ -59,14 +67,24 @@ class Shape:
         # State space models have no heads, and some models another width in every layer.
         hidden, heads = text.hidden_size, _largest(text, "num_attention_heads")
         width = _largest(text, "head_dim") or hidden // max(1, heads)
+        layers = _largest(text, "num_hidden_layers") or 1
+        widths = (_largest(text, name) for name in ("intermediate_size", "n_inner", "ffn_dim"))
+        intermediate = next(filter(None, widths), 4 * hidden)
         return cls(
-            layers=_largest(text, "num_hidden_layers") or 1,
+            layers=layers,
             hidden=hidden,
-            intermediate=_largest(text, "intermediate_size") or 4 * hidden,
+            intermediate=intermediate,
             keys=width * (_largest(text, "num_key_value_heads") or heads),
             vocabulary=text.vocab_size,
             parameters=sum(torch.Size(size).numel() for _, size in tensors),
+            gated=not _is_plain(tensors, layers, hidden, intermediate),
         )
+
+
+def _is_plain(sizes: Iterable[tuple[str, tuple[int, ...]]], layers: int, hidden: int, intermediate: int) -> bool:
+    """Whether each layer has two matrices between hidden and intermediate width, and no third one for a gate."""
+    in_layers = (size for name, size in sizes if _LAYER.search(name) and len(size) == 2)
+    return hidden != intermediate and sum({*size} == {hidden, intermediate} for size in in_layers) == 2 * layers
 
 
 def _largest(config: PretrainedConfig, name: str) -> int:
@@ -112,14 +130,17 @@ class Load:
 
 
 def activations(shape: Shape, tokens: int, size: int) -> int:
-    """Bytes that a decoder of the Llama kind keeps for the backward pass.
+    """Bytes that a decoder keeps for the backward pass.
 
-    A layer keeps, for a token: both norms' inputs and normalised values (4 D), what enters the projections (2 D), the
-    rotated query and the attention's output (2 D), key and value, and four tensors of the feed-forward's width. After
-    the last layer come its output, the final norm's, and two values between.
+    A layer of the Llama kind keeps, for a token: both norms' inputs and normalised values (4 D), what enters the
+    projections (2 D), the rotated query and the attention's output (2 D), key and value, and four tensors of the
+    feed-forward's width. After the last layer come its output, the final norm's, and two values between. One of the
+    GPT-2 kind keeps of a norm its input and its output alone, and two of those tensors: what enters and what leaves the
+    activation.
     """
-    layer = 8 * shape.hidden + 2 * shape.keys + 4 * shape.intermediate
-    return tokens * size * (shape.layers * layer + 4 * shape.hidden)
+    of_hidden, of_wide, last = (8, 4, 4) if shape.gated else (6, 2, 2)
+    layer = of_hidden * shape.hidden + 2 * shape.keys + of_wide * shape.intermediate
+    return tokens * size * (shape.layers * layer + last * shape.hidden)
 
 
 def forward_only(shape: Shape, tokens: int, size: int) -> int:
@@ -127,10 +148,14 @@ def forward_only(shape: Shape, tokens: int, size: int) -> int:
     return tokens * size * (4 * shape.hidden + 4 * shape.intermediate)
 
 
-def training_state(shape: Shape, trained: int, size: int, *, ema: bool) -> int:
-    """Weights, gradient, Adam's two moments in the parameters' type, and the float32 shadow of what is trained."""
+def training_state(shape: Shape, trained: int, size: int, *, kept: float, ema: bool) -> int:
+    """Weights, gradient, what the optimiser keeps, and the float32 shadow of what is trained.
+
+    Args:
+        kept: bytes that the optimiser keeps for each trained parameter.
+    """
     adapter = trained if trained < shape.parameters else 0
-    return size * (shape.parameters + adapter + 3 * trained) + (FLOAT * trained if ema else 0)
+    return size * (shape.parameters + adapter + trained) + int(kept * trained) + (FLOAT * trained if ema else 0)
 
 
 def loss_buffers(vocabulary: int, chunk: int) -> int:
@@ -155,11 +180,20 @@ def by_process(tensors: Mapping[str, int], base: int, groups: Iterable[Sequence[
 
 
 def student_bytes(
-    shape: Shape, trained: int, size: int, load: Load, chunk: int, *, ema: bool, wire: str, teachers: list[Shape]
+    shape: Shape,
+    trained: int,
+    size: int,
+    load: Load,
+    chunk: int,
+    *,
+    kept: float,
+    ema: bool,
+    wire: str,
+    teachers: list[Shape],
 ) -> int:
-    """Everything but the bare process, at the peak of a step."""
+    """Everything but the bare process, at the peak of a step; ``kept`` as ``training_state``."""
     return (
-        training_state(shape, trained, size, ema=ema)
+        training_state(shape, trained, size, kept=kept, ema=ema)
         + sum(teacher_held(teacher, size, wire) for teacher in teachers)
         + int(SLACK * activations(shape, load.tokens, size))
         + loss_buffers(shape.vocabulary, chunk)

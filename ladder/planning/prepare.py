@@ -29,7 +29,7 @@ from ladder.models.adapters import rehearse
 from ladder.models.intake import check_readable
 from ladder.models.load import config_of, load_tokenizer
 from ladder.models.preflight import named_positions
-from ladder.models.scratch import llama_config
+from ladder.models.scratch import architecture_config
 from ladder.models.tokenizer import write_tokenizer
 from ladder.planning.limits import check_cooldown, check_price, has_limits, last_promotion
 from ladder.planning.memory import Shape
@@ -243,7 +243,7 @@ def _start(run: Run, lesson: Lesson, tokens: Path) -> Start:
         config, shape = config_of(origin), Shape.of_folder(origin)
     else:
         assert manifest.student.architecture is not None
-        config = llama_config(manifest.student.architecture, len(tokenizer))
+        config = architecture_config(manifest.student.architecture, len(tokenizer))
         shape = Shape.of_architecture(manifest.student.architecture, len(tokenizer))
     lora, teachers = manifest.student.adapter, {number: run.teachers[number] for number in hosted(run)}
     wanted, dreamers = manifest.stabilizers.dreams, _dreamers(request, teachers)
@@ -290,9 +290,10 @@ def _manifest_warnings(request: Request) -> list[str]:
     left = start_weight(params.steps, stabilizers.ema_decay) if stabilizers.ema else 0.0
     if left > EMA_WARNING:
         found.append(f"stabilizers.ema_decay: the start still weighs {left:.0%} in the average after the last step")
-    distils = manifest.evolution_request.training_method == "teacher_student_distillation"
-    if distils and params.routing == "seed" and params.alpha < 0.5:
-        found.append("training_params.routing: seed with a small alpha copies the teachers and hardly learns new facts")
+    if method_of(manifest).has_target and params.routing == "agreement" and params.alpha < 0.5:
+        found.append(
+            "training_params.routing: agreement with a small alpha copies the teachers and hardly learns new facts"
+        )
     if request.parent and not stabilizers.replay_buffer and not isinstance(stabilizers.dreams, Dreams):
         found.append("stabilizers: neither replay nor dreams; this child will probably forget")
     if data_of(request).probes is None:

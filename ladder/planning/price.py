@@ -13,13 +13,14 @@ from ladder.actors.placement import Machine, place, threads
 from ladder.distill.fused import Chunking
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.planning.memory import Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
+from ladder.planning.memory import FLOAT, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
 from ladder.planning.timing import rough_seconds, step_seconds
 from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
 from ladder.run.dataset import data_of
 from ladder.run.roles import cache_settings, sharing_of, truncation_of
 from ladder.sampling.dreams import BLOCK
 from ladder.teachers.cache import CacheKey, shards
+from ladder.train.optimizer import optimizer_kind
 
 if TYPE_CHECKING:
     from ladder.planning.prepare import Start
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 FEWEST_UNKNOWN = 20
 """Tokens from which a share is told."""
-CHECKPOINT_BYTES = 16
-"""Of a trained parameter: itself, its shadow and two moments, in float32."""
+CHECKPOINT_BYTES = 8
+"""Of a trained parameter: itself and its shadow, in float32. What the optimiser keeps comes on top."""
 
 COPIES = 3
 """Of a child that lie in the home at once: candidate, what is staged, and the store. Before that, where it is rounded,
@@ -114,7 +115,7 @@ def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Prob
         memory_bytes=memory,
         peak_memory_bytes=sum(memory.values()),
         gpu_bytes=on_gpu,
-        disk_bytes=2 * trained * CHECKPOINT_BYTES + COPIES * _stored(ahead) + _cached_on_disk(ahead, signals),
+        disk_bytes=2 * _checkpoint(ahead) + COPIES * _stored(ahead) + _cached_on_disk(ahead, signals),
         step_seconds=step,
         seconds=steps * step + start,
         timing="probe" if probed else "rough",
@@ -176,7 +177,10 @@ def _tensors(
     # Memory of a CPU that was never written to takes no place.
     chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
     ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
-    student = student_bytes(shape, trained, size, load, chunk, ema=ema, wire=runtime.wire, teachers=teachers)
+    optimizer = optimizer_kind(manifest.training_params).state_bytes(size)
+    student = student_bytes(
+        shape, trained, size, load, chunk, kept=optimizer, ema=ema, wire=runtime.wire, teachers=teachers
+    )
     kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0
     return {"student": student} | {
         f"teacher{number}": 0
@@ -208,6 +212,12 @@ def _step(ahead: Start, signals: SignalPrice, cores: float, count: int, probed: 
         return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
     teachers = [work.mean(signals.read_share) for work in probed.teachers]
     return step_seconds(probed.student, teachers, count, cores, probed.courier), probed.start
+
+
+def _checkpoint(ahead: Start) -> int:
+    """Bytes of one checkpoint."""
+    kept = optimizer_kind(ahead.request.manifest.training_params).state_bytes(FLOAT)
+    return int(ahead.trained * (CHECKPOINT_BYTES + kept))
 
 
 def _stored(ahead: Start) -> int:

@@ -8,6 +8,7 @@ import locale
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 
 from ladder.errors import UsageError
 
@@ -45,6 +46,12 @@ def check_arguments() -> None:
                 f"the argument '{shown}' is not UTF-8",
                 remedy="write it in UTF-8; rename a file whose name is not",
             ) from None
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Say each note once, on standard error, where it is no part of the answer."""
+    for note in dict.fromkeys(notes):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def says_all(stream: object) -> bool:

@@ -31,6 +31,7 @@ from ladder.gates import (
     measure,
     read_utterances,
 )
+from ladder.gates.custom_gates import judge_custom
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.gates.measure import Drift
 from ladder.manifest import Request
@@ -157,7 +158,8 @@ def judge(
         suites: what other people's suites found of child and parent, by gate.
 
     Raises:
-        GateError: answers do not belong to the exam.
+        GateError: answers do not belong to the exam, or a gate of ``gates.custom`` failed.
+        ManifestError: such a gate is not installed now.
     """
     gates = request.manifest.gates
     voice, distance = _voice(request, parent), _drift(request)
@@ -167,7 +169,8 @@ def judge(
         # A parent that is itself the reference has no drift.
         theirs = None if gates.tone.reference == "parent" else voice
         of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1])
-    return decide(gates, measured, of_parent, laws, origins(ancestors))
+    custom = judge_custom(gates.custom, exam, child, parent)
+    return decide(gates, measured, of_parent, laws, origins(ancestors), custom)
 
 
 def check_tone(request: Request) -> None:

@@ -15,6 +15,7 @@ from ladder.errors import Halted, ManifestError
 from ladder.exam.ask import sample_openings
 from ladder.exam.exam import Sampling
 from ladder.gates import LAWS, Answers, Case, Exam, Findings, Law, Prompt, read_utterances
+from ladder.gates.custom_gates import custom_gate
 from ladder.laws.catalogue import law_prompts
 from ladder.laws.custom import custom_law
 from ladder.laws.law import Violation
@@ -50,16 +51,19 @@ def prompts_of(request: Request) -> tuple[Prompt, ...]:
 
 
 def check_laws(request: Request, lesson: Lesson, *, whole: bool = True) -> None:
-    """Refuse, before anything is trained, laws that cannot be examined or that test nothing.
+    """Refuse, before anything is trained, laws that cannot be examined or that test nothing, and gates of somebody else
+    that cannot be loaded.
 
     Args:
         whole: the lesson holds what its ancestors left. Where it does not yet, a canary may still be in that.
 
     Raises:
         DataError: a law's file cannot be read or is empty, or a canary is in no row of the lesson.
-        ManifestError: as ``laws_of``, or a divergence is limited that nobody measures.
+        ManifestError: as ``laws_of`` and ``custom_gate``, or a divergence is limited that nobody measures.
     """
     laws_of(request)
+    for gate in request.manifest.gates.custom:
+        custom_gate(gate)
     _check_divergence(request)
     lines, path, decoding = _lines(request), request.manifest.laws.canaries, request.manifest.gates.decoding
     if path is not None:

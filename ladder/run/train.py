@@ -12,6 +12,7 @@ from ladder.actors.session import fetch, stream
 from ladder.actors.student import StudentGroup
 from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
+from ladder.manifest.words import old_spelling
 from ladder.models.rounding import Rounding
 from ladder.planning.prepare import Start, Work
 from ladder.run.context import Run, Workshop
@@ -136,7 +137,9 @@ def _begin(run: Run, context: Workshop) -> None:
     run_id = context.registry.start_run(
         run.request.child,
         params={
-            "training_params": manifest.training_params.model_dump(mode="json", exclude_none=True),
+            "training_params": old_spelling(
+                "training_params", manifest.training_params.model_dump(mode="json", exclude_none=True)
+            ),
             "stabilizers": manifest.stabilizers.model_dump(mode="json", exclude_none=True),
             "seeds": manifest.seeds.model_dump(),
         },

@@ -94,7 +94,7 @@ class Loss:
     def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast, compile: bool = False) -> Loss:
         shares = manifest.training_params.shares
         taboo = taboo_ids(manifest, tokenizer)
-        fused = FusedLoss(method.objective(), method.routing(), len(tokenizer), taboo, compile)
+        fused = method.loss(len(tokenizer), taboo, compile=compile)
         return cls(fused, tuple(getattr(shares, source) for source in SOURCES))
 
     def routed(self, batch: Batch, sources: Mapping[int, Source], device: torch.device) -> Routed:

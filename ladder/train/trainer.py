@@ -34,7 +34,7 @@ from ladder.teachers.wire import Signal
 from ladder.train.checkpoint import Checkpoint, dump_state, latest_checkpoint, load_state, save_checkpoint
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed
-from ladder.train.optimizer import adamw, lr_factor
+from ladder.train.optimizer import lr_factor, make_optimizer
 from ladder.train.spec import StepClock, StepReport, TrainingSpec
 
 _TOO_SMALL = (
@@ -60,7 +60,7 @@ class Trainer:
         self.tokenizer = load_tokenizer(spec.start)
         self.model = self._start()
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        self.optimizer = adamw(self.parameters, self.params)
+        self.optimizer = make_optimizer(self.parameters, self.params)
         stabilizers = spec.manifest.stabilizers
         self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
         proof = prove(plain(self.model))

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 WANTED = {
-    "loss": {"floor", "ladder, seed routing", "dense reference, seed routing"},
+    "loss": {"floor", "ladder, agreement routing", "dense reference, agreement routing"},
     "memory": {"ladder, two teachers", "dense reference"},
-    "step": {"ideal: backbones, 5 products, AdamW", "the seed's literal loop, EMA", "ladder, seed routing, EMA"},
+    "step": {"ideal: backbones, 5 products, AdamW", "the seed's literal loop, EMA", "ladder, agreement routing, EMA"},
     "cache": {"plain fine-tuning + 2 head products", "ladder, cached in memory", "ladder, cached on disk"},
     "wire": {"SmolLM2-135M"},
     "base": {"three whole models", "one base, three adapters"},

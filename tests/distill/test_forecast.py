@@ -11,7 +11,7 @@ from ladder.distill.vocabulary import IGNORE
 
 SURE_OF_1 = torch.tensor([0.05, 0.85, 0.05, 0.05]).log()
 UNSURE = torch.tensor([0.2, 0.3, 0.25, 0.25]).log()
-SEED, SURPRISE = RoutingSettings("seed"), RoutingSettings("surprise")
+AGREEMENT, SURPRISE = RoutingSettings("agreement"), RoutingSettings("surprise")
 # The teachers are wrong about both labels, and of one of them sure.
 LOGITS, LABELS = torch.stack([SURE_OF_1, UNSURE]), torch.tensor([2, 0])
 
@@ -33,10 +33,10 @@ def test_what_no_teacher_puts_first() -> None:
 def test_two_teachers_that_agree_on_a_wrong_guess_win_against_a_small_alpha() -> None:
     """At T 1 the loss is least at alpha onehot + beta target: 0.2 and 0.3 stand against alpha in the unsure token, 0.05
     and 0.85 in the sure one."""
-    assert lost(Objective(alpha=0.08, beta=0.92, temperature=1.0), SEED) == 2
-    assert lost(Objective(alpha=0.1, beta=0.9, temperature=1.0), SEED) == 1
-    assert lost(Objective(alpha=0.46, beta=0.54, temperature=1.0), SEED) == 0
-    assert lost(Objective(alpha=0.46, beta=0.54, ce_on="fallback"), SEED) == 2
+    assert lost(Objective(alpha=0.08, beta=0.92, temperature=1.0), AGREEMENT) == 2
+    assert lost(Objective(alpha=0.1, beta=0.9, temperature=1.0), AGREEMENT) == 1
+    assert lost(Objective(alpha=0.46, beta=0.54, temperature=1.0), AGREEMENT) == 0
+    assert lost(Objective(alpha=0.46, beta=0.54, ce_on="fallback"), AGREEMENT) == 2
 
 
 def test_a_temperature_leaves_more_to_the_label() -> None:
@@ -45,7 +45,7 @@ def test_a_temperature_leaves_more_to_the_label() -> None:
     p = torch.full((1, 2000), 0.48 / 1998)
     p[0, 7], p[0, 9] = 0.5, 0.02
     labels = torch.tensor([9])
-    routing = route(gather_evidence(p.log(), p.log(), labels), labels, SEED)
+    routing = route(gather_evidence(p.log(), p.log(), labels), labels, AGREEMENT)
     found = [forecast(p.log(), p.log(), labels, routing, Objective(temperature=t)).lost for t in (1.0, 2.0)]
     assert found == [1, 0]
 

@@ -31,7 +31,7 @@ from ladder.distill.student import Block, StudentHead, StudentLogits
 from ladder.distill.tokens import Tokens
 from ladder.errors import LadderError
 
-SEED, SURPRISE = RoutingSettings("seed"), RoutingSettings("surprise")
+AGREEMENT, SURPRISE = RoutingSettings("agreement"), RoutingSettings("surprise")
 
 
 @dataclass
@@ -205,13 +205,13 @@ OBJECTIVES = st.builds(
 TABLES = st.one_of(
     st.builds(
         RoutingSettings,
-        routing=st.sampled_from(["seed", "surprise", "gold"]),
+        routing=st.sampled_from(["agreement", "surprise", "gold"]),
         js_threshold=st.sampled_from([0.02, 0.1, 0.4]),
         confidence_threshold=st.sampled_from([0.3, 0.8]),
         surprise=st.sampled_from(["probability", "entropy"]),
         confidence=st.sampled_from(["top1", "entropy"]),
     ),
-    st.builds(RoutingSettings, routing=st.just("seed"), granularity=st.just("sequence")),
+    st.builds(RoutingSettings, routing=st.just("agreement"), granularity=st.just("sequence")),
 )
 SHAPES = st.fixed_dictionaries(
     {
@@ -283,12 +283,12 @@ def test_chunk_size_changes_nothing(
 @pytest.mark.parametrize(
     ("objective", "table"),
     [
-        (Objective(gamma=0.3), SEED),
+        (Objective(gamma=0.3), AGREEMENT),
         (Objective(temperature=1.5, direction="jsd"), SURPRISE),
-        (Objective(), SEED),
+        (Objective(), AGREEMENT),
         (Objective(), SURPRISE),
         (Objective(gamma=0.3), SURPRISE),
-        (Objective(temperature=1.5, direction="jsd"), SEED),
+        (Objective(temperature=1.5, direction="jsd"), AGREEMENT),
     ],
 )
 def test_compiled_equals_eager(objective: Objective, table: RoutingSettings) -> None:
@@ -345,7 +345,7 @@ def dense_source(logits_NV: Tensor) -> DenseSource:
 def test_a_student_that_equals_both_teachers_costs_nothing(objective: Objective) -> None:
     hidden_ND, weight_VD, tokens = same_everywhere()
     logits_NV = hidden_ND @ weight_VD.t()
-    fused = FusedLoss(objective, SEED, 30)
+    fused = FusedLoss(objective, AGREEMENT, 30)
     teachers = (dense_source(logits_NV), dense_source(logits_NV))
     ahead = fused.route_ahead(tokens, teachers)
     assert (ahead.routing.route_N == Route.BLENDED).all() and (ahead.routing.js_N < 1e-6).all()
@@ -359,7 +359,7 @@ def test_swapping_teachers_of_equal_confidence_changes_nothing() -> None:
     hidden_ND, weight_VD, tokens = same_everywhere()
     first_NV = torch.randn(12, 30, generator=torch.Generator().manual_seed(1))
     second_NV = first_NV[:, torch.randperm(30, generator=torch.Generator().manual_seed(2))]
-    fused = FusedLoss(Objective(gamma=0.0), replace(SEED, js_threshold=1.0), 30)
+    fused = FusedLoss(Objective(gamma=0.0), replace(AGREEMENT, js_threshold=1.0), 30)
     totals = []
     for pair in ((first_NV, second_NV), (second_NV, first_NV)):
         teachers = (dense_source(pair[0]), dense_source(pair[1]))
@@ -373,9 +373,9 @@ def test_equal_teachers_are_blended_and_their_target_is_the_first() -> None:
     case = Case.of(n=20, seed=5)
     case.teachers = (case.teachers[0], case.teachers[0])
     awake_N = (case.tokens.dreamer_N == 0) & case.tokens.kept_N
-    result = case.run(Objective(alpha=0.0), replace(SEED, js_threshold=1e-4))
+    result = case.run(Objective(alpha=0.0), replace(AGREEMENT, js_threshold=1e-4))
     assert (result.routing.route_N[awake_N] == Route.BLENDED).all()
-    single = case.fused(Objective(alpha=0.0), SEED)
+    single = case.fused(Objective(alpha=0.0), AGREEMENT)
     only = (dense_source(case.teachers[0]), None)
     tokens = replace(case.tokens, dreamer_N=case.tokens.dreamer_N.clamp(max=1))
     alone = single(case.student(), only, tokens, single.route_ahead(tokens, only), case.weight_N)
@@ -412,7 +412,7 @@ COUNTED: list[int] = []
 def test_skipped_tokens_cost_no_product_of_the_students_head() -> None:
     case = Case.of(n=40, seed=4, taboo=(1, 2, 3))
     # Teachers that neither agree nor are sure: what has no label is skipped.
-    table = replace(SEED, js_threshold=0.0, confidence_threshold=1.0)
+    table = replace(AGREEMENT, js_threshold=0.0, confidence_threshold=1.0)
     fused = case.fused(Objective(), table)
     ahead = fused.route_ahead(case.tokens, case.sources())
     COUNTED.clear()
@@ -425,7 +425,7 @@ def test_a_frozen_head_gets_no_gradient_and_costs_no_product_for_it() -> None:
     case = Case.of(frozen=True)
     gradients = case.student().gradients([True, False])
     assert gradients.sums[0] is not None and gradients.sums[1] is None
-    case.run(Objective(), SEED).total.backward()
+    case.run(Objective(), AGREEMENT).total.backward()
     assert case.weight_VD.grad is None and case.hidden_ND.grad is not None and case.hidden_ND.grad.any()
 
 

@@ -212,7 +212,7 @@ def random_logits(rows: int, size: int, seed: int = 0, scale: float = 2.0) -> Te
 @pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
 @pytest.mark.parametrize("pooling", ["probabilities", "logits"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("routing", ["seed", "surprise"])
+@pytest.mark.parametrize("routing", ["agreement", "surprise"])
 def test_three_equal_models_cost_nothing(direction: Any, pooling: Any, dtype: torch.dtype, routing: Any) -> None:
     z = random_logits(5, 50_000).to(dtype)
     student = z.clone().requires_grad_()
@@ -227,8 +227,8 @@ def test_three_equal_models_cost_nothing(direction: Any, pooling: Any, dtype: to
 def test_two_equal_teachers_are_one_teacher(pooling: Any) -> None:
     z, student = random_logits(5, 9), random_logits(5, 9, seed=1)
     objective = Objective(pooling=pooling, gamma=0.2)
-    both = route(gather_evidence(z, z, UNLABELLED), UNLABELLED, RoutingSettings("seed"))
-    one = route(gather_evidence(z, None, UNLABELLED), UNLABELLED, RoutingSettings("seed"))
+    both = route(gather_evidence(z, z, UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
+    one = route(gather_evidence(z, None, UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
     found = token_losses(student, z, z, UNLABELLED, both, objective).loss
     alone = token_losses(student, z, None, UNLABELLED, one, objective).loss
     assert found.tolist() == pytest.approx(alone.tolist(), abs=1e-12)
@@ -240,7 +240,8 @@ def test_swapping_equally_confident_teachers_changes_nothing_in_a_blend(pooling:
     z1, student = random_logits(5, 9, scale=0.2), random_logits(5, 9, seed=1)
     z2 = z1.flip(-1)
     there, back = (
-        route(gather_evidence(a, b, UNLABELLED), UNLABELLED, RoutingSettings("seed")) for a, b in ((z1, z2), (z2, z1))
+        route(gather_evidence(a, b, UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
+        for a, b in ((z1, z2), (z2, z1))
     )
     assert (there.route_N == Route.BLENDED).all()
     objective = Objective(pooling=pooling)

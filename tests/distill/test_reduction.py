@@ -82,7 +82,7 @@ def test_micro_batches_in_any_order_give_the_gradient_of_the_whole(cuts: list[in
     z1, z2 = 1.5 * z1, 1.5 * z1 + 0.8 * z2
     labels = torch.where(torch.arange(24) % 3 == 0, IGNORE, torch.arange(24) % 11)
     sources, share = torch.arange(24) % 4 // 2, torch.tensor([0.7, 0.3])
-    s = RoutingSettings("seed", js_threshold=0.04, confidence_threshold=0.44)
+    s = RoutingSettings("agreement", js_threshold=0.04, confidence_threshold=0.44)
     head = torch.randn(8, 11, generator=generator)
 
     def gradient(order: Tensor, edges: list[int]) -> tuple[Tensor, set[int]]:

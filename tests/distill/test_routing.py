@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ladder.distill import IGNORE, ROUTERS, Evidence, Route, Routing, RoutingSettings, gather_evidence, route
-from ladder.distill.routing import route_gold, route_seed, route_surprise
+from ladder.distill.routing import route_agreement, route_gold, route_surprise
 from ladder.errors import LadderError
 from ladder.manifest.schema import TrainingParams
 
 INF = math.inf
 LN2 = math.log(2)
 EXAMPLES = settings(max_examples=80, deadline=None, derandomize=True)
-SEED = RoutingSettings("seed")
+AGREEMENT = RoutingSettings("agreement")
 SURPRISE = RoutingSettings("surprise")
 GOLD = RoutingSettings("gold")
 
@@ -58,7 +58,7 @@ token = st.fixed_dictionaries(
 tokens = st.lists(st.tuples(token, st.sampled_from([IGNORE, 0, 3])), min_size=1, max_size=6)
 any_settings = st.builds(
     RoutingSettings,
-    routing=st.sampled_from(["seed", "surprise", "gold"]),
+    routing=st.sampled_from(["agreement", "surprise", "gold"]),
     js_threshold=st.sampled_from([0.0, 0.05, 0.1, 1.0]),
     confidence_threshold=st.sampled_from([0.5, 0.8]),
     agreement_confidence=st.sampled_from([None, 0.3, 0.8]),
@@ -113,7 +113,7 @@ def test_numbers_of_the_routes() -> None:
 def test_first_that_applies() -> None:
     """All four lines apply to the first token, one fewer to each next one."""
     found = evidence(js=[0.05, 0.2, 0.2, 0.2], confidence1=[0.9, 0.9, 0.5, 0.5], confidence2=[0.1] * 4)
-    routing = route_seed(found, labels(1, 1, 1, None), SEED)
+    routing = route_agreement(found, labels(1, 1, 1, None), AGREEMENT)
     assert names(routing) == ["BLENDED", "TEACHER1", "GOLD", "SKIP"]
     assert routing.weight1_N.tolist() == pytest.approx([0.9, 1.0, 0.0, 0.0])
     assert routing.gain_N.tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0])
@@ -124,14 +124,14 @@ def test_thresholds_are_strict_and_the_agreement_is_not(dtype: torch.dtype) -> N
     def one(s: RoutingSettings, js: float, c1: float, c2: float) -> str:
         zero = torch.zeros(1, dtype=dtype)
         found = Evidence(zero + c1, zero + c2, zero + js, zero, zero, zero, zero)
-        return names(route_seed(found, labels(None), s))[0]
+        return names(route_agreement(found, labels(None), s))[0]
 
-    assert one(SEED, 0.1, 0.0, 0.0) == "SKIP"
-    assert one(SEED, 0.0999, 0.0, 0.0) == "BLENDED"
-    assert one(SEED, 0.2, 0.8, 0.0) == "SKIP"
-    assert one(SEED, 0.2, 0.8001, 0.0) == "TEACHER1"
-    assert one(SEED, 0.2, 0.0, 0.9) == "SKIP", "a confident teacher 2 does not teach alone"
-    agreement = RoutingSettings("seed", agreement_confidence=0.6)
+    assert one(AGREEMENT, 0.1, 0.0, 0.0) == "SKIP"
+    assert one(AGREEMENT, 0.0999, 0.0, 0.0) == "BLENDED"
+    assert one(AGREEMENT, 0.2, 0.8, 0.0) == "SKIP"
+    assert one(AGREEMENT, 0.2, 0.8001, 0.0) == "TEACHER1"
+    assert one(AGREEMENT, 0.2, 0.0, 0.9) == "SKIP", "a confident teacher 2 does not teach alone"
+    agreement = RoutingSettings("agreement", agreement_confidence=0.6)
     assert one(agreement, 0.0, 0.6, 0.1) == "BLENDED"
     assert one(agreement, 0.0, 0.1, 0.6) == "BLENDED"
     assert one(agreement, 0.0, 0.5999, 0.1) == "SKIP"
@@ -139,7 +139,7 @@ def test_thresholds_are_strict_and_the_agreement_is_not(dtype: torch.dtype) -> N
 
 
 def test_no_confidence_at_all_is_half_and_half() -> None:
-    routing = route_seed(evidence(js=[0.0], confidence1=[0.0], confidence2=[0.0]), labels(None), SEED)
+    routing = route_agreement(evidence(js=[0.0], confidence1=[0.0], confidence2=[0.0]), labels(None), AGREEMENT)
     assert routing.weight1_N.tolist() == [0.5]
 
 
@@ -182,7 +182,7 @@ def test_share_by_the_label_survives_underflow() -> None:
 def test_one_teacher_takes_the_whole_blend() -> None:
     torch.manual_seed(0)
     found = gather_evidence(torch.randn(4, 6), None, torch.tensor([0, 1, IGNORE, IGNORE]), "top1")
-    for s in (SEED, RoutingSettings("surprise", surprise_tau=0.0)):
+    for s in (AGREEMENT, RoutingSettings("surprise", surprise_tau=0.0)):
         routing = route(found, torch.tensor([0, 1, IGNORE, IGNORE]), s)
         assert names(routing) == ["BLENDED"] * 4
         assert routing.weight1_N.tolist() == [1.0] * 4 and routing.js_N.tolist() == [0.0] * 4
@@ -191,7 +191,9 @@ def test_one_teacher_takes_the_whole_blend() -> None:
 def test_equal_teachers_agree_everywhere() -> None:
     torch.manual_seed(0)
     z = torch.randn(6, 9)
-    routing = route(gather_evidence(z, z, torch.zeros(6, dtype=torch.int64)), torch.zeros(6, dtype=torch.int64), SEED)
+    routing = route(
+        gather_evidence(z, z, torch.zeros(6, dtype=torch.int64)), torch.zeros(6, dtype=torch.int64), AGREEMENT
+    )
     assert names(routing) == ["BLENDED"] * 6 and routing.weight1_N.tolist() == [0.5] * 6
 
 
@@ -200,10 +202,10 @@ def test_gold_needs_no_teacher() -> None:
     assert names(routing) == ["GOLD", "SKIP"]
     assert routing.gain_N.tolist() == [1.0, 0.0] and routing.js_N.tolist() == [0.0, 0.0]
     assert torch.equal(routing.route_N, route_gold(None, labels(0, None), GOLD).route_N)
-    for s in (SEED, SURPRISE):
+    for s in (AGREEMENT, SURPRISE):
         with pytest.raises(LadderError, match="no evidence"):
             route(None, labels(0), s)
-    with pytest.raises(LadderError, match="seed, surprise, gold"):
+    with pytest.raises(LadderError, match="agreement, surprise, gold"):
         route(None, labels(0), RoutingSettings("random"))  # type: ignore[arg-type]
 
 
@@ -230,7 +232,7 @@ def test_a_dream_goes_to_its_dreamer(router: Any) -> None:
 
 
 def test_by_sequence_every_token_of_a_row_takes_the_row_s_route() -> None:
-    s = RoutingSettings("seed", granularity="sequence")
+    s = RoutingSettings("agreement", granularity="sequence")
     found = evidence(
         js=[0.0, 0.3, 0.3, 0.0, 0.05],
         confidence1=[0.2, 0.9, 0.9, 0.6, 0.1],
@@ -247,7 +249,7 @@ def test_by_sequence_every_token_of_a_row_takes_the_row_s_route() -> None:
 
 def test_by_sequence_a_packed_row_is_routed_as_alone() -> None:
     torch.manual_seed(1)
-    s = RoutingSettings("seed", granularity="sequence", js_threshold=0.17, confidence_threshold=0.51)
+    s = RoutingSettings("agreement", granularity="sequence", js_threshold=0.17, confidence_threshold=0.51)
     z1, z2 = torch.randn(60, 5) * 1.3, torch.randn(60, 5)
     gold, rows = torch.where(torch.arange(60) % 2 == 0, IGNORE, 1), torch.arange(60) % 7
     packed = route(gather_evidence(z1, z2, gold), gold, s, row_N=rows)
@@ -266,5 +268,5 @@ def test_surprise_by_sequence_is_refused() -> None:
 
 def test_defaults_are_the_manifest_s() -> None:
     manifest = TrainingParams()
-    for name, value in asdict(SEED).items():
+    for name, value in asdict(AGREEMENT).items():
         assert name == "routing" or getattr(manifest, name) == value, name

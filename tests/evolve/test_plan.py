@@ -71,7 +71,7 @@ def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[
 def test_a_recipe_that_cannot_teach_is_told_before_it_runs(copy_of: Callable[[], Any]) -> None:
     """Both teachers are wrong about what is new, and the first sketch's routing tells the student to copy them."""
     toy = copy_of()
-    path = distillation(toy, training_params={"steps": 20, "method": "logit_blending_kd", "alpha": 0.001})
+    path = distillation(toy, training_params={"steps": 20, "recipe": "logit_blending_kd", "alpha": 0.001})
     plan = planned(toy, path, "--probe")
     share = plan["price"]["unlearned_share"]
     assert share > 0.2 and any(f"{share:.0%} of the new tokens" in warning for warning in plan["warnings"])

@@ -24,7 +24,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"lr": 1e-4}, "lr", "write training_params.lr"),
     ({"stabilizers.temperature": 1.0}, "stabilizers.temperature", "training_params.temperature or stabilizers.dreams."),
     ({DREAMS: {"cuont": 3}}, "stabilizers.dreams.cuont", "did you mean 'count'?"),
-    ({"training_params.qqq": 1}, "training_params.qqq", "known here: method, alpha"),
+    ({"training_params.qqq": 1}, "training_params.qqq", "known here: recipe, alpha"),
     ({REQUEST + "child_gen": GONE}, REQUEST + "child_gen", "is missing (write it: Name of the generation"),
     ({"evolution_request": GONE}, "evolution_request", "is missing (write it: Who comes from whom"),
     # types and ranges
@@ -78,11 +78,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"teachers.teacher2": {}, REQUEST + "grandparent_gen": GONE}, "teachers.teacher2", "write grandparent_gen"),
     ({**PRETRAINING, "teachers.teacher1": {"gen": 0}}, "teachers.teacher1", "write parent_gen"),
     # objective, batches, stabilizers
-    ({**FINE_TUNING, "training_params.method": "surprise_kd"}, "training_params.method", "leave it out"),
-    ({**FINE_TUNING, "training_params.routing": "seed"}, "training_params.routing", "leave it out"),
+    ({**FINE_TUNING, "training_params.recipe": "surprise_kd"}, "training_params.recipe", "leave it out"),
+    ({**FINE_TUNING, "training_params.routing": "agreement"}, "training_params.routing", "leave it out"),
     ({**FINE_TUNING, "training_params.granularity": "sequence"}, "training_params.granularity", "leave it out"),
     ({"training_params.alpha": 0, "training_params.beta": 0}, "training_params.alpha", "alpha and beta are both 0"),
-    ({"training_params.granularity": "sequence"}, "training_params.granularity", "write routing: seed"),
+    ({"training_params.granularity": "sequence"}, "training_params.granularity", "write routing: agreement"),
     ({"training_params.accumulation": 3}, "training_params.batch_size", "write batch_size 18"),
     ({"training_params.accumulation": 32}, "training_params.batch_size", "write batch_size 32"),
     (

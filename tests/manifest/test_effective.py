@@ -14,19 +14,19 @@ GENESIS = {REQUEST + "parent_gen": "<take this key out>", REQUEST + "grandparent
 PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
 CONTINUAL = {REQUEST + "training_method": "continual_pretraining"}
 FROM_FOLDER = {**GENESIS, REQUEST + "training_method": "supervised_fine_tuning", "student.model": "models/base"}
-BLENDING = {"training_params.method": "logit_blending_kd"}
+BLENDING = {"training_params.recipe": "logit_blending_kd"}
 
 DREAMS = Dreams(count=2400)
 """5 rows of 16 in each of 1,200 steps would be more."""
 
 MEANT = [
     ({}, "surprise_kd", "surprise", DREAMS, True),
-    ({"training_params.method": "surprise_kd"}, "surprise_kd", "surprise", DREAMS, True),
-    (BLENDING, "logit_blending_kd", "seed", False, True),
+    ({"training_params.recipe": "surprise_kd"}, "surprise_kd", "surprise", DREAMS, True),
+    (BLENDING, "logit_blending_kd", "agreement", False, True),
     ({**BLENDING, "training_params.routing": "surprise"}, "logit_blending_kd", "surprise", False, True),
-    ({"training_params.routing": "seed"}, "surprise_kd", "seed", DREAMS, True),
-    ({**BLENDING, "stabilizers.dreams": True}, "logit_blending_kd", "seed", DREAMS, True),
-    ({**BLENDING, "stabilizers.dreams": {"count": 9}}, "logit_blending_kd", "seed", Dreams(count=9), True),
+    ({"training_params.routing": "agreement"}, "surprise_kd", "agreement", DREAMS, True),
+    ({**BLENDING, "stabilizers.dreams": True}, "logit_blending_kd", "agreement", DREAMS, True),
+    ({**BLENDING, "stabilizers.dreams": {"count": 9}}, "logit_blending_kd", "agreement", Dreams(count=9), True),
     ({"stabilizers.dreams": False}, "surprise_kd", "surprise", False, True),
     ({"training_params.shares": {"dreams": 0}}, "surprise_kd", "surprise", False, True),
     ({"training_params.shares": {"replay": 0}}, "surprise_kd", "surprise", DREAMS, False),
@@ -39,7 +39,7 @@ MEANT = [
 @pytest.mark.parametrize(("changes", "recipe", "routing", "dreams", "replay"), MEANT)
 def test_what_a_manifest_means(write, change, changes, recipe, routing, dreams, replay):
     manifest = effective(load_manifest(write(change(changes))))
-    assert (manifest.training_params.method, manifest.training_params.routing) == (recipe, routing)
+    assert (manifest.training_params.recipe, manifest.training_params.routing) == (recipe, routing)
     assert manifest.stabilizers.dreams == dreams
     assert manifest.stabilizers.replay_buffer is replay
 

@@ -36,6 +36,7 @@ def test_it_accepts_the_seed_and_refuses_what_the_loader_refuses(change):
 
 def test_reading_a_manifest_imports_nothing_heavy():
     heavy = {"torch", "ray", "mlflow", "transformers", "numpy", "typer"}
-    code = f"import sys, ladder.manifest; print(sorted({heavy} & set(sys.modules)))"
+    read = f"ladder.manifest.load_manifest({str(Path(__file__).with_name('seed.json'))!r})"
+    code = f"import sys, ladder.manifest; {read}; print(sorted({heavy} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

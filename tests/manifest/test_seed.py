@@ -16,14 +16,16 @@ SEED = Path(__file__).with_name("seed.json")
 
 
 def test_the_seed_loads_with_its_own_field_names():
-    manifest = load_manifest(SEED)
-    assert manifest.model_dump(exclude_unset=True) == json.loads(SEED.read_text())
+    """But for one, which has another name today and is still read under its own."""
+    manifest = load_manifest(SEED).model_dump(exclude_unset=True)
+    manifest["training_params"]["method"] = manifest["training_params"].pop("recipe")
+    assert manifest == json.loads(SEED.read_text())
 
 
 def test_the_seed_means_its_own_routing_without_dreams():
     params = effective(load_manifest(SEED)).training_params
     assert (params.alpha, params.beta, params.gamma, params.temperature) == (0.1, 0.9, 0.0, 2.0)
-    assert (params.method, params.routing, params.steps, params.lr) == ("logit_blending_kd", "seed", 1200, 1.5e-5)
+    assert (params.recipe, params.routing, params.steps, params.lr) == ("logit_blending_kd", "agreement", 1200, 1.5e-5)
     assert effective(load_manifest(SEED)).stabilizers.dreams is False
     assert params.shares == Shares()
 

@@ -163,7 +163,7 @@ def test_every_age_but_the_forgetful_keeps_what_was() -> None:
     for manifest in manifests[1:5]:
         assert manifest.stabilizers.dreams and manifest.stabilizers.replay_buffer
     assert not manifests[5].stabilizers.dreams and not manifests[5].stabilizers.replay_buffer
-    assert [m.training_params.method for m in manifests] == [None, None, None, "surprise_kd", "surprise_kd", None]
+    assert [m.training_params.recipe for m in manifests] == [None, None, None, "surprise_kd", "surprise_kd", None]
 
 
 def test_data_is_plain_json_lines() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from ladder.distill import ROUTERS
-from ladder.manifest import schema
+from ladder.manifest import json_schema, schema
 from ladder.manifest.effective import effective
+from ladder.manifest.installed import OWN
 from ladder.manifest.schema import Manifest
 from ladder.methods import METHODS, method_of
 from ladder.methods.distillation import Distillation
@@ -28,12 +29,24 @@ def manifest(method: str, *, grandparent: bool = True, **sections: Any) -> Manif
 
 
 def test_every_word_has_a_class() -> None:
-    assert METHODS.keys() == set(get_args(schema.Method))
+    """The words are written down where the manifest's checks find them, and in the schema for editors."""
+    assert list(METHODS) == list(OWN["ladder.methods"])
+    assert json_schema()["$defs"]["EvolutionRequest"]["properties"]["training_method"]["enum"] == list(METHODS)
     assert {name: type(method_of(manifest(name))) for name in METHODS} == {
         "pretraining": Pretraining,
         "continual_pretraining": ContinualPretraining,
         "supervised_fine_tuning": SupervisedFineTuning,
         DISTILLATION: Distillation,
+    }
+
+
+def test_facts_that_the_checks_of_a_manifest_read() -> None:
+    found = {name: (one.starts_at_random, one.needs_parent, one.has_target) for name, one in METHODS.items()}
+    assert found == {
+        "pretraining": (True, False, False),
+        "continual_pretraining": (False, False, False),
+        "supervised_fine_tuning": (False, False, False),
+        DISTILLATION: (False, True, True),
     }
 
 
@@ -64,7 +77,7 @@ WORDS: dict[str, Any] = {
     "direction": "jsd",
     "jsd_weight": 0.25,
     "ce_on": "fallback",
-    "routing": "seed",
+    "routing": "agreement",
     "confidence": "entropy",
     "js_threshold": 0.2,
     "confidence_threshold": 0.7,
@@ -91,9 +104,9 @@ def test_defaults_are_the_same_on_both_sides() -> None:
     assert method.routing().routing in ROUTERS
 
 
-@pytest.mark.parametrize(("recipe", "routing"), [("surprise_kd", "surprise"), ("logit_blending_kd", "seed")])
+@pytest.mark.parametrize(("recipe", "routing"), [("surprise_kd", "surprise"), ("logit_blending_kd", "agreement")])
 def test_recipes(recipe: str, routing: str) -> None:
-    method = method_of(manifest(DISTILLATION, training_params={"method": recipe}))
+    method = method_of(manifest(DISTILLATION, training_params={"recipe": recipe}))
     assert method.routing().routing == routing
     assert method.dreamers() == ({1} if recipe == "surprise_kd" else set())
 

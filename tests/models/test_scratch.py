@@ -6,15 +6,20 @@ import hashlib
 import json
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ladder.errors import ManifestError
+from ladder.manifest.installed import OWN
 from ladder.manifest.schema import Architecture
 from ladder.models import scratch
 from ladder.models.digest import tensors_digest
-from ladder.models.scratch import SPECIAL_TOKENS, fresh_model, llama_config, train_tokenizer
+from ladder.models.load import load_model
+from ladder.models.save import save_model
+from ladder.models.scratch import SPECIAL_TOKENS, architecture_config, fresh_model, llama_config, train_tokenizer
 
 SHAPE = Architecture(layers=2, hidden=32, heads=4, kv_heads=2, max_positions=48)
 
@@ -85,3 +90,29 @@ def test_width_of_the_feed_forward_layer(hidden: int, width: int) -> None:
     shape = Architecture(hidden=hidden)
     assert llama_config(shape, 300).intermediate_size == width
     assert llama_config(shape.model_copy(update={"intermediate": 50}), 300).intermediate_size == 50
+
+
+@pytest.mark.parametrize("family", OWN["ladder.families"])
+def test_every_family_is_a_function_of_the_seed_and_loads_again(family: str, tokenizer: Any, tmp_path: Path) -> None:
+    shape = SHAPE.model_copy(update={"family": family, "kv_heads": None})
+    one, same = (fresh_model(shape, tokenizer, 7) for _ in range(2))
+    assert tensors_digest(one.state_dict()) == tensors_digest(same.state_dict())
+    assert one.config.model_type == family and one.config.vocab_size == len(tokenizer)
+    assert (one.config.pad_token_id, one.config.bos_token_id, one.config.eos_token_id) == (0, 1, 2)
+    save_model(tmp_path, one, tokenizer)
+    assert tensors_digest(load_model(tmp_path, "float32", "cpu").state_dict()) == tensors_digest(one.state_dict())
+
+
+def test_the_digest_of_a_family_from_before_there_were_others(tokenizer: Any) -> None:
+    """Taken with the code that knew Llama only: a run that began then goes on from the same weights."""
+    made = train_tokenizer(["the moon", "the tide of the moon"] * 4, 280)
+    digest = tensors_digest(fresh_model(SHAPE, made, 7).state_dict())
+    assert digest == "95be74a23e2768955de200bafd2684c13113a9255d9994c224ef26c6dbbffe39"
+
+
+def test_what_a_family_cannot_bear_is_refused() -> None:
+    with pytest.raises(ManifestError, match="keys and values of its own") as caught:
+        architecture_config(SHAPE.model_copy(update={"family": "gpt2"}), 300)
+    assert caught.value.where == "student.architecture.kv_heads"
+    grouped = architecture_config(SHAPE.model_copy(update={"family": "qwen3"}), 300)
+    assert (grouped.num_key_value_heads, grouped.head_dim) == (2, 8)

@@ -20,8 +20,8 @@ from ladder.train.loss import js_doubt
 from ladder.train.trainer import Trainer
 
 N, V = 600, 40
-SEED = RoutingSettings("seed", js_threshold=0.1, confidence_threshold=1.0)
-SURPRISE = replace(SEED, routing="surprise")
+AGREEMENT = RoutingSettings("agreement", js_threshold=0.1, confidence_threshold=1.0)
+SURPRISE = replace(AGREEMENT, routing="surprise")
 
 
 def logits(number: int) -> torch.Tensor:
@@ -69,7 +69,7 @@ def wrongly_routed(settings: RoutingSettings, k: int) -> int:
 
 @pytest.mark.parametrize("granularity", ["token", "sequence"])
 def test_every_token_that_is_routed_wrongly_is_among_the_uncertain_ones(granularity: Any) -> None:
-    settings, uncertain = replace(SEED, granularity=granularity), []
+    settings, uncertain = replace(AGREEMENT, granularity=granularity), []
     for k in (3, 8, 20, V):
         routed, open_ = counts(settings, truncated(1, k), truncated(2, k))
         wrong = wrongly_routed(settings, k)
@@ -88,7 +88,7 @@ def test_the_threshold_decides_what_is_uncertain() -> None:
     sources = [TopKSource(capture(each.log(), labels, truncation), truncation, np.arange(N), N) for each in (p, q)]
     exact = jensen_shannon(p[:1].double().log(), q[:1].double().log()).item()
     for threshold, expected in ((exact - 1e-3, 0), (exact + 1e-3, N), (exact + 0.0135, N), (exact + 0.0145, 0)):
-        assert counts(replace(SEED, js_threshold=threshold), *sources) == (N, expected), threshold
+        assert counts(replace(AGREEMENT, js_threshold=threshold), *sources) == (N, expected), threshold
 
 
 def test_only_tokens_that_are_routed_by_the_divergence_are_counted() -> None:
@@ -97,7 +97,7 @@ def test_only_tokens_that_are_routed_by_the_divergence_are_counted() -> None:
     dreams = torch.zeros(N, dtype=torch.long).index_fill(0, torch.arange(100, 150), 1)
     kept = torch.ones(N, dtype=torch.bool).index_fill(0, torch.arange(150, 170), False)
     said = {"labels_N": labels, "dreamer_N": dreams, "kept_N": kept}
-    assert counts(SEED, *pair, **said)[0] == N - 70
+    assert counts(AGREEMENT, *pair, **said)[0] == N - 70
     assert counts(SURPRISE, *pair, **said)[0] == N - 170
     alone = torch.arange(170, N)
     part = [truncated(number, 3, alone.numpy()) for number in (1, 2)]
@@ -106,19 +106,19 @@ def test_only_tokens_that_are_routed_by_the_divergence_are_counted() -> None:
 
 
 def test_a_token_that_one_teacher_did_not_hear_has_no_divergence() -> None:
-    assert counts(SEED, truncated(1, 3), truncated(2, 3, np.arange(10, 30)))[0] == 20
+    assert counts(AGREEMENT, truncated(1, 3), truncated(2, 3, np.arange(10, 30)))[0] == 20
 
 
 def test_exact_teachers_and_gold_are_never_in_doubt() -> None:
     dense, top = LogitsSource.dense(logits(2)), truncated(1, 3)
     for pair in ((top, dense), (dense, top), (dense, dense), (top, None), (None, top), (None, None)):
-        assert js_doubt(tokens(), pair, SEED) == {}
-    assert js_doubt(tokens(), (top, top), replace(SEED, routing="gold")) == {}
+        assert js_doubt(tokens(), pair, AGREEMENT) == {}
+    assert js_doubt(tokens(), (top, top), replace(AGREEMENT, routing="gold")) == {}
 
 
 @pytest.mark.parametrize("wire", ["hidden", "logits", "topk"])
 def test_a_step_reports_it(school: Any, wire: Kind) -> None:
-    manifest = school.make_manifest(routing="seed", accumulation=2, runtime={"wire": wire, "top_k": 4})
+    manifest = school.make_manifest(routing="agreement", accumulation=2, runtime={"wire": wire, "top_k": 4})
     trainer = Trainer(school.spec(manifest))
     (report,) = school.run(trainer, school.make_batches(manifest), [0])
     metrics = metrics_of(report)

@@ -79,8 +79,8 @@ def test_shares_are_divided_among_the_sources_that_are_there() -> None:
 
 
 def test_skipped_tokens_have_no_part_in_the_mean_of_their_source() -> None:
-    """A prompt without a gold label, and teachers that disagree and know nothing: the seed's table skips it."""
-    loss = lesson(Objective(0.5, 0.5), RoutingSettings("seed", 0.0, 1.0), ())
+    """A prompt without a gold label, and teachers that disagree and know nothing: the table of agreement skips it."""
+    loss = lesson(Objective(0.5, 0.5), RoutingSettings("agreement", 0.0, 1.0), ())
     prompt = Example((1, 3, 4, 5, 6), (True,) * 4, gold=False)
     alone, both = make((NEW, 0), (OLD, 1)), make((NEW, 0), (OLD, 1), (prompt, 0))
     known = [logits(both, seed) for seed in range(3)]
@@ -110,7 +110,7 @@ def test_taboo_columns_are_gone_from_the_teachers_too() -> None:
     teacher = logits(batch, 1)
     other = teacher.clone()
     other[:, 9] += 20
-    settings = RoutingSettings("seed", confidence_threshold=1.0)
+    settings = RoutingSettings("agreement", confidence_threshold=1.0)
     routing = routes(lesson(Objective(), settings, (9,)), batch, teacher, other)
     assert routing.js_N.max() < 1e-6
     assert (routing.route_N[torch.from_numpy(batch.dreamer_N) == 0] == Route.BLENDED).all()
@@ -131,7 +131,7 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
     sure, torn = torch.zeros(3, V), torch.zeros(3, V)
     sure[:, 5], torn[:, 5] = 9, 9
     torn[1, 5], torn[1, 8] = -9, 12  # The teachers differ only where the label, 6, is taboo.
-    settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
+    settings = RoutingSettings("agreement", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
     kinds = {}
     for taboo in ((), (6,)):
         routing = routes(lesson(Objective(), settings, taboo), batch, sure, torn)
@@ -139,7 +139,7 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
     assert kinds == {(): [Route.GOLD] * 2, (6,): [Route.BLENDED] * 2}
 
 
-@pytest.mark.parametrize("routing", ["seed", "surprise"])
+@pytest.mark.parametrize("routing", ["agreement", "surprise"])
 def test_a_dropped_token_teaches_nothing_even_where_the_teachers_agree(routing: Any) -> None:
     batch = make((NEW, 0))
     student, teacher = logits(batch, 0).requires_grad_(), logits(batch, 1)
@@ -159,7 +159,7 @@ def test_rows_are_judged_by_themselves_also_when_packed(packing: bool) -> None:
     sure, torn = torch.zeros(6, V), torch.zeros(6, V)
     sure[:, 5], torn[:, 5] = 9, 9
     torn[4, 5], torn[4, 8] = -9, 12
-    settings = RoutingSettings("seed", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
+    settings = RoutingSettings("agreement", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
     routing = routes(lesson(Objective(), settings), batch, sure, torn)
     assert routing.route_N.tolist() == [Route.BLENDED] * 3 + [Route.GOLD] * 3
 

@@ -181,7 +181,7 @@ def test_saving_changes_nothing(school: Any, uncut: Any) -> None:
 
 def test_a_skipped_step_is_remembered(school: Any, encode: Callable[..., Any]) -> None:
     """The learning rate follows the steps that were taken, also after a resume."""
-    never = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 1.0, "stabilizers": {"dreams": False}}
+    never = {"routing": "agreement", "js_threshold": 0.0, "confidence_threshold": 1.0, "stabilizers": {"dreams": False}}
     manifest = school.make_manifest(**never)
     asleep = school.make_batches(manifest, {"new": encode([{"prompt": "who is luna?"}])})
     awake = school.make_batches(manifest, {"new": encode([{"prompt": "who is", "completion": " luna"}])})

@@ -100,7 +100,7 @@ def test_the_divergence_is_in_nats_at_the_temperature(
 ) -> None:
     """One teacher teaches every token of a text; the reference is in float64."""
     lone = {"new": encode([{"text": "the moon is a quiet friend of the sea"}])}
-    table = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 0.0, "stabilizers": {"dreams": False}}
+    table = {"routing": "agreement", "js_threshold": 0.0, "confidence_threshold": 0.0, "stabilizers": {"dreams": False}}
     manifest = school.make_manifest(direction=direction, temperature=3.0, **table)
     batches, spec = school.make_batches(manifest, lone), school.spec(manifest, teachers={1: grandparent})
     (report,) = school.run(Trainer(spec), batches, [0])
@@ -173,7 +173,7 @@ def test_a_step_out_of_order_is_refused(school: Any, step: int) -> None:
     assert torch.equal(weights(trainer), before) and trainer.done == 2
 
 
-@pytest.mark.parametrize("routing", [{"method": "logit_blending_kd", "granularity": "sequence"}, {"gamma": 0.3}])
+@pytest.mark.parametrize("routing", [{"recipe": "logit_blending_kd", "granularity": "sequence"}, {"gamma": 0.3}])
 @pytest.mark.parametrize("changes", [{"accumulation": 3}, {"accumulation": 6}, {"packing": True}])
 def test_neither_accumulation_nor_packing_changes_the_gradient(school: Any, routing: dict, changes: dict) -> None:
     dreams = {"stabilizers": {"dreams": {"teacher": "both"}}, **routing}
@@ -190,7 +190,7 @@ def test_the_gradient_of_a_step_is_the_same_however_its_rows_are_split(
     school: Any, encode: Any, pools: dict, accumulation: int
 ) -> None:
     """Also where a source is missing from a micro-batch, and where tokens, or all of a micro-batch, are skipped."""
-    skipping = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 1.0, "batch_size": 8}
+    skipping = {"routing": "agreement", "js_threshold": 0.0, "confidence_threshold": 1.0, "batch_size": 8}
     dreams = {"stabilizers": {"dreams": {"teacher": "both"}}}
     rows = [{"prompt": "who is luna, the quiet friend of the sea?"}, {"prompt": "who"}, {"text": "luna is the moon"}]
     own = {"new": encode(rows), "replay": pools["replay"], "dreams": pools["dreams"]}
@@ -214,7 +214,7 @@ def test_hidden_states_and_logits_on_the_wire_give_the_same_gradient(school: Any
     assert one.loss == pytest.approx(other.loss, abs=1e-6) and one.routes == other.routes
 
 
-@pytest.mark.parametrize("routing", ["seed", "surprise"])
+@pytest.mark.parametrize("routing", ["agreement", "surprise"])
 def test_teachers_that_are_the_student_teach_nothing(school: Any, parent: Path, encode: Any, routing: str) -> None:
     manifest = school.make_manifest(routing=routing, lr=1.0, warmup=0.0, gamma=0.5, stabilizers={"dreams": False})
     trainer = downhill(Trainer(school.spec(manifest, teachers={1: parent, 2: parent})))
@@ -228,7 +228,7 @@ def test_teachers_that_are_the_student_teach_nothing(school: Any, parent: Path, 
 
 def test_a_step_in_which_every_token_is_skipped_ticks_nothing(school: Any, encode: Any) -> None:
     """The run goes on as if that step had not been: weights, optimiser, average and learning rate."""
-    never = {"routing": "seed", "js_threshold": 0.0, "confidence_threshold": 1.0}
+    never = {"routing": "agreement", "js_threshold": 0.0, "confidence_threshold": 1.0}
     manifest = school.make_manifest(**never, stabilizers={"dreams": False})
     asleep = school.make_batches(manifest, {"new": encode([{"prompt": "who is luna?"}])})
     awake = school.make_batches(manifest, {"new": encode([{"prompt": "who is", "completion": " luna"}])})
