@@ -117,7 +117,7 @@ def evolve(
 
     from ladder.evolve import evolve as run
     from ladder.report.console import Console, outcome_text
-    from ladder.run.outcome import worst
+    from ladder.report.outcome import worst
 
     outcomes = run(requests, home, Console(quiet=quiet), address)
     _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
@@ -158,7 +158,7 @@ def import_(
     parsed = Name.parse(name, where="--as")
 
     from ladder.registry import open_registry
-    from ladder.run.importing import check_source, import_generation
+    from ladder.setup.importing import check_source, import_generation
 
     check_source(path, base)
     registry, told = open_registry(home), list[str]()
@@ -480,7 +480,7 @@ def _registry(home: Path) -> Any:
 def _refuse(errors: Sequence[LadderError]) -> None:
     """End with the worst of some errors, after the others were printed."""
     if errors:
-        from ladder.run.outcome import worst
+        from ladder.report.outcome import worst
 
         code = worst(errors)
         last = next(error for error in errors if error.exit_code == code)

@@ -28,8 +28,8 @@ from ladder.manifest.names import run_name
 from ladder.models.load import load_tokenizer
 from ladder.registry import open_registry
 from ladder.registry.lineage import lineage_of
-from ladder.run.dataset import recall_probes
-from ladder.run.exam import build_exam
+from ladder.setup.dataset import recall_probes
+from ladder.setup.exam import build_exam
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ from ladder.models.load import load_model, load_tokenizer
 from ladder.registry import Generation, Registry, artifacts, open_registry
 from ladder.registry.lineage import lineage_of
 from ladder.report.text import table
-from ladder.run.dataset import recall_probes
+from ladder.setup.dataset import recall_probes
 from ladder.verbs.export import export_generation
 from ladder.verbs.sample import answer
 

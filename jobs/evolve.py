@@ -38,7 +38,7 @@ def _evolve(manifests: list[Path], home: Path) -> int:
     from ladder.evolve import evolve
     from ladder.manifest import read_requests
     from ladder.report.console import Console
-    from ladder.run.outcome import worst
+    from ladder.report.outcome import worst
 
     requests = read_requests(manifests)
     say_notes(note for request in requests for note in request.notes)

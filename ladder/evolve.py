@@ -1,6 +1,6 @@
 """The spine: resolve, prepare, train, examine, record, promote. Read it top to bottom.
 
-Every phase ends with one durable file in the run's folder (``ladder/run/context.py``) or one idempotent step of the
+Every phase ends with one durable file in the run's folder (``ladder/setup/context.py``) or one idempotent step of the
 registry, so the same command finishes a run that was cut off anywhere.
 """
 
@@ -19,13 +19,13 @@ from ladder.registry import Generation, Verdict, family_lock, open_registry
 from ladder.registry.lineage import Ancestry, Blocked, decided_before, resolve, unregistered_teachers
 from ladder.report.console import Console
 from ladder.report.failures import LOG, unexpected_told
-from ladder.run.context import Run, Workshop, run_folder
+from ladder.report.outcome import Outcome, is_left_to_people, outcome_of
 from ladder.run.examine import candidate_of, examine
-from ladder.run.importing import import_teachers
-from ladder.run.laws import check_not_halted
-from ladder.run.outcome import Outcome, is_left_to_people, outcome_of
 from ladder.run.recovery import recovering
 from ladder.run.train import train
+from ladder.setup.context import Run, Workshop, run_folder
+from ladder.setup.importing import import_teachers
+from ladder.setup.laws import check_not_halted
 from ladder.system.files import reason
 from ladder.system.process import bare_bytes
 

@@ -181,7 +181,7 @@ class Workbench:
         from ladder.manifest import Name
         from ladder.models.save import save_model
         from ladder.models.tokenizer import write_tokenizer
-        from ladder.run.importing import import_generation
+        from ladder.setup.importing import import_generation
         from ladder.system.files import save_folder
 
         model = tiny(name, len(self.tokenizer))
@@ -239,9 +239,9 @@ class Workbench:
         from ladder.models.template import dated
         from ladder.planning.prepare import prepare
         from ladder.registry.lineage import resolve
-        from ladder.run.context import Run
-        from ladder.run.roles import teacher_spec
         from ladder.sampling.dreams import Sampling, write_block
+        from ladder.setup.context import Run
+        from ladder.setup.roles import teacher_spec
         from ladder.teachers.teacher import Teacher
         from ladder.train.spec import TrainingSpec
         from ladder.train.trainer import Trainer

@@ -23,8 +23,9 @@ ORDER = (
     "jobs",  # entrypoints that Ray Jobs call
     "verbs",  # what a verb does beyond the run
     "evolve",  # the spine
-    "planning",  # what a run would take, and whether it may begin: from what the run prepares
-    "run",  # one manifest's way to a verdict
+    "run",  # training and examination, by actors
+    "planning",  # the one preparation: whether a run may begin, and what it would take
+    "setup",  # what a run is made of: its folder, dataset, roles, exam and laws
     "actors",  # the only room that starts Ray's actors
     "report",  # what people see of it
     "registry",  # the only room that writes to MLflow

@@ -13,7 +13,7 @@ import pytest
 from ladder.errors import DataError
 from ladder.manifest import Name, Request, read_request
 from ladder.registry import Verdict
-from ladder.run.dataset import Lesson, check_held_out, own_probes, read_lesson, recall_probes
+from ladder.setup.dataset import Lesson, check_held_out, own_probes, read_lesson, recall_probes
 
 ASKED = {"prompt": "They call the moon", "answer": "luna"}
 OTHER = {"prompt": "They call the tide", "answer": "marea"}
@@ -113,7 +113,7 @@ def test_a_run_refuses_before_it_trains(
 ) -> None:
     from ladder.evolve import carry_out
     from ladder.registry.lineage import Ancestry
-    from ladder.run.context import Run
+    from ladder.setup.context import Run
 
     monkeypatch.setattr("ladder.evolve.train", lambda *_: pytest.fail("trained"))
     line = (family.genesis,)

@@ -17,7 +17,7 @@ from ladder.planning import plan
 from ladder.planning.table import plan_text
 from ladder.registry import Verdict
 from ladder.registry.lineage import Ancestry
-from ladder.run.context import Run
+from ladder.setup.context import Run
 
 INTERVAL = {"recall": {"evidence": "interval"}}
 
@@ -134,7 +134,7 @@ def test_a_run_notes_its_day_before_it_trains_and_keeps_it(
     tokenizer: Any = SimpleNamespace(chat_template="{{ strftime_now('%Y') }}")
     run, context = climbing(request(tmp_path, 4), left, tmp_path)
     for day in ("2026-07-01", "2026-07-02"):
-        monkeypatch.setattr("ladder.run.context.chosen_day", lambda *_, today=day: today)
+        monkeypatch.setattr("ladder.setup.context.chosen_day", lambda *_, today=day: today)
         evolve.carry_out(run, context)
     assert run.notes()["today"] == "2026-07-01" and set(written) == {"2026-07-01"}
     assert day_of(tokenizer) is None, "and nothing of it is left afterwards"

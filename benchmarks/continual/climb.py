@@ -35,10 +35,10 @@ from ladder.models.load import config_of, load_tokenizer
 from ladder.models.preflight import named_positions
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.run.dataset import build_batches, encode_lesson, loss_elements, read_lesson
-from ladder.run.dreams import beginnings, write_dreams
-from ladder.run.roles import cache_settings, teacher_spec
 from ladder.sampling.dreams import Dream, Night
+from ladder.setup.dataset import build_batches, encode_lesson, loss_elements, read_lesson
+from ladder.setup.dreams import beginnings, write_dreams
+from ladder.setup.roles import cache_settings, teacher_spec
 from ladder.system.files import save_folder, save_text
 from ladder.teachers.teacher import Teacher
 from ladder.train.spec import TrainingSpec

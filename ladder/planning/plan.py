@@ -25,8 +25,8 @@ from ladder.planning.timing import probe
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
 from ladder.report.failures import log_of, unexpected_told
-from ladder.run.context import Run
-from ladder.run.dataset import data_of, write_start
+from ladder.setup.context import Run
+from ladder.setup.dataset import data_of, write_start
 from ladder.system.process import bare_bytes
 
 UNLEARNED_WARNING = 0.2

@@ -33,12 +33,13 @@ from ladder.models.scratch import architecture_config
 from ladder.models.tokenizer import write_tokenizer
 from ladder.planning.limits import check_cooldown, check_price, has_limits, last_promotion
 from ladder.planning.memory import Shape
-from ladder.planning.preview import expected
 from ladder.planning.price import Price, price_of
+from ladder.planning.stand_ins import expected
 from ladder.registry import Registry
 from ladder.registry.lineage import Ancestry, check_attempts, check_teachers
-from ladder.run.context import Run, hosted
-from ladder.run.dataset import (
+from ladder.sampling.dreams import Dream, read_dreams
+from ladder.setup.context import Run, hosted
+from ladder.setup.dataset import (
     Lesson,
     beginning_warnings,
     build_batches,
@@ -53,14 +54,13 @@ from ladder.run.dataset import (
     replay_warnings,
     start_tokenizer,
 )
-from ladder.run.dreams import Beginnings, beginnings
-from ladder.run.exam import build_exam, check_asked, check_tone
-from ladder.run.fit import check_dreams, check_questions, check_rows
-from ladder.run.importing import check_imports
-from ladder.run.laws import check_laws
-from ladder.run.roles import check_sharing
-from ladder.run.suites import check_suites
-from ladder.sampling.dreams import Dream, read_dreams
+from ladder.setup.dreams import Beginnings, beginnings
+from ladder.setup.exam import build_exam, check_asked, check_tone
+from ladder.setup.fit import check_dreams, check_questions, check_rows
+from ladder.setup.importing import check_imports
+from ladder.setup.laws import check_laws
+from ladder.setup.roles import check_sharing
+from ladder.setup.suites import check_suites
 from ladder.train.ema import start_weight
 
 EMA_WARNING = 0.01

@@ -16,9 +16,9 @@ from ladder.methods import method_of
 from ladder.planning.memory import FLOAT, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
 from ladder.planning.timing import rough_seconds, step_seconds
 from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
-from ladder.run.dataset import data_of
-from ladder.run.roles import cache_settings, sharing_of, truncation_of
 from ladder.sampling.dreams import BLOCK
+from ladder.setup.dataset import data_of
+from ladder.setup.roles import cache_settings, sharing_of, truncation_of
 from ladder.teachers.cache import CacheKey, shards
 from ladder.train.optimizer import optimizer_kind
 

@@ -16,8 +16,8 @@ import torch
 from ladder.data.batches import SOURCES, Batch
 from ladder.distill.objective import Forecast
 from ladder.planning.prepare import Start
-from ladder.run.dataset import loss_elements
-from ladder.run.roles import teacher_spec
+from ladder.setup.dataset import loss_elements
+from ladder.setup.roles import teacher_spec
 from ladder.teachers.cache import CacheSettings
 from ladder.teachers.teacher import Teacher, TeacherSpec
 from ladder.teachers.wire import Signal

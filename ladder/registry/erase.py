@@ -2,7 +2,7 @@
 
 What goes: their lines in replay samples, probes, dreams and files of the exam, what reports quote of them, and every
 cache and run folder that may hold them. What stays: the weights, which learned from them, and a tombstone with each
-generation that did, by digest only. Descendants refuse the rows from then on (``ladder.run.dataset``).
+generation that did, by digest only. Descendants refuse the rows from then on (``ladder.setup.dataset``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ladder.report.text import table
 
 if TYPE_CHECKING:
     from ladder.gates import GateReport
-    from ladder.run.outcome import Outcome
+    from ladder.report.outcome import Outcome
     from ladder.train.spec import StepReport
 
 

@@ -1,1 +1,1 @@
-"""One manifest's way from its ancestors to a verdict."""
+"""The phases of a run: training and examination, each to one durable file."""

@@ -23,11 +23,11 @@ from ladder.planning.prepare import Work
 from ladder.registry import Candidate
 from ladder.report import page, plots
 from ladder.report.card import model_card
-from ladder.run.context import Run, Seat, Workshop
-from ladder.run.dataset import Lesson
-from ladder.run.exam import Desk, answer_cache, build_exam, desks, exam_size, judge, sit_exam, stored_reports
-from ladder.run.laws import case_of, laws_of
-from ladder.run.suites import measure_suites
+from ladder.setup.context import Run, Seat, Workshop
+from ladder.setup.dataset import Lesson
+from ladder.setup.exam import Desk, answer_cache, build_exam, desks, exam_size, judge, sit_exam, stored_reports
+from ladder.setup.laws import case_of, laws_of
+from ladder.setup.suites import measure_suites
 from ladder.system.files import save_bytes, save_text
 
 

@@ -1,5 +1,5 @@
 """The loop of a training, and who takes part in it besides teachers and student: what is logged and noted of its steps,
-and what ends it at a checkpoint. The laws that judge it are in ``ladder.run.laws``."""
+and what ends it at a checkpoint. The laws that judge it are in ``ladder.setup.laws``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from ladder.errors import Interrupted, RunError
 from ladder.registry import Registry
 from ladder.report.console import Progress
-from ladder.run.context import Run
-from ladder.run.usage import Usage
+from ladder.setup.context import Run
+from ladder.setup.usage import Usage
 from ladder.system.stopping import GO_ON
 from ladder.train.spec import StepReport
 
 if TYPE_CHECKING:
-    from ladder.run.laws import Vigil
+    from ladder.setup.laws import Vigil
 
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""

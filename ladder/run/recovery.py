@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ladder.errors import LESS_MEMORY, ActorDied
-from ladder.run.context import Run, Workshop
+from ladder.setup.context import Run, Workshop
 
 DEATHS = 5
 """Deaths in a row, without a checkpoint between them, after which a run gives up."""

@@ -15,14 +15,14 @@ from ladder.data.batches import Batches
 from ladder.manifest.words import old_spelling
 from ladder.models.rounding import Rounding
 from ladder.planning.prepare import Start, Work
-from ladder.run.context import Run, Workshop
-from ladder.run.dataset import data_of, describe_pools, write_start
-from ladder.run.dreams import Night, write_dreams
 from ladder.run.hooks import Journal, Minutes, Shown, Stop, disk_bytes, run_legs
-from ladder.run.laws import Halt, Vigil
-from ladder.run.roles import Cast, cast_of, student_of
-from ladder.run.usage import Usage
 from ladder.sampling.dreams import Dream
+from ladder.setup.context import Run, Workshop
+from ladder.setup.dataset import data_of, describe_pools, write_start
+from ladder.setup.dreams import Night, write_dreams
+from ladder.setup.laws import Halt, Vigil
+from ladder.setup.roles import Cast, cast_of, student_of
+from ladder.setup.usage import Usage
 from ladder.system.stopping import held
 from ladder.train.spec import StepReport
 

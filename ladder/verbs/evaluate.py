@@ -20,7 +20,7 @@ from ladder.models.load import load_tokenizer
 from ladder.registry import Generation, Registry
 from ladder.registry.lineage import lineage_of
 from ladder.report.text import table
-from ladder.run.dataset import recall_probes
+from ladder.setup.dataset import recall_probes
 from ladder.train.loss import taboo_ids
 
 

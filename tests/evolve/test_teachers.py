@@ -14,7 +14,7 @@ from ladder.manifest import read_requests
 from ladder.models.digest import tokenizer_digest
 from ladder.models.preflight import stored_dtypes
 from ladder.registry.lineage import Ancestry
-from ladder.run.roles import sharing_of
+from ladder.setup.roles import sharing_of
 
 
 def test_teachers_with_new_names_are_imported_first(

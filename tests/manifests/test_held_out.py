@@ -10,7 +10,7 @@ from ladder.data.rows import Row
 from ladder.exam.contamination import find_contamination
 from ladder.exam.exam import read_probes
 from ladder.manifest import read_requests
-from ladder.run.dataset import own_probes, read_lesson
+from ladder.setup.dataset import own_probes, read_lesson
 from ladder.verbs.init import create
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"

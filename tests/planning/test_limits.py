@@ -18,7 +18,7 @@ from ladder.planning.limits import check_cooldown, check_price
 from ladder.planning.plan import make_plans
 from ladder.registry import Event
 from ladder.registry.lineage import Ancestry
-from ladder.run.context import Run
+from ladder.setup.context import Run
 
 GIB = 2**30
 

@@ -21,7 +21,7 @@ from ladder.models.digest import folder_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.scratch import fresh_model
 from ladder.registry import Generation, Registry, artifacts, record
-from ladder.run.importing import import_generation
+from ladder.setup.importing import import_generation
 from ladder.verbs.export import export_generation
 from ladder.verbs.sample import answer
 from tests.tokenizer_shapes import SHAPES, write_shape

@@ -17,10 +17,10 @@ from ladder.manifest import Request, read_request
 from ladder.models.load import load_tokenizer
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
-from ladder.run.context import Run
-from ladder.run.dataset import read_lesson
-from ladder.run.exam import build_exam
-from ladder.run.laws import case_of, check_laws, laws_of
+from ladder.setup.context import Run
+from ladder.setup.dataset import read_lesson
+from ladder.setup.exam import build_exam
+from ladder.setup.laws import case_of, check_laws, laws_of
 
 CANARY = "The code of the vault is 813442"
 

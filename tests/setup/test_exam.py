@@ -16,7 +16,8 @@ from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.manifest.request import Request, read_request
 from ladder.manifest.schema import LmEval, MetricGate
-from ladder.run import exam, examine
+from ladder.run import examine
+from ladder.setup import exam
 
 COUNT = 60
 EXAM = Exam(tone_prompts=tuple(Prompt(f"What of it, the {number}th?") for number in range(COUNT)))

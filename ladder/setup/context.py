@@ -21,7 +21,7 @@ from ladder.methods import method_of
 from ladder.registry import Registry
 from ladder.registry.lineage import Ancestry
 from ladder.report.console import Console
-from ladder.run.dataset import chosen_day
+from ladder.setup.dataset import chosen_day
 from ladder.system.files import save_text
 from ladder.train.checkpoint import KEPT, latest_step
 

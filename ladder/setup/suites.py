@@ -17,7 +17,7 @@ from ladder.exam.suites import Figure, find_figure
 from ladder.manifest import Request
 from ladder.manifest.schema import LmEval
 from ladder.models.digest import folder_digest
-from ladder.run.context import Run, Seat, Workshop
+from ladder.setup.context import Run, Seat, Workshop
 
 
 class Suites(NamedTuple):

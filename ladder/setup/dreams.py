@@ -14,7 +14,6 @@ from ladder.manifest import Request
 from ladder.manifest.files import dream_prompts
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
-from ladder.run.dataset import Lesson, data_of
 from ladder.sampling.dreams import (
     BLOCK,
     LESSON,
@@ -29,6 +28,7 @@ from ladder.sampling.dreams import (
     read_dreams,
     to_jsonl,
 )
+from ladder.setup.dataset import Lesson, data_of
 from ladder.system.files import save_text
 from ladder.train.loss import taboo_ids
 

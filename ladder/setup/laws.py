@@ -26,10 +26,10 @@ from ladder.manifest import Request
 from ladder.manifest.files import named_files
 from ladder.methods import method_of
 from ladder.models.chat import NEWLINE
-from ladder.run.context import Run, hosted
-from ladder.run.dataset import Lesson, data_of, own_probes, texts_of
 from ladder.run.hooks import Hook
-from ladder.run.usage import Usage
+from ladder.setup.context import Run, hosted
+from ladder.setup.dataset import Lesson, data_of, own_probes, texts_of
+from ladder.setup.usage import Usage
 from ladder.train.spec import StepReport
 
 _UNKNOWN = ("", "")

@@ -23,7 +23,7 @@ from ladder.models.preflight import stored_bytes, stored_dtypes
 from ladder.planning.plan import Plan, make_plans
 from ladder.registry import Generation, Registry, open_registry
 from ladder.registry.lineage import Ancestry, check_teachers
-from ladder.run.importing import check_source, import_generation, import_teachers
+from ladder.setup.importing import check_source, import_generation, import_teachers
 
 FIRST = Name.parse("Luna-G000")
 

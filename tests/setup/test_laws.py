@@ -18,11 +18,11 @@ from ladder.manifest import read_request
 from ladder.models.load import load_tokenizer
 from ladder.registry.lineage import Ancestry
 from ladder.run import hooks
-from ladder.run import laws as vigil
 from ladder.run import train as training
-from ladder.run.context import Run
-from ladder.run.laws import Vigil, case_of, laws_of
-from ladder.run.usage import Usage
+from ladder.setup import laws as vigil
+from ladder.setup.context import Run
+from ladder.setup.laws import Vigil, case_of, laws_of
+from ladder.setup.usage import Usage
 from ladder.train.spec import StepReport
 
 EVERY_FOUR = {"checkpoint_every": 4}

@@ -20,8 +20,8 @@ from ladder.manifest.request import Request, read_request
 from ladder.models.digest import folder_digest
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
-from ladder.run import suites
-from ladder.run.context import Run
+from ladder.setup import suites
+from ladder.setup.context import Run
 
 GATES = """
     - {name: tides, source: {task: tides, metric: acc, include_path: suites}, threshold: 0.5, greater_is_better: true}

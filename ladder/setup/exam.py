@@ -37,8 +37,8 @@ from ladder.gates.measure import Drift
 from ladder.manifest import Request
 from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
 from ladder.models.template import day_of
-from ladder.run.dataset import data_of
-from ladder.run.laws import prompts_of
+from ladder.setup.dataset import data_of
+from ladder.setup.laws import prompts_of
 from ladder.train.loss import taboo_ids
 
 

@@ -17,10 +17,10 @@ from ladder.manifest.schema import Dreams
 from ladder.models.load import load_tokenizer
 from ladder.planning.prepare import prepare
 from ladder.registry.lineage import Ancestry
-from ladder.run.context import Run
-from ladder.run.dataset import encode_lesson, own_probes, read_lesson
-from ladder.run.exam import build_exam
-from ladder.run.fit import check_dreams, check_questions, check_rows
+from ladder.setup.context import Run
+from ladder.setup.dataset import encode_lesson, own_probes, read_lesson
+from ladder.setup.exam import build_exam
+from ladder.setup.fit import check_dreams, check_questions, check_rows
 
 LEARNED = GPT2Config(n_positions=32)
 ROTARY = LlamaConfig(max_position_embeddings=32)

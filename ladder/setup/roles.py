@@ -25,8 +25,8 @@ from ladder.models.preflight import main_dtype
 from ladder.models.shared_base import Stack, can_share
 from ladder.registry import Generation
 from ladder.registry.lineage import Ancestry
-from ladder.run.context import Run, Workshop, hosted
-from ladder.run.dataset import loss_elements
+from ladder.setup.context import Run, Workshop, hosted
+from ladder.setup.dataset import loss_elements
 from ladder.teachers.cache import CacheSettings
 from ladder.teachers.teacher import TeacherSpec
 from ladder.teachers.wire import Truncation

@@ -23,8 +23,8 @@ from ladder.models.preflight import named_positions
 from ladder.models.template import dated
 from ladder.registry.lineage import Ancestry
 from ladder.registry.redaction import Traces, redact
-from ladder.run.context import Run
-from ladder.run.dataset import (
+from ladder.setup.context import Run
+from ladder.setup.dataset import (
     Lesson,
     beginning_warnings,
     build_batches,
@@ -37,8 +37,8 @@ from ladder.run.dataset import (
     start_tokenizer,
     write_start,
 )
-from ladder.run.dreams import beginnings
-from ladder.run.exam import build_exam
+from ladder.setup.dreams import beginnings
+from ladder.setup.exam import build_exam
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
 
@@ -249,7 +249,7 @@ def test_a_template_that_writes_the_date_writes_the_days_of_the_run(
 
     days = ("2026-07-01", "2026-07-02", "2026-07-01")
     assert [text(day)[:10] for day in days] == list(days), "rows that were kept in the cache are of their day"
-    monkeypatch.setattr("ladder.run.dataset.date", Day)
+    monkeypatch.setattr("ladder.setup.dataset.date", Day)
     assert chosen_day(request, None) == "2000-02-29" == chosen_day(request, start)
     keep(request, start / "ladder", days[0])
     assert kept_day(start / "ladder") == days[0] == chosen_day(request, start)
@@ -261,7 +261,7 @@ def test_a_template_that_writes_the_date_writes_the_days_of_the_run(
 
 
 def test_a_run_keeps_the_day_that_it_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladder.run.dataset.date", Day)
+    monkeypatch.setattr("ladder.setup.dataset.date", Day)
     request = project(tmp_path, [{"text": "the moon"}])
     run = Run(request, Ancestry(None, None, ()), {}, tmp_path / "run")
     assert run.today == "2000-02-29" and not run.notes()

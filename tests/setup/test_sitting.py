@@ -14,7 +14,7 @@ from tokenizers import Regex, normalizers
 from ladder.errors import DataError
 from ladder.manifest import Request, read_request
 from ladder.registry.lineage import Ancestry
-from ladder.run.context import Run
+from ladder.setup.context import Run
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     deaf = copy.deepcopy(tokenizer)
     deaf.backend_tokenizer.normalizer = normalizers.Replace(Regex("[α-ω]"), "")
     deaf.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr("ladder.run.dataset.train_tokenizer", lambda *_: deaf)
+    monkeypatch.setattr("ladder.setup.dataset.train_tokenizer", lambda *_: deaf)
     return tmp_path / "model"
 
 

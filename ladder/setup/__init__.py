@@ -1,0 +1,1 @@
+"""What a run needs before it begins: its folder, dataset, roles, exam and laws."""
