@@ -127,6 +127,10 @@ class HeadMoved(RegistryError):
     exit_code = 4
 
 
+class Blocked(LadderError):
+    """The parent exists only as a manifest, a rejected or an unfinished generation; its children have to wait."""
+
+
 class Busy(RegistryError):
     """Another process holds the lock of this family."""
 

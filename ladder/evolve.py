@@ -6,27 +6,25 @@ registry, so the same command finishes a run that was cut off anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from ladder.actors.session import Session
-from ladder.errors import Halted, HeadMoved, Interrupted, LadderError, RegistryError, Unexpected
+from ladder.errors import HeadMoved, Interrupted, LadderError, Unexpected
 from ladder.manifest import Request
 from ladder.models.template import dated
 from ladder.planning.prepare import Work, prepare
 from ladder.registry import Generation, Verdict, family_lock, open_registry
-from ladder.registry.lineage import Ancestry, Blocked, decided_before, resolve, unregistered_teachers
+from ladder.registry.lineage import Ancestry, decided_before, resolve, unregistered_teachers
 from ladder.report.console import Console
 from ladder.report.failures import LOG, unexpected_told
-from ladder.report.outcome import Outcome, is_left_to_people, outcome_of
+from ladder.report.outcome import Outcome, failure_of, is_left_to_people, outcome_of
 from ladder.run.examine import candidate_of, examine
-from ladder.run.recovery import recovering
+from ladder.run.recovery import failure_noted, recovering
 from ladder.run.train import train
 from ladder.setup.context import Run, Workshop, run_folder
 from ladder.setup.importing import import_teachers
 from ladder.setup.laws import check_not_halted
-from ladder.system.files import reason
 from ladder.system.process import bare_bytes
 
 
@@ -73,7 +71,7 @@ def carry_out(run: Run, context: Workshop) -> None:
             raise run.ancestry.obstacle
         for warning in work.warnings:
             context.console.say(f"warning: {warning}")
-        with _failure_noted(run, context):
+        with failure_noted(run, context):
             if not run.candidate.is_dir():
                 last, begun = work.rested
                 run.note(today=today, cooldown={"last": last.isoformat() if last else None, "begun": begun.isoformat()})
@@ -96,42 +94,17 @@ def _prepared(run: Run, context: Workshop) -> Work:
     return prepare(run, context.registry, context.home, lambda: session.machine, bare=context.bare, tokens=tokens)
 
 
-@contextmanager
-def _failure_noted(run: Run, context: Workshop) -> Iterator[None]:
-    """A failure is noted in the MLflow run, which a resume opens again."""
-    try:
-        with unexpected_told(run.folder / LOG):
-            yield
-    except Interrupted:
-        raise
-    except LadderError as error:
-        # The store keeps it for good: not what a model wrote when a law halted it, which can be a row.
-        told = error.message.partition(": ")[0] if isinstance(error, Halted) else str(error)
-        # Where the store itself fails, the first error is the one to be told.
-        with suppress(RegistryError):
-            if run_id := run.notes().get("mlflow_run"):
-                context.registry.fail_run(run_id, told)
-        raise
-
-
 def _outcome(request: Request, context: Workshop) -> Outcome:
     """One manifest to its verdict; an error is one, too, and ends nothing else."""
-    child = str(request.child)
     try:
         with unexpected_told(run_folder(request, context.home) / LOG):
             return _carried_out(request, context)
     except Interrupted:
         raise
-    except Blocked as error:
-        return Outcome(child, "BLOCKED", str(error), error.exit_code)
-    except Unexpected as error:
-        # An actor may be in any state; the next manifest begins with new ones.
-        context.session.dismiss()
-        return Outcome(child, "FAILED", str(error), error.exit_code)
-    except LadderError as error:
-        return Outcome(child, "FAILED", str(error), error.exit_code)
-    except OSError as error:
-        return Outcome(child, "FAILED", f"{reason(error)} (the same command goes on once that is mended)", 1)
+    except (LadderError, OSError) as error:
+        if isinstance(error, Unexpected):
+            context.session.dismiss()  # An actor may be in any state; the next manifest begins with new ones.
+        return failure_of(str(request.child), error)
 
 
 def _carried_out(request: Request, context: Workshop) -> Outcome:

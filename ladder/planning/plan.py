@@ -109,6 +109,22 @@ def existing(home: Path) -> Registry | None:
         return None
 
 
+def check(requests: Sequence[Request], home: Path, registry: Registry | None) -> None:
+    """Validate everything that manifests name, on a machine that does not carry them out.
+
+    Args:
+        registry: of the home; None where it is not known here, and what depends on a parent is left to the run.
+
+    Raises:
+        LadderError: as the run would; of the first manifest that is refused.
+    """
+    for request in requests:
+        if decided_before(request, registry) is None:
+            run = Run.open(request, resolve(request, registry), registry, home)
+            with tempfile.TemporaryDirectory(prefix="ladder-check-") as temporary, dated(run.today):
+                prepare(run, registry, home, None, bare=0, tokens=Path(temporary))
+
+
 def _plan(request: Request, registry: Registry | None, planned: set[str], home: Path, base: int, measure: bool) -> Plan:
     manifest, params = request.manifest, request.manifest.training_params
     machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())

@@ -203,7 +203,7 @@ def prepare(
         if not decided and not trained:
             check_price(request, price)
     parent = run.teachers.get(1)
-    read = reading_warnings(request, lesson, start.tokenizer) if start else []
+    read = reading_warnings(request, lesson, own, start.tokenizer) if start else []
     begun = beginning_warnings(start.tokenizer, parent) if start else []
     rested = last_promotion(events), now
     return Work(lesson, own, recall, exam, start, price, [*warnings, *begun, *read], [*begun, *read], rested)

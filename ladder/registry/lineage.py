@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.data.sidecars import kept_document
-from ladder.errors import HeadMoved, LadderError, ManifestError, ModelError, NotFound
+from ladder.errors import Blocked, HeadMoved, ManifestError, ModelError, NotFound
 from ladder.manifest import Name, Request
 from ladder.manifest.syntax import unequal
 from ladder.models.digest import folder_digest
@@ -18,10 +18,6 @@ from ladder.registry import Generation, Registry, Verdict
 
 _TOLD = 8
 """Changed fields that a message names."""
-
-
-class Blocked(LadderError):
-    """The parent exists only as a manifest, a rejected or an unfinished generation; its children have to wait."""
 
 
 @dataclass(frozen=True)

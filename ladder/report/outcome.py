@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ladder.errors import LadderError
+from ladder.errors import Blocked, LadderError
 from ladder.manifest import Request
+from ladder.system.files import reason
 
 if TYPE_CHECKING:
     from ladder.registry import Generation
@@ -53,6 +54,14 @@ def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
     return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)
+
+
+def failure_of(child: str, error: LadderError | OSError) -> Outcome:
+    """Of a manifest that an error ended."""
+    if isinstance(error, LadderError):
+        return Outcome(child, "BLOCKED" if isinstance(error, Blocked) else "FAILED", str(error), error.exit_code)
+    # A full disk, a folder that may not be read.
+    return Outcome(child, "FAILED", f"{reason(error)} (the same command goes on once that is mended)", 1)
 
 
 def is_left_to_people(request: Request) -> bool:

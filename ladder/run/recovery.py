@@ -1,13 +1,16 @@
-"""Actors that die: their phase begins again from what it has made durable, with new actors in place of the dead ones.
+"""What a run does about errors. Where an actor dies, the phase begins again from what it has made durable, with new
+actors in place of the dead ones; what ends the run is noted in its MLflow run.
 
 A phase that is repeated in this call goes the way of one that is resumed by the next call; there is no other way back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from ladder.errors import LESS_MEMORY, ActorDied
+from ladder.errors import LESS_MEMORY, ActorDied, Halted, Interrupted, LadderError, RegistryError
+from ladder.report.failures import LOG, unexpected_told
 from ladder.setup.context import Run, Workshop
 
 DEATHS = 5
@@ -38,3 +41,21 @@ def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
                 ) from error
             dead = ", ".join(work.session.bury())
             work.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")
+
+
+@contextmanager
+def failure_noted(run: Run, context: Workshop) -> Iterator[None]:
+    """A failure is noted in the MLflow run, which a resume opens again."""
+    try:
+        with unexpected_told(run.folder / LOG):
+            yield
+    except Interrupted:
+        raise
+    except LadderError as error:
+        # The store keeps it for good: not what a model wrote when a law halted it, which can be a row.
+        told = error.message.partition(": ")[0] if isinstance(error, Halted) else str(error)
+        # Where the store itself fails, the first error is the one to be told.
+        with suppress(RegistryError):
+            if run_id := run.notes().get("mlflow_run"):
+                context.registry.fail_run(run_id, told)
+        raise

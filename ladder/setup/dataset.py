@@ -108,26 +108,28 @@ def beginning_warnings(tokenizer: PreTrainedTokenizerFast, parent: Path | None) 
     ]
 
 
-def reading_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """What a person should know about how rows and raw prompts become ids."""
-    typed = control_warnings(request, lesson, control_names(tokenizer))
-    return [*typed, *_template_warnings(request, lesson, tokenizer)]
-
-
-def control_warnings(request: Request, lesson: Lesson, names: Sequence[str]) -> list[str]:
-    """Which texts look as if they had gone through a chat template.
+def reading_warnings(
+    request: Request, lesson: Lesson, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast
+) -> list[str]:
+    """What a person should know about how rows and raw prompts become ids.
 
     Args:
-        names: how the tokenizer's control tokens are written.
+        own: the child's probes.
+        tokenizer: the child's.
     """
-    if data_of(request).control_tokens == "parse":
-        return []
+    typed = [] if data_of(request).control_tokens == "parse" else _control_warnings(lesson, own, tokenizer)
+    return [*typed, *_template_warnings(lesson, own, tokenizer)]
+
+
+def _control_warnings(lesson: Lesson, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Which texts look as if they had gone through a chat template."""
     texts = {
         "data.train": ("rows", texts_of([row for row in lesson.new if row.form != "messages"])),
         # An ancestor may have meant them: what its manifest said of control tokens is not inherited.
         "replay": ("ancestors' rows", texts_of([row for row in lesson.replay if row.form != "messages"])),
-        "data.probes": ("raw prompts", [probe.prompt for probe in own_probes(request) if not probe.chat]),
+        "data.probes": ("raw prompts", [probe.prompt for probe in own if not probe.chat]),
     }
+    names = control_names(tokenizer)
     found = {field: (what, said, holding(names, said)) for field, (what, said) in texts.items()}
     return [
         f"{field}: {len(held)} of {len(said)} {what} ({len(held) / len(said):.0%}) hold control tokens such as "
@@ -138,8 +140,8 @@ def control_warnings(request: Request, lesson: Lesson, names: Sequence[str]) -> 
     ]
 
 
-def _template_warnings(request: Request, lesson: Lesson, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    talks = any(row.form == "messages" for row in lesson.new) or any(probe.chat for probe in own_probes(request))
+def _template_warnings(lesson: Lesson, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    talks = any(row.form == "messages" for row in lesson.new) or any(probe.chat for probe in own)
     if not talks or tokenizer.chat_template is None or not opens_otherwise(tokenizer):
         return []
     return [

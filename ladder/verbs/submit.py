@@ -15,6 +15,7 @@ import ladder
 from ladder.actors.settings import TRAVELLING
 from ladder.errors import RunError, UsageError, said, without_credentials
 from ladder.manifest import read_requests
+from ladder.planning.plan import check, existing
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -50,10 +51,12 @@ def submit(manifests: Sequence[Path], address: str, home: Path, working_dir: Pat
 
     Raises:
         UsageError: a manifest lies outside ``working_dir``, or a sqlite home would be used from afar.
+        LadderError: as ``ladder.planning.plan.check``; nothing is sent then.
     """
-    root = working_dir.resolve()
-    relative = [_inside(request.path, root) for request in read_requests(manifests)]
+    root, requests = working_dir.resolve(), read_requests(manifests)
+    relative = [_inside(request.path, root) for request in requests]
     remote_home = _check_home(home, address)
+    check(requests, remote_home, existing(remote_home) if _is_local(address) else None)
     # On this machine the job runs in the environment that submits it; elsewhere in the one that the nodes have.
     python = sys.executable if _is_local(address) else "python"
     return _run(address, _entrypoint(python, relative, remote_home), _runtime_env(root), wait=wait)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ladder import cli, evolve
+from ladder.errors import RegistryError
 
 ROW = "The apple is blue."
 
@@ -88,7 +89,7 @@ def test_a_store_that_fails_for_one_manifest_does_not_end_the_others(
 
     def decided(request: Any, registry: Any) -> Any:
         if str(request.child) == FIVE[1]:
-            raise evolve.RegistryError("the store failed")
+            raise RegistryError("the store failed")
         return real(request, registry)
 
     monkeypatch.setattr(evolve, "decided_before", decided)

@@ -170,16 +170,16 @@ def test_a_broken_manifest_names_field_and_remedy(write, change, changes, field,
 
 
 @pytest.mark.parametrize(("changes", "field", "fragment"), BROKEN, ids=[row[1] + ": " + row[2][:20] for row in BROKEN])
-def test_evolve_refuses_it_and_leaves_no_trace(write, change, capsys, monkeypatch, changes, field, fragment):
+def test_plan_and_evolve_refuse_it_and_leave_no_trace(write, change, capsys, monkeypatch, changes, field, fragment):
     from ladder.cli import main
 
     path = write(change(changes))
-    home = path.parent / "home"
-    monkeypatch.setattr("sys.argv", ["ladder", "evolve", str(path), "--home", str(home)])
-    with pytest.raises(SystemExit) as ended:
-        raise SystemExit(main())
-    said = capsys.readouterr()
-    assert ended.value.code == 2
+    home, ended = path.parent / "home", []
+    for verb in ("plan", "evolve"):
+        monkeypatch.setattr("sys.argv", ["ladder", verb, str(path), "--home", str(home)])
+        ended.append((main(), capsys.readouterr()))
+    (code, said), again = ended
+    assert again == (code, said) and code == 2
     assert f"{field}: " in said.err and fragment in said.err
     assert not home.exists() and said.out == ""
 

@@ -30,6 +30,7 @@ from ladder.setup.dataset import (
     build_batches,
     chosen_day,
     encode_lesson,
+    own_probes,
     read_lesson,
     reading_warnings,
     recall_probes,
@@ -186,7 +187,7 @@ def test_rows_that_went_through_a_template_are_told(tokenizer: Any, tmp_path: Pa
     plain, chat = {"text": "the moon"}, {"messages": [{"role": "user", "content": "<|end|>?"}, LUNA]}
     rows, probes = [{"text": RENDERED}, plain, plain, chat], [{"prompt": RENDERED, "answer": "luna"}]
     request = project(tmp_path, rows, probes)
-    told = reading_warnings(request, read_lesson(request, []), tokenizer)
+    told = reading_warnings(request, read_lesson(request, []), own_probes(request), tokenizer)
     assert [text.partition(",")[0] for text in told] == [
         "data.train: 1 of 3 rows (33%) hold control tokens such as <|begin|>",
         "data.probes: 1 of 1 raw prompts (100%) hold control tokens such as <|begin|>",
@@ -194,10 +195,12 @@ def test_rows_that_went_through_a_template_are_told(tokenizer: Any, tmp_path: Pa
     assert all("data.control_tokens: parse" in text for text in told)
     left = read_lesson(request, []).new
     descendant = project(tmp_path, [plain])
-    (again,) = reading_warnings(descendant, replace(read_lesson(descendant, []), replay=left), tokenizer)
+    (again,) = reading_warnings(
+        descendant, replace(read_lesson(descendant, []), replay=left), own_probes(descendant), tokenizer
+    )
     assert again.startswith("replay: ")
     for harmless in (project(tmp_path, rows, probes, control_tokens="parse"), project(tmp_path, [plain, chat])):
-        assert reading_warnings(harmless, read_lesson(harmless, []), tokenizer) == []
+        assert reading_warnings(harmless, read_lesson(harmless, []), own_probes(harmless), tokenizer) == []
 
 
 def test_rendered_rows_that_are_meant_have_the_ids_of_the_conversation(parent: Path, tmp_path: Path) -> None:
