@@ -211,7 +211,7 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
 
 
 def _readings(examples: Sequence[Example]) -> dict[int, tuple[Example, ...]]:
-    """What each teacher reads that sees more; an example without a reading of its own is read as it is."""
+    """The sequences of each teacher with a context; an example without one is read as it is."""
     teachers = sorted({number for example in examples for number in example.readings})
     return {number: tuple(example.readings.get(number, example) for example in examples) for number in teachers}
 

@@ -1,4 +1,4 @@
-"""What a teacher reads that sees more than the student: the same row after a demonstration or evidence of its own.
+"""Teachers with a context: they read the same row after a demonstration or evidence that the student does not see.
 
 A teacher that was shown the answer, or a text that holds it, knows what the student is to learn, and says it in the
 family's own words: self-distillation with context (Snell et al., 2022; Shenfeld et al., 2026). The context stands
@@ -26,7 +26,7 @@ def with_readings(
     encoding: Encoding,
     longest: int,
 ) -> list[Example]:
-    """The examples, each with what the teachers of these numbers read.
+    """The examples, each with its sequences in the context of these teachers.
 
     Args:
         rows: what the examples were encoded from, in order, and ``encoding`` how.

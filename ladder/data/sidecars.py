@@ -58,7 +58,7 @@ HASHED = "replay.sha256"
 
 @dataclass(frozen=True)
 class Left:
-    """What a generation left to replay.
+    """A generation's replay sample, as it was left behind.
 
     Args:
         rows: with their places for messages.

@@ -106,7 +106,7 @@ class Recipe:
 
     @property
     def kernels(self) -> Kernels:
-        """What a tile goes through."""
+        """The two kernels that a tile goes through."""
         return kernels_of(self.objective, self.settings, self.columns.size, self.compile)
 
     def check_heads(self, *heads: Student | Source | None) -> None:
@@ -168,9 +168,11 @@ class Sweep:
     def __init__(
         self, recipe: Recipe, student: Student, teachers: Teachers, tokens: Tokens, ahead: Ahead, weight_N: Tensor
     ) -> None:
+        # At least float32, as sums over V columns in half precision would lose the small probabilities.
         leaf = student.tensors[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
         self.recipe, self.student, self.teachers, self.ahead = recipe, student, teachers, ahead
+        # Asked once a micro-batch, because the answer makes this process wait for a GPU.
         self.any_open = bool(ahead.open_N.any())
         self.weight_N = weight_N.to(dtype)
         self.tokens = Decided(tokens.labels_N, tokens.dreamer_N > 0, self.weight_N, ahead.open_N, ahead.routing)
@@ -188,7 +190,11 @@ class Sweep:
         return gradients.sums
 
     def _groups(self) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        """The trained tokens by which teachers must be asked: rows that ask fewer cost fewer products."""
+        """The trained tokens by which teachers must be asked: rows that ask fewer cost fewer products.
+
+        Grouped first and cut into chunks afterwards, so that all rows of a chunk need the same products: a token whose
+        target is its label costs none of a teacher's, a dream only its dreamer's.
+        """
         needs = needed(self.ahead, self.teachers, self.recipe.objective)
         for numbers in ((), (0,), (1,), (0, 1)):
             rows_N = self.ahead.trained_N
@@ -199,6 +205,7 @@ class Sweep:
 
     def _chunk(self, speakers: Sequence[Source], rows_n: Tensor) -> Tensor:
         """The gradient of a chunk's raw logits, [n, V]; its losses and routes are put in their places."""
+        # The products of the whole chunk first, each at once; the tiles then read three buffers that are complete.
         logits = [self.buffers.logits(number, source, rows_n) for number, source in enumerate(speakers)]
         student_nV, tokens = self.buffers.logits(_STUDENT, self.student, rows_n), self.tokens.at(rows_n)
         for tile in self.buffers.tiles(len(rows_n)):
@@ -279,6 +286,7 @@ class _GradientAhead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sweep: Sweep, *tensors: Tensor) -> Tensor:
+        # Under autograd's no_grad, so nothing [n, V] is kept for a backward pass that does not come.
         ctx.sums = sweep.run(ctx.needs_input_grad[1:])
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         return (sweep.weight_N * sweep.losses.loss).sum()

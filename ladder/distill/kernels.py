@@ -108,7 +108,7 @@ class Factors:
 
 
 def shares_of(routing: Routing, speakers: int, dtype: torch.dtype) -> list[Tensor]:
-    """The share of each speaker in the target, [n] each, summing to 1 everywhere, also where no teacher teaches."""
+    """Each teacher's share in the target distribution, [n] each; they sum to 1, also where no teacher teaches."""
     if speakers == 2:
         weight1_n = routing.weight1_N.to(dtype).where(taught(routing), 1.0)
         return [weight1_n, 1 - weight1_n]

@@ -5,6 +5,10 @@ removed from the vocabulary has the logit ``LOWEST``, which is finite so that 0 
 
 With d = z - max z, e = exp(d / T) and q = exp(d): q is e or e^2 for the temperatures 1 and 2, so a distribution at both
 temperatures costs one exponential an element.
+
+The loss is bound by memory here, not by arithmetic: with a vocabulary of 50,000, each pass over [n, V] costs more than
+what is computed in it. Hence the two rules of this file: whatever needs a row's elements takes them in a pass in which
+they are at hand anyway, and no tensor [n, V] is made that another could hold.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ LOWEST = -1e30
 
 
 class Figures(NamedTuple):
-    """One teacher on a tile. At temperature 1: max z, top-1 probability, H(p) in nats, -ln p(y), all [n].
+    """Statistics of one teacher's logits on a tile. At temperature 1: max z, top-1 probability, H(p) in nats and
+    -ln p(y), all [n].
 
     ``mass`` is 1 / sum of e, so that p^T = ``power`` x ``mass``.
     """
@@ -50,7 +55,7 @@ class Weights(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a tile costs, [n] each, unweighted; rows that a term does not concern hold something finite."""
+    """Terms of the loss on a tile, [n] each, unweighted; rows that a term does not concern hold something finite."""
 
     surprisal: Tensor
     kd: Tensor
@@ -64,12 +69,15 @@ def figures(logits: Sequence[Tensor], labels_n: Tensor, temperature: float) -> t
     """
     found, distributions = [], []
     for logits_nV in logits:
+        # Less the largest logit, so that no exponential overflows and the largest of them is exactly 1: top-1 is then
+        # 1 / sum, without another pass that looks for it.
         top_n1 = logits_nV.amax(-1, keepdim=True)
         shifted_nV = logits_nV - top_n1
         power_nV = (shifted_nV / temperature).exp()
         unit_nV = _at_one(power_nV, shifted_nV, temperature)
         total_n1 = unit_nV.sum(-1, keepdim=True)
         log_total_n1 = total_n1.log()
+        # H = ln sum q - E[d]: no logarithm of an element is taken, and a q that underflows to 0 adds 0 and not NaN.
         entropy_n1 = log_total_n1 - (unit_nV * shifted_nV).sum(-1, keepdim=True) / total_n1
         surprisal_n1 = log_total_n1 + top_n1 - logits_nV.gather(-1, labels_n.unsqueeze(-1))
         columns = (top_n1, 1 / total_n1, entropy_n1, surprisal_n1, 1 / power_nV.sum(-1, keepdim=True))
@@ -104,6 +112,7 @@ def turn_into_gradient_(
     unit_nV = _at_one(power_nV, shifted_nV, temperature)
     total_n1, power_total_n1 = unit_nV.sum(-1, keepdim=True), power_nV.sum(-1, keepdim=True)
     surprisal_n = (total_n1.log() + top_n1 - student_nV.gather(-1, label_n1)).squeeze(-1)
+    # A comparison and no scatter: it is element-wise, so the compiler puts it into the pass of its neighbours.
     is_label_nV = torch.arange(student_nV.shape[-1], device=student_nV.device) == label_n1
     gradient_nV = weights.ce.unsqueeze(-1) * (unit_nV / total_n1 - is_label_nV.to(student_nV.dtype))
     kd_n = regularizer_n = torch.zeros_like(surprisal_n)
@@ -112,6 +121,8 @@ def turn_into_gradient_(
         kd_n, direction_nV = _DIVERGENCES[objective.direction](
             _Target(teachers, shares, objective), power_nV / power_total_n1, log_s_nV, objective
         )
+        # The loss has the factor T^2, which keeps its gradient of one size whatever T is; d/dz of a function of z / T
+        # takes 1 / T of it away again. So the gradient below has the factor T.
         kd_n = kd_n * temperature**2
         gradient_nV = gradient_nV + (weights.kd * temperature).unsqueeze(-1) * direction_nV
     if teachers and objective.gamma:
@@ -119,12 +130,14 @@ def turn_into_gradient_(
             teachers[0], unit_nV / total_n1, shifted_nV - total_n1.log(), temperature
         )
         gradient_nV = gradient_nV + weights.regularizer.unsqueeze(-1) * direction_nV
+    # In place of the logits, which nobody reads any more: a fourth buffer [chunk, V] would make chunks shorter, and the
+    # two products that follow slower. The slope is the last reader, because the cap's derivative is one of the logits.
     student_nV.copy_(gradient_nV * slope(student_nV, scale, cap))
     return Terms(surprisal_n, kd_n, regularizer_n)
 
 
 class _Target(NamedTuple):
-    """The blend of those who teach."""
+    """The target distribution of a tile: the blend of the teachers that take part."""
 
     teachers: Sequence[tuple[Tensor, Figures]]
     shares: Sequence[Tensor]
@@ -217,6 +230,7 @@ def slope(logits_nV: Tensor, scale: float, cap: float | None) -> Tensor | float:
 
 
 def _expected(p_nV: Tensor, value_nV: Tensor) -> Tensor:
+    """E_p f, [n]. Where p is 0 its logarithm is -inf, and 0 times that would be NaN."""
     return torch.where(p_nV > 0, p_nV * value_nV, 0.0).sum(-1)
 
 

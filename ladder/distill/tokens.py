@@ -33,11 +33,11 @@ class Known:
 
 
 class Source(Protocol):
-    """One teacher's word on the N trained tokens of a batch."""
+    """One teacher's logits for the N trained tokens of a batch."""
 
     @property
     def speaks_N(self) -> Tensor:
-        """Which tokens this teacher heard, bool [N]."""
+        """Which tokens this teacher has a signal for, bool [N]."""
 
     @property
     def head_size(self) -> int:
@@ -58,7 +58,7 @@ Teachers = tuple[Source | None, Source | None]
 
 
 def heard(teachers: Teachers, rows_n: Tensor) -> list[Source]:
-    """The teachers that heard these tokens.
+    """The teachers that have a signal for these tokens.
 
     Raises:
         LadderError: teacher 1 is not among them, or a teacher heard some of the tokens only.

@@ -1,4 +1,4 @@
-"""Sitting the exam: a folder is loaded, asked everything, and its answers come back as plain text.
+"""Generation for the exam: load a model folder, answer every prompt, and return plain text.
 
 What a model does not answer in words is read off its probabilities, in ``ladder.exam.likelihood``. Answers are greedy
 and do not depend on the batch they were decoded in: rows are padded on the left, masked by attention (the pad id may be
@@ -51,7 +51,7 @@ def examine(
 def sit(
     folder: Path, paper: Paper, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> Reply:
-    """Load a model folder and let it do everything that a paper asks.
+    """Load a model folder and generate for every prompt of a paper.
 
     Args:
         tokenizer_folder: whose chat template asks; a parent is asked in its child's words. The folder's own when left

@@ -46,10 +46,10 @@ class ModelFiles:
 
 
 class AnswerCache(ModelFiles):
-    """What models said under some conditions: who put the questions into ids, the decoding, the libraries."""
+    """Stored generations of models under one set of conditions: tokenizer and template, decoding, libraries."""
 
     def known(self, digest: str, paper: Paper) -> Reply:
-        """What a model is known to say to a paper."""
+        """A model's stored generations for the prompts of a paper."""
         stored = self._stored(digest)
         return Reply(
             digest,

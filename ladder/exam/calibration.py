@@ -84,7 +84,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Pulse:
-    """The figures of one examination.
+    """Calibration and diversity of child and parent in one examination.
 
     Args:
         child: by the names of ``FIGURES``.
@@ -163,8 +163,8 @@ def calibration_error(sure: Sequence[float], right: Sequence[bool]) -> float | N
 
 
 def entropy(answers: Answers) -> float | None:
-    """Mean entropy in nats of the next token, over all tokens of all prompts: how open the model thinks its sentences
-    are. None without prompts."""
+    """Mean entropy in nats of the next token, over all tokens of all prompts: how undecided the model is about how
+    they go on. None without prompts."""
     asked = answers.certainty.values()
     tokens = sum(one.tokens for one in asked)
     return fsum(one.entropy * one.tokens for one in asked) / tokens if tokens else None

@@ -231,7 +231,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Paper:
-    """The questions of an exam as one model gets them.
+    """The prompts and texts of an exam as one model gets them.
 
     Args:
         prompts: what it answers in words.
@@ -299,7 +299,7 @@ class Certainty:
 
 @dataclass(frozen=True)
 class Reply:
-    """What one model made of a paper.
+    """One model's generations for a paper, with likelihoods and confidences.
 
     Args:
         digest: of the folder that was examined.

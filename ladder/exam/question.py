@@ -1,4 +1,4 @@
-"""A question as token ids, the same for whoever is asked and however the answer is found."""
+"""A prompt as token ids: the same whether its answer is generated or read off the model's probabilities."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _ANY_GAIN = 10 * TOLERANCE
 
 
 def hold(gate: MetricGate, child: Figure | None, parent: Figure | None) -> GateResult:
-    """The gate's result.
+    """The result of a gate: the child's figure against its thresholds.
 
     Args:
         child: the child's figure; None where it was not measured, which fails.

@@ -1,4 +1,4 @@
-"""What an exam can tell apart, before anybody sits it: how many answers decide, found by asking the decision."""
+"""The minimum detectable effect of an exam, before it is held: how many answers decide, by the decision's own code."""
 
 from __future__ import annotations
 

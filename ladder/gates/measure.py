@@ -124,7 +124,7 @@ Parts = Mapping[str, Scores]
 
 @dataclass(frozen=True)
 class Standing:
-    """One ancestor's probes.
+    """Scores and their difference on one ancestor's probes.
 
     Args:
         child: the child's accuracy (0 to 1).

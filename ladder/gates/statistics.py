@@ -45,7 +45,7 @@ class Interval:
     high: float
 
     def widened(self, other: Interval) -> Interval:
-        """What holds of both."""
+        """The smallest interval that contains both."""
         return Interval(min(self.low, other.low), max(self.high, other.high))
 
 

@@ -65,7 +65,7 @@ RULES = {
 
 @dataclass
 class Tally:
-    """What became of one law so far.
+    """Counts and the first violation of one law so far.
 
     Args:
         n: what it examined: steps, or texts.
@@ -90,7 +90,7 @@ class Tally:
 
 @dataclass
 class Watch:
-    """One training under watch. What it has seen survives a run that is cut off: ``to_dict`` and ``of``.
+    """The monitor of one training. What it has seen survives a run that is cut off: ``to_dict`` and ``of``.
 
     Args:
         canaries: the lines of ``laws.canaries``.

@@ -1,4 +1,4 @@
-"""One base in memory, spoken through by several generations: each is a stack of LoRA adapters on it (peft).
+"""One base model in memory for several generations, each of which is a stack of LoRA adapters on it (peft).
 
 Where a child is trained as an adapter, its parent is the base itself or an adapter on it, and its grandparent is the
 base below: parent, grandparent and child then cost one model and three small adapters. Adapters that are active

@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class Entry(_Strict):
-    """What a member must be."""
+    """Expected size and SHA-256 of a member."""
 
     size: Annotated[int, Field(ge=0)]
     """Bytes."""
@@ -126,7 +126,7 @@ def extract(archive: Path, store: Path) -> Contents:
 
 
 class _Unlike(Exception):
-    """A member is not what it should be."""
+    """A member's size or digest is not the listed one."""
 
 
 class _Hashed:

@@ -149,7 +149,7 @@ CACHES = ("signals", "tokens", "answers", "suites")
 
 @dataclass(frozen=True)
 class Part:
-    """Something that can go: whose or which it is, the folders it fills, and their bytes."""
+    """A removable part of a home: its name, its folders, and their bytes."""
 
     name: str
     folders: tuple[Path, ...]

@@ -41,7 +41,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Trail:
-    """What one generation has to do with the rows.
+    """One generation's part in an erasure: which rows it learned, and where traces of them stand.
 
     Args:
         learned: how many of them it was trained on; None where that is not known, as of an imported generation.

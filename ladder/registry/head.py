@@ -34,6 +34,8 @@ def conclude_interrupted(store: Store, family: str) -> None:
 
 
 LOCK_SECONDS = 60.0
+"""Seconds to wait for whoever holds the lock: a move of HEAD takes moments. A backup or an erasure takes longer; then
+``Busy`` names it."""
 _KEY = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
@@ -78,6 +80,8 @@ def promote(
             f"{generation.ref} is {generation.verdict}" + (f" by {gates}" if gates else ""),
             remedy="only a generation that passed every gate becomes HEAD",
         )
+    # Every byte is read here, before the lock: nobody else should wait for that. What may change meanwhile is HEAD, and
+    # that is compared under the lock.
     require_sound(store, generation)
     return _move(store, "promote", generation, expected, reason, key)
 
@@ -94,6 +98,7 @@ def rollback(store: Store, family: str, *, to: Generation | None, reason: str) -
     """
     with head_lock(store, family) as settled:
         head = versions.head(store, family)
+    # The lock is free again while the target is looked for and proved; _move refuses if HEAD is not this one any more.
     if head is None:
         raise NotFound(f"{family} has no HEAD to roll back", remedy="promote a generation first")
     if to is None and any(event.kind == "rollback" for event in settled):
@@ -182,6 +187,9 @@ def _compare(family: str, found: Generation | None, expected: Generation | None)
 
 
 def _set_head(store: Store, kind: history.Kind, origin: Generation | None, target: Generation, reason: str) -> None:
+    # The alias is the commit point: HEAD moves by it, at once. The event is open before and closed after it, so a crash
+    # leaves an open event, and `history.settle` sees from the alias whether the move happened. The verdict comes
+    # between, because an event that is closed promises it.
     family = target.name.family
     event = history.open_event(store, kind, origin, target, reason)
     store.client.set_registered_model_alias(family, versions.HEAD, str(target.version))

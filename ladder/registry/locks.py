@@ -1,4 +1,10 @@
-"""One lock file a family and purpose, held by the kernel: a process that dies lets go of it."""
+"""One lock file a family and purpose, held by the kernel: a process that dies lets go of it.
+
+``flock`` and no file that says "locked": after a SIGKILL such a file would say so for ever, and whether its process
+still lives cannot be told from another machine. What stands in the file is for people, and says at most that nobody
+holds it. The file itself is never removed: whoever waits has it open, and would come to hold a file without a name
+beside one that a third process made anew.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +33,8 @@ def family_lock(home: Path, family: str, purpose: str, *, timeout: float = 0.0) 
     The lock binds processes that share this home. It is advisory, not re-entrant, and released by process death.
 
     Args:
-        purpose: ``evolve`` (one evolve at a time) or ``head`` (one change of HEAD at a time), say.
+        purpose: ``evolve`` (one evolve at a time, for hours) or ``head`` (one change of HEAD at a time, for moments),
+            say: two locks, so that a rollback does not wait for a training.
         timeout: seconds to wait; 0 gives up as soon as it is no mere look that is in the way.
 
     Raises:
@@ -41,12 +48,14 @@ def family_lock(home: Path, family: str, purpose: str, *, timeout: float = 0.0) 
 def file_lock(path: Path, what: str, *, timeout: float) -> Iterator[Path]:
     """Hold one lock file; see ``family_lock``."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Not "w": the signature in it is another process's until the lock is ours.
     with path.open("a+", encoding="utf-8") as stream:
         _acquire(stream, what, time.monotonic() + max(timeout, _LOOK))
         try:
             _sign(stream)
             yield path
         finally:
+            # In this order: once the lock is free, what stands in the file may be the next holder's signature.
             stream.truncate(0)
             fcntl.flock(stream, fcntl.LOCK_UN)
 
@@ -61,6 +70,7 @@ def is_held(home: Path, family: str, purpose: str) -> bool:
     if not path.exists() or not path.stat().st_size:
         return False
     with path.open("r", encoding="utf-8") as stream:
+        # Shared, so that two that look do not take each other for a holder.
         return not _try(stream, fcntl.LOCK_SH)
 
 

@@ -1,4 +1,4 @@
-"""The registry as the rest of ladder sees it. Each method says what it does in a room of its own."""
+"""The registry as the rest of ladder sees it: a facade, whose methods are described where they are implemented."""
 
 from __future__ import annotations
 

@@ -262,6 +262,7 @@ def _by_digest(store: Store, prefix: str) -> Generation:
     ]
     if not found:
         raise NotFound(f"no generation's digest starts with {prefix}", remedy="ladder lineage FAMILY lists them")
+    # Digests and not generations are counted: equal weights under several names are one model, whichever is meant.
     if len({each.digest for each in found}) > 1:
         fits = ", ".join(f"{each.ref} {each.digest[: len(prefix) + 4]}" for each in found)
         raise UsageError(f"{prefix} is the start of several digests: {fits}", remedy="give more digits")

@@ -58,7 +58,8 @@ def table(lines: Sequence[Sequence[str]], right: Collection[int] = (), least: Ma
     # A column is one cell of many lines: rich takes a tenth of the time that it takes for a row of cells a line.
     grid.add_row(*(Text("\n".join(column)) for column in columns))
     page = io.StringIO()
-    Console(file=page, width=_WIDEST, color_system=None, force_terminal=False, emoji=False).print(grid)
+    # No text has a style, so there is nothing to colour. In a notebook rich would display the table and write nothing.
+    Console(file=page, width=_WIDEST, force_jupyter=False).print(grid)
     return "\n".join(line.rstrip() for line in page.getvalue().removesuffix("\n").split("\n"))
 
 

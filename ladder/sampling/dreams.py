@@ -124,7 +124,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Night:
-    """What a dreamer is asked for: one block of dreams.
+    """A request to one teacher for one block of dreams.
 
     Args:
         teacher: who dreams, 1 or 2.

@@ -20,7 +20,7 @@ from ladder.teachers.wire import Signal, TopK, Truncation, decode, decode_topk, 
 
 
 class SignalSource(ABC):
-    """What all sources share: who was heard, and where a token's row is.
+    """Base of the sources: which tokens have a signal, and in which row it lies.
 
     Args:
         places: which M of the N tokens the rows are about.
@@ -139,7 +139,7 @@ class TeacherHead:
         return cls(load_head(folder, dtype, device) if kind == "hidden" else None, torch.device(device))
 
     def source(self, signal: Signal, tokens: int) -> SignalSource:
-        """The teacher's word on a batch with ``tokens`` trained tokens.
+        """The source of this teacher's logits for a batch with ``tokens`` trained tokens.
 
         Raises:
             ModelError: the signal is malformed, speaks of other tokens than the batch has, or needs a head that is not

@@ -133,7 +133,7 @@ class Teacher:
 
     @torch.no_grad()
     def signal(self, batch: Batch) -> Signal:
-        """What this teacher says about the tokens that it must hear. The model reads only what is not cached."""
+        """The signal of the tokens that this teacher is responsible for. The model runs on what is not cached alone."""
         heard, places = batch.heard_by(self.spec.number, dreams_only=self.spec.dreams_only)
         rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
         return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
@@ -161,7 +161,7 @@ class Teacher:
         return tensors_digest(self.voice.tensors())
 
     def _say(self, heard: Batch) -> Rows:
-        """The model's word on every trained token of these sequences."""
+        """Hidden states or logits at every trained token of these sequences."""
         if self.kind == "hidden":
             return encode(self._run(heard, trained_hidden_states))
         logits = self._run(heard, trained_logits)
@@ -176,7 +176,7 @@ class Teacher:
             return model_says(model, heard)
 
     def _width(self) -> int:
-        """Columns of what the model says."""
+        """Columns of the signal: the hidden size, or those of the head."""
         return self.head.shape[1] if self.head else self.config.vocab_size
 
     def _costs(self, doubt: str) -> str:

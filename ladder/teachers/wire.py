@@ -140,7 +140,7 @@ _FIELDS = {"logits_MK": "values"} | {
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """What one teacher says about the tokens of one micro-batch that it heard.
+    """One teacher's signal for the tokens of a micro-batch that it read.
 
     Args:
         kind: final hidden states [M, D], logits [M, H], or truncated distributions.

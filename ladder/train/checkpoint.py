@@ -20,6 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
 from ladder.system.files import save_folder
 
 KEPT = 2
+"""The newest and the one before. While a checkpoint takes the place of one of the same step, there is a moment without
+either (``save_folder`` renames twice), and a kill in it must leave something to go on from."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write ``folder/step-00000100`` and drop all but the newest two."""
 
+    # What would be lost is written first and removed last. Both files go into a folder without a reader's name; it is
+    # synced and renamed when it is whole, and only then an older checkpoint goes. A kill between leaves one too many,
+    # which the next save drops.
     def write(target: Path) -> None:
         tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
         save_file(tensors, target / "tensors.safetensors")
@@ -73,7 +78,7 @@ def dump_state(optimizer: optim.Optimizer, model: nn.Module) -> dict[str, Tensor
     # Asked before a first step, torch takes one with a learning rate of 0, so that there is a state: it would count.
     if not optimizer.state:
         return {}
-    by_name = get_optimizer_state_dict(model, optimizer)["state"]
+    by_name = _by_name(optimizer, model)["state"]
     return {f"{slot}/{name}": value for name, slots in by_name.items() for slot, value in slots.items()}
 
 
@@ -88,11 +93,16 @@ def load_state(optimizer: optim.Optimizer, model: nn.Module, tensors: Mapping[st
     for key, value in tensors.items():
         slot, _, name = key.partition("/")
         state.setdefault(name, {})[slot] = value.clone()
-    groups = get_optimizer_state_dict(model, optimizer)["param_groups"]
+    told: dict[str, Any] = {"state": state, "param_groups": _by_name(optimizer, model)["param_groups"]}
     # Not strict: a parameter that never had a gradient has no state.
-    lenient = StateDictOptions(strict=False)
-    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=lenient)
+    set_optimizer_state_dict(model, optimizer, told, options=StateDictOptions(strict=False))
+
+
+def _by_name(optimizer: optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+    """State and groups, as torch gives them, under the names of the model's parameters."""
+    return dict(get_optimizer_state_dict(model, optimizer))
 
 
 def _folders(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first: numbers have leading zeros, and what is being written begins with a dot."""
     return sorted(folder.glob("step-*"))

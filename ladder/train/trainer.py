@@ -1,4 +1,4 @@
-"""The one training loop's body: a step from batches and signals to a moved student. Knows neither Ray nor MLflow."""
+"""The one training loop's body: one optimiser step from batches and teacher signals. Knows neither Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Trainer:
         return report
 
     def forecast(self, batch: Batch, said: Mapping[int, Signal], rows_n: np.ndarray) -> Forecast:
-        """What will not be learned of some of a micro-batch's tokens, whatever the student does. Changes nothing.
+        """Counts of tokens of a micro-batch that this recipe cannot teach, whatever the student does. Changes nothing.
 
         Args:
             said: what each teacher says about the micro-batch.
@@ -303,7 +303,7 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
 
 
 def wire_bytes(signals: Mapping[int, Sequence[Signal]]) -> int:
-    """Bytes of what all teachers said about a step."""
+    """Bytes of all teachers' signals for a step."""
     return sum(signal.nbytes for said in signals.values() for signal in said)
 
 

@@ -24,10 +24,11 @@ def test_every_line_has_as_many_cells() -> None:
 
 
 def test_nothing_of_a_terminal_changes_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its width nor what it can show: a pipe gets the same lines."""
+    """Neither its width nor what it can show: a pipe gets the same lines, and so does a notebook."""
     told = {"COLUMNS": "20", "FORCE_COLOR": "1", "TERM": "xterm-256color", "TTY_COMPATIBLE": "1"}
     for name, value in told.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     long = "word " * 80 + "end"
     assert table([("luna", long), ("tide", "7")]) == f"luna  {long}\ntide  7"
 
