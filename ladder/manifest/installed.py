@@ -155,20 +155,42 @@ def method_facts(name: str) -> MethodFacts:
 
 def used_plugins(manifest: Manifest) -> dict[str, dict[str, str]]:
     """What a manifest names that is not ladder's own, by group and name, with the distribution that has it now."""
+    used: dict[str, dict[str, str]] = {}
+    for _, group, name in _named(manifest):
+        used.setdefault(group, {})[name] = " and ".join(map(origin, plugins(group, name))) or "not installed"
+    return used
+
+
+def broken_plugins(manifest: Manifest) -> list[Problem]:
+    """Plug-ins that the manifest names and that are installed, but cannot be imported or are not what they should be.
+    It is known before anything is trained."""
+    problems = []
+    for field, group, name in _named(manifest):
+        if len(plugins(group, name)) != 1:
+            continue  # another problem tells of that
+        try:
+            found = load(group, name, field)
+        except ManifestError as error:
+            problems.append(Problem(field, error.message, error.remedy or ""))
+            continue
+        parts = [getattr(found, part, None) for part in ("make", "state_bytes")] if group == OPTIMIZERS else [found]
+        if not all(map(callable, parts)):
+            wanted = "something with the functions make and state_bytes" if group == OPTIMIZERS else "a callable"
+            problems.append(Problem(field, f"{name!r} is {found!r:.80}, expected {wanted}", "see docs/extending.md"))
+    return problems
+
+
+def _named(manifest: Manifest) -> list[tuple[str, str, str]]:
+    """``(field, group, name)`` of everything that a manifest names and that is not ladder's own."""
     shape = manifest.student.architecture
-    named = {
-        METHODS: [manifest.evolution_request.training_method],
-        OPTIMIZERS: [manifest.training_params.optimizer],
-        FAMILIES: [shape.family] if shape else [],
-        GATES: manifest.gates.custom,
-        LAWS: manifest.laws.custom,
-    }
-    others = {group: [name for name in names if name not in OWN.get(group, ())] for group, names in named.items()}
-    return {
-        group: {name: " and ".join(map(origin, plugins(group, name))) or "not installed" for name in names}
-        for group, names in others.items()
-        if names
-    }
+    named = [
+        ("evolution_request.training_method", METHODS, manifest.evolution_request.training_method),
+        ("training_params.optimizer", OPTIMIZERS, manifest.training_params.optimizer),
+        *([("student.architecture.family", FAMILIES, shape.family)] if shape else []),
+        *(("gates.custom", GATES, name) for name in manifest.gates.custom),
+        *(("laws.custom", LAWS, name) for name in manifest.laws.custom),
+    ]
+    return [(field, group, name) for field, group, name in named if name not in OWN.get(group, ())]
 
 
 def suite_problems(manifest: Manifest) -> list[Problem]:

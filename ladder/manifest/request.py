@@ -12,7 +12,13 @@ from typing import Any
 from ladder.errors import ManifestError
 from ladder.manifest.effective import effective
 from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
-from ladder.manifest.installed import custom_gate_problems, custom_law_problems, suite_problems, used_plugins
+from ladder.manifest.installed import (
+    broken_plugins,
+    custom_gate_problems,
+    custom_law_problems,
+    suite_problems,
+    used_plugins,
+)
 from ladder.manifest.load import load_manifest, validated
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, refuse
@@ -76,15 +82,16 @@ def read_request(path: str | Path) -> Request:
 
     Raises:
         ManifestError: as `load_manifest`; or ``data`` is missing, a file or model folder does not exist, a file lies
-            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom``, a
-            gate of ``gates.custom`` or the harness of a gate of ``gates.metrics`` is not installed.
+            outside ``laws.allowed_sources`` once symbolic links are followed, or a law of ``laws.custom``, a gate of
+            ``gates.custom``, another plug-in or the harness of a gate of ``gates.metrics`` is not installed, or cannot
+            be imported.
     """
     file, tree = Path(path).absolute(), read_tree(Path(path))
     manifest = effective(validated(tree, path))
     digests, problems = file_digests(manifest, file.parent)
     problems = [*_missing_data(manifest), *problems, *folder_problems(manifest, file.parent)]
     problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest), *custom_gate_problems(manifest)]
-    problems += suite_problems(manifest)
+    problems += [*suite_problems(manifest), *broken_plugins(manifest)]
     if problems:
         raise refuse(path, problems)
     request = manifest.evolution_request

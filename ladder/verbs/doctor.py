@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def examine(home: Path) -> list[Check]:
         _python(),
         *map(_package, REQUIRED),
         *map(_optional, OPTIONAL),
+        _plugins(),
         _torch(),
         _disk(home),
         _shared_memory(),
@@ -61,6 +63,22 @@ def _optional(name: str) -> Check:
         return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Check(name, True, f"not installed (optional: {OPTIONAL[name]})")
+
+
+def _plugins() -> Check:
+    """What other packages add, by group of entry points. Names that mean two things are named alone."""
+    from ladder.manifest.installed import GROUPS, OWN, origin, plugins
+
+    found = [entry for group in GROUPS for entry in plugins(group)]
+    names = Counter((entry.group, entry.name) for entry in found)
+    bad = [(entry, "declared twice") for entry in found if names[entry.group, entry.name] > 1]
+    own = [entry for entry in found if entry.name in OWN.get(entry.group, ())]
+    bad += [(entry, "a name of ladder's own, so it is never used") for entry in own]
+    if bad:
+        told = [f"{entry.group} {entry.name} ({origin(entry)}) is {why}" for entry, why in bad]
+        return Check("plug-ins", False, "; ".join(told))
+    told = [f"{entry.group} {entry.name} ({origin(entry)})" for entry in found]
+    return Check("plug-ins", True, "; ".join(told) or "none")
 
 
 def _torch() -> Check:
