@@ -50,7 +50,7 @@ def _figure(name: str, tokens: int, hidden: int, vocabulary: int, options: Optio
         notes.append(f"skipped: {name} at N {tokens}, V {vocabulary}, {text}")
         return None
     task = {"name": name, "tokens": tokens, "hidden": hidden, "vocabulary": vocabulary, "threads": options.threads}
-    return round(in_subprocess("benchmarks.memory", task)["bytes"] / MIB)
+    return round(in_subprocess("benchmarks.memory", task, quick=options.quick)["bytes"] / MIB)
 
 
 def _work(task: dict[str, Any]) -> dict[str, int]:

@@ -9,6 +9,9 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def in_subprocess(module: str, task: Mapping[str, Any], timeout: float = 1800) -> dict[str, Any]:
+def in_subprocess(module: str, task: Mapping[str, Any], timeout: float = 1800, *, quick: bool = False) -> Any:
     """Run ``python -m module`` with the task as JSON; what it prints last is the answer.
+
+    Args:
+        quick: fork this process instead, which has the libraries already: seconds less, and memory means nothing.
 
     Raises:
         RuntimeError: it failed; the message holds the end of what it said.
     """
+    if quick:
+        with ProcessPoolExecutor(1, get_context("fork")) as pool:
+            return pool.submit(import_module(module)._work, task).result(timeout)
     command = [sys.executable, "-m", module, json.dumps(task)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     if done.returncode:

@@ -23,7 +23,7 @@ def measure(options: Options) -> dict[str, Any]:
     rows = []
     for way in options.pick(WAYS, WAYS[:2]):
         task = {"way": way, "shape": shape, "threads": options.threads}
-        rows.append({"way": way} | in_subprocess("benchmarks.shared_base", task))
+        rows.append({"way": way} | in_subprocess("benchmarks.shared_base", task, quick=options.quick))
     notes = [
         f"a Llama of SmolLM2-135M's shape, float32, random weights: {shape}",
         f"adapters: LoRA of rank {RANK} on all linear layers (peft), switched between the generations",

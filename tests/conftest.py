@@ -23,6 +23,8 @@ SWITCHES = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray makes its workers give way to everything else; beside other workers of pytest they would hardly run.
+    "RAY_worker_niceness": "0",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # torch reads these two once, at import: with them it runs on one thread, and results do not depend on the machine.
@@ -98,6 +100,16 @@ def parent(make_folder: Callable[..., Path]) -> Path:
 def grandparent(make_folder: Callable[..., Path]) -> Path:
     """Another one, with the same tokenizer. Read only."""
     return make_folder(2)
+
+
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose store is migrated and empty, which takes MLflow a second. Copy it."""
+    from ladder.registry import open_registry
+
+    home = tmp_path_factory.mktemp("empty") / "home"
+    open_registry(home)
+    return home
 
 
 @pytest.fixture(scope="session")

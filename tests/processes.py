@@ -15,6 +15,8 @@ import psutil
 FADING = 15.0
 """Seconds that the kernel and Ray may take to clear away what was killed."""
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+BUSY = bool(os.environ.get("CI") or os.environ.get("PYTEST_XDIST_WORKER"))
+"""Whether other work is likely beside a test: on shared machines, and in one of several workers."""
 _MARK = "LADDER_TEST_RUN"
 _marks: dict[int, str] = {}
 

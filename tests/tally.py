@@ -1,6 +1,7 @@
 """Figures that tests reach, added up and printed in one table when all tests are done, also when some of them fail.
 
-Run as a program, it counts what the tests of a checkout assert, for a comparison of two:
+Run as a program, it counts what the tests of a checkout are and assert, to compare two. It says the totals, and
+writes them with those of each file, every id, and the names of all mutants:
 
     .venv/bin/python tests/tally.py [checkout] > figures.json
 """
@@ -126,4 +127,6 @@ def count(root: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(count(Path(*sys.argv[1:2]).resolve()), indent=1))
+    counted = count(Path(*sys.argv[1:2]).resolve())
+    print(json.dumps(counted, indent=1))
+    print(_in_words(Counter(counted["totals"])), file=sys.stderr)

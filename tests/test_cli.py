@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,22 @@ def test_schema_is_json_with_every_section(tmp_path: Path) -> None:
     assert {"evolution_request", "data", "student", "gates", "laws", "runtime"} <= schema["properties"].keys()
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """``here(verb, ...)``: the same command in this process, for what does not depend on a process of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ladder", *arguments])
+        try:
+            code = cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
 def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
     from ladder.manifest import read_requests
 
@@ -56,8 +74,10 @@ def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
         (("import", "nowhere", "--as", "Luna-G000"), "neither a folder"),
     ],
 )
-def test_usage_errors_are_one_line_with_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    refused = ladder(*arguments, cwd=tmp_path)
+def test_usage_errors_are_one_line_with_exit_code_2(
+    tmp_path: Path, here: Callable[..., Any], arguments: tuple[str, ...], said: str
+) -> None:
+    refused = here(*arguments)
     assert refused.returncode == 2
     assert refused.stderr.startswith("ladder: ") and refused.stderr.count("\n") == 1
     assert said in refused.stderr

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.process import in_subprocess
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -54,6 +56,17 @@ def test_the_machine_is_written_down(quick: tuple[str, dict[str, Any]]) -> None:
     machine = quick[1]["machine"]
     assert machine["threads"] == 1
     assert {"cpu", "cores", "versions", "command"} <= machine.keys()
+
+
+@pytest.mark.long
+def test_a_figure_comes_from_a_process_of_its_own() -> None:
+    task = {"name": "dense reference", "tokens": 64, "hidden": 32, "vocabulary": 512, "threads": 1}
+    assert in_subprocess("benchmarks.memory", task)["inputs"] > 0
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)json\.tool ended with 2: .*No such file"):
+        in_subprocess("json.tool", {"no": "file"})
 
 
 def test_an_unknown_section_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +33,10 @@ def ray_session() -> Iterator[Any]:
 
 @pytest.fixture
 def take_actors(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """``take_actors()``: from here on every evolve of this test starts actors of its own, as a command does."""
+    """``take_actors()``: from here on every evolve of this test starts actors of its own, as a command does.
+
+    In a worker of pytest-xdist, tests that have it come last: the lasting actors are gone then (``tests/workers.py``).
+    """
 
     def take() -> None:
         from ladder.actors.session import Session
@@ -50,7 +54,13 @@ def own_actors(take_actors: Callable[[], None]) -> None:
 
 
 class Toy:
-    """A folder of toy manifests."""
+    """A folder of toy manifests.
+
+    Args:
+        store: a home with an empty store, of which the first evolve here begins with a copy; None: it makes one.
+    """
+
+    store: Path | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
@@ -98,6 +108,8 @@ class Toy:
         from ladder.manifest import read_requests
         from ladder.report.console import Console
 
+        if self.store and not self.home.exists():
+            shutil.copytree(self.store, self.home)
         return evolve(read_requests(paths or [self.folder]), self.home, Console(quiet=True))
 
     @property
@@ -105,6 +117,11 @@ class Toy:
         from ladder.registry import open_registry
 
         return open_registry(self.home)
+
+
+@pytest.fixture(autouse=True)
+def _store(empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Toy, "store", empty_home)
 
 
 @pytest.fixture
@@ -133,7 +150,6 @@ def climbed(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Toy:
 @pytest.fixture
 def copy_of(climbed: Toy, tmp_path: Path) -> Callable[..., Toy]:
     """A copy of the climbed family that a test may change."""
-    import shutil
 
     def copy(name: str = "copy") -> Toy:
         shutil.copytree(climbed.folder, tmp_path / name)

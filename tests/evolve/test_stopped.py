@@ -19,7 +19,7 @@ import pytest
 from ladder.train.checkpoint import latest_step
 from tests.processes import check_nobody_is_left, everybody, launch
 
-STEPS = 400
+STEPS = 240
 GO_ON = r"run the same command again to go on\)?\n"
 STOPPED = rf"ladder: stopped after step (\d+) of {STEPS}, with a checkpoint of it \({GO_ON}"
 

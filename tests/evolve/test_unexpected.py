@@ -105,8 +105,9 @@ def test_a_stop_ends_them_all(toy: Any, five: list[Path], stop: BaseException, m
 
 
 def test_a_training_that_dies_is_a_failed_run_and_goes_on(
-    ray_session: None, toy: Any, monkeypatch: pytest.MonkeyPatch
+    take_actors: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The lasting actors end with it, so it comes after those who use them (``take_actors``)."""
     path = toy.manifest(0, "pretraining")
     real = evolve.examine
 

@@ -51,17 +51,10 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def template_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("template")
-    open_registry(home, f"sqlite:///{home}/store/ladder.db")
-    return home
-
-
-@pytest.fixture(scope="session")
-def promoted_home(template_home: Path, base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def promoted_home(empty_home: Path, base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home where Luna-G000 to Luna-G002 were promoted, each on top of the other."""
     home = tmp_path_factory.mktemp("promoted") / "home"
-    shutil.copytree(template_home, home)
+    shutil.copytree(empty_home, home)
     registry = open_registry(home, f"sqlite:///{home}/store/ladder.db")
     make, parent = maker(base_folder, home.parent), None
     for index in range(3):
@@ -99,9 +92,9 @@ def refused_home(promoted_home: Path, base_folder: Path, tmp_path_factory: pytes
 
 
 @pytest.fixture
-def home(template_home: Path, tmp_path: Path) -> Path:
+def home(empty_home: Path, tmp_path: Path) -> Path:
     """A home whose store is migrated, empty and opened by nobody yet."""
-    return Path(shutil.copytree(template_home, tmp_path / "home"))
+    return Path(shutil.copytree(empty_home, tmp_path / "home"))
 
 
 @pytest.fixture

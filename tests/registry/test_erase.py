@@ -336,7 +336,7 @@ def erase_killed_at(home: Path, number: int) -> Callable[[], object]:
     return task
 
 
-@pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [100, *(pytest.param(every, marks=pytest.mark.long) for every in (60, 1))])
 def test_killed_before_any_change_of_the_file_system(grown: Registry, fork, tmp_path: Path, tally, every: int):
     """Afterwards each generation is as it was or as it shall be, and the same command ends it."""
     refs = [each.ref for each in grown.generations("Luna")]

@@ -181,7 +181,9 @@ class Commands(RuleBasedStateMachine):
         shutil.rmtree(self.registry.home)
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(2, 12), pytest.param(25, 20, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(2, 12), *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in ((4, 10), (25, 20)))]
+)
 def test_the_registry_is_what_the_model_says(home: Path, make, fork, monkeypatch, tally, examples, steps):
     class Bound(Commands):
         bench = Bench(home, make, fork, monkeypatch, tally)

@@ -28,14 +28,6 @@ from ladder.setup.importing import check_source, import_generation, import_teach
 FIRST = Name.parse("Luna-G000")
 
 
-@pytest.fixture(scope="module")
-def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose store is migrated and empty."""
-    home = tmp_path_factory.mktemp("empty") / "home"
-    open_registry(home)
-    return home
-
-
 @pytest.fixture
 def registry(empty_home: Path, tmp_path: Path) -> Registry:
     return open_registry(Path(shutil.copytree(empty_home, tmp_path / "home")))
