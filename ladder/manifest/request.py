@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import ManifestError
-from ladder.manifest.effective import effective
-from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
-from ladder.manifest.installed import (
+from ladder.manifest.checks_installed import (
     broken_plugins,
     custom_gate_problems,
     custom_law_problems,
     suite_problems,
     used_plugins,
 )
+from ladder.manifest.effective import effective
+from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
 from ladder.manifest.load import load_manifest, validated
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, refuse
