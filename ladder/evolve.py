@@ -20,11 +20,11 @@ from ladder.report.console import Console
 from ladder.report.failures import LOG, unexpected_told
 from ladder.report.outcome import Outcome, failure_of, is_left_to_people, outcome_of
 from ladder.run.examine import candidate_of, examine
+from ladder.run.hooks import check_not_halted
 from ladder.run.recovery import failure_noted, recovering
 from ladder.run.train import train
 from ladder.setup.context import Run, Workshop, run_folder
 from ladder.setup.importing import import_teachers
-from ladder.setup.laws import check_not_halted
 from ladder.system.process import bare_bytes
 
 

@@ -19,8 +19,9 @@ from ladder.gates.detectable import Resolution
 from ladder.manifest import Request
 from ladder.methods import method_of
 from ladder.models.template import dated
-from ladder.planning.prepare import Start, prepare
+from ladder.planning.prepare import prepare
 from ladder.planning.price import Price, price_of
+from ladder.planning.start import Start
 from ladder.planning.timing import probe
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers

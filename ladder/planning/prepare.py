@@ -7,54 +7,37 @@ Nothing is written into the home but ids of rows, where the caller keeps them th
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
-from transformers import PretrainedConfig, PreTrainedTokenizerFast
-
 from ladder.actors.placement import Machine, place
-from ladder.data.batches import Batches
-from ladder.data.examples import Example
+from ladder.errors import LawBroken
 from ladder.exam.lint import alike_warnings
 from ladder.gates import Probe
 from ladder.gates.detectable import Resolution, resolution_of, warnings_of
+from ladder.laws.limits import budget, cooldown
 from ladder.manifest import Request
-from ladder.manifest.schema import Dreams
+from ladder.manifest.schema import Budget, Dreams
 from ladder.methods import method_of
-from ladder.models.adapters import rehearse
-from ladder.models.intake import check_readable
-from ladder.models.load import config_of, load_tokenizer
-from ladder.models.preflight import named_positions
-from ladder.models.scratch import architecture_config
-from ladder.models.tokenizer import write_tokenizer
-from ladder.planning.limits import check_cooldown, check_price, has_limits, last_promotion
-from ladder.planning.memory import Shape
+from ladder.models.load import config_of
 from ladder.planning.price import Price, price_of
-from ladder.planning.stand_ins import expected
-from ladder.registry import Registry
-from ladder.registry.lineage import Ancestry, check_attempts, check_teachers
-from ladder.sampling.dreams import Dream, read_dreams
-from ladder.setup.context import Run, hosted
+from ladder.planning.start import Start, start_of
+from ladder.registry import Event, Registry
+from ladder.registry.lineage import check_attempts, check_teachers
+from ladder.setup.context import Run
 from ladder.setup.dataset import (
     Lesson,
     beginning_warnings,
-    build_batches,
     check_held_out,
     data_of,
-    encode_lesson,
-    origin_of,
     own_probes,
     read_lesson,
     reading_warnings,
     recall_probes,
     replay_warnings,
-    start_tokenizer,
 )
-from ladder.setup.dreams import Beginnings, beginnings
 from ladder.setup.exam import build_exam, check_asked, check_tone
 from ladder.setup.fit import check_dreams, check_questions, check_rows
 from ladder.setup.importing import check_imports
@@ -63,60 +46,9 @@ from ladder.setup.roles import check_sharing
 from ladder.setup.suites import check_suites
 from ladder.train.ema import start_weight
 
+GIB = 2**30
 EMA_WARNING = 0.01
 """Weight of the start in the average of weights from which a person is told of it."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the student starts as, and what it will read.
-
-    Args:
-        ancestry: whom the child comes from.
-        folders: of all ancestors, by digest.
-        tokenizer: the child's.
-        config, shape: of the student; ``trained`` of its numbers, or of its adapter's, move.
-        teachers: folders of the teachers that speak or dream, by number.
-        speakers: those of them that speak on more than their own dreams.
-        rows: encoded, by source, without dreams.
-        beginnings: what its dreams begin with; None where it has no dreams, or they are written already.
-        dreamt: its dreams, where they are written already.
-    """
-
-    request: Request
-    lesson: Lesson
-    ancestry: Ancestry
-    folders: Mapping[str, Path]
-    tokenizer: PreTrainedTokenizerFast
-    config: PretrainedConfig
-    shape: Shape
-    trained: int
-    teachers: dict[int, Path]
-    speakers: frozenset[int]
-    rows: dict[str, list[Example]]
-    beginnings: Beginnings | None
-    dreamt: list[Dream]
-
-    @cached_property
-    def batches(self) -> Batches:
-        """Of the run; exact but for dreams that nobody dreamt yet, for which there are stand-ins."""
-        return self.batches_with(self.dreamt or self._expected())
-
-    def batches_with(self, dreams: list[Dream]) -> Batches:
-        """Of the run, with these dreams.
-
-        Raises:
-            ManifestError: as ``build_batches``.
-        """
-        return build_batches(self.request, self.tokenizer, self.rows, dreams)
-
-    def _expected(self) -> list[Dream]:
-        wanted, seed = self.request.manifest.stabilizers.dreams, self.request.manifest.seeds.dreams
-        if self.beginnings is None or not isinstance(wanted, Dreams):
-            return []
-        longest, dreamers = data_of(self.request).max_length, _dreamers(self.request, self.teachers)
-        guessed = expected(wanted, *self.beginnings, self.tokenizer, self.lesson.replay, longest, seed)
-        return [Dream(ids, opening, dreamers[n % len(dreamers)], "") for n, (ids, opening) in enumerate(guessed)]
 
 
 @dataclass(frozen=True)
@@ -189,7 +121,7 @@ def prepare(
     trained, now = run.candidate.is_dir(), datetime.now(UTC)
     if trained and not priced:
         return Work(lesson, own, recall, exam, warnings=replay_warnings(lesson))
-    start = _start(run, lesson, tokens) if there else None
+    start = start_of(run, lesson, tokens) if there else None
     if start and not decided:
         _check_start(start, own, recall)
     events = registry.history(request.child.family) if registry else []
@@ -232,55 +164,48 @@ def _check_start(start: Start, own: tuple[Probe, ...], recall: Mapping[str, tupl
     assert start.batches.pools, "a lesson has rows"
 
 
-def _start(run: Run, lesson: Lesson, tokens: Path) -> Start:
-    """Everything of the student but its weights."""
-    request, manifest, parent = run.request, run.request.manifest, run.teachers.get(1)
-    origin = origin_of(request, parent)
-    if origin is not None and parent is None:
-        check_readable(origin, "student.model")
-    tokenizer = _tokenizer(run, lesson)
-    if origin is not None:
-        config, shape = config_of(origin), Shape.of_folder(origin)
-    else:
-        assert manifest.student.architecture is not None
-        config = architecture_config(manifest.student.architecture, len(tokenizer))
-        shape = Shape.of_architecture(manifest.student.architecture, len(tokenizer))
-    lora, teachers = manifest.student.adapter, {number: run.teachers[number] for number in hosted(run)}
-    wanted, dreamers = manifest.stabilizers.dreams, _dreamers(request, teachers)
-    written = run.dreams.is_file()
-    dreaming = bool(dreamers) and not written
-    return Start(
-        request=request,
-        lesson=lesson,
-        ancestry=run.ancestry,
-        folders=run.folders,
-        tokenizer=tokenizer,
-        config=config,
-        shape=shape,
-        trained=rehearse(config, lora) if lora else shape.parameters,
-        teachers=teachers,
-        speakers=frozenset(method_of(manifest).teachers() & teachers.keys()),
-        rows=encode_lesson(request, tokenizer, named_positions(config), lesson, tokens),
-        beginnings=beginnings(request, wanted, tokenizer, lesson) if isinstance(wanted, Dreams) and dreaming else None,
-        dreamt=read_dreams(run.dreams) if dreamers and written else [],
-    )
+def has_limits(limits: Budget) -> bool:
+    """Whether a run must be priced before it may begin."""
+    return limits.max_memory_gib is not None or limits.max_disk_gib is not None
 
 
-def _tokenizer(run: Run, lesson: Lesson) -> PreTrainedTokenizerFast:
-    """The child's, as whoever loads its folder gets it."""
-    if run.start.is_dir():
-        return load_tokenizer(run.start)
-    parent = run.teachers.get(1)
-    tokenizer = start_tokenizer(run.request, lesson, parent)
-    if parent is not None and data_of(run.request).chat_template is None:
-        return tokenizer
-    with tempfile.TemporaryDirectory(prefix="ladder-tokenizer-") as folder:
-        write_tokenizer(Path(folder), tokenizer)
-        return load_tokenizer(Path(folder))
+def check_price(request: Request, price: Price) -> None:
+    """Refuse a run that would take more memory or disk than its budget allows.
+
+    Raises:
+        LawBroken: names the limit and what the run would take.
+    """
+    limits = request.manifest.budget
+    asked = Budget(max_memory_gib=limits.max_memory_gib, max_disk_gib=limits.max_disk_gib)
+    spent = {"max_memory_gib": price.peak_memory_bytes / GIB, "max_disk_gib": price.disk_bytes / GIB}
+    for broken in budget(asked, spent):
+        raise LawBroken(
+            f"by the plan's price: {broken.found}",
+            where=broken.where,
+            remedy="raise the limit, or plan a smaller run: `ladder plan` says what takes how much",
+        )
 
 
-def _dreamers(request: Request, teachers: Mapping[int, Path]) -> list[int]:
-    return sorted(method_of(request.manifest).dreamers() & teachers.keys())
+def last_promotion(events: Iterable[Event]) -> datetime | None:
+    """When the family's newest promotion was, UTC; None where there was none."""
+    return max((event.time for event in events if event.kind == "promote"), default=None)
+
+
+def check_cooldown(request: Request, events: Iterable[Event], now: datetime | None = None) -> None:
+    """Refuse a child that comes too early after the family's last promotion.
+
+    Args:
+        events: the family's history.
+        now: the present time when left out; UTC.
+
+    Raises:
+        LawBroken: says when the child will be allowed.
+    """
+    hours = request.manifest.laws.cooldown_hours
+    if hours is None:
+        return
+    for broken in cooldown(hours, last_promotion(events), now or datetime.now(UTC)):
+        raise LawBroken(broken.found, where=broken.where, remedy="run the same command then")
 
 
 def _manifest_warnings(request: Request) -> list[str]:

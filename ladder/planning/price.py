@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -14,17 +14,14 @@ from ladder.distill.fused import Chunking
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.planning.memory import FLOAT, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
-from ladder.planning.timing import rough_seconds, step_seconds
+from ladder.planning.start import Start
+from ladder.planning.timing import Probe, rough_seconds, step_seconds
 from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
 from ladder.sampling.dreams import BLOCK
 from ladder.setup.dataset import data_of
 from ladder.setup.roles import cache_settings, sharing_of, truncation_of
 from ladder.teachers.cache import CacheKey, shards
 from ladder.train.optimizer import optimizer_kind
-
-if TYPE_CHECKING:
-    from ladder.planning.prepare import Start
-    from ladder.planning.timing import Probe
 
 FEWEST_UNKNOWN = 20
 """Tokens from which a share is told."""

@@ -15,7 +15,7 @@ import torch
 
 from ladder.data.batches import SOURCES, Batch
 from ladder.distill.objective import Forecast
-from ladder.planning.prepare import Start
+from ladder.planning.start import Start
 from ladder.setup.dataset import loss_elements
 from ladder.setup.roles import teacher_spec
 from ladder.teachers.cache import CacheSettings

@@ -1,26 +1,36 @@
-"""The loop of a training, and who takes part in it besides teachers and student: what is logged and noted of its steps,
-and what ends it at a checkpoint. The laws that judge it are in ``ladder.setup.laws``."""
+"""The loop of a training, and who takes part in it besides teachers and student: what judges its steps by the laws,
+what is logged and noted of them, and what ends it at a checkpoint."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ladder.errors import Interrupted, RunError
+from transformers import PreTrainedTokenizerFast
+
+from ladder.actors.session import fetch
+from ladder.actors.student import StudentGroup
+from ladder.errors import Halted, Interrupted, RunError
+from ladder.exam.ask import sample_openings
+from ladder.exam.exam import Sampling
+from ladder.laws.law import Violation
+from ladder.laws.training import TRAINING_SAMPLES, Watch
 from ladder.registry import Registry
 from ladder.report.console import Progress
 from ladder.setup.context import Run
+from ladder.setup.dataset import data_of, own_probes
+from ladder.setup.laws import prompts_of, watch_of
 from ladder.setup.usage import Usage
 from ladder.system.stopping import GO_ON
 from ladder.train.spec import StepReport
 
-if TYPE_CHECKING:
-    from ladder.setup.laws import Vigil
-
 LOG_EVERY = 20
 """Steps between two writes of metrics to the registry."""
+_REMEDY = (
+    "nothing was recorded and HEAD stays; change data, training_params or the law: a changed manifest is another run"
+)
 
 
 class Hook:
@@ -72,6 +82,85 @@ class Shown(Hook):
 
     def after_step(self, report: StepReport) -> None:
         self.progress.step(report)
+
+
+@dataclass
+class Vigil(Hook):
+    """Judges the steps of one run, and what the student writes, by the laws of its manifest.
+
+    It only judges: ``Halt`` ends the run, once its steps are logged.
+
+    Args:
+        openings: what the texts begin with that the student writes, as ids.
+        sample: lets the student go on from these.
+        broken: what must halt the run.
+    """
+
+    run: Run
+    watch: Watch
+    openings: list[list[int]]
+    sample: Callable[[list[list[int]], Sampling], list[str]]
+    broken: list[Violation] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, run: Run, tokenizer: PreTrainedTokenizerFast, group: StudentGroup, done: int) -> Vigil:
+        """Begin, or go on from what was noted with the checkpoint of so many steps."""
+        watch = watch_of(run, run.marked(done))
+        return cls(run, watch, _openings(run, tokenizer), lambda *asked: fetch(group.sample(*asked)))
+
+    @property
+    def every(self) -> int | None:
+        """Steps between two samples; None where none are read."""
+        laws = self.run.request.manifest.laws.training
+        return laws.sample_every if laws else None
+
+    def leg(self, done: int, total: int, checkpoint_every: int) -> range:
+        """The steps from here to the next checkpoint, sample or the end."""
+        stops = [checkpoint_every, *([self.every] if self.every else [])]
+        return range(done, min(total, *((done // stop + 1) * stop for stop in stops)))
+
+    def after_step(self, report: StepReport) -> None:
+        """Judge one step."""
+        self._count(self.watch.see(report))
+
+    def before_checkpoint(self, done: int) -> None:
+        """Judge what the student writes after so many steps, where it is time."""
+        if self.every is not None and done % self.every == 0:
+            self._count(self.watch.read(done, self.sample(self.openings, _sampling(self.run, done))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the run notes at a checkpoint."""
+        return self.watch.to_dict()
+
+    def _count(self, violations: list[Violation]) -> None:
+        if self.run.request.manifest.laws.on_broken == "halt":
+            self.broken += violations
+
+
+@dataclass(frozen=True)
+class Halt(Hook):
+    """Ends a run by what the laws found, and notes that it is over.
+
+    It comes after whoever logs the steps and, of a checkpoint, after that is written: the last steps of a halted run
+    are what a person wants to see.
+    """
+
+    laws: Vigil
+
+    def after_step(self, report: StepReport) -> None:
+        self._end()
+
+    def after_checkpoint(self, done: int) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """
+        Raises:
+            Halted: a law was broken, and the manifest says halt.
+        """
+        if self.laws.broken:
+            self.laws.run.note(halted=vars(self.laws.broken[0]))
+            raise _halt(self.laws.broken[0], "halted the run")
 
 
 @dataclass
@@ -185,3 +274,32 @@ def metrics_of(report: StepReport) -> dict[str, float]:
     measured = {"kl": report.kl, "entropy": report.entropy}
     terms |= {name: value for name, value in measured.items() if value is not None}
     return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes, **perf}
+
+
+def check_not_halted(run: Run) -> None:
+    """Refuse to go on with a run that a law halted.
+
+    Raises:
+        Halted: it was.
+    """
+    if halted := run.notes().get("halted"):
+        raise _halt(Violation(**halted), "was halted before")
+
+
+def _openings(run: Run, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """What texts begin with: the start token, and what the exam will ask for this child and its laws."""
+    if run.request.manifest.laws.training is None or run.request.manifest.laws.training.sample_every is None:
+        return []
+    own = [probe.question() for probe in own_probes(run.request) if probe.is_written]
+    controls = data_of(run.request).control_tokens
+    return sample_openings(tokenizer, [*own, *prompts_of(run.request)], _sampling(run, 0).count, controls)
+
+
+def _sampling(run: Run, done: int) -> Sampling:
+    manifest = run.request.manifest
+    count = min(TRAINING_SAMPLES, manifest.laws.sampled_answers)
+    return Sampling(count, manifest.laws.sampled_tokens, manifest.seeds.data + done)
+
+
+def _halt(broken: Violation, what: str) -> Halted:
+    return Halted(f"law {broken.law} {what} at {broken.where}: {broken.found}", where="laws.training", remedy=_REMEDY)

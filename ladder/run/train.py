@@ -14,13 +14,13 @@ from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
 from ladder.manifest.words import old_spelling
 from ladder.models.rounding import Rounding
-from ladder.planning.prepare import Start, Work
-from ladder.run.hooks import Journal, Minutes, Shown, Stop, disk_bytes, run_legs
+from ladder.planning.prepare import Work
+from ladder.planning.start import Start
+from ladder.run.hooks import Halt, Journal, Minutes, Shown, Stop, Vigil, disk_bytes, run_legs
 from ladder.sampling.dreams import Dream
 from ladder.setup.context import Run, Workshop
 from ladder.setup.dataset import data_of, describe_pools, write_start
 from ladder.setup.dreams import Night, write_dreams
-from ladder.setup.laws import Halt, Vigil
 from ladder.setup.roles import Cast, cast_of, student_of
 from ladder.setup.usage import Usage
 from ladder.system.stopping import held

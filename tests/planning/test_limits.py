@@ -14,8 +14,8 @@ from ladder import evolve
 from ladder.actors.placement import Machine
 from ladder.errors import LawBroken
 from ladder.manifest import Request, read_request
-from ladder.planning.limits import check_cooldown, check_price
 from ladder.planning.plan import make_plans
+from ladder.planning.prepare import check_cooldown, check_price
 from ladder.registry import Event
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run

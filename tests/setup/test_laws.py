@@ -19,9 +19,9 @@ from ladder.models.load import load_tokenizer
 from ladder.registry.lineage import Ancestry
 from ladder.run import hooks
 from ladder.run import train as training
-from ladder.setup import laws as vigil
+from ladder.run.hooks import Vigil
 from ladder.setup.context import Run
-from ladder.setup.laws import Vigil, case_of, laws_of
+from ladder.setup.laws import case_of, laws_of
 from ladder.setup.usage import Usage
 from ladder.train.spec import StepReport
 
@@ -88,7 +88,7 @@ def lesson(tmp_path: Path, parent: Path, monkeypatch: pytest.MonkeyPatch) -> Les
             yield StepReport(step, 9.0 if step == 5 else 1.0)
 
     monkeypatch.setattr(training, "stream", stream)
-    for module in (training, vigil):
+    for module in (training, hooks):
         monkeypatch.setattr(module, "fetch", lambda answer: answer)
     return Lesson(tmp_path, parent)
 
@@ -126,7 +126,7 @@ def test_a_halted_run_does_not_go_on_but_a_changed_manifest_does(
     with pytest.raises(Halted, match="law max_loss_spike was halted before at step 5"):
         evolve.carry_out(run, context)
     assert len(failed) == 1
-    vigil.check_not_halted(lesson.run({"training": SPIKE, "on_broken": "halt"}, lr=1e-4))
+    hooks.check_not_halted(lesson.run({"training": SPIKE, "on_broken": "halt"}, lr=1e-4))
 
 
 def test_reject_goes_on_and_the_laws_gate_knows(lesson: Lesson) -> None:
