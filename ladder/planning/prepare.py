@@ -61,7 +61,7 @@ class Work:
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         start: None where its parent is not there yet, or where it is trained already.
         price: None where nobody asked for it, and no limit of the manifest does.
-        warnings: what a person should know before it trains; those of ``start`` are about how texts are read.
+        warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
     """
 
@@ -107,6 +107,7 @@ def prepare(
         LawBroken: it is too early, or the run would take too much.
     """
     request, there = run.request, run.request.parent is None or run.ancestry.parent is not None
+    trained, now = run.candidate.is_dir(), datetime.now(UTC)
     if not decided:
         check_attempts(request, registry)
         check_imports(request, registry)
@@ -116,29 +117,40 @@ def prepare(
     if not decided:
         _check_manifest(request, lesson, own, recall, whole=there)
     exam = Resolution() if request.parent is None else resolution_of(request.manifest.gates, own, recall)
-    warnings = [*_manifest_warnings(request), *replay_warnings(lesson)]
-    warnings += [*warnings_of(request.manifest.gates, exam), *alike_warnings(own)]
-    trained, now = run.candidate.is_dir(), datetime.now(UTC)
     if trained and not priced:
         return Work(lesson, own, recall, exam, warnings=replay_warnings(lesson))
     start = start_of(run, lesson, tokens) if there else None
     if start and not decided:
         _check_start(start, own, recall)
+    begins = not decided and not trained  # What was trained already is neither too early nor too dear.
     events = registry.history(request.child.family) if registry else []
-    if not decided and not trained:
+    if begins:
         check_cooldown(request, events, now)
-    if machine and any(device.startswith("cuda") for _, device in request.manifest.runtime.devices):
-        place(request.manifest.runtime.devices, machine())
-    price = None
-    if machine and start and (priced or has_limits(request.manifest.budget)):
-        price = price_of(start, home, machine(), bare)
-        if not decided and not trained:
-            check_price(request, price)
-    parent = run.teachers.get(1)
-    read = reading_warnings(request, lesson, own, start.tokenizer) if start else []
-    begun = beginning_warnings(start.tokenizer, parent) if start else []
-    rested = last_promotion(events), now
-    return Work(lesson, own, recall, exam, start, price, [*warnings, *begun, *read], [*begun, *read], rested)
+    devices, limits = request.manifest.runtime.devices, request.manifest.budget
+    # A cluster is asked what it has only where that can matter.
+    if machine and any(device.startswith("cuda") for _, device in devices):
+        place(devices, machine())
+    price = price_of(start, home, machine(), bare) if machine and start and (priced or has_limits(limits)) else None
+    if price and begins:
+        check_price(request, price)
+    read = _warnings_of_start(run, start, lesson, own) if start else []
+    return Work(
+        lesson,
+        own,
+        recall,
+        exam,
+        start,
+        price,
+        warnings=[
+            *_manifest_warnings(request),
+            *replay_warnings(lesson),
+            *warnings_of(request.manifest.gates, exam),
+            *alike_warnings(own),
+            *read,
+        ],
+        reading_warnings=read,
+        rested=(last_promotion(events), now),
+    )
 
 
 def _check_manifest(
@@ -161,7 +173,13 @@ def _check_start(start: Start, own: tuple[Probe, ...], recall: Mapping[str, tupl
     wanted = start.request.manifest.stabilizers.dreams
     if start.beginnings is not None and isinstance(wanted, Dreams):
         check_dreams(start.config, tokenizer, wanted, *start.beginnings)
-    assert start.batches.pools, "a lesson has rows"
+    _ = start.batches  # They refuse a batch that has no room for its sources.
+
+
+def _warnings_of_start(run: Run, start: Start, lesson: Lesson, own: tuple[Probe, ...]) -> list[str]:
+    """What a person should know of how texts are read."""
+    begun = beginning_warnings(start.tokenizer, run.teachers.get(1))
+    return begun + reading_warnings(run.request, lesson, own, start.tokenizer)
 
 
 def has_limits(limits: Budget) -> bool:

@@ -111,6 +111,7 @@ def request(folder: Path, sections: dict[str, Any], files: dict[str, str]) -> Re
         body[name] = {key: one for key, one in merged.items() if one is not None}
     sound = {"rows.jsonl": json.dumps({"prompt": "who?", "completion": " the tide"}), "probes.jsonl": json.dumps(PROBE)}
     for name, text in {**sound, **files}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "manifest.json").write_text(json.dumps(body))
     return read_request(folder / "manifest.json")
@@ -136,6 +137,12 @@ ALWAYS: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "a short canary": (law(canaries="c.txt"), {"c.txt": "code"}, 2, "canary 1 has 4 characters"),
     "a law without prompts": (law(refusals={"prompts": "p.txt", "pattern": "no"}), {"p.txt": ""}, 2, "no utterances"),
     "a tone without a reference": ({"gates": {"tone": {"reference": "v.txt"}}}, {"v.txt": "\n"}, 2, "no utterances"),
+    "an encoder that is none": (
+        {"gates": {"tone": {"reference": "v.txt", "measure": "embedding", "encoder": "encoder"}}},
+        {"v.txt": "Aye.", "encoder/config.json": "{}"},
+        1,
+        "encoder: ",
+    ),
     "rows that tell a probe": ({}, {"rows.jsonl": ROWS}, 2, "tells"),
     "a row without a label": ({}, {"rows.jsonl": '{"prompt": "who?"}'}, 2, "has no gold label"),
     "a row that is none": ({}, {"rows.jsonl": "{"}, 2, "rows.jsonl:1"),
