@@ -225,7 +225,7 @@ def test_ladders_other_families_go_the_whole_way(tmp_path: Path, family: str, op
     manifest = json.loads((toys.project / "toys-g000.json").read_text())
     manifest["student"]["architecture"] |= {"family": family, "hidden": 64, "layers": 2}
     manifest["training_params"] |= {"optimizer": optimizer, "lr": lr, "steps": 12}
-    manifest |= {"gates": {}, "laws": {}}
+    del manifest["gates"]["custom"], manifest["laws"]["custom"]
     path = toys.project / "own.json"
     path.write_text(json.dumps(manifest))
     request = read_request(path)
@@ -238,12 +238,7 @@ def test_ladders_other_families_go_the_whole_way(tmp_path: Path, family: str, op
         kept = dump_state(trainer.optimizer, trainer.parameters)
         assert trainer.ema is not None
         # Each parameter counts twice, because each has a gradient while a step is taken.
-        held = [
-            *trainer.parameters.values(),
-            *trainer.parameters.values(),
-            *kept.values(),
-            *trainer.ema.shadow.values(),
-        ]
+        held = [*2 * [*trainer.parameters.values()], *kept.values(), *trainer.ema.shadow.values()]
         size = optimizer_kind(request.manifest.training_params).state_bytes(4)
         priced = training_state(ahead.shape, ahead.trained, 4, kept=size, ema=True)
         trainer.finish(tmp_path / "candidate")

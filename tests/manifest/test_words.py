@@ -96,12 +96,23 @@ def test_a_manifest_that_was_stored_is_shown_in_the_words_of_today(tmp_path: Pat
     assert kept_document(tmp_path)["manifest"] == NEW
 
 
-def test_a_command_says_each_note_once(write, change, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    """Two manifests with the same old word: one line on standard error, and none in the answer."""
-    from ladder.report.terminal import say_notes
+@pytest.mark.parametrize("verb", ["plan", "evolve"])
+def test_a_command_says_each_note_once(
+    write, change, verb: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """Two manifests with the same old words: one line each on standard error, and none in the answer."""
+    from ladder import cli
 
-    first = read_request(write(change(OLD), "a.json"))
-    second = read_request(write(change(OLD), "b.json"))
-    say_notes([*first.notes, *second.notes])
+    paths = [write(change(OLD), "a.json"), write(change({**OLD, "evolution_request.child_gen": "Luna-G012"}), "b.json")]
+    work = {"plan": "ladder.planning.plan.make_plans", "evolve": "ladder.evolve.evolve"}[verb]
+    monkeypatch.setattr(work, lambda *_, **__: [])
+    monkeypatch.setattr("ladder.evolve.worst", lambda _: 0)
+    monkeypatch.setattr("sys.argv", ["ladder", verb, *map(str, paths), "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
     said = capfd.readouterr()
-    assert said.out == "" and said.err.count("note: ") == 2
+    assert json.loads(said.out) == []
+    assert [line.partition(" is now")[0] for line in said.err.splitlines() if line.startswith("note: ")] == [
+        "note: training_params.method",
+        "note: training_params.routing: seed",
+    ]
