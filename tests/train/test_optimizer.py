@@ -73,3 +73,17 @@ def test_the_learning_rate_and_the_decay_are_those_of_the_manifest() -> None:
     assert [(group["lr"], group["weight_decay"]) for group in after.param_groups] == [(0.3, 0.25), (0.3, 0.0)]
     assert live["x"] not in after.state and after.state[live["m"]]["step"].item() == 2
     assert all(torch.equal(live[name], weights[name]) for name in live)
+
+
+def test_the_state_of_another_optimiser_is_kept_by_the_same_names() -> None:
+    """Of whatever tensors it keeps: torch says which."""
+    whole, cut = parameters(), parameters()
+    one, two = (torch.optim.SGD(live.values(), lr=0.1, momentum=0.9) for live in (whole, cut))
+    steps(one, whole, 5)
+    steps(two, cut, 2)
+    saved = dump_state(two, nn.ParameterDict(cut))
+    assert saved.keys() == {"momentum_buffer/m", "momentum_buffer/v"}
+    three = torch.optim.SGD(cut.values(), lr=0.1, momentum=0.9)
+    load_state(three, nn.ParameterDict(cut), saved)
+    steps(three, cut, 3, first=2)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
