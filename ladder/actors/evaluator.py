@@ -13,14 +13,14 @@ from ladder.exam.harness import Suite, evaluate
 
 
 class EvaluatorActor:
-    """Loads a folder, sits the exam, and lets the model go."""
+    """Loads a model folder, generates for the exam, and frees the model."""
 
     def sit(self, folder: Path, paper: Paper, asker: Path, dtype: str, device: str, threads: int) -> Reply:
-        """What the model in ``folder`` makes of a paper, asked in the words of the tokenizer in ``asker``."""
+        """The generations of the model in ``folder`` for a paper, its prompts encoded by the tokenizer in ``asker``."""
         torch.set_num_threads(threads)
         return sit(folder, paper, tokenizer_folder=asker, device=device, dtype=dtype)
 
     def sit_suite(self, folder: Path, suite: Suite, dtype: str, device: str, threads: int) -> dict[str, Any]:
-        """What a task of lm-evaluation-harness finds of the model in ``folder``."""
+        """The results of a task of lm-evaluation-harness for the model in ``folder``."""
         torch.set_num_threads(threads)
         return evaluate(folder, suite, device, dtype)

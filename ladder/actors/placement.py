@@ -106,7 +106,7 @@ def look_around(actor: object) -> Host:
 
 
 def crowded(hosts: Iterable[Host], threads: int) -> list[str]:
-    """What is wrong with so many torch threads in each of these actors, a sentence for each machine.
+    """Warnings about oversubscribed cores with so many torch threads in each of these actors, one for each machine.
 
     Actors that take turns on the same cores are meant to (``ladder.actors.placement.threads``), as long as their
     threads sleep while they wait, and no actor has more of them than its machine has cores.

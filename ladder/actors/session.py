@@ -183,7 +183,7 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
 
 
 def _in_words(cause: Exception) -> LadderError | None:
-    """What ended an actor, or what it could not do; None for a mistake in our own code."""
+    """An actor's failure as an error of ladder; None for a mistake in our own code."""
     if is_out_of_memory(cause) or isinstance(cause, ObjectStoreFullError):
         return out_of_memory(cause)
     # Whoever else needs memory on that node may be done the next time, or the actor may find another node.

@@ -1,4 +1,4 @@
-"""What the environment of a run's processes says. What a person has set stays as it is.
+"""Environment variables of a run's processes. What a person has set stays as it is.
 
 Ray that ladder starts itself inherits this process's environment. Actors on any other Ray have the environment of
 whoever started that one, so what they must have travels with them.

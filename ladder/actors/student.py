@@ -51,7 +51,7 @@ class StudentActor(TeacherActor):
         return self._hosted().checkpoint()
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
-        """What the child of this moment writes."""
+        """Texts sampled from the child as it is now."""
         return self._hosted().sample(openings, sampling)
 
     def finish(self, folder: Path) -> Rounding | None:

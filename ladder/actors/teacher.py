@@ -48,7 +48,7 @@ class TeacherActor(Measured):
         return Loaded(teacher.digest(), teacher.kind, teacher.warnings)
 
     def signal(self, number: int, batches: Sequence[Batch]) -> list[Signal]:
-        """What the teacher says about each micro-batch of a step."""
+        """The teacher's signal for each micro-batch of a step."""
         return [self.teachers[number].signal(batch) for batch in batches]
 
     def dream(self, night: Night) -> list[Dream]:
@@ -60,7 +60,7 @@ class TeacherActor(Measured):
         return self.teachers[number].digest()
 
     def cache_statistics(self, number: int) -> CacheStatistics:
-        """What the teacher's cache of signals did since it was loaded."""
+        """Hits, misses and bytes of the teacher's signal cache since it was loaded."""
         return self.teachers[number].cache_statistics
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""A plan as text."""
+"""The dry run of a manifest (``ladder plan``) as text."""
 
 from __future__ import annotations
 

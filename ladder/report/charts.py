@@ -1,4 +1,4 @@
-"""What the charts of a verdict show, whoever draws them: page, pictures, terminal."""
+"""Data of a verdict's charts, shared by the page, the pictures and the terminal."""
 
 from __future__ import annotations
 

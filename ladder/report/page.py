@@ -73,7 +73,7 @@ def html(page: Page) -> str:
 
 
 def pulses(pulse: Pulse) -> list[tuple[str, float | None, float | None]]:
-    """What was measured of child or parent: in words, the child's figure, the parent's."""
+    """Rows of the calibration table: the figure in words, the child's, the parent's."""
     measured = [name for name in FIGURES if name in pulse.child or name in pulse.parent]
     return [(FIGURES[name], pulse.child.get(name), pulse.parent.get(name)) for name in measured]
 

@@ -1,4 +1,4 @@
-"""What the surroundings of a command do to its text and its libraries: encodings, and warnings that are errors."""
+"""The environment of a command: encodings of its text, and ``-W error``, which must not end it."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Trainer:
         return self.done
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
-        """What the child of this moment writes, EMA weights where EMA is on. Training goes on as if it had not.
+        """Texts sampled from the child as it is now, EMA weights where EMA is on. The training is not changed by it.
 
         Raises:
             GateError: logits are not finite, or an opening is too long.
