@@ -158,10 +158,10 @@ def plan(
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import judge
+    from ladder.planning.plan import plan_each
     from ladder.planning.table import plan_text
 
-    plans, refused = judge(requests, home, measure=probe)
+    plans, refused = plan_each(requests, home, measure=probe)
     if plans:
         _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
     _refuse([*broken, *refused])

@@ -108,9 +108,8 @@ def genesis(written: Toys) -> Iterator[Any]:
     """A home whose only generation was trained here, in this process, as the first manifest says; and its plan."""
     from ladder.manifest import Name
     from ladder.planning.plan import make_plans
-    from ladder.planning.preview import outlook
     from ladder.registry import open_registry
-    from ladder.run.importing import import_generation
+    from ladder.setup.importing import import_generation
     from ladder.train.spec import TrainingSpec
     from ladder.train.trainer import Trainer
 
@@ -118,34 +117,45 @@ def genesis(written: Toys) -> Iterator[Any]:
         patch.syspath_prepend(written.package)
         request = written.request(0)
         (plan,) = make_plans([request], written.home)
-        with outlook(request, None, written.home, whole=True) as ahead:
-            assert ahead is not None
-            spec = TrainingSpec(request.manifest, ahead.start, {}, written.home / "run", "none")
-            whole = Trainer(spec)
-            for step in range(6):
-                whole.step(step, ahead.batches(step), {})
-            cut = TrainingSpec(request.manifest, ahead.start, {}, written.home / "cut", "none")
-            first = Trainer(cut)
-            for step in range(3):
-                first.step(step, ahead.batches(step), {})
-            first.checkpoint()
-            second = Trainer(cut)
-            for step in range(3, 6):
-                second.step(step, ahead.batches(step), {})
-            states = [_state(trainer) for trainer in (whole, second)]
-            whole.finish(written.home / "candidate")
+        start, folder = started(request, written.home)
+        whole = Trainer(TrainingSpec(request.manifest, folder, {}, written.home / "run", "none"))
+        for step in range(6):
+            whole.step(step, start.batches(step), {})
+        cut = TrainingSpec(request.manifest, folder, {}, written.home / "cut", "none")
+        first = Trainer(cut)
+        for step in range(3):
+            first.step(step, start.batches(step), {})
+        first.checkpoint()
+        second = Trainer(cut)
+        for step in range(3, 6):
+            second.step(step, start.batches(step), {})
+        states = [_state(trainer) for trainer in (whole, second)]
+        whole.finish(written.home / "candidate")
         registry = open_registry(written.home)
         import_generation(registry, written.home / "candidate", Name.parse("Toys-G000"))
         yield {"plan": plan, "whole": whole, "states": states}
     forget()
 
 
+def started(request: Any, home: Path) -> tuple[Any, Path]:
+    """What a genesis starts as, and the folder of its random weights."""
+    from ladder.planning.prepare import prepare
+    from ladder.registry.lineage import Ancestry
+    from ladder.setup.context import Run
+    from ladder.setup.dataset import write_start
+
+    run = Run.open(request, Ancestry(None, None, ()), None, home)
+    start = prepare(run, None, home, None, bare=0, tokens=home / "tokens").start
+    write_start(run.start, request, start.tokenizer, None)
+    return start, run.start
+
+
 def _state(trainer: Any) -> dict[str, Any]:
     """Everything that a step reads: parameters, shadow and what the optimiser keeps."""
-    from ladder.train.optimizer import dump_state
+    from ladder.train.checkpoint import dump_state
 
     parts = {"model": trainer.parameters, "ema": trainer.ema.shadow}
-    parts["optimizer"] = dump_state(trainer.optimizer, trainer.parameters)
+    parts["optimizer"] = dump_state(trainer.optimizer, trainer.model)
     return {f"{part}/{name}": value.detach().clone() for part, held in parts.items() for name, value in held.items()}
 
 
@@ -214,10 +224,10 @@ def test_ladders_other_families_go_the_whole_way(tmp_path: Path, family: str, op
     from ladder.manifest import Name
     from ladder.planning.memory import training_state
     from ladder.planning.plan import make_plans
-    from ladder.planning.preview import outlook
     from ladder.registry import open_registry
-    from ladder.run.importing import import_generation
-    from ladder.train.optimizer import dump_state, optimizer_kind
+    from ladder.setup.importing import import_generation
+    from ladder.train.checkpoint import dump_state
+    from ladder.train.optimizer import optimizer_kind
     from ladder.train.spec import TrainingSpec
     from ladder.train.trainer import Trainer
 
@@ -230,18 +240,17 @@ def test_ladders_other_families_go_the_whole_way(tmp_path: Path, family: str, op
     path.write_text(json.dumps(manifest))
     request = read_request(path)
     (plan,) = make_plans([request], toys.home)
-    with outlook(request, None, toys.home, whole=True) as ahead:
-        assert ahead is not None
-        trainer = Trainer(TrainingSpec(request.manifest, ahead.start, {}, tmp_path / "run", "none"))
-        losses = [trainer.step(step, ahead.batches(step), {}).loss for step in range(12)]
-        trainer.checkpoint()
-        kept = dump_state(trainer.optimizer, trainer.parameters)
-        assert trainer.ema is not None
-        # Each parameter counts twice, because each has a gradient while a step is taken.
-        held = [*2 * [*trainer.parameters.values()], *kept.values(), *trainer.ema.shadow.values()]
-        size = optimizer_kind(request.manifest.training_params).state_bytes(4)
-        priced = training_state(ahead.shape, ahead.trained, 4, kept=size, ema=True)
-        trainer.finish(tmp_path / "candidate")
+    start, folder = started(request, toys.home)
+    trainer = Trainer(TrainingSpec(request.manifest, folder, {}, tmp_path / "run", "none"))
+    losses = [trainer.step(step, start.batches(step), {}).loss for step in range(12)]
+    trainer.checkpoint()
+    kept = dump_state(trainer.optimizer, trainer.model)
+    assert trainer.ema is not None
+    # Each parameter counts twice, because each has a gradient while a step is taken.
+    held = [*2 * [*trainer.parameters.values()], *kept.values(), *trainer.ema.shadow.values()]
+    size = optimizer_kind(request.manifest.training_params).state_bytes(4)
+    priced = training_state(start.shape, start.trained, 4, kept=size, ema=True)
+    trainer.finish(tmp_path / "candidate")
     assert losses[-1] < losses[0] - 0.1
     assert priced == pytest.approx(sum(value.nbytes for value in held), rel=0.2)
     checkpoints = sum(file.stat().st_size for file in tmp_path.glob("run/checkpoints/*/tensors.safetensors"))
@@ -281,8 +290,8 @@ def test_a_method_trains_by_its_own_loss(toys: Toys, genesis: Any) -> None:
 def test_a_gate_and_a_law_decide_with_the_others(toys: Toys) -> None:
     from ladder.exam.exam import Answers
     from ladder.gates import Exam, judge_laws
-    from ladder.run.exam import judge
-    from ladder.run.laws import laws_of, text_case
+    from ladder.setup.exam import judge
+    from ladder.setup.laws import laws_of, text_case
 
     request, exam = toys.request(1), Exam()
 

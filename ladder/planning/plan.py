@@ -68,18 +68,20 @@ class Plan:
 
 
 def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False) -> list[Plan]:
-    """As ``judge``, for whoever wants plans alone.
+    """As ``plan_each``, for whoever wants plans alone.
 
     Raises:
         LadderError: as the run would; of the first manifest that is refused, after all were judged.
     """
-    plans, refused = judge(requests, home, measure=measure)
+    plans, refused = plan_each(requests, home, measure=measure)
     if refused:
         raise refused[0]
     return plans
 
 
-def judge(requests: Sequence[Request], home: Path, *, measure: bool = False) -> tuple[list[Plan], list[LadderError]]:
+def plan_each(
+    requests: Sequence[Request], home: Path, *, measure: bool = False
+) -> tuple[list[Plan], list[LadderError]]:
     """Validate everything that manifests name, and price them in order, each by itself.
 
     Args:

@@ -22,7 +22,7 @@ from ladder.errors import LadderError, ManifestError
 from ladder.manifest import Name, Request, read_request
 from ladder.models.load import load_model, load_tokenizer
 from ladder.planning import plan, prepare
-from ladder.planning.plan import judge
+from ladder.planning.plan import plan_each
 from ladder.registry import open_registry
 from ladder.report.console import Console
 from ladder.setup import dataset, suites
@@ -201,7 +201,7 @@ WITH_PARENT: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
 
 def judged(asked: Request, home: Path) -> tuple[int, str]:
     """What plan says: exit code and message, or what the child waits for."""
-    plans, refused = judge([asked], home)
+    plans, refused = plan_each([asked], home)
     if refused:
         return refused[0].exit_code, str(refused[0])
     return 0, plans[0].ready or "ready"
