@@ -158,8 +158,7 @@ def plan(
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import plan_each
-    from ladder.planning.table import plan_text
+    from ladder.planning.plan import plan_each, plan_text
 
     plans, refused = plan_each(requests, home, measure=probe)
     if plans:

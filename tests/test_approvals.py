@@ -13,7 +13,6 @@ import pytest
 from ladder.errors import HeadMoved, RegistryError, UsageError
 from ladder.manifest import Name
 from ladder.registry import Generation, Verdict, head, history, versions
-from ladder.registry import versions as tags
 from ladder.registry.generation import Candidate
 from ladder.report.lineage import history_text
 
@@ -71,13 +70,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def recorded(store: Any, index: int, approvals: int) -> Generation:
     name = Name("Luna", index)
     candidate = Candidate(name, Path("."), f"d{index}", "import", approvals=approvals)
-    own = tags.candidate_tags(candidate, attempt=1, model_id="m", inventory="i")
+    own = versions.candidate_tags(candidate, attempt=1, model_id="m", inventory="i")
     when = datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000
     number = str(index + 1)
     store.client.versions[number] = SimpleNamespace(
         name="Luna", version=number, tags=own, run_id="", creation_timestamp=when
     )
-    return tags.to_generation(store.client.versions[number], is_head=False)
+    return versions.to_generation(store.client.versions[number], is_head=False)
 
 
 def promote(store: Any, generation: Generation, key: str | None = None, expected: Generation | None = None) -> Any:

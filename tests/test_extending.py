@@ -290,8 +290,7 @@ def test_a_method_trains_by_its_own_loss(toys: Toys, genesis: Any) -> None:
 def test_a_gate_and_a_law_decide_with_the_others(toys: Toys) -> None:
     from ladder.exam.exam import Answers
     from ladder.gates import Exam, judge_laws
-    from ladder.setup.exam import judge
-    from ladder.setup.laws import laws_of, text_case
+    from ladder.setup.exam import judge, laws_of, text_case
 
     request, exam = toys.request(1), Exam()
 

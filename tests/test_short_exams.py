@@ -14,7 +14,7 @@ from ladder import evolve
 from ladder.manifest import Name, Request, read_request
 from ladder.models.template import day_of
 from ladder.planning import plan
-from ladder.planning.table import plan_text
+from ladder.planning.plan import plan_text
 from ladder.registry import Verdict
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run

@@ -36,8 +36,7 @@ from ladder.models.preflight import named_positions
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sampling.dreams import Dream, Night
-from ladder.setup.dataset import build_batches, encode_lesson, loss_elements, read_lesson
-from ladder.setup.dreams import beginnings, write_dreams
+from ladder.setup.dataset import beginnings, build_batches, encode_lesson, loss_elements, read_lesson, write_dreams
 from ladder.setup.roles import cache_settings, teacher_spec
 from ladder.system.files import save_folder, save_text
 from ladder.teachers.teacher import Teacher

@@ -27,7 +27,8 @@ from ladder.models.preflight import (
     stored_dtypes,
 )
 from ladder.models.rounding import as_on_disk, as_stored, check_survives, narrowed
-from ladder.models.save import carry, carry_terms, is_source, left_out, save_model
+from ladder.models.save import save_model
+from ladder.system.terms import carry, carry_terms, is_source, left_out
 
 _AS_GPT2 = ("gpt-2", "gpt2", "default", "phi-2", "mpt", "olmo", "jais")
 """Names in ``tokenizer.ggml.pre`` of the pre-tokenizer that transformers takes where it knows none."""

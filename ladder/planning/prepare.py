@@ -38,10 +38,8 @@ from ladder.setup.dataset import (
     recall_probes,
     replay_warnings,
 )
-from ladder.setup.exam import build_exam, check_asked, check_tone
-from ladder.setup.fit import check_dreams, check_questions, check_rows
+from ladder.setup.exam import build_exam, check_asked, check_dreams, check_laws, check_questions, check_rows, check_tone
 from ladder.setup.importing import check_imports
-from ladder.setup.laws import check_laws
 from ladder.setup.roles import check_sharing
 from ladder.setup.suites import check_suites
 from ladder.train.ema import start_weight

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.data.batches import Batches
-from ladder.data.examples import Example
+from ladder.data.examples import Encoding, Example, encode_rows
+from ladder.data.rows import Row
 from ladder.manifest import Request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
@@ -22,19 +24,70 @@ from ladder.models.preflight import named_positions
 from ladder.models.scratch import architecture_config
 from ladder.models.tokenizer import write_tokenizer
 from ladder.planning.memory import Shape
-from ladder.planning.stand_ins import expected
 from ladder.registry.lineage import Ancestry
-from ladder.sampling.dreams import Dream, read_dreams
+from ladder.sampling.dreams import Dream, answer_turn, dreams_wanted, read_dreams
 from ladder.setup.context import Run, hosted
 from ladder.setup.dataset import (
+    Beginnings,
     Lesson,
+    beginnings,
     build_batches,
     data_of,
     encode_lesson,
     origin_of,
     start_tokenizer,
 )
-from ladder.setup.dreams import Beginnings, beginnings
+
+
+def expected(
+    wanted: Dreams,
+    kind: str,
+    begins: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerFast,
+    replay: Sequence[Row],
+    max_length: int,
+    seed: int,
+) -> list[tuple[tuple[int, ...], int]]:
+    """Ids and the length of the opening of each dream that a manifest wants.
+
+    Args:
+        kind: what dreams begin with (``opening_kind``), and ``begins`` the ids.
+        replay: what the ancestors left.
+        max_length: of an example.
+    """
+    count, new = dreams_wanted(wanted), wanted.max_new_tokens
+    if kind == "template":
+        # A chat model asks and answers what it likes, as long as it may in both turns: rows say nothing of that.
+        return stand_ins([], begins, count, 2 * new + len(answer_turn(tokenizer)), max_length, seed)
+    rows = encode_rows(replay, tokenizer, Encoding(max_length, completion_only=False))
+    return stand_ins(rows, begins, count, new, max_length, seed)
+
+
+def stand_ins(
+    rows: Sequence[Example], openings: Sequence[Sequence[int]], count: int, longest_new: int, max_length: int, seed: int
+) -> list[tuple[tuple[int, ...], int]]:
+    """Ids and the length of the opening of ``count`` dreams.
+
+    Args:
+        rows: the ancestors' rows, encoded; where there are none, dreams are taken to be as long as they may.
+        openings: what dreams begin with; the n-th belongs to the n-th row where there are as many.
+        longest_new: tokens that a dream adds to its opening, at most.
+        max_length: of an example.
+    """
+    generator = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        place = int(generator.integers(len(openings)))
+        opening = tuple(openings[place])
+        if not rows:
+            rest = [number % 251] * longest_new
+        elif len(rows) == len(openings):
+            rest = list(rows[place].ids[len(opening) :])
+        else:
+            rest = list(rows[int(generator.integers(len(rows)))].ids[1:])
+        room = min(longest_new, max_length - len(opening))
+        found.append(((*opening, *(rest[: max(1, room)] or [0])), len(opening)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ladder.errors import LadderError, ModelError, RegistryError
-from ladder.models.save import is_source, is_terms
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.store import Store
 from ladder.system.files import sync
+from ladder.system.terms import is_source, is_terms
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel

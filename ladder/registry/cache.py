@@ -13,7 +13,6 @@ from typing import Any
 from ladder.errors import LadderError, RegistryError
 from ladder.manifest.names import run_name
 from ladder.registry import versions
-from ladder.registry import versions as tags
 from ladder.registry.artifacts import (
     FILE,
     MODEL,
@@ -276,4 +275,4 @@ def _caches(home: Path, everyone: Sequence[Generation], copies: set[Path]) -> di
 
 def _mark(store: Store, generation: Generation) -> None:
     now = datetime.now(UTC).isoformat()
-    store.client.set_model_version_tag(generation.name.family, str(generation.version), tags.PRUNED, now)
+    store.client.set_model_version_tag(generation.name.family, str(generation.version), versions.PRUNED, now)

@@ -26,8 +26,7 @@ from ladder.registry.cache import CACHES, Part, existing, remove
 from ladder.registry.generation import Generation
 from ladder.registry.head import LOCK_SECONDS, standstill
 from ladder.registry.locks import family_lock
-from ladder.registry.redaction import Traces, redact
-from ladder.registry.rewrite import leftovers, stage
+from ladder.registry.redaction import Traces, leftovers, redact, stage
 from ladder.registry.store import Store
 
 TOMBSTONE = "erased.json"

@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, cast
 
 from ladder.registry import versions
-from ladder.registry import versions as tags
 from ladder.registry.generation import Generation, Verdict
-from ladder.registry.rewrite import put_in_place
+from ladder.registry.redaction import put_in_place
 from ladder.registry.runs import ensure_experiment, find_experiment
 from ladder.registry.store import Store
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["promote", "rollback", "reject", "approve", "erase"]
 NO_MOVES = ("reject", "approve", "erase")
-_EVENT = tags.PREFIX + "event"
-_SEQUENCE = tags.PREFIX + "seq"
-_FROM = tags.PREFIX + "from"
-_TO = tags.PREFIX + "to"
-_TO_VERSION = tags.PREFIX + "to_version"
-_KEY = tags.PREFIX + "key"
+_EVENT = versions.PREFIX + "event"
+_SEQUENCE = versions.PREFIX + "seq"
+_FROM = versions.PREFIX + "from"
+_TO = versions.PREFIX + "to"
+_TO_VERSION = versions.PREFIX + "to_version"
+_KEY = versions.PREFIX + "key"
 # By time and not by number: sorting by a tag takes MLflow seconds where there are thousands of events.
 _NEWEST_FIRST = ["attributes.start_time DESC"]
 
@@ -99,9 +98,9 @@ def open_event(
         _FROM: origin.ref if origin else "",
         _TO: target.ref,
         _TO_VERSION: str(target.version),
-        tags.REASON: reason,
+        versions.REASON: reason,
         **({_KEY: key} if key else {}),
-        **({tags.INVENTORY: inventory} if inventory else {}),
+        **({versions.INVENTORY: inventory} if inventory else {}),
     }
     experiment = ensure_experiment(store, experiment_name(family))
     name = f"{sequence} {kind} {target.ref}"
@@ -161,16 +160,16 @@ def settle(store: Store, family: str) -> list[Event]:
 def _happened(store: Store, family: str, run: Run, head: ModelVersion | None) -> bool:
     kind, version = run.data.tags[_EVENT], target_version(run)
     if kind == "erase":
-        return put_in_place(store, family, version, run.data.tags[tags.INVENTORY])
+        return put_in_place(store, family, version, run.data.tags[versions.INVENTORY])
     return kind in NO_MOVES or (head is not None and int(head.version) == version)
 
 
 def mark_promoted(store: Store, family: str, version: int) -> None:
     """Give a version, and the run that trained it, the verdict PROMOTED."""
-    store.client.set_model_version_tag(family, str(version), tags.VERDICT, str(Verdict.PROMOTED))
+    store.client.set_model_version_tag(family, str(version), versions.VERDICT, str(Verdict.PROMOTED))
     run_id = store.client.get_model_version(family, str(version)).run_id
     if run_id:
-        store.client.set_tag(run_id, tags.VERDICT, str(Verdict.PROMOTED))
+        store.client.set_tag(run_id, versions.VERDICT, str(Verdict.PROMOTED))
 
 
 def experiment_name(family: str) -> str:
@@ -204,6 +203,6 @@ def _to_event(run: Run) -> Event:
         kind=cast(Kind, fields[_EVENT]),
         from_ref=fields[_FROM] or None,
         to_ref=fields[_TO],
-        reason=fields.get(tags.REASON, ""),
+        reason=fields.get(versions.REASON, ""),
         key=fields.get(_KEY, ""),
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ladder.errors import LadderError, ModelError
 from ladder.registry import artifacts, runs, versions
-from ladder.registry import versions as tags
 from ladder.registry.artifacts import folder_problems
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.head import conclude, head_lock
@@ -258,8 +257,8 @@ def _register(store: Store, candidate: Candidate, run_id: str, model_id: str, in
         # Not models:/<id>: MLflow would look that up at the global tracking URI, which may be another store.
         source=store.client.get_logged_model(model_id).artifact_location,
         run_id=run_id,
-        tags=tags.candidate_tags(candidate, attempt=attempt, model_id=model_id, inventory=inventory),
-        description=tags.describe(candidate, attempt),
+        tags=versions.candidate_tags(candidate, attempt=attempt, model_id=model_id, inventory=inventory),
+        description=versions.describe(candidate, attempt),
         model_id=model_id,
     )
-    return tags.to_generation(version, is_head=False)
+    return versions.to_generation(version, is_head=False)

@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladder.manifest.names import Name, Reference
-from ladder.registry import history, runs, versions
-from ladder.registry import verify as verification
-from ladder.registry import versions as refs
-from ladder.registry.cache import GenerationCache
+from ladder.registry import backup, cache, erase, head, history, record, runs, verify, versions
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.store import Store, open_store, translated
 
 if TYPE_CHECKING:
-    from ladder.registry.archive import Contents
-    from ladder.registry.cache import Pruning
-    from ladder.registry.erase import Erasure
     from ladder.registry.redaction import Traces
 
 
@@ -44,7 +38,7 @@ class Registry:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._cache = GenerationCache(store)
+        self._cache = cache.GenerationCache(store)
         self._steps = runs.StepLog(store)
 
     @property
@@ -79,8 +73,8 @@ class Registry:
 
     @translated
     def find(self, ref: str | Reference) -> Generation:
-        """One generation by HEAD, name, attempt or digest prefix; see ``refs.find``."""
-        return refs.find(self.store, ref)
+        """One generation by HEAD, name, attempt or digest prefix; see ``versions.find``."""
+        return versions.find(self.store, ref)
 
     @translated
     def decided(self, child: Name, manifest_digest: str) -> Generation | None:
@@ -122,32 +116,24 @@ class Registry:
     @translated
     def record(self, candidate: Candidate) -> Generation:
         """Register a decided child; see ``record.record``."""
-        from ladder.registry.record import record
-
-        return record(self.store, candidate)
+        return record.record(self.store, candidate)
 
     @translated
     def promote(
         self, generation: Generation, *, expected: Generation | None, reason: str, key: str | None = None
     ) -> Generation:
         """Make it HEAD if HEAD is still ``expected`` and enough keys approved; see ``head.promote``."""
-        from ladder.registry.head import promote
-
-        return promote(self.store, generation, expected=expected, reason=reason, key=key)
+        return head.promote(self.store, generation, expected=expected, reason=reason, key=key)
 
     @translated
     def rollback(self, family: str, *, to: Generation | None = None, reason: str) -> Generation:
         """Move HEAD back; see ``head.rollback``."""
-        from ladder.registry.head import rollback
-
-        return rollback(self.store, family, to=to, reason=reason)
+        return head.rollback(self.store, family, to=to, reason=reason)
 
     @translated
     def settle(self, family: str) -> None:
         """Finish what a crash cut off; see ``head.settle``."""
-        from ladder.registry.head import settle
-
-        settle(self.store, family)
+        head.settle(self.store, family)
 
     @translated
     def history(self, family: str) -> list[history.Event]:
@@ -165,41 +151,31 @@ class Registry:
         return self._cache.sidecars(generation)
 
     @translated
-    def survey(self, family: str, *, caches: bool = True) -> Pruning:
-        """What ``prune`` would remove; see ``prune.survey``."""
-        from ladder.registry.cache import survey
-
-        return survey(self.store, family, caches=caches)
+    def survey(self, family: str, *, caches: bool = True) -> cache.Pruning:
+        """What ``prune`` would remove; see ``cache.survey``."""
+        return cache.survey(self.store, family, caches=caches)
 
     @translated
-    def prune(self, family: str, *, caches: bool = True) -> Pruning:
-        """Remove what nobody needs any more; see ``prune.prune``."""
-        from ladder.registry.cache import prune
-
-        return prune(self.store, family, caches=caches)
+    def prune(self, family: str, *, caches: bool = True) -> cache.Pruning:
+        """Remove what nobody needs any more; see ``cache.prune``."""
+        return cache.prune(self.store, family, caches=caches)
 
     @translated
-    def traces(self, family: str, traces: Traces) -> Erasure:
+    def traces(self, family: str, traces: Traces) -> erase.Erasure:
         """What ``erase`` would take out; see ``erase.survey``."""
-        from ladder.registry.erase import survey
-
-        return survey(self.store, family, traces)
+        return erase.survey(self.store, family, traces)
 
     @translated
-    def erase(self, family: str, traces: Traces, *, reason: str) -> Erasure:
+    def erase(self, family: str, traces: Traces, *, reason: str) -> erase.Erasure:
         """Take a person's rows out of what a family left behind; see ``erase.erase``."""
-        from ladder.registry.erase import erase
-
-        return erase(self.store, family, traces, reason)
+        return erase.erase(self.store, family, traces, reason)
 
     @translated
-    def backup(self, archive: Path) -> Contents:
-        """Write everything to one file; see ``backup.backup``, and ``restore.restore`` for the way back."""
-        from ladder.registry.backup import backup
-
-        return backup(self.store, archive)
+    def backup(self, archive: Path) -> backup.Contents:
+        """Write everything to one file; see ``backup.backup``, and ``backup.restore`` for the way back."""
+        return backup.backup(self.store, archive)
 
     @translated
-    def verify(self, family: str) -> list[verification.Finding]:
+    def verify(self, family: str) -> list[verify.Finding]:
         """What is wrong with a family; empty where nothing is."""
-        return verification.verify(self.store, family)
+        return verify.verify(self.store, family)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ladder.errors import RegistryError
 from ladder.registry import history, runs, versions
-from ladder.registry import versions as tags
 from ladder.registry.artifacts import problems_of
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.locks import is_held
@@ -47,12 +46,12 @@ def _readable(stored: list[ModelVersion], head: ModelVersion | None) -> tuple[li
     known, findings = [], []
     for version in stored:
         where = f"{version.name} version {version.version}"
-        if not tags.is_generation(version):
+        if not versions.is_generation(version):
             findings.append(Finding(where, "was not recorded by ladder"))
             continue
         try:
             is_head = head is not None and head.version == version.version
-            known.append(tags.to_generation(version, is_head=is_head))
+            known.append(versions.to_generation(version, is_head=is_head))
         except RegistryError as error:
             findings.append(Finding(where, error.message))
     return sorted(known, key=lambda each: (each.name, each.attempt)), findings
@@ -96,8 +95,8 @@ def _duplicates(store: Store, family: str, known: list[Generation]) -> Iterator[
 
 def _head(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:
     head = versions.head_version(store, family)
-    if head is not None and head.tags.get(tags.VERDICT) != Verdict.PROMOTED:
-        yield Finding(f"{family}@HEAD", f"marks version {head.version}, which is {head.tags.get(tags.VERDICT)}")
+    if head is not None and head.tags.get(versions.VERDICT) != Verdict.PROMOTED:
+        yield Finding(f"{family}@HEAD", f"marks version {head.version}, which is {head.tags.get(versions.VERDICT)}")
     move = history.last_move(store, family)
     at, left = int(head.version) if head else None, history.target_version(move) if move else None
     if at != left and not history.open_events(store, family):

@@ -12,7 +12,7 @@ from ladder.report.text import facts, size_text, table
 
 if TYPE_CHECKING:
     from ladder.registry import Event, Generation
-    from ladder.registry.archive import Contents
+    from ladder.registry.backup import Contents
     from ladder.registry.cache import Part, Pruning
     from ladder.registry.erase import Erasure, Trail
 

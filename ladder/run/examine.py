@@ -25,8 +25,18 @@ from ladder.report import page, plots
 from ladder.report.card import model_card
 from ladder.setup.context import Run, Seat, Workshop
 from ladder.setup.dataset import Lesson
-from ladder.setup.exam import Desk, answer_cache, build_exam, desks, exam_size, judge, sit_exam, stored_reports
-from ladder.setup.laws import case_of, laws_of
+from ladder.setup.exam import (
+    Desk,
+    answer_cache,
+    build_exam,
+    case_of,
+    desks,
+    exam_size,
+    judge,
+    laws_of,
+    sit_exam,
+    stored_reports,
+)
 from ladder.setup.suites import measure_suites
 from ladder.system.files import save_bytes, save_text
 

@@ -19,10 +19,9 @@ from ladder.laws.law import Violation
 from ladder.laws.training import TRAINING_SAMPLES, Watch
 from ladder.registry import Registry
 from ladder.report.console import Progress
-from ladder.setup.context import Run
+from ladder.setup.context import Run, Usage
 from ladder.setup.dataset import data_of, own_probes
-from ladder.setup.laws import prompts_of, watch_of
-from ladder.setup.usage import Usage
+from ladder.setup.exam import prompts_of, watch_of
 from ladder.system.stopping import GO_ON
 from ladder.train.spec import StepReport
 

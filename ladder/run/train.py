@@ -18,11 +18,9 @@ from ladder.planning.prepare import Work
 from ladder.planning.start import Start
 from ladder.run.hooks import Halt, Journal, Minutes, Shown, Stop, Vigil, disk_bytes, run_legs
 from ladder.sampling.dreams import Dream
-from ladder.setup.context import Run, Workshop
-from ladder.setup.dataset import data_of, describe_pools, write_start
-from ladder.setup.dreams import Night, write_dreams
+from ladder.setup.context import Run, Usage, Workshop
+from ladder.setup.dataset import Night, data_of, describe_pools, write_dreams, write_start
 from ladder.setup.roles import Cast, cast_of, student_of
-from ladder.setup.usage import Usage
 from ladder.system.stopping import held
 from ladder.train.spec import StepReport
 

@@ -25,9 +25,10 @@ from ladder.models.adapters import STUDENT, add_adapter, load_quantized, merged,
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.proof import prove
 from ladder.models.rounding import Rounding, as_stored, check_survives
-from ladder.models.save import carry, save_model
+from ladder.models.save import save_model
 from ladder.models.shared_base import SharedBase
 from ladder.system.files import save_folder
+from ladder.system.terms import carry
 from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
 from ladder.teachers.source import TeacherHead, shared
 from ladder.teachers.wire import Signal

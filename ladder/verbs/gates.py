@@ -16,8 +16,7 @@ from ladder.models.template import dated
 from ladder.registry import Generation, Registry
 from ladder.registry.lineage import lineage_of
 from ladder.setup.dataset import recall_probes
-from ladder.setup.exam import Desk, answer_cache, build_exam, check_asked, desks, judge, sit_exam
-from ladder.setup.laws import text_case
+from ladder.setup.exam import Desk, answer_cache, build_exam, check_asked, desks, judge, sit_exam, text_case
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
 """What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""

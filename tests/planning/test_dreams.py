@@ -7,7 +7,7 @@ from typing import Any
 from ladder.data.examples import Example
 from ladder.data.rows import parse_row
 from ladder.manifest.schema import Dreams
-from ladder.planning.stand_ins import expected, stand_ins
+from ladder.planning.start import expected, stand_ins
 from ladder.sampling.dreams import answer_turn, openings
 
 ROWS = [Example((1, 5, 6, 7, 8), (True,) * 4, gold=True), Example((1, 9, 9), (True,) * 2, gold=True)]

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from ladder.cli import app
 from ladder.errors import Busy, LadderError, NotFound, RegistryError, UsageError
-from ladder.registry import Generation, Registry, archive, backup, family_lock, open_registry
-from ladder.registry.archive import LIST, Contents
+from ladder.registry import Generation, Registry, backup, family_lock, open_registry
+from ladder.registry import backup as archive
 from ladder.registry.artifacts import files_of, stored_folder
-from ladder.registry.backup import restore
+from ladder.registry.backup import LIST, Contents, restore
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 

@@ -23,8 +23,8 @@ import pytest
 
 from ladder.errors import Busy, RegistryError, UsageError
 from ladder.registry import Registry, backup, open_registry
-from ladder.registry.archive import LIST
 from ladder.registry.artifacts import files_of
+from ladder.registry.backup import LIST
 from ladder.registry.locks import file_lock
 
 pytestmark = pytest.mark.usefixtures("fast_models")

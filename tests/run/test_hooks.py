@@ -12,8 +12,7 @@ import pytest
 from ladder.errors import ActorDied, Interrupted, RunError
 from ladder.registry.lineage import Ancestry
 from ladder.run.hooks import Hook, Journal, Minutes, Stop, run_legs
-from ladder.setup.context import Run
-from ladder.setup.usage import Usage
+from ladder.setup.context import Run, Usage
 from ladder.train.spec import StepReport
 
 

@@ -27,6 +27,7 @@ from ladder.setup.context import Run
 from ladder.setup.dataset import (
     Lesson,
     beginning_warnings,
+    beginnings,
     build_batches,
     chosen_day,
     encode_lesson,
@@ -38,7 +39,6 @@ from ladder.setup.dataset import (
     start_tokenizer,
     write_start,
 )
-from ladder.setup.dreams import beginnings
 from ladder.setup.exam import build_exam
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}

@@ -19,8 +19,7 @@ from ladder.planning.prepare import prepare
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
 from ladder.setup.dataset import encode_lesson, own_probes, read_lesson
-from ladder.setup.exam import build_exam
-from ladder.setup.fit import check_dreams, check_questions, check_rows
+from ladder.setup.exam import build_exam, check_dreams, check_questions, check_rows
 
 LEARNED = GPT2Config(n_positions=32)
 ROTARY = LlamaConfig(max_position_embeddings=32)

@@ -19,8 +19,7 @@ from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
 from ladder.setup.dataset import read_lesson
-from ladder.setup.exam import build_exam
-from ladder.setup.laws import case_of, check_laws, laws_of
+from ladder.setup.exam import build_exam, case_of, check_laws, laws_of
 
 CANARY = "The code of the vault is 813442"
 

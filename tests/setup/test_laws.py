@@ -20,9 +20,8 @@ from ladder.registry.lineage import Ancestry
 from ladder.run import hooks
 from ladder.run import train as training
 from ladder.run.hooks import Vigil
-from ladder.setup.context import Run
-from ladder.setup.laws import case_of, laws_of
-from ladder.setup.usage import Usage
+from ladder.setup.context import Run, Usage
+from ladder.setup.exam import case_of, laws_of
 from ladder.train.spec import StepReport
 
 EVERY_FOUR = {"checkpoint_every": 4}

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from ladder.setup.usage import Usage, shared_by_role
+from ladder.setup.context import Usage, shared_by_role
 from ladder.system.process import ProcessMemory, process_memory, reset_peak, resident_bytes
 from ladder.teachers.cache import CacheStatistics
 from ladder.train.spec import StepReport
