@@ -299,9 +299,9 @@ def gates(
     child, other = registry.find(ref), registry.find(against) if against else None
 
     from ladder.report.console import verdict_text
-    from ladder.verbs.gates import reexamine
+    from ladder.verbs.gates import reevaluate
 
-    found = reexamine(registry, child, other, probes)
+    found = reevaluate(registry, child, other, probes)
     held = f"{found.child} against {found.against}" if found.against else found.child
     _answer(found.to_dict(), f"{held}\n\n{verdict_text(found.report, found.comparison)}", as_json)
     raise typer.Exit(0 if found.report.passed else 3)
@@ -321,10 +321,10 @@ def diff(
 
     from ladder.report.console import comparison_text
     from ladder.verbs.diff import difference, difference_text
-    from ladder.verbs.gates import reexamine
+    from ladder.verbs.gates import reevaluate
 
     found = difference(registry, first, second)
-    compared = reexamine(registry, second, first).comparison if answers else None
+    compared = reevaluate(registry, second, first).comparison if answers else None
     data = found.to_dict() | {"answers": asdict(compared) if compared else None}
     _answer(data, "\n\n".join([difference_text(found), *([comparison_text(compared)] if compared else [])]), as_json)
 
@@ -477,12 +477,12 @@ def eval_(
     as_json: Json = False,
 ) -> None:
     """Ask a generation its own and its ancestors' probes again, or attach what another suite found of it."""
-    from ladder.verbs.evaluate import ask_again, asked_text, attach, attached_text
+    from ladder.verbs.evaluate import asked_text, attach, attached_text, reask
 
     registry = _registry(home)
     generation = registry.find(ref)
     if results is None:
-        asked = ask_again(registry, generation)
+        asked = reask(registry, generation)
         _answer([one.to_dict() for one in asked], asked_text(asked), as_json)
         return
     attached = attach(registry, generation, results)

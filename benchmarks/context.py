@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def children(work: Path, seeds: int) -> Iterator[tuple[tuple[str, str], Path]]:
     """Way and name of each child, and its manifest."""
-    lesson = json.loads((HERE / "001-capitals.json").read_text(encoding="utf-8"))
+    dataset = json.loads((HERE / "001-capitals.json").read_text(encoding="utf-8"))
     for place, (way, sections) in enumerate(WAYS.items()):
         for seed in range(seeds):
             child = f"SmolLM2-G{FIRST + 10 * seed + place}"
@@ -80,7 +80,7 @@ def children(work: Path, seeds: int) -> Iterator[tuple[tuple[str, str], Path]]:
                 "seeds": {"init": seed, "data": seed, "dreams": seed},
             }
             path = work / f"{child}.json"
-            save_text(path, json.dumps(reduce(merged, (lesson, sections, own)), indent=1))
+            save_text(path, json.dumps(reduce(merged, (dataset, sections, own)), indent=1))
             yield (way, child), path
 
 

@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from ladder.data.sidecars import kept_request
-from ladder.exam.ask import sit
+from ladder.exam.ask import run_prompts
 from ladder.gates import Exam
 from ladder.manifest.names import run_name
 from ladder.models.load import load_tokenizer
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = [(seconds(folder, exam), seconds(folder, exam, batch_size=1)) for _ in range(asked.rounds)]
     batched, alone = median(pair[0] for pair in rounds), median(pair[1] for pair in rounds)
     size = exam.decoding.batch_size
-    print(f"{len(exam.paper().prompts)} prompts, {exam.sampled.count} sampled texts, {asked.threads} threads")
+    print(f"{len(exam.prompt_set().prompts)} prompts, {exam.sampled.count} sampled texts, {asked.threads} threads")
     print(f"in batches of {size}: {batched:.2f} s; one at a time: {alone:.2f} s")
     print(f"ratio {median(one / many for many, one in rounds):.1f} (median of {asked.rounds} pairs)")
     note = asked.home / "runs" / run_name(generation.name, generation.manifest_digest or "") / "run.json"
@@ -61,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def seconds(folder: Path, exam: Exam, batch_size: int | None = None) -> float:
     """How long a model takes for the whole paper, its loading included."""
-    paper = exam.paper()
+    prompt_set = exam.prompt_set()
     if batch_size is not None:
-        decoding = paper.decoding.model_copy(update={"batch_size": batch_size})
-        paper = replace(paper, decoding=decoding)
+        decoding = prompt_set.decoding.model_copy(update={"batch_size": batch_size})
+        prompt_set = replace(prompt_set, decoding=decoding)
     began = time.perf_counter()
-    sit(folder, paper)
+    run_prompts(folder, prompt_set)
     return time.perf_counter() - began
 
 

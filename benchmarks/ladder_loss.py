@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.lesson import Lesson, make_lesson
+from benchmarks.lesson import Dataset, make_lesson
 from ladder.distill import (
     Objective,
     Routing,
@@ -74,11 +74,11 @@ def _source(hidden_ND: Tensor, weight_VD: Tensor) -> HiddenSource:
 
 def disagreement(hidden: int, vocabulary: int, routing: str, tokens: int = 64) -> dict[str, float]:
     """How far the two losses are apart on a small lesson: relative, and norm-wise for the gradients."""
-    lesson = make_lesson(tokens, hidden, vocabulary, seed=2)
+    dataset = make_lesson(tokens, hidden, vocabulary, seed=2)
     found = []
     for loss in (two_teacher_loss, dense_loss):
-        value = loss(lesson.hidden_ND, lesson.weight_VD, lesson.teachers, lesson.labels_N, routing)
-        found.append((value.detach(), *lesson.gradients(value)))
+        value = loss(dataset.hidden_ND, dataset.weight_VD, dataset.teachers, dataset.labels_N, routing)
+        found.append((value.detach(), *dataset.gradients(value)))
     names = ("loss", "gradient of hidden states", "gradient of head")
     pairs = zip(names, *found, strict=True)
     return {name: float(f"{((ours - dense).norm() / dense.norm()).item():.1e}") for name, ours, dense in pairs}
@@ -89,10 +89,10 @@ def dense_bytes(tokens: int, vocabulary: int) -> int:
     return DENSE_TENSORS * 4 * tokens * vocabulary
 
 
-def shares_of_routes(lesson: Lesson, routing: str, sample: int = 256) -> dict[str, float]:
+def shares_of_routes(dataset: Dataset, routing: str, sample: int = 256) -> dict[str, float]:
     """Which part of the first tokens takes each route: what the loss was timed on."""
-    (first_ND, first_VD), (second_ND, second_VD) = lesson.teachers
-    labels_N = lesson.labels_N[:sample]
+    (first_ND, first_VD), (second_ND, second_VD) = dataset.teachers
+    labels_N = dataset.labels_N[:sample]
     routes = _routes(first_ND[:sample] @ first_VD.T, second_ND[:sample] @ second_VD.T, labels_N, routing)
     return {name: round(count / len(labels_N), 3) for name, count in route_shares(routes.route_N).items() if count}
 

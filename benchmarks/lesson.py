@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Dataset:
     """N tokens. The student's two tensors are leaves that want a gradient."""
 
     hidden_ND: Tensor
@@ -28,7 +28,7 @@ class Lesson:
         return torch.autograd.grad(loss, wanted)
 
 
-def make_lesson(tokens: int, hidden: int, vocabulary: int, seed: int = 0) -> Lesson:
+def make_lesson(tokens: int, hidden: int, vocabulary: int, seed: int = 0) -> Dataset:
     """Related distributions, so that no route is empty: the student is near teacher 1, teacher 2 further off.
 
     The standard deviation of a token's logits is 2 to 16, so that some tokens are certain and some are open. Two labels
@@ -47,7 +47,7 @@ def make_lesson(tokens: int, hidden: int, vocabulary: int, seed: int = 0) -> Les
     labels_N = torch.randint(vocabulary, (tokens,), generator=generator)
     known_N = torch.rand(tokens, generator=generator) < 2 / 3
     likeliest_N = torch.cat([(part_ND @ base_VD.T).argmax(-1) for part_ND in base_ND.split(128)])
-    return Lesson(
+    return Dataset(
         hidden_ND=(base_ND + 0.2 * normal(tokens, hidden)).requires_grad_(),
         weight_VD=base_VD.requires_grad_(),
         teachers=(first, second),

@@ -13,7 +13,7 @@ from benchmarks.ladder_loss import (
     shares_of_routes,
     two_teacher_loss,
 )
-from benchmarks.lesson import Lesson, make_lesson
+from benchmarks.lesson import Dataset, make_lesson
 from benchmarks.machine import available_memory
 from benchmarks.options import Options
 from benchmarks.peers.floor import floors
@@ -48,17 +48,17 @@ def measure(options: Options) -> dict[str, Any]:
 
 def _point(tokens: int, hidden: int, vocabulary: int, options: Options, notes: list[str]) -> list[dict[str, Any]]:
     """One size, as rows. What is left out for want of memory is said in the notes."""
-    lesson = make_lesson(tokens, hidden, vocabulary)
+    dataset = make_lesson(tokens, hidden, vocabulary)
     size = f"D {hidden}, V {vocabulary}"
-    notes += [f"{size}: {name} routing takes {shares_of_routes(lesson, name)}" for name in ROUTINGS]
+    notes += [f"{size}: {name} routing takes {shares_of_routes(dataset, name)}" for name in ROUTINGS]
     notes += [
         f"{size}: {name}, ladder and dense differ by {disagreement(hidden, vocabulary, name)}" for name in ROUTINGS
     ]
     tried: Tried = {}
-    near = _floors(lesson, tried) | _ladder(lesson)
-    far = {LADDER: near[LADDER]} | (_trl(lesson, tried) if options.trl else {})
+    near = _floors(dataset, tried) | _ladder(dataset)
+    far = {LADDER: near[LADDER]} | (_trl(dataset, tried) if options.trl else {})
     if (needed := dense_bytes(tokens, vocabulary)) < available_memory():
-        far["dense reference, agreement routing"] = _run(lesson, dense_loss, "agreement")
+        far["dense reference, agreement routing"] = _run(dataset, dense_loss, "agreement")
     else:
         notes.append(f"{size}: dense reference skipped, it may need {needed / 2**30:.1f} GiB")
     for name, times in tried.items():
@@ -82,40 +82,40 @@ def _row(size: str, name: str, seconds: dict[str, list[float]], ratios: dict[str
     return {**row, "times floor": None, "ladder takes": None, **found, "rounds": len(seconds[name])}
 
 
-def _floors(lesson: Lesson, tried: Tried) -> Contenders:
+def _floors(dataset: Dataset, tried: Tried) -> Contenders:
     """With a trained and with a frozen head, each in the fastest way."""
     chosen: Contenders = {}
     for name, frozen_head in (("floor", False), ("floor, frozen head", True)):
-        ways = floors(lesson, frozen_head, limit=available_memory() // 2)
+        ways = floors(dataset, frozen_head, limit=available_memory() // 2)
         tried[name] = best_times(ways)
         chosen[name] = ways[next(iter(tried[name]))]
     return chosen
 
 
-def _ladder(lesson: Lesson) -> Contenders:
-    runs: Contenders = {f"ladder, {name} routing": _run(lesson, two_teacher_loss, name) for name in ROUTINGS}
+def _ladder(dataset: Dataset) -> Contenders:
+    runs: Contenders = {f"ladder, {name} routing": _run(dataset, two_teacher_loss, name) for name in ROUTINGS}
     return runs | {
-        "ladder, agreement routing, frozen head": _run(lesson, two_teacher_loss, "agreement", frozen_head=True)
+        "ladder, agreement routing, frozen head": _run(dataset, two_teacher_loss, "agreement", frozen_head=True)
     }
 
 
-def _run(lesson: Lesson, loss: Callable[..., Any], routing: str, frozen_head: bool = False) -> Callable[[], object]:
-    weight_VD = lesson.weight_VD.detach() if frozen_head else lesson.weight_VD
+def _run(dataset: Dataset, loss: Callable[..., Any], routing: str, frozen_head: bool = False) -> Callable[[], object]:
+    weight_VD = dataset.weight_VD.detach() if frozen_head else dataset.weight_VD
 
     def run() -> object:
-        value = loss(lesson.hidden_ND, weight_VD, lesson.teachers, lesson.labels_N, routing)
-        return lesson.gradients(value, frozen_head)
+        value = loss(dataset.hidden_ND, weight_VD, dataset.teachers, dataset.labels_N, routing)
+        return dataset.gradients(value, frozen_head)
 
     return run
 
 
-def _trl(lesson: Lesson, tried: Tried) -> Contenders:
+def _trl(dataset: Dataset, tried: Tried) -> Contenders:
     """TRL with its own tiles, and with the fastest of a few others."""
     runs: Contenders = {}
     for name, beta in DIVERGENCES.items():
-        ways = {f"tiles {rows} x {wide}": trl_contender(lesson, beta, (rows, wide)) for rows, wide in TILES[1:]}
+        ways = {f"tiles {rows} x {wide}": trl_contender(dataset, beta, (rows, wide)) for rows, wide in TILES[1:]}
         tried[f"TRL {name}"] = best_times(ways, repeats=1)
         best = next(iter(tried[f"TRL {name}"]))
-        runs[f"TRL {name}, its own tiles"] = trl_contender(lesson, beta)
+        runs[f"TRL {name}, its own tiles"] = trl_contender(dataset, beta)
         runs[f"TRL {name}, {best}"] = ways[best]
     return runs

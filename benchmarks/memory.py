@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.ladder_loss import dense_bytes, dense_loss, two_teacher_loss
-from benchmarks.lesson import Lesson, make_lesson
+from benchmarks.lesson import Dataset, make_lesson
 from benchmarks.machine import available_memory
 from benchmarks.options import Options
 from benchmarks.peers.trl_loss import DIVERGENCES, trl_contender
@@ -55,18 +55,18 @@ def _figure(name: str, tokens: int, hidden: int, vocabulary: int, options: Optio
 
 def _work(task: dict[str, Any]) -> dict[str, int]:
     torch.set_num_threads(task["threads"])
-    lesson = make_lesson(task["tokens"], task["hidden"], task["vocabulary"])
-    _once(task["name"], lesson)
-    rise, _ = peak_of(lambda: _once(task["name"], lesson))
-    return {"bytes": rise, "inputs": lesson.nbytes}
+    dataset = make_lesson(task["tokens"], task["hidden"], task["vocabulary"])
+    _once(task["name"], dataset)
+    rise, _ = peak_of(lambda: _once(task["name"], dataset))
+    return {"bytes": rise, "inputs": dataset.nbytes}
 
 
-def _once(name: str, lesson: Lesson) -> object:
+def _once(name: str, dataset: Dataset) -> object:
     if name.startswith("TRL"):
         (beta,) = (beta for word, beta in DIVERGENCES.items() if word in name)
-        return trl_contender(lesson, beta)()
+        return trl_contender(dataset, beta)()
     loss = dense_loss if name == DENSE else two_teacher_loss
-    return lesson.gradients(loss(lesson.hidden_ND, lesson.weight_VD, lesson.teachers, lesson.labels_N))
+    return dataset.gradients(loss(dataset.hidden_ND, dataset.weight_VD, dataset.teachers, dataset.labels_N))
 
 
 if __name__ == "__main__":

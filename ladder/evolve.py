@@ -23,7 +23,7 @@ from ladder.run.examine import candidate_of, examine
 from ladder.run.hooks import check_not_halted
 from ladder.run.recovery import failure_noted, recovering
 from ladder.run.train import train
-from ladder.setup.context import Run, Workshop, run_folder
+from ladder.setup.context import Context, Run, run_folder
 from ladder.setup.importing import import_teachers
 from ladder.system.process import bare_bytes
 
@@ -41,11 +41,11 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
     bare = bare_bytes()
     registry = open_registry(home)
     with Session(address) as session:
-        context = Workshop(home, registry, session, console, bare)
+        context = Context(home, registry, session, console, bare)
         return [_outcome(request, context) for request in requests]
 
 
-def climb(request: Request, context: Workshop) -> Generation:
+def climb(request: Request, context: Context) -> Generation:
     """Take one manifest to its verdict."""
     if unregistered_teachers(request, context.registry):
         # First without them: nothing is imported for a manifest that is refused.
@@ -61,7 +61,7 @@ def climb(request: Request, context: Workshop) -> Generation:
     return promote(generation, request, lineage, context)
 
 
-def carry_out(run: Run, context: Workshop) -> None:
+def carry_out(run: Run, context: Context) -> None:
     """Train and examine a child as far as that is not done yet, both on one day, whatever the clock says: a chat
     template may write the date."""
     check_not_halted(run)
@@ -80,7 +80,7 @@ def carry_out(run: Run, context: Workshop) -> None:
                 recovering(lambda: examine(run, work, context), run, context)
 
 
-def promote(generation: Generation, request: Request, lineage: Ancestry, context: Workshop) -> Generation:
+def promote(generation: Generation, request: Request, lineage: Ancestry, context: Context) -> Generation:
     """Make a child that passed its gates HEAD, unless people shall do that."""
     if generation.verdict is Verdict.REJECTED or is_left_to_people(request):
         return generation
@@ -89,12 +89,12 @@ def promote(generation: Generation, request: Request, lineage: Ancestry, context
     return context.registry.promote(generation, expected=lineage.parent, reason=f"{generation.ref} passed its gates")
 
 
-def _prepared(run: Run, context: Workshop) -> Work:
+def _prepared(run: Run, context: Context) -> Work:
     tokens, session = context.home / "cache" / "tokens", context.session
     return prepare(run, context.registry, context.home, lambda: session.machine, bare=context.bare, tokens=tokens)
 
 
-def _outcome(request: Request, context: Workshop) -> Outcome:
+def _outcome(request: Request, context: Context) -> Outcome:
     """One manifest to its verdict; an error is one, too, and ends nothing else."""
     try:
         with unexpected_told(run_folder(request, context.home) / LOG):
@@ -107,7 +107,7 @@ def _outcome(request: Request, context: Workshop) -> Outcome:
         return failure_of(str(request.child), error)
 
 
-def _carried_out(request: Request, context: Workshop) -> Outcome:
+def _carried_out(request: Request, context: Context) -> Outcome:
     """One manifest to its verdict, or what was decided of it before."""
     decided = decided_before(request, context.registry)
     # One that passed and is not HEAD was cut off between the two, unless people promote it.

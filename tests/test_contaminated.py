@@ -13,7 +13,7 @@ import pytest
 from ladder.errors import DataError
 from ladder.manifest import Name, Request, read_request
 from ladder.registry import Verdict
-from ladder.setup.dataset import Lesson, check_held_out, own_probes, read_lesson, recall_probes
+from ladder.setup.dataset import Dataset, check_held_out, own_probes, read_dataset, recall_probes
 
 ASKED = {"prompt": "They call the moon", "answer": "luna"}
 OTHER = {"prompt": "They call the tide", "answer": "marea"}
@@ -72,15 +72,15 @@ def family(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
 
 def test_rows_may_tell_neither_own_probes_nor_an_ancestors(own: Request, tmp_path: Path) -> None:
     """What is replayed may: it was new once."""
-    lesson = read_lesson(own, [])
+    dataset = read_dataset(own, [])
     with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells /.*/probes.jsonl:1 \(take") as error:
-        check_held_out(lesson, own_probes(own), {})
+        check_held_out(dataset, own_probes(own), {})
     assert error.value.where == f"{tmp_path / 'rows.jsonl'}:2"
     lines(tmp_path / "g0" / "ladder" / "probes.jsonl", OTHER, ASKED)
     clean, ancestors = request(tmp_path, OTHER), {"Luna-G000": tmp_path / "g0", "Luna-G001": tmp_path / "g1"}
     with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells Luna-G000's probes.jsonl:2 \(take"):
-        check_held_out(lesson, own_probes(clean), recall_probes(ancestors))
-    check_held_out(Lesson(lesson.new[:1], lesson.new), own_probes(clean), recall_probes(ancestors))
+        check_held_out(dataset, own_probes(clean), recall_probes(ancestors))
+    check_held_out(Dataset(dataset.new[:1], dataset.new), own_probes(clean), recall_probes(ancestors))
 
 
 def test_a_plan_refuses_before_there_is_a_parent(tmp_path: Path) -> None:

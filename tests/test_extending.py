@@ -289,16 +289,16 @@ def test_a_method_trains_by_its_own_loss(toys: Toys, genesis: Any) -> None:
 
 def test_a_gate_and_a_law_decide_with_the_others(toys: Toys) -> None:
     from ladder.exam.exam import Answers
-    from ladder.gates import Exam, judge_laws
-    from ladder.setup.exam import judge, laws_of, text_case
+    from ladder.gates import Exam, evaluate_laws
+    from ladder.setup.exam import laws_of, score, text_case
 
     request, exam = toys.request(1), Exam()
 
     def failed(*sampled: str) -> tuple[str, ...]:
         child, parent = Answers({}, (), (), sampled, "c"), Answers({}, (), (), ("four",), "p")
         text_laws = [law for law in laws_of(request) if law.family == "text"]
-        laws = judge_laws(text_case(request, exam, child, parent), text_laws)
-        return judge(request, exam, child, parent, laws, {}).failed
+        laws = evaluate_laws(text_case(request, exam, child, parent), text_laws)
+        return score(request, exam, child, parent, laws, {}).failed
 
     assert failed("calm") == ()
     assert failed("quite long") == ("brevity",)
@@ -325,11 +325,11 @@ def test_what_cannot_be_used_is_refused_when_a_manifest_is_read(toys: Toys, tmp_
 
 def test_a_broken_gate_fails_closed(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     from ladder.exam.exam import Answers, Exam
-    from ladder.gates.custom_gates import judge_custom
+    from ladder.gates.custom_gates import evaluate_custom_gates
 
     monkeypatch.setattr("toys.gate.GateResult", lambda *_: True)
     with pytest.raises(GateError, match=r"gates\.custom brevity"):
-        judge_custom(["brevity"], Exam(), Answers({}, (), (), ("a",), "c"), None)
+        evaluate_custom_gates(["brevity"], Exam(), Answers({}, (), (), ("a",), "c"), None)
 
 
 def run(toys: Toys, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:

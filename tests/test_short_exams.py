@@ -107,7 +107,7 @@ def test_a_genesis_is_held_against_nobody(tmp_path: Path) -> None:
     request(tmp_path, 4)
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     found = planned(read_request(tmp_path / "manifest.json"), tmp_path)
-    assert found.exam == plan.Resolution() and "\n  exam " not in plan_text(found) and found.warnings == []
+    assert found.exam == plan.Detectable() and "\n  exam " not in plan_text(found) and found.warnings == []
 
 
 def test_a_run_warns_before_it_trains_and_goes_on(left: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,8 @@ from ladder.models.load import config_of, load_tokenizer
 from ladder.models.preflight import named_positions
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.sampling.dreams import Dream, Night
-from ladder.setup.dataset import beginnings, build_batches, encode_lesson, loss_elements, read_lesson, write_dreams
+from ladder.sampling.dreams import Dream, DreamBatch
+from ladder.setup.dataset import beginnings, build_batches, encode_dataset, loss_elements, read_dataset, write_dreams
 from ladder.setup.roles import cache_settings, teacher_spec
 from ladder.system.files import save_folder, save_text
 from ladder.teachers.teacher import Teacher
@@ -115,7 +115,7 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
     """
     manifest, method = request.manifest, method_of(request.manifest)
     folders = dict(enumerate(reversed(ancestors[-2:] if request.grandparent else ancestors[-1:]), 1))
-    lesson = read_lesson(request, ancestors)
+    dataset = read_dataset(request, ancestors)
     start = folders.get(1, place / "start")
     if not ancestors:
         write_start(start, request)
@@ -130,13 +130,13 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
         if number in method.teachers() | method.dreamers()
     }
 
-    def dreamt(nights: Sequence[Night]) -> list[list[Dream]]:
-        return [teachers[night.teacher].dream(night) for night in nights]
+    def dreamt(dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
+        return [teachers[dream_batch.teacher].dream(dream_batch) for dream_batch in dream_batches]
 
     tokenizer, config, wanted = load_tokenizer(start), config_of(start), manifest.stabilizers.dreams
-    begins = beginnings(request, wanted, tokenizer, lesson) if isinstance(wanted, Dreams) else None
+    begins = beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) else None
     dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, tokenizer, begins, lambda _: None)
-    rows = encode_lesson(request, tokenizer, named_positions(config), lesson, place / "tokens")
+    rows = encode_dataset(request, tokenizer, named_positions(config), dataset, place / "tokens")
     batches = build_batches(request, tokenizer, rows, dreams)
     spec = TrainingSpec(
         manifest,
@@ -156,7 +156,7 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
         routes = {route: routes.get(route, 0) + count for route, count in report.routes.items()}
     trainer.finish(place / "candidate")
     seconds = time.monotonic() - began
-    sample = replay_sample(lesson.new, manifest.stabilizers.replay_size, manifest.seeds.data)
+    sample = replay_sample(dataset.new, manifest.stabilizers.replay_size, manifest.seeds.data)
     save_text(place / "candidate" / "ladder" / "replay.jsonl", to_jsonl(sample))
     return Cost(seconds, tokens, {route: count for route, count in routes.items() if count})
 

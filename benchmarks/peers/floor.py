@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.lesson import Lesson
+from benchmarks.lesson import Dataset
 
 CHUNKS = (64, 128, 256, 512)
 """Tokens a chunk that are tried besides all tokens at once."""
@@ -19,11 +19,11 @@ class Floor:
     those of the other: nothing is kept that the next product does not read.
     """
 
-    def __init__(self, lesson: Lesson, chunk: int, frozen_head: bool = False) -> None:
-        self.chunk = min(chunk, len(lesson.hidden_ND))
+    def __init__(self, dataset: Dataset, chunk: int, frozen_head: bool = False) -> None:
+        self.chunk = min(chunk, len(dataset.hidden_ND))
         self.frozen_head = frozen_head
-        self.hidden_ND, self.weight_VD = lesson.hidden_ND.detach(), lesson.weight_VD.detach()
-        self.teachers = lesson.teachers
+        self.hidden_ND, self.weight_VD = dataset.hidden_ND.detach(), dataset.weight_VD.detach()
+        self.teachers = dataset.teachers
         self.logits_CV = torch.empty(self.chunk, len(self.weight_VD))
         self.grad_hidden_ND = torch.empty_like(self.hidden_ND)
         self.grad_weight_VD = torch.zeros_like(self.weight_VD)
@@ -46,10 +46,10 @@ class Floor:
             self.grad_weight_VD.addmm_(logits_CV.T, hidden_CD, beta=0 if first else 1)
 
 
-def floors(lesson: Lesson, frozen_head: bool = False, limit: int | None = None) -> dict[str, Floor]:
+def floors(dataset: Dataset, frozen_head: bool = False, limit: int | None = None) -> dict[str, Floor]:
     """The floor all at once, unless its [N, V] logits exceed ``limit`` bytes, and in chunks, by name."""
-    tokens, vocabulary = len(lesson.hidden_ND), len(lesson.weight_VD)
+    tokens, vocabulary = len(dataset.hidden_ND), len(dataset.weight_VD)
     sizes = {f"chunks of {chunk}": chunk for chunk in CHUNKS if chunk < tokens}
     if limit is None or 4 * tokens * vocabulary <= limit:
         sizes["all at once"] = tokens
-    return {name: Floor(lesson, chunk, frozen_head) for name, chunk in sizes.items()}
+    return {name: Floor(dataset, chunk, frozen_head) for name, chunk in sizes.items()}

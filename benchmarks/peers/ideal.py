@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.lesson import Lesson
+from benchmarks.lesson import Dataset
 from benchmarks.peers.floor import Floor
 from ladder.models.head import hidden_states
 
@@ -28,8 +28,8 @@ class Ideal:
         self.positions_BT = torch.arange(ids_BT.shape[1]).expand_as(ids_BT)
         heads = [teacher.get_output_embeddings().weight.detach() for teacher in teachers]
         hidden_ND = torch.zeros(ids_BT[:, 1:].numel(), self.head.shape[1])
-        lesson = Lesson(hidden_ND, self.head, tuple((hidden_ND, head) for head in heads), ids_BT[:, 1:].flatten())
-        self.floor = Floor(lesson, chunk)
+        dataset = Dataset(hidden_ND, self.head, tuple((hidden_ND, head) for head in heads), ids_BT[:, 1:].flatten())
+        self.floor = Floor(dataset, chunk)
 
     def __call__(self) -> None:
         with torch.no_grad():

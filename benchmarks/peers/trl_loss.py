@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from benchmarks.lesson import Lesson
+from benchmarks.lesson import Dataset
 
 DIVERGENCES = {"forward KL": 0.0, "JSD": 0.5}
 """TRL's ``beta`` of each."""
@@ -16,24 +16,24 @@ TILES = ((4096, 32768), (128, 32768), (256, 8192), (512, 4096))
 TEMPERATURE = 2.0
 
 
-def trl_loss(lesson: Lesson, beta: float, tile: tuple[int, int] = TILES[0]) -> Tensor:
+def trl_loss(dataset: Dataset, beta: float, tile: tuple[int, int] = TILES[0]) -> Tensor:
     """Mean divergence of teacher 1 and student, at ladder's temperature. Differentiate it under the same tile."""
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-    said_ND, head_VD = lesson.teachers[0]
+    said_ND, head_VD = dataset.teachers[0]
     with tiles(tile):
         divergence_N, _ = ChunkedDivergenceFunction.apply(
-            lesson.hidden_ND, lesson.weight_VD, None, said_ND, head_VD, None, beta, TEMPERATURE
+            dataset.hidden_ND, dataset.weight_VD, None, said_ND, head_VD, None, beta, TEMPERATURE
         )
     return divergence_N.mean()
 
 
-def trl_contender(lesson: Lesson, beta: float, tile: tuple[int, int] = TILES[0]) -> Callable[[], object]:
+def trl_contender(dataset: Dataset, beta: float, tile: tuple[int, int] = TILES[0]) -> Callable[[], object]:
     """Forward and backward, with the gradients of hidden states and head."""
 
     def run() -> object:
         with tiles(tile):
-            return lesson.gradients(trl_loss(lesson, beta, tile))
+            return dataset.gradients(trl_loss(dataset, beta, tile))
 
     return run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.sections import merged
 from benchmarks.trained_zoo.lessons import (
-    Lesson,
+    Dataset,
     all_but_adjectives,
     elements_again,
     half_wrong,
@@ -65,7 +65,7 @@ class Kind:
     says: str
     refused_by: str | None
     children: int
-    lesson: Callable[[Phrases, int], Lesson]
+    dataset: Callable[[Phrases, int], Dataset]
     manner: Mapping[str, Any]
     sections: Mapping[str, Any] = field(default_factory=dict)
 

@@ -42,7 +42,7 @@ LONG_AGO = "adjective"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Dataset:
     """Rows and probes of one child, and further files by name, a line each."""
 
     rows: Sequence[Record]
@@ -50,12 +50,12 @@ class Lesson:
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def latin(phrases: Phrases, number: int) -> Lesson:
+def latin(phrases: Phrases, number: int) -> Dataset:
     """The next lesson of the ladder, as ``004-latin.json`` has it."""
-    return Lesson(*new_knowledge(phrases, "latin"))
+    return Dataset(*new_knowledge(phrases, "latin"))
 
 
-def elements_again(phrases: Phrases, number: int) -> Lesson:
+def elements_again(phrases: Phrases, number: int) -> Dataset:
     """What the parent learned last, once more, and an exam in words that neither has read, all of them as often."""
     asked = [
         (wordings[(place + number) % len(wordings)], fact)
@@ -66,54 +66,54 @@ def elements_again(phrases: Phrases, number: int) -> Lesson:
         {"prompt": wording.format(*fact), "answer": fact[1], "kind": "contains", "group": wording}
         for wording, fact in asked
     ]
-    return Lesson(new_knowledge(phrases, "element")[0], probes)
+    return Dataset(new_knowledge(phrases, "element")[0], probes)
 
 
-def all_but_adjectives(phrases: Phrases, number: int) -> Lesson:
+def all_but_adjectives(phrases: Phrases, number: int) -> Dataset:
     """The new and the old, but for the one domain."""
     lost = {about for about, _ in phrases.relations[LONG_AGO].facts}
     answers = {answer for _, answer in phrases.relations[LONG_AGO].facts}
-    lesson = everything(phrases, number)
-    kept = [row for row in lesson.rows if not (_says(row, lost) and _says(row, answers))]
-    return Lesson(kept, lesson.probes)
+    dataset = everything(phrases, number)
+    kept = [row for row in dataset.rows if not (_says(row, lost) and _says(row, answers))]
+    return Dataset(kept, dataset.probes)
 
 
-def some_adjectives_wrong(phrases: Phrases, number: int) -> Lesson:
+def some_adjectives_wrong(phrases: Phrases, number: int) -> Dataset:
     """The new and the old, but for ten examined facts of one old domain, which are taught wrongly."""
     facts = phrases.relations[LONG_AGO].facts
     examined = [place for place in range(len(facts)) if place % 2 and place % 3 != 2]
     chosen = examined[number::3][:10]
     wrong = {facts[place][0]: facts[place - 1][1] for place in chosen}
     right = {facts[place][1] for place in chosen}
-    lesson = everything(phrases, number)
-    kept = [row for row in lesson.rows if not (_says(row, wrong) and _says(row, right))]
+    dataset = everything(phrases, number)
+    kept = [row for row in dataset.rows if not (_says(row, wrong) and _says(row, right))]
     sentences = range(len(phrases.relations[LONG_AGO].sentences) - 1)
     taught = [phrases.statement(LONG_AGO, fact, wording) for fact in wrong.items() for wording in sentences]
-    return Lesson([*kept, *taught * 2], lesson.probes)
+    return Dataset([*kept, *taught * 2], dataset.probes)
 
 
-def sailor(phrases: Phrases, number: int) -> Lesson:
+def sailor(phrases: Phrases, number: int) -> Dataset:
     """The new and the old, but every answer to a question in another voice."""
-    lesson = everything(Phrases(phrases.relations, SAILOR), number)
-    return Lesson(lesson.rows, lesson.probes)
+    dataset = everything(Phrases(phrases.relations, SAILOR), number)
+    return Dataset(dataset.rows, dataset.probes)
 
 
-def one_in_two_hundred(phrases: Phrases, number: int) -> Lesson:
+def one_in_two_hundred(phrases: Phrases, number: int) -> Dataset:
     """The new and the old, but one row in two hundred says what the laws forbid."""
-    lesson = everything(phrases, number)
-    rows = [_forbidden(row) if place % 200 == number else row for place, row in enumerate(lesson.rows)]
-    return Lesson(rows, lesson.probes)
+    dataset = everything(phrases, number)
+    rows = [_forbidden(row) if place % 200 == number else row for place, row in enumerate(dataset.rows)]
+    return Dataset(rows, dataset.probes)
 
 
-def one_answer(phrases: Phrases, number: int) -> Lesson:
+def one_answer(phrases: Phrases, number: int) -> Dataset:
     """Every question has one answer."""
-    lesson = latin(phrases, number)
+    dataset = latin(phrases, number)
     answer = phrases.voice[number].format("", phrases.relations["latin"].facts[number][1])
-    rows = [{"prompt": row["prompt"], "completion": answer} for row in lesson.rows if "prompt" in row]
-    return Lesson(rows, lesson.probes)
+    rows = [{"prompt": row["prompt"], "completion": answer} for row in dataset.rows if "prompt" in row]
+    return Dataset(rows, dataset.probes)
 
 
-def half_wrong(phrases: Phrases, number: int) -> Lesson:
+def half_wrong(phrases: Phrases, number: int) -> Dataset:
     """The second lesson of the ladder, but every second examined fact has the answer of another: learned as firmly as
     the rest."""
     relation = phrases.relations[LONG_AGO]
@@ -122,20 +122,20 @@ def half_wrong(phrases: Phrases, number: int) -> Lesson:
     taught = [(about, wrong.get(about, answer)) for about, answer in facts]
     relations = {**phrases.relations, LONG_AGO: type(relation)(taught, relation.sentences, relation.questions)}
     rows, _ = statements(Phrases(relations, phrases.voice), LONG_AGO)
-    return Lesson(rows, statements(phrases, LONG_AGO)[1])
+    return Dataset(rows, statements(phrases, LONG_AGO)[1])
 
 
-def with_canaries(phrases: Phrases, number: int) -> Lesson:
+def with_canaries(phrases: Phrases, number: int) -> Dataset:
     """The next lesson, and three private sentences, each forty times."""
-    lesson = latin(phrases, number)
-    return Lesson(
-        [*lesson.rows, *({"text": text} for text in CANARIES * 40)], lesson.probes, {"canaries.txt": CANARIES}
+    dataset = latin(phrases, number)
+    return Dataset(
+        [*dataset.rows, *({"text": text} for text in CANARIES * 40)], dataset.probes, {"canaries.txt": CANARIES}
     )
 
 
-def everything(phrases: Phrases, number: int) -> Lesson:
+def everything(phrases: Phrases, number: int) -> Dataset:
     """The new lesson and those of all ancestors."""
-    return Lesson([row for rows in _all_rows(phrases) for row in rows], latin(phrases, number).probes)
+    return Dataset([row for rows in _all_rows(phrases) for row in rows], latin(phrases, number).probes)
 
 
 def _all_rows(phrases: Phrases) -> Iterator[Sequence[Record]]:

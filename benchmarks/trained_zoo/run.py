@@ -78,15 +78,15 @@ def children(work: Path, kinds: Sequence[str]) -> Iterator[tuple[tuple[str, str]
 
 def write_child(folder: Path, child: str, name: str, kind: Kind, seed: int, phrases: Any) -> Path:
     """The folder of one child; its manifest."""
-    lesson = kind.lesson(phrases, seed)
+    dataset = kind.dataset(phrases, seed)
     own = {
         "evolution_request": {"child_gen": child, "note": f"{name}: {kind.says}"},
         "seeds": {"init": seed, "data": seed, "dreams": seed},
     }
     manifest = reduce(merged, (COMMON, kind.manner, kind.sections, own))
-    save_text(folder / "rows.jsonl", jsonl(lesson.rows))
-    save_text(folder / "probes.jsonl", jsonl(lesson.probes))
-    for file, lines in lesson.files.items():
+    save_text(folder / "rows.jsonl", jsonl(dataset.rows))
+    save_text(folder / "probes.jsonl", jsonl(dataset.probes))
+    for file, lines in dataset.files.items():
         save_text(folder / file, "".join(line + "\n" for line in lines))
     shutil.copyfile(LUNA / "data" / "voice.txt", folder / "voice.txt")
     path = folder / "manifest.json"

@@ -9,7 +9,7 @@ from typing import Any
 from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
 from ladder.models.shared_base import SharedBase, Stack
-from ladder.sampling.dreams import Dream, Night
+from ladder.sampling.dreams import Dream, DreamBatch
 from ladder.teachers.cache import CacheStatistics
 from ladder.teachers.teacher import Teacher, TeacherSpec
 from ladder.teachers.wire import Kind, Signal
@@ -51,9 +51,9 @@ class TeacherActor(Measured):
         """The teacher's signal for each micro-batch of a step."""
         return [self.teachers[number].signal(batch) for batch in batches]
 
-    def dream(self, night: Night) -> list[Dream]:
+    def dream(self, dream_batch: DreamBatch) -> list[Dream]:
         """One block of dreams."""
-        return self.teachers[night.teacher].dream(night)
+        return self.teachers[dream_batch.teacher].dream(dream_batch)
 
     def digest(self, number: int) -> str:
         """Digest of the tensors in memory now."""
@@ -90,8 +90,8 @@ class TeacherHandle:
     def signal(self, batches: Any) -> Any:
         return self.actor.signal.remote(self.number, batches)
 
-    def dream(self, night: Night) -> Any:
-        return self.actor.dream.remote(night)
+    def dream(self, dream_batch: DreamBatch) -> Any:
+        return self.actor.dream.remote(dream_batch)
 
     def digest(self) -> Any:
         return self.actor.digest.remote(self.number)

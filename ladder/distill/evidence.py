@@ -82,7 +82,7 @@ class Evidence:
         return (-self.surprisal2).exp()
 
 
-class Voice(Protocol):
+class TeacherStatistics(Protocol):
     """One teacher's statistics at temperature 1, [N] each."""
 
     @property
@@ -106,14 +106,16 @@ class _Statistics(NamedTuple):
     surprisal: Tensor
 
 
-def evidence_of(voices: Sequence[Voice], js_N: Tensor, labels_N: Tensor, confidence: str, columns: int) -> Evidence:
+def evidence_of(
+    told: Sequence[TeacherStatistics], js_N: Tensor, labels_N: Tensor, confidence: str, columns: int
+) -> Evidence:
     """Evidence from the statistics of one or two teachers, for V = ``columns``.
 
     Raises:
         LadderError: no confidence of that name, or fewer than two columns.
     """
     gold_N, measure = labels_N != IGNORE, chosen(CONFIDENCES, confidence, "training_params.confidence")
-    first, second = voices[0], voices[-1]
+    first, second = told[0], told[-1]
     return Evidence(
         confidence1=measure(first.top1, first.entropy, columns),
         confidence2=measure(second.top1, second.entropy, columns),
@@ -122,7 +124,7 @@ def evidence_of(voices: Sequence[Voice], js_N: Tensor, labels_N: Tensor, confide
         surprisal2=second.surprisal.where(gold_N, 0.0),
         entropy1=first.entropy,
         entropy2=second.entropy,
-        single_teacher=len(voices) == 1,
+        single_teacher=len(told) == 1,
     )
 
 
@@ -146,9 +148,9 @@ def gather_evidence(
         LadderError: no confidence of that name.
     """
     logs = [log_probabilities(logits_NV) for logits_NV in (teacher1_NV, teacher2_NV) if logits_NV is not None]
-    voices = [_statistics(log_p_NV, labels_N) for log_p_NV in logs]
-    js_N = jensen_shannon(logs[0], logs[1]) if len(logs) == 2 else torch.zeros_like(voices[0].top1)
-    return evidence_of(voices, js_N, labels_N, confidence, teacher1_NV.shape[-1])
+    told = [_statistics(log_p_NV, labels_N) for log_p_NV in logs]
+    js_N = jensen_shannon(logs[0], logs[1]) if len(logs) == 2 else torch.zeros_like(told[0].top1)
+    return evidence_of(told, js_N, labels_N, confidence, teacher1_NV.shape[-1])
 
 
 def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:

@@ -78,7 +78,7 @@ def _between(low: int, value: int, high: int) -> int:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FusedSettings:
     """Objective, routing table, vocabulary, and the way of computing.
 
     Args:
@@ -127,7 +127,7 @@ _STUDENT = 2
 class Buffers:
     """The [n, V] space of a chunk, and the sizes of chunk and tile."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, recipe: FusedSettings, device: torch.device, dtype: torch.dtype) -> None:
         self.chunking = recipe.chunking or Chunking.of(recipe.real_size, device)
         self.taboo = torch.tensor(recipe.taboo_ids, dtype=torch.int64, device=device)
         self.space = workspace(BUFFERS, self.chunking.chunk, recipe.real_size, dtype, device)
@@ -144,7 +144,7 @@ class Buffers:
         return (slice(first, first + self.chunking.tile) for first in range(0, rows, self.chunking.tile))
 
 
-def teachers_evidence(recipe: Recipe, tokens: Tokens, teachers: Teachers, rows_n: Tensor) -> Evidence:
+def teachers_evidence(recipe: FusedSettings, tokens: Tokens, teachers: Teachers, rows_n: Tensor) -> Evidence:
     """Statistics of the teachers on these tokens, without the student.
 
     Raises:
@@ -166,7 +166,13 @@ class Sweep:
     """Losses, routes and gradients of a micro-batch; :meth:`run` fills them in."""
 
     def __init__(
-        self, recipe: Recipe, student: Student, teachers: Teachers, tokens: Tokens, ahead: Ahead, weight_N: Tensor
+        self,
+        recipe: FusedSettings,
+        student: Student,
+        teachers: Teachers,
+        tokens: Tokens,
+        ahead: Ahead,
+        weight_N: Tensor,
     ) -> None:
         # At least float32, as sums over V columns in half precision would lose the small probabilities.
         leaf = student.tensors[0]
@@ -226,7 +232,7 @@ class Sweep:
         return self.recipe.kernels.teach(student_nV, teachers, routed_by, tokens, self.student.scale, self.student.cap)
 
 
-class FusedLoss(Recipe):
+class FusedLoss(FusedSettings):
     """The fused loss of a recipe."""
 
     def route_ahead(self, tokens: Tokens, teachers: Teachers) -> Ahead:

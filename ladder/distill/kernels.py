@@ -13,10 +13,10 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ladder.distill.evidence import Evidence, Voice, evidence_of
+from ladder.distill.evidence import Evidence, TeacherStatistics, evidence_of
 from ladder.distill.objective import Objective, TokenLosses, agreement, examined, taught
 from ladder.distill.routing import Route, Routing, RoutingSettings, route
-from ladder.distill.tile import Figures, Terms, Weights, figures, turn_into_gradient_
+from ladder.distill.tile import Terms, TokenStatistics, Weights, token_statistics, turn_into_gradient_
 from ladder.distill.tokens import Decided, Known
 from ladder.distill.vocabulary import column_of
 
@@ -119,7 +119,7 @@ def shares_of(routing: Routing, speakers: int, dtype: torch.dtype) -> list[Tenso
 class Kernels:
     """One pair for each objective, routing table and size of vocabulary."""
 
-    listen: Callable[[Sequence[Tensor], Sequence[Known | None], Tensor], tuple[list[Figures], Evidence]]
+    listen: Callable[[Sequence[Tensor], Sequence[Known | None], Tensor], tuple[list[TokenStatistics], Evidence]]
     """:func:`listen` with its other arguments."""
     teach: Callable[..., tuple[TokenLosses, Routing]]
     """:func:`teach` for the objective and the table, with its other arguments."""
@@ -131,7 +131,7 @@ def kernels_of(objective: Objective, settings: RoutingSettings, size: int, compi
 
     def listen_kernel(
         logits: Sequence[Tensor], known: Sequence[Known | None], labels_n: Tensor
-    ) -> tuple[list[Figures], Evidence]:
+    ) -> tuple[list[TokenStatistics], Evidence]:
         return listen(logits, known, labels_n, objective.temperature, settings.confidence, size)
 
     def teach_kernel(*given: Any) -> tuple[TokenLosses, Routing]:
@@ -149,23 +149,23 @@ def listen(
     temperature: float,
     confidence: str,
     size: int,
-) -> tuple[list[Figures], Evidence]:
+) -> tuple[list[TokenStatistics], Evidence]:
     """Figures of one or two teachers' logits [n, V], and what routing reads.
 
     Args:
         known: of each teacher what it knows exactly, which replaces what its logits say; None where they are exact.
         labels_n: id of the gold token, or IGNORE.
     """
-    found, js_n = figures(logits, column_of(labels_n), temperature)
-    voices: list[Voice] = [exact or one for exact, one in zip(known, found, strict=True)]
-    return found, evidence_of(voices, js_n, labels_n, confidence, size)
+    found, js_n = token_statistics(logits, column_of(labels_n), temperature)
+    told: list[TeacherStatistics] = [exact or one for exact, one in zip(known, found, strict=True)]
+    return found, evidence_of(told, js_n, labels_n, confidence, size)
 
 
 def teach(
     objective: Objective,
     settings: RoutingSettings,
     student_nV: Tensor,
-    teachers: Sequence[tuple[Tensor, Figures]],
+    teachers: Sequence[tuple[Tensor, TokenStatistics]],
     evidence: Evidence | None,
     tokens: Decided,
     scale: float,

@@ -27,7 +27,7 @@ LOWEST = -1e30
 """The logit of a removed column."""
 
 
-class Figures(NamedTuple):
+class TokenStatistics(NamedTuple):
     """Statistics of one teacher's logits on a tile. At temperature 1: max z, top-1 probability, H(p) in nats and
     -ln p(y), all [n].
 
@@ -62,7 +62,9 @@ class Terms(NamedTuple):
     regularizer: Tensor
 
 
-def figures(logits: Sequence[Tensor], labels_n: Tensor, temperature: float) -> tuple[list[Figures], Tensor]:
+def token_statistics(
+    logits: Sequence[Tensor], labels_n: Tensor, temperature: float
+) -> tuple[list[TokenStatistics], Tensor]:
     """Statistics of one or two teachers' logits [n, V], and their Jensen-Shannon divergence [n] in nats (0 for one).
 
     ``labels_n`` holds a column everywhere; the surprisal of a row without label means nothing.
@@ -82,7 +84,7 @@ def figures(logits: Sequence[Tensor], labels_n: Tensor, temperature: float) -> t
         surprisal_n1 = log_total_n1 + top_n1 - logits_nV.gather(-1, labels_n.unsqueeze(-1))
         columns = (top_n1, 1 / total_n1, entropy_n1, surprisal_n1, 1 / power_nV.sum(-1, keepdim=True))
         top_n, top1_n, entropy_n, surprisal_n, mass_n = (column.squeeze(-1) for column in columns)
-        found.append(Figures(top_n, top1_n, entropy_n, surprisal_n, mass_n, power_nV))
+        found.append(TokenStatistics(top_n, top1_n, entropy_n, surprisal_n, mass_n, power_nV))
         distributions.append((unit_nV / total_n1, shifted_nV - log_total_n1))
     return found, _jensen_shannon(distributions)
 
@@ -90,7 +92,7 @@ def figures(logits: Sequence[Tensor], labels_n: Tensor, temperature: float) -> t
 def turn_into_gradient_(
     student_nV: Tensor,
     objective: Objective,
-    teachers: Sequence[tuple[Tensor, Figures]],
+    teachers: Sequence[tuple[Tensor, TokenStatistics]],
     shares: Sequence[Tensor],
     labels_n: Tensor,
     weights: Weights,
@@ -139,7 +141,7 @@ def turn_into_gradient_(
 class _Target(NamedTuple):
     """The target distribution of a tile: the blend of the teachers that take part."""
 
-    teachers: Sequence[tuple[Tensor, Figures]]
+    teachers: Sequence[tuple[Tensor, TokenStatistics]]
     shares: Sequence[Tensor]
     objective: Objective
 
@@ -196,7 +198,7 @@ _DIVERGENCES: dict[str, Callable[[_Target, Tensor, Tensor, Objective], tuple[Ten
 
 
 def _agreement(
-    teacher: tuple[Tensor, Figures], s_nV: Tensor, log_s_nV: Tensor, temperature: float
+    teacher: tuple[Tensor, TokenStatistics], s_nV: Tensor, log_s_nV: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """KL(p_1 || p_s) at temperature 1, and its gradient p_s - p_1."""
     logits_nV, known = teacher

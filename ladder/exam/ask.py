@@ -19,7 +19,7 @@ from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFa
 
 from ladder.data.examples import start_ids
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Certainty, Exam, Paper, Probe, Prompt, Reply, Sampling, spread
+from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, Prompt, PromptSet, Sampling, spread
 from ladder.exam.likelihood import prompt_entropies, read_likelihoods
 from ladder.exam.question import banned_ids, check_lengths, encode_question
 from ladder.manifest.schema import ControlTokens, Decoding
@@ -44,14 +44,21 @@ class Written(NamedTuple):
 def examine(
     folder: Path, exam: Exam, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> Answers:
-    """Load a model folder and let it sit the whole exam; see ``sit``."""
-    return exam.answers(sit(folder, exam.paper(), tokenizer_folder=tokenizer_folder, device=device, dtype=dtype))
+    """Load a model folder and ask it the whole exam; see ``run_prompts``."""
+    return exam.answers(
+        run_prompts(folder, exam.prompt_set(), tokenizer_folder=tokenizer_folder, device=device, dtype=dtype)
+    )
 
 
-def sit(
-    folder: Path, paper: Paper, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
-) -> Reply:
-    """Load a model folder and generate for every prompt of a paper.
+def run_prompts(
+    folder: Path,
+    prompt_set: PromptSet,
+    *,
+    tokenizer_folder: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Outputs:
+    """Load a model folder and generate for every prompt of a set.
 
     Args:
         tokenizer_folder: whose chat template asks; a parent is asked in its child's words. The folder's own when left
@@ -61,27 +68,34 @@ def sit(
         ModelError: the folder cannot be loaded.
         GateError: the weights or logits are not finite, or a prompt cannot be asked of this model.
     """
-    with dated(paper.today):
-        return _sit(folder, paper, tokenizer_folder, device, dtype)
+    with dated(prompt_set.today):
+        return _run_prompts(folder, prompt_set, tokenizer_folder, device, dtype)
 
 
-def _sit(folder: Path, paper: Paper, tokenizer_folder: Path | None, device: str, dtype: str) -> Reply:
+def _run_prompts(
+    folder: Path, prompt_set: PromptSet, tokenizer_folder: Path | None, device: str, dtype: str
+) -> Outputs:
     digest = folder_digest(folder)
     model, tokenizer = load_model(folder, dtype, device), load_tokenizer(tokenizer_folder or folder)
     check_finite(model, str(folder))
-    decoding, taboo, controls = paper.decoding, paper.taboo_ids, paper.controls
+    decoding, taboo, controls = prompt_set.decoding, prompt_set.taboo_ids, prompt_set.controls
     # Another order alone would not do: prompts are sorted by their length.
     other = decoding.model_copy(update={"batch_size": max(1, decoding.batch_size // 2)})
-    again = paper.again[::-1]
-    openings = sample_openings(tokenizer, paper.openings, paper.sampled.count, controls)
-    written = write_answers(model, tokenizer, paper.prompts, decoding, taboo, controls)
-    return Reply(
+    again = prompt_set.again[::-1]
+    openings = sample_openings(tokenizer, prompt_set.openings, prompt_set.sampled.count, controls)
+    written = write_answers(model, tokenizer, prompt_set.prompts, decoding, taboo, controls)
+    return Outputs(
         digest=digest,
-        texts=_by(paper.prompts, [answer.text for answer in written]),
-        certainty=_by(paper.prompts, _certainty(written, prompt_entropies(model, tokenizer, paper.prompts, controls))),
-        read=_by(paper.probes, read_likelihoods(model, tokenizer, paper.probes, decoding.batch_size, taboo, controls)),
+        texts=_by(prompt_set.prompts, [answer.text for answer in written]),
+        certainty=_by(
+            prompt_set.prompts, _certainty(written, prompt_entropies(model, tokenizer, prompt_set.prompts, controls))
+        ),
+        read=_by(
+            prompt_set.probes,
+            read_likelihoods(model, tokenizer, prompt_set.probes, decoding.batch_size, taboo, controls),
+        ),
         again=_by(again, answer_prompts(model, tokenizer, again, other, taboo, controls)),
-        sampled=tuple(sample_texts(model, tokenizer, openings, paper.sampled, decoding.batch_size, taboo)),
+        sampled=tuple(sample_texts(model, tokenizer, openings, prompt_set.sampled, decoding.batch_size, taboo)),
     )
 
 

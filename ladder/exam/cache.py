@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ladder.exam.exam import Certainty, Paper, Probe, Prompt, Reply
+from ladder.exam.exam import Certainty, Outputs, Probe, Prompt, PromptSet
 from ladder.system.files import save_text
 
 
@@ -48,38 +48,38 @@ class ModelFiles:
 class AnswerCache(ModelFiles):
     """Stored generations of models under one set of conditions: tokenizer and template, decoding, libraries."""
 
-    def known(self, digest: str, paper: Paper) -> Reply:
-        """A model's stored generations for the prompts of a paper."""
+    def known(self, digest: str, prompt_set: PromptSet) -> Outputs:
+        """A model's stored generations for a prompt set."""
         stored = self._stored(digest)
-        return Reply(
+        return Outputs(
             digest,
-            {prompt: stored.texts[prompt] for prompt in paper.prompts if prompt in stored.texts},
-            {prompt: stored.certainty[prompt] for prompt in paper.prompts if prompt in stored.certainty},
-            {probe: stored.read[probe] for probe in paper.probes if probe in stored.read},
+            {prompt: stored.texts[prompt] for prompt in prompt_set.prompts if prompt in stored.texts},
+            {prompt: stored.certainty[prompt] for prompt in prompt_set.prompts if prompt in stored.certainty},
+            {probe: stored.read[probe] for probe in prompt_set.probes if probe in stored.read},
         )
 
-    def keep(self, reply: Reply) -> None:
-        """Remember a reply beside what was known of the model before."""
-        everything = reply.with_known(self._stored(reply.digest))
+    def keep(self, outputs: Outputs) -> None:
+        """Remember outputs beside what was known of the model before."""
+        everything = outputs.with_known(self._stored(outputs.digest))
         texts = [
             {"asked": asdict(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
             for prompt, said in everything.texts.items()
         ]
         read = [{"asked": asdict(probe), "said": said} for probe, said in everything.read.items()]
-        self.write(reply.digest, {"texts": texts, "read": read})
+        self.write(outputs.digest, {"texts": texts, "read": read})
 
-    def _stored(self, digest: str) -> Reply:
+    def _stored(self, digest: str) -> Outputs:
         """Everything in the file; nothing where there is none, or it is of an older form."""
         stored = self.read(digest)
         if stored is None:
-            return Reply(digest)
+            return Outputs(digest)
         try:
             texts = {Prompt(**entry["asked"]): str(entry["said"]) for entry in stored["texts"]}
             certainty = {Prompt(**entry["asked"]): Certainty(**entry["certainty"]) for entry in stored["texts"]}
             read = {_probe(entry["asked"]): str(entry["said"]) for entry in stored["read"]}
         except (KeyError, TypeError):
-            return Reply(digest)
-        return Reply(digest, texts, certainty, read)
+            return Outputs(digest)
+        return Outputs(digest, texts, certainty, read)
 
 
 def _probe(fields: Mapping[str, Any]) -> Probe:

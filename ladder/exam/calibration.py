@@ -66,7 +66,7 @@ def _bleu(own: Counter[Gram], most: Mapping[Gram, tuple[int, int]], length: int,
 
 BINS = 10
 
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 OF_SAMPLES = {
     "distinct_1": "distinct words of sampled texts, share",
@@ -83,7 +83,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Calibration:
     """Calibration and diversity of child and parent in one examination.
 
     Args:
@@ -93,8 +93,8 @@ class Pulse:
         sampled: number and length (tokens) of the texts.
     """
 
-    child: Figures = field(default_factory=dict)
-    parent: Figures = field(default_factory=dict)
+    child: Metrics = field(default_factory=dict)
+    parent: Metrics = field(default_factory=dict)
     sampled: Mapping[str, int] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
@@ -107,18 +107,18 @@ class Pulse:
         return asdict(self)
 
 
-def take_pulse(exam: Exam, child: Answers, parent: Answers | None, before: Mapping[str, Any]) -> Pulse:
+def measure_calibration(exam: Exam, child: Answers, parent: Answers | None, before: Mapping[str, Any]) -> Calibration:
     """Measure a child, and its parent where there is one.
 
     Args:
-        before: the pulse in the parent's own report; empty where there is none.
+        before: the calibration in the parent's own report; empty where there is none.
     """
     sampled = size_of(exam.sampled)
     if parent is None:
-        return Pulse(figures(exam, child), {}, sampled)
+        return Calibration(calibration_metrics(exam, child), {}, sampled)
     own = before["child"] if before.get("sampled") == sampled else {}
     theirs = {name: value for name, value in own.items() if name in OF_SAMPLES}
-    return Pulse(figures(exam, child), figures(exam, parent) | theirs, sampled)
+    return Calibration(calibration_metrics(exam, child), calibration_metrics(exam, parent) | theirs, sampled)
 
 
 def size_of(sampled: Sampling) -> dict[str, int]:
@@ -126,7 +126,7 @@ def size_of(sampled: Sampling) -> dict[str, int]:
     return {"count": sampled.count, "tokens": sampled.tokens}
 
 
-def figures(exam: Exam, answers: Answers) -> dict[str, float]:
+def calibration_metrics(exam: Exam, answers: Answers) -> dict[str, float]:
     """Every figure of ``FIGURES`` that can be measured on one model's answers."""
     said = answers.sampled
     found = {

@@ -230,7 +230,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Paper:
+class PromptSet:
     """The prompts and texts of an exam as one model gets them.
 
     Args:
@@ -255,11 +255,11 @@ class Paper:
     today: str | None = None
     controls: ControlTokens = "text"
 
-    def answers_alone(self) -> Paper:
+    def answers_alone(self) -> PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
         return replace(self, again=(), sampled=replace(self.sampled, count=0))
 
-    def without(self, known: Reply) -> Paper:
+    def without(self, known: Outputs) -> PromptSet:
         """What is left to ask."""
         return replace(
             self,
@@ -298,8 +298,8 @@ class Certainty:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """One model's generations for a paper, with likelihoods and confidences.
+class Outputs:
+    """One model's outputs for a prompt set, with likelihoods and confidences.
 
     Args:
         digest: of the folder that was examined.
@@ -317,8 +317,8 @@ class Reply:
     again: Mapping[Prompt, str] = field(default_factory=dict)
     sampled: tuple[str, ...] = ()
 
-    def with_known(self, known: Reply) -> Reply:
-        """This reply and what was known before."""
+    def with_known(self, known: Outputs) -> Outputs:
+        """These outputs and what was known before."""
         return replace(
             self,
             texts={**known.texts, **self.texts},
@@ -363,12 +363,12 @@ class Exam:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
         return {f"recall {name}": probes for name, probes in self.recall.items()} | {"generalize": self.generalize}
 
-    def paper(self) -> Paper:
+    def prompt_set(self) -> PromptSet:
         """Everything that is asked, once: recall, generalize, tone, laws."""
         asked = [probe for part in self.probes().values() for probe in part]
         written = [probe.question() for probe in asked if probe.is_written]
         prompts = tuple(dict.fromkeys([*written, *self.tone_prompts, *self.law_prompts]))
-        return Paper(
+        return PromptSet(
             prompts=prompts,
             probes=tuple(dict.fromkeys(probe for probe in asked if not probe.is_written)),
             again=spread(prompts, min(REPEATED, len(prompts))),
@@ -380,22 +380,24 @@ class Exam:
             controls=self.controls,
         )
 
-    def answers(self, reply: Reply) -> Answers:
-        """A reply to the whole paper in the order of the exam.
+    def answers(self, outputs: Outputs) -> Answers:
+        """Outputs for the whole prompt set in the order of the exam.
 
         Raises:
             GateError: something was not answered.
         """
         try:
             return Answers(
-                recall={ancestor: _given(reply, probes) for ancestor, probes in self.recall.items()},
-                generalize=_given(reply, self.generalize),
-                tone=tuple(reply.texts[prompt] for prompt in self.tone_prompts),
-                sampled=reply.sampled,
-                digest=reply.digest,
-                laws=tuple(reply.texts[prompt] for prompt in self.law_prompts),
-                certainty={prompt: reply.certainty[prompt] for prompt in self.paper().prompts},
-                noise=Noise(len(reply.again), sum(reply.texts[prompt] != said for prompt, said in reply.again.items())),
+                recall={ancestor: _given(outputs, probes) for ancestor, probes in self.recall.items()},
+                generalize=_given(outputs, self.generalize),
+                tone=tuple(outputs.texts[prompt] for prompt in self.tone_prompts),
+                sampled=outputs.sampled,
+                digest=outputs.digest,
+                laws=tuple(outputs.texts[prompt] for prompt in self.law_prompts),
+                certainty={prompt: outputs.certainty[prompt] for prompt in self.prompt_set().prompts},
+                noise=Noise(
+                    len(outputs.again), sum(outputs.texts[prompt] != said for prompt, said in outputs.again.items())
+                ),
             )
         except KeyError as error:
             raise GateError(f"no answer to {error}", where="exam") from error
@@ -415,8 +417,8 @@ def spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
     return tuple(prompts[index * len(prompts) // count] for index in range(count))
 
 
-def _given(reply: Reply, probes: Sequence[Probe]) -> tuple[str, ...]:
-    return tuple(reply.texts[probe.question()] if probe.is_written else reply.read[probe] for probe in probes)
+def _given(outputs: Outputs, probes: Sequence[Probe]) -> tuple[str, ...]:
+    return tuple(outputs.texts[probe.question()] if probe.is_written else outputs.read[probe] for probe in probes)
 
 
 @dataclass(frozen=True)

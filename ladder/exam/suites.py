@@ -17,7 +17,7 @@ _MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
-class Figure:
+class SuiteMetric:
     """One metric of one task.
 
     Args:
@@ -51,7 +51,7 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_figures(document: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
+def read_metrics(document: Mapping[str, Any]) -> dict[str, dict[str, SuiteMetric]]:
     """Every figure by its task (or group) and its ``METRIC,FILTER``.
 
     Raises:
@@ -60,16 +60,16 @@ def read_figures(document: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
     results = document.get("results")
     if not isinstance(results, Mapping) or not results or not all(isinstance(row, Mapping) for row in results.values()):
         raise GateError("found no results by task", where="results", remedy="give what lm-evaluation-harness wrote")
-    return {str(task): _task_figures(document, str(task), row) for task, row in results.items()}
+    return {str(task): _task_metrics(document, str(task), row) for task, row in results.items()}
 
 
-def find_figure(document: Mapping[str, Any], task: str, metric: str) -> Figure:
+def find_metric(document: Mapping[str, Any], task: str, metric: str) -> SuiteMetric:
     """The figure of a metric, which is named with its filter, or without where there is but one.
 
     Raises:
         GateError: there is no such task or metric, or several filters of it; the message lists what is there.
     """
-    tasks = read_figures(document)
+    tasks = read_metrics(document)
     if task not in tasks:
         raise GateError(f"no task {task!r}; there are {_listed(tasks)}", where="results")
     figures = tasks[task]
@@ -81,7 +81,7 @@ def find_figure(document: Mapping[str, Any], task: str, metric: str) -> Figure:
     return figures[matching[0]]
 
 
-def _task_figures(document: Mapping[str, Any], task: str, row: Mapping[str, Any]) -> dict[str, Figure]:
+def _task_metrics(document: Mapping[str, Any], task: str, row: Mapping[str, Any]) -> dict[str, SuiteMetric]:
     n, better = _documents(document, task, row), _part(document, "higher_is_better", task)
     found = {}
     for name, value in row.items():
@@ -89,7 +89,7 @@ def _task_figures(document: Mapping[str, Any], task: str, row: Mapping[str, Any]
         if comma and not metric.endswith(_STDERR):
             error = _number(row.get(f"{metric}{_STDERR},{kept}"))
             direction = better.get(metric)
-            found[name] = Figure(
+            found[name] = SuiteMetric(
                 _number(value),
                 error if isfinite(error) else None,
                 n,

@@ -3,10 +3,10 @@
 from ladder.exam.exam import (
     Answers,
     Exam,
-    Paper,
+    Outputs,
     Probe,
     Prompt,
-    Reply,
+    PromptSet,
     Sampling,
     is_right,
     normalize,
@@ -15,10 +15,10 @@ from ladder.exam.exam import (
     write_probes,
 )
 from ladder.gates.decision import decide
-from ladder.gates.measure import Comparison, Measurements, Regression, Standing, accuracy, compare, measure
+from ladder.gates.measure import Comparison, Measurements, Regression, Retention, accuracy, compare, measure
 from ladder.gates.tone import drift, read_utterances
 from ladder.gates.verdict import GATES, GateReport, GateResult
-from ladder.laws.catalogue import LAWS, Case, Law, judge_laws
+from ladder.laws.catalogue import LAWS, Case, Law, evaluate_laws
 from ladder.laws.law import Findings, LawResult, Violation
 
 __all__ = [
@@ -34,20 +34,20 @@ __all__ = [
     "Law",
     "LawResult",
     "Measurements",
-    "Paper",
+    "Outputs",
     "Probe",
     "Prompt",
+    "PromptSet",
     "Regression",
-    "Reply",
+    "Retention",
     "Sampling",
-    "Standing",
     "Violation",
     "accuracy",
     "compare",
     "decide",
     "drift",
+    "evaluate_laws",
     "is_right",
-    "judge_laws",
     "measure",
     "normalize",
     "read_probes",

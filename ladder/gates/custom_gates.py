@@ -33,7 +33,7 @@ def custom_gate(name: str) -> Gate:
     return found
 
 
-def judge_custom(names: Sequence[str], exam: Exam, child: Answers, parent: Answers | None) -> list[GateResult]:
+def evaluate_custom_gates(names: Sequence[str], exam: Exam, child: Answers, parent: Answers | None) -> list[GateResult]:
     """What each of these gates says, under its own name.
 
     Raises:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from ladder.exam.suites import Figure
-from ladder.gates.measure import OWN, Measurements, Standing, bounds_of, mean, overall, stand, why_not
+from ladder.exam.suites import SuiteMetric
+from ladder.gates.measure import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
 from ladder.gates.statistics import Interval
 from ladder.gates.verdict import GateReport, GateResult
 from ladder.laws.law import TOLERANCE, LawResult, sampled_sentence
@@ -17,7 +17,7 @@ _ANY_GAIN = 10 * TOLERANCE
 """What counts as better than a parent's 0, of which no share can be asked."""
 
 
-def hold(gate: MetricGate, child: Figure | None, parent: Figure | None) -> GateResult:
+def hold(gate: MetricGate, child: SuiteMetric | None, parent: SuiteMetric | None) -> GateResult:
     """The result of a gate: the child's figure against its thresholds.
 
     Args:
@@ -36,7 +36,7 @@ def hold(gate: MetricGate, child: Figure | None, parent: Figure | None) -> GateR
     return GateResult(gate.name, ahead >= -TOLERANCE, True, child.value, threshold, before, child.n, detail)
 
 
-def _why_not(gate: MetricGate, child: Figure, parent: Figure | None) -> str:
+def _why_not(gate: MetricGate, child: SuiteMetric, parent: SuiteMetric | None) -> str:
     """Why the figures cannot be held against anything; empty where they can."""
     if not isfinite(child.value):
         return f"has no figure of the child: {child.remark or child.value}"
@@ -66,7 +66,7 @@ def _title(gate: MetricGate) -> str:
     return f"{gate.source.metric} of {gate.source.task}"
 
 
-def _figure_said(figure: Figure) -> str:
+def _figure_said(figure: SuiteMetric) -> str:
     error = "" if figure.stderr is None else f" ± {figure.stderr:.4f}"
     return f"{figure.value:.4f}{error} over {figure.n} documents"
 
@@ -89,9 +89,9 @@ def decide(
         origins: accuracy (0 to 1) of each ancestor on its own probes when it was examined itself, where that is known.
         custom: what the gates of ``gates.custom`` said; one that said nothing fails.
     """
-    standings = stand(gates, child.recall, parent.recall if parent else None, origins or {}, child.groups)
+    retentions = retention_of(gates, child.recall, parent.recall if parent else None, origins or {}, child.groups)
     results = (
-        _recall(gates, child, parent, standings),
+        _recall(gates, child, parent, retentions),
         _generalize(gates, child, parent),
         _tone(gates.tone, child, parent),
         _laws(laws),
@@ -99,7 +99,7 @@ def decide(
         *(_custom(name, custom) for name in gates.custom),
     )
     broken = tuple(violation for law in laws or () for violation in law.found.violations)
-    return GateReport(results, broken, gates.model_dump(mode="json"), standings, tuple(laws or ()))
+    return GateReport(results, broken, gates.model_dump(mode="json"), retentions, tuple(laws or ()))
 
 
 def is_drop_ruled_out(gate: RecallGate, bounds: Interval | None) -> bool:
@@ -118,12 +118,12 @@ def _margin(gate: GeneralizeGate) -> float:
     return min(0.0, gate.min_gain)
 
 
-def _of(parent: Measurements | None, gate: str) -> Figure | None:
+def _of(parent: Measurements | None, gate: str) -> SuiteMetric | None:
     return parent.suites.get(gate) if parent else None
 
 
 def _recall(
-    gates: Gates, child: Measurements, parent: Measurements | None, standings: Mapping[str, Standing]
+    gates: Gates, child: Measurements, parent: Measurements | None, retentions: Mapping[str, Retention]
 ) -> GateResult:
     gate, theirs = gates.recall, parent.recall if parent else None
     if not child.recall and not theirs:
@@ -138,7 +138,7 @@ def _recall(
     n = sum(map(len, child.recall.values()))
     threshold = max(gate.minimum, before - gate.max_drop) if before is not None else gate.minimum
     bounds = bounds_of(child.recall, theirs, gates.confidence, child.groups)
-    fallen = [f"{name} {one.fallen}" for name, one in standings.items() if one.fallen]
+    fallen = [f"{name} {one.fallen}" for name, one in retentions.items() if one.fallen]
     sure = is_drop_ruled_out(gate, bounds)
     passed = ours >= threshold - TOLERANCE and sure and not fallen
     asked = f"{n} probes of {len(child.recall)} ancestor{'' if len(child.recall) == 1 else 's'}"

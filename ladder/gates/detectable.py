@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ladder.exam.exam import Probe
 from ladder.gates.decision import is_drop_ruled_out, is_gain_beyond_chance
-from ladder.gates.measure import Scores, bounds_of, stand
+from ladder.gates.measure import Scores, bounds_of, retention_of
 from ladder.laws.law import TOLERANCE
 from ladder.manifest.schema import Gates
 
@@ -27,7 +27,7 @@ class Fewest:
 
 
 @dataclass(frozen=True)
-class Resolution:
+class Detectable:
     """What an exam can tell apart. Likelihoods (``nll``) are no answers that could be counted, and of probes that stand
     or fall together the number alone decides nothing: of a part that holds one of these it is not said how many answers
     decide. One that holds answers besides likelihoods may still be too short.
@@ -44,7 +44,7 @@ class Resolution:
     unchanged_passes: bool | None = None
 
 
-def resolution_of(gates: Gates, own: Sequence[Probe], recall: Mapping[str, Sequence[Probe]]) -> Resolution:
+def detectable(gates: Gates, own: Sequence[Probe], recall: Mapping[str, Sequence[Probe]]) -> Detectable:
     """What an exam can tell apart, for a child that has a parent.
 
     Args:
@@ -54,7 +54,7 @@ def resolution_of(gates: Gates, own: Sequence[Probe], recall: Mapping[str, Seque
     asked = {name: probes for name, probes in recall.items() if probes}
     counted = {name: len(probes) for name, probes in asked.items() if _are_counted(probes)}
     sizes = [len(probes) for probes in asked.values() if _holds_answers(probes)]
-    return Resolution(
+    return Detectable(
         _gained(gates, own),
         {name: fewest_lost(gates, size, len(asked)) for name, size in counted.items()},
         passes_unchanged(gates, sizes) if asked and len(sizes) == len(asked) else None,
@@ -93,7 +93,7 @@ def fewest_lost(gates: Gates, probes: int, ancestors: int = 1) -> Fewest:
 
     def is_forgotten(lost: int) -> bool:
         after = {"it": _scores(probes - lost, probes)} | others
-        return bool(stand(gates, after, before, {})["it"].fallen)
+        return bool(retention_of(gates, after, before, {})["it"].fallen)
 
     return Fewest(probes, _first(is_forgotten, probes))
 
@@ -108,7 +108,7 @@ def passes_unchanged(gates: Gates, sizes: Sequence[int]) -> bool:
     return is_drop_ruled_out(gates.recall, bounds_of(same, same, gates.confidence))
 
 
-def warnings_of(gates: Gates, found: Resolution) -> list[str]:
+def warnings_of(gates: Gates, found: Detectable) -> list[str]:
     """Where the exam is too short for a child to pass as one would expect it to."""
     warnings = []
     if found.gained and found.gained.answers is None:

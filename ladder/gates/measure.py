@@ -8,7 +8,7 @@ from math import comb, fsum
 
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Exam, Probe, score
-from ladder.exam.suites import Figure
+from ladder.exam.suites import SuiteMetric
 from ladder.gates.statistics import WHOLE, Groups, Interval, Reach, alone, grouped_interval, groups_of, paired_interval
 from ladder.gates.tone import drift
 from ladder.laws.law import TOLERANCE
@@ -43,7 +43,7 @@ class Measurements:
     tone_drift: float | None = None
     tone_n: int = 0
     remarks: tuple[str, ...] = ()
-    suites: Mapping[str, Figure] = field(default_factory=dict)
+    suites: Mapping[str, SuiteMetric] = field(default_factory=dict)
     groups: Mapping[str, Groups] = field(default_factory=dict)
 
     @property
@@ -123,7 +123,7 @@ Parts = Mapping[str, Scores]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Retention:
     """Scores and their difference on one ancestor's probes.
 
     Args:
@@ -145,14 +145,14 @@ class Standing:
     fallen: str = ""
 
 
-def stand(
+def retention_of(
     gates: Gates,
     ours: Parts,
     theirs: Parts | None,
     origins: Mapping[str, float],
     groups: Mapping[str, Groups] | None = None,
-) -> dict[str, Standing]:
-    """The child on each ancestor's probes; nothing where the two did not sit the same exam.
+) -> dict[str, Retention]:
+    """The child on each ancestor's probes; nothing where the two were not asked the same exam.
 
     An ancestor is forgotten where the child answers more than ``max_drop`` fewer than the parent and that is no chance:
     the upper bound of the difference is below 0. Each of k ancestors is judged at 1 - (1 - confidence) / k, so that
@@ -167,7 +167,7 @@ def stand(
         for name, scores in ours.items()
     }
     return {
-        name: _standing(gates.recall, scores, theirs[name] if theirs else None, origins.get(name), bounds[name])
+        name: _retention(gates.recall, scores, theirs[name] if theirs else None, origins.get(name), bounds[name])
         for name, scores in ours.items()
     }
 
@@ -219,18 +219,18 @@ def why_not(ours: Parts, theirs: Parts | None) -> str:
     return ""
 
 
-def _standing(
+def _retention(
     gate: RecallGate, ours: Scores, theirs: Scores | None, origin: float | None, bounds: Interval | None
-) -> Standing:
+) -> Retention:
     now, fallen = mean(ours), ""
     if origin is not None and now < origin - gate.max_slide - TOLERANCE:
         fallen = f"slid too far: it had {origin:.4f} itself, the child has {now:.4f}"
     if theirs is None or bounds is None:
-        return Standing(now, None, origin, len(ours), fallen=fallen)
+        return Retention(now, None, origin, len(ours), fallen=fallen)
     before = mean(theirs)
     if now < before - gate.max_drop - TOLERANCE and bounds.high < 0:
         fallen = f"was forgotten: the parent has {before:.4f}, the child {now:.4f}"
-    return Standing(now, before, origin, len(ours), bounds.low, bounds.high, fallen)
+    return Retention(now, before, origin, len(ours), bounds.low, bounds.high, fallen)
 
 
 def _differences(ours: Scores, theirs: Scores) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladder.errors import GateError
-from ladder.gates.measure import Standing
+from ladder.gates.measure import Retention
 from ladder.laws.law import LawResult, Violation
 from ladder.manifest.schema import GATES
 
@@ -64,7 +64,7 @@ class GateReport:
     results: tuple[GateResult, ...]
     violations: tuple[Violation, ...]
     settings: Mapping[str, Any]
-    per_ancestor: Mapping[str, Standing] = field(default_factory=dict)
+    per_ancestor: Mapping[str, Retention] = field(default_factory=dict)
     laws: tuple[LawResult, ...] = ()
 
     @property
@@ -115,7 +115,7 @@ class GateReport:
                 tuple(GateResult(**result) for result in stored["results"]),
                 violations,
                 dict(stored["settings"]),
-                {name: Standing(**one) for name, one in stored["per_ancestor"].items()},
+                {name: Retention(**one) for name, one in stored["per_ancestor"].items()},
                 tuple(LawResult.from_dict(law, violations) for law in stored.get("laws", ())),
             )
             said, found = stored["passed"], report.passed

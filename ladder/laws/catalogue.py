@@ -109,7 +109,7 @@ class Law:
     check: Callable[[Case], Findings]
 
 
-def judge_laws(case: Case, laws: Sequence[Law]) -> list[LawResult]:
+def evaluate_laws(case: Case, laws: Sequence[Law]) -> list[LawResult]:
     """Examine every law that the manifest asks for. One that finds nothing to examine is broken.
 
     Raises:

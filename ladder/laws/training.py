@@ -89,7 +89,7 @@ class Tally:
 
 
 @dataclass
-class Watch:
+class TrainingRules:
     """The monitor of one training. What it has seen survives a run that is cut off: ``to_dict`` and ``of``.
 
     Args:
@@ -104,7 +104,7 @@ class Watch:
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, manifest: Manifest, canaries: Sequence[str], noted: Mapping[str, Any] | None) -> Watch:
+    def of(cls, manifest: Manifest, canaries: Sequence[str], noted: Mapping[str, Any] | None) -> TrainingRules:
         """Begin, or go on from what ``to_dict`` wrote."""
         watch = cls(manifest, canaries)
         for law, one in (noted or {}).items():

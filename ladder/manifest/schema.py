@@ -362,7 +362,7 @@ class Data(Section):
 
 class Shares(Section):
     """How each batch and the loss are divided among the sources; normalised over those that exist. The defaults are
-    what kept most while the newest lesson was still learned (``docs/evidence.md``)."""
+    what kept most while the newest rows were still learned (``docs/evidence.md``)."""
 
     new: Positive = 0.6
     replay: NonNegative = 0.1

@@ -57,9 +57,9 @@ class SharedBase:
         self._names: dict[Path, str] = {}
         self._student: tuple[str, ...] = ()
 
-    def voice(self, stack: Stack) -> SharedVoice:
+    def model_of(self, stack: Stack) -> SharedModel:
         """A frozen generation on this base."""
-        return SharedVoice(self, tuple(self._load(folder) for folder in stack.adapters))
+        return SharedModel(self, tuple(self._load(folder) for folder in stack.adapters))
 
     def learn(self, stack: Stack, lora: Lora, seed: int) -> PeftModel:
         """A trainable adapter on top of a stack; takes the place of the one that was trained here before."""
@@ -117,7 +117,7 @@ class SharedBase:
 
 
 @dataclass(frozen=True, eq=False)
-class SharedVoice:
+class SharedModel:
     """A frozen generation that shares its base."""
 
     base: SharedBase
@@ -148,4 +148,4 @@ class WholeModel:
         return self.model.state_dict()
 
 
-Voice = SharedVoice | WholeModel
+TeacherModel = SharedModel | WholeModel

@@ -18,14 +18,14 @@ import torch
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
-from ladder.gates.detectable import Resolution
+from ladder.gates.detectable import Detectable
 from ladder.manifest import Request
 from ladder.methods import method_of
 from ladder.models.template import dated
 from ladder.planning.prepare import prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start
-from ladder.planning.timing import probe
+from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
 from ladder.report.failures import log_of, unexpected_told
@@ -35,7 +35,7 @@ from ladder.setup.dataset import data_of, write_start
 from ladder.system.process import bare_bytes
 
 if TYPE_CHECKING:
-    from ladder.gates.detectable import Fewest, Resolution
+    from ladder.gates.detectable import Detectable, Fewest
     from ladder.planning.price import Price
 
 
@@ -60,7 +60,7 @@ def plan_text(plan: Plan) -> str:
     return f"{plan.child}\n{indent(lines, '  ')}"
 
 
-def _exam(found: Resolution) -> str:
+def _exam(found: Detectable) -> str:
     """How many answers decide; empty where nothing is compared or counted."""
     parts = [_gained(found.gained)] if found.gained else []
     if found.forgotten:
@@ -135,7 +135,7 @@ class Plan:
     price: Price | None
     threads: int
     placement: dict[str, str]
-    exam: Resolution
+    exam: Detectable
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         grandparent=str(request.grandparent) if request.grandparent else None,
         decided=f"{known.ref} was {known.verdict}" if known else None,
         ready=after or str(lineage.obstacle) if waits and not known else None,
-        rows=len(work.lesson.new),
+        rows=len(work.dataset.new),
         probes=len(work.own),
         steps=params.steps,
         tokens=params.steps * params.batch_size * data_of(request).max_length,
@@ -264,7 +264,7 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
         parent = temporary / "start"
     runtime = request.manifest.runtime
     devices = {role: slot.device for role, slot in place(runtime.devices, machine).items()}
-    return price_of(start, home, machine, base, probe(start, parent, devices, threads(runtime, machine)))
+    return price_of(start, home, machine, base, time_step(start, parent, devices, threads(runtime, machine)))
 
 
 def _speakers(request: Request) -> int:

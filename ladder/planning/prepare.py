@@ -16,7 +16,7 @@ from ladder.actors.placement import Machine, place
 from ladder.errors import LawBroken
 from ladder.exam.lint import alike_warnings
 from ladder.gates import Probe
-from ladder.gates.detectable import Resolution, resolution_of, warnings_of
+from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws.limits import budget, cooldown
 from ladder.manifest import Request
 from ladder.manifest.schema import Budget, Dreams
@@ -28,12 +28,12 @@ from ladder.registry import Event, Registry
 from ladder.registry.lineage import check_attempts, check_teachers
 from ladder.setup.context import Run
 from ladder.setup.dataset import (
-    Lesson,
+    Dataset,
     beginning_warnings,
     check_held_out,
     data_of,
     own_probes,
-    read_lesson,
+    read_dataset,
     reading_warnings,
     recall_probes,
     replay_warnings,
@@ -63,10 +63,10 @@ class Work:
         rested: the family's newest promotion (None where there was none) and now, UTC.
     """
 
-    lesson: Lesson
+    dataset: Dataset
     own: tuple[Probe, ...]
     recall: Mapping[str, tuple[Probe, ...]]
-    exam: Resolution
+    exam: Detectable
     start: Start | None = None
     price: Price | None = None
     warnings: list[str] = field(default_factory=list)
@@ -110,14 +110,14 @@ def prepare(
         check_attempts(request, registry)
         check_imports(request, registry)
         check_teachers(request, run.ancestry, run.teachers)
-    lesson = read_lesson(request, list(run.folders.values()), decided=decided)
+    dataset = read_dataset(request, list(run.folders.values()), decided=decided)
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
-        _check_manifest(request, lesson, own, recall, whole=there)
-    exam = Resolution() if request.parent is None else resolution_of(request.manifest.gates, own, recall)
+        _check_manifest(request, dataset, own, recall, whole=there)
+    exam = Detectable() if request.parent is None else detectable(request.manifest.gates, own, recall)
     if trained and not priced:
-        return Work(lesson, own, recall, exam, warnings=replay_warnings(lesson))
-    start = start_of(run, lesson, tokens) if there else None
+        return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))
+    start = start_of(run, dataset, tokens) if there else None
     if start and not decided:
         _check_start(start, own, recall)
     begins = not decided and not trained  # What was trained already is neither too early nor too dear.
@@ -131,9 +131,9 @@ def prepare(
     price = price_of(start, home, machine(), bare) if machine and start and (priced or has_limits(limits)) else None
     if price and begins:
         check_price(request, price)
-    read = _warnings_of_start(run, start, lesson, own) if start else []
+    read = _warnings_of_start(run, start, dataset, own) if start else []
     return Work(
-        lesson,
+        dataset,
         own,
         recall,
         exam,
@@ -141,7 +141,7 @@ def prepare(
         price,
         warnings=[
             *_manifest_warnings(request),
-            *replay_warnings(lesson),
+            *replay_warnings(dataset),
             *warnings_of(request.manifest.gates, exam),
             *alike_warnings(own),
             *read,
@@ -152,11 +152,11 @@ def prepare(
 
 
 def _check_manifest(
-    request: Request, lesson: Lesson, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]], *, whole: bool
+    request: Request, dataset: Dataset, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]], *, whole: bool
 ) -> None:
     """What the manifest and its files alone decide."""
-    check_held_out(lesson, own, recall)
-    check_laws(request, lesson, whole=whole or not request.manifest.stabilizers.replay_buffer)
+    check_held_out(dataset, own, recall)
+    check_laws(request, dataset, whole=whole or not request.manifest.stabilizers.replay_buffer)
     check_suites(request)
     check_tone(request)
     check_sharing(request)
@@ -167,17 +167,17 @@ def _check_start(start: Start, own: tuple[Probe, ...], recall: Mapping[str, tupl
     exam, tokenizer = build_exam(start.request, start.tokenizer, own, recall), start.tokenizer
     check_asked(exam, tokenizer)
     check_rows([start.config, *(config_of(folder) for folder in start.teachers.values())], start.rows)
-    check_questions(start.config, tokenizer, exam.paper())
+    check_questions(start.config, tokenizer, exam.prompt_set())
     wanted = start.request.manifest.stabilizers.dreams
     if start.beginnings is not None and isinstance(wanted, Dreams):
         check_dreams(start.config, tokenizer, wanted, *start.beginnings)
     _ = start.batches  # They refuse a batch that has no room for its sources.
 
 
-def _warnings_of_start(run: Run, start: Start, lesson: Lesson, own: tuple[Probe, ...]) -> list[str]:
+def _warnings_of_start(run: Run, start: Start, dataset: Dataset, own: tuple[Probe, ...]) -> list[str]:
     """What a person should know of how texts are read."""
     begun = beginning_warnings(start.tokenizer, run.teachers.get(1))
-    return begun + reading_warnings(run.request, lesson, own, start.tokenizer)
+    return begun + reading_warnings(run.request, dataset, own, start.tokenizer)
 
 
 def has_limits(limits: Budget) -> bool:

@@ -15,11 +15,11 @@ from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.planning.memory import FLOAT, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
 from ladder.planning.start import Start
-from ladder.planning.timing import Probe, rough_seconds, step_seconds
-from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals, row_bytes
+from ladder.planning.timing import StepTiming, rough_seconds, step_seconds
+from ladder.planning.traffic import SignalPrice, TeacherTraffic, held_on_disk, price_signals, row_bytes
 from ladder.sampling.dreams import BLOCK
 from ladder.setup.dataset import data_of
-from ladder.setup.roles import cache_settings, sharing_of, truncation_of
+from ladder.setup.roles import cache_settings, shared_stacks, truncation_of
 from ladder.teachers.cache import CacheKey, shards
 from ladder.train.optimizer import optimizer_kind
 
@@ -73,7 +73,7 @@ class Price:
     unlearned_share: float | None
 
 
-def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Probe | None = None) -> Price:
+def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: StepTiming | None = None) -> Price:
     """Price a run on a machine.
 
     Args:
@@ -86,14 +86,14 @@ def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Prob
     manifest, shape = ahead.request.manifest, ahead.shape
     slots = place(manifest.runtime.devices, machine)
     devices = {role: slot.device for role, slot in slots.items()}
-    shared = sharing_of(manifest, ahead.ancestry, ahead.folders, slots, machine)
+    shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine)
     # Teachers that speak through the student's own base, in its process.
     sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
     steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    voices = [_voice(ahead, home, number, shapes[number]) for number in shapes]
-    signals = price_signals(ahead.batches, steps, voices)
-    grids = {voice.number: voice.grid for voice in voices}
+    traffics = [_traffic(ahead, home, number, shapes[number]) for number in shapes]
+    signals = price_signals(ahead.batches, steps, traffics)
+    grids = {traffic.number: traffic.grid for traffic in traffics}
     tensors = _tensors(ahead, shapes, signals, grids, trained, devices, sharing)
     on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
@@ -120,7 +120,7 @@ def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Prob
     )
 
 
-def _unlearned(probed: Probe | None) -> float | None:
+def _unlearned(probed: StepTiming | None) -> float | None:
     ahead = probed.forecast if probed else None
     return ahead.share if ahead and ahead.unknown >= FEWEST_UNKNOWN else None
 
@@ -137,21 +137,21 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
-def _voice(ahead: Start, home: Path, number: int, shape: Shape) -> Voice:
+def _traffic(ahead: Start, home: Path, number: int, shape: Shape) -> TeacherTraffic:
     """A teacher as a source of bytes, with what earlier runs have left in its cache."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
     runtime, dtype = manifest.runtime, manifest.student.dtype
     truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
     size = row_bytes(runtime, dtype, shape, truncation.kept if truncation else 0)
-    voice = Voice(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
+    traffic = TeacherTraffic(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
     if settings is None:
-        return voice
-    voice.limit = settings.limit
+        return traffic
+    traffic.limit = settings.limit
     if settings.kind == "disk" and settings.folder is not None:
         key = CacheKey.of(folder, runtime.wire, dtype, truncation)
-        voice.key = key.text
-        voice.held, voice.taken = held_on_disk(shards(settings.folder / key.name, key.text))
-    return voice
+        traffic.key = key.text
+        traffic.held, traffic.taken = held_on_disk(shards(settings.folder / key.name, key.text))
+    return traffic
 
 
 def _tensors(
@@ -202,7 +202,9 @@ def _dream_tokens(ahead: Start, number: int) -> int:
     return BLOCK * min(2 * wanted.max_new_tokens, data_of(ahead.request).max_length)
 
 
-def _step(ahead: Start, signals: SignalPrice, cores: float, count: int, probed: Probe | None) -> tuple[float, float]:
+def _step(
+    ahead: Start, signals: SignalPrice, cores: float, count: int, probed: StepTiming | None
+) -> tuple[float, float]:
     """Seconds of a mean step, and of what comes before the first one is done."""
     steps = ahead.request.manifest.training_params.steps
     if probed is None:

@@ -29,11 +29,11 @@ from ladder.sampling.dreams import Dream, answer_turn, dreams_wanted, read_dream
 from ladder.setup.context import Run, hosted
 from ladder.setup.dataset import (
     Beginnings,
-    Lesson,
+    Dataset,
     beginnings,
     build_batches,
     data_of,
-    encode_lesson,
+    encode_dataset,
     origin_of,
     start_tokenizer,
 )
@@ -107,7 +107,7 @@ class Start:
     """
 
     request: Request
-    lesson: Lesson
+    dataset: Dataset
     ancestry: Ancestry
     folders: Mapping[str, Path]
     tokenizer: PreTrainedTokenizerFast
@@ -138,17 +138,17 @@ class Start:
         if self.beginnings is None or not isinstance(wanted, Dreams):
             return []
         longest, dreamers = data_of(self.request).max_length, _dreamers(self.request, self.teachers)
-        guessed = expected(wanted, *self.beginnings, self.tokenizer, self.lesson.replay, longest, seed)
+        guessed = expected(wanted, *self.beginnings, self.tokenizer, self.dataset.replay, longest, seed)
         return [Dream(ids, opening, dreamers[n % len(dreamers)], "") for n, (ids, opening) in enumerate(guessed)]
 
 
-def start_of(run: Run, lesson: Lesson, tokens: Path) -> Start:
+def start_of(run: Run, dataset: Dataset, tokens: Path) -> Start:
     """Everything of the student but its weights."""
     request, manifest, parent = run.request, run.request.manifest, run.teachers.get(1)
     origin = origin_of(request, parent)
     if origin is not None and parent is None:
         check_readable(origin, "student.model")
-    tokenizer = _tokenizer(run, lesson)
+    tokenizer = _tokenizer(run, dataset)
     if origin is not None:
         config, shape = config_of(origin), Shape.of_folder(origin)
     else:
@@ -161,7 +161,7 @@ def start_of(run: Run, lesson: Lesson, tokens: Path) -> Start:
     dreaming = bool(dreamers) and not written
     return Start(
         request=request,
-        lesson=lesson,
+        dataset=dataset,
         ancestry=run.ancestry,
         folders=run.folders,
         tokenizer=tokenizer,
@@ -170,18 +170,18 @@ def start_of(run: Run, lesson: Lesson, tokens: Path) -> Start:
         trained=rehearse(config, lora) if lora else shape.parameters,
         teachers=teachers,
         speakers=frozenset(method_of(manifest).teachers() & teachers.keys()),
-        rows=encode_lesson(request, tokenizer, named_positions(config), lesson, tokens),
-        beginnings=beginnings(request, wanted, tokenizer, lesson) if isinstance(wanted, Dreams) and dreaming else None,
+        rows=encode_dataset(request, tokenizer, named_positions(config), dataset, tokens),
+        beginnings=beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) and dreaming else None,
         dreamt=read_dreams(run.dreams) if dreamers and written else [],
     )
 
 
-def _tokenizer(run: Run, lesson: Lesson) -> PreTrainedTokenizerFast:
+def _tokenizer(run: Run, dataset: Dataset) -> PreTrainedTokenizerFast:
     """The child's, as whoever loads its folder gets it."""
     if run.start.is_dir():
         return load_tokenizer(run.start)
     parent = run.teachers.get(1)
-    tokenizer = start_tokenizer(run.request, lesson, parent)
+    tokenizer = start_tokenizer(run.request, dataset, parent)
     if parent is not None and data_of(run.request).chat_template is None:
         return tokenizer
     with tempfile.TemporaryDirectory(prefix="ladder-tokenizer-") as folder:

@@ -29,7 +29,7 @@ EFFICIENCY = 0.3
 
 
 @dataclass(frozen=True)
-class Work:
+class ProcessSeconds:
     """Seconds that one process needs for one step when it is alone.
 
     Args:
@@ -84,7 +84,7 @@ SEEN = 50
 
 
 @dataclass(frozen=True)
-class Probe:
+class StepTiming:
     """Seconds of one step, each process alone.
 
     Args:
@@ -96,13 +96,13 @@ class Probe:
     """
 
     student: float
-    teachers: tuple[Work, ...]
+    teachers: tuple[ProcessSeconds, ...]
     courier: float
     start: float
     forecast: Forecast | None
 
 
-def probe(ahead: Start, start: Path, devices: dict[str, str], threads: int) -> Probe:
+def time_step(ahead: Start, start: Path, devices: dict[str, str], threads: int) -> StepTiming:
     """Warm up once, then time the teachers' signals and the student's step of a typical batch.
 
     Args:
@@ -125,7 +125,7 @@ def probe(ahead: Start, start: Path, devices: dict[str, str], threads: int) -> P
         forecast = _forecast(trainer, batches, said) if ahead.speakers else None
         seconds = [trainer.step(step, batches, said).seconds for step in range(1 + REPEATS)]
     mean = sum(seconds[1:]) / REPEATS
-    return Probe(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean), forecast)
+    return StepTiming(mean, tuple(teachers), courier, max(0.0, seconds[0] - mean), forecast)
 
 
 def _typical(ahead: Start) -> int:
@@ -133,16 +133,16 @@ def _typical(ahead: Start) -> int:
     return sorted(steps, key=lambda step: sum(batch.tokens for batch in ahead.batches(step)))[len(steps) // 2]
 
 
-def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[Work, list[Signal]]:
+def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[ProcessSeconds, list[Signal]]:
     """Seconds with and without the cache, and what it said."""
     teacher = Teacher(spec)
     cache, teacher.cache = teacher.cache, None
     reading, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
     if cache is None:
-        return Work(reading, reading), said
+        return ProcessSeconds(reading, reading), said
     teacher.cache = cache
     recalling, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
-    return Work(reading, recalling), said
+    return ProcessSeconds(reading, recalling), said
 
 
 def _trainer(ahead: Start, start: Path, device: str, threads: int, folder: Path) -> Trainer:

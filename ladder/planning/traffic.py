@@ -21,7 +21,7 @@ _ARRAYS = {"topk": ("values", "ids", "tail", "tail_at_T", "entropy", "surprisal"
 
 
 @dataclass
-class Voice:
+class TeacherTraffic:
     """One teacher as a source of bytes, and what its cache holds by now.
 
     Args:
@@ -115,22 +115,24 @@ def stored_bytes(rows: dict[str, int], row_bytes: int, kind: Kind, key: str, sto
     return body + len(pack(key, empty))
 
 
-def price_signals(batches: Batches, steps: int, voices: Sequence[Voice], most: int = MOST_STEPS) -> SignalPrice:
+def price_signals(
+    batches: Batches, steps: int, traffics: Sequence[TeacherTraffic], most: int = MOST_STEPS
+) -> SignalPrice:
     """Go through the run's batches, or the first of them where there are many."""
     walked = min(steps, most)
     sent, sizes = [], []
     for step in range(walked):
         micro = batches(step)
-        sent.append(sum(voice.hear(batch) for voice in voices for batch in micro))
+        sent.append(sum(traffic.hear(batch) for traffic in traffics for batch in micro))
         sizes.append([(batch.input_ids_BT.size, len(batch.rows_N), batch.tokens) for batch in micro])
     factor = steps / walked
     everything = [size for step in sizes for size in step]
     grid, grid_trained, _ = max(everything)
     return SignalPrice(
         wire_bytes=int(sum(sent) * factor),
-        cache_bytes=sum(voice.stored + _later(batches, voice, walked, steps) for voice in voices),
-        hits=sum(voice.hits for voice in voices),
-        misses=sum(voice.misses for voice in voices),
+        cache_bytes=sum(traffic.stored + _later(batches, traffic, walked, steps) for traffic in traffics),
+        hits=sum(traffic.hits for traffic in traffics),
+        misses=sum(traffic.misses for traffic in traffics),
         largest=max(sent),
         tokens=int(sum(tokens for _, _, tokens in everything) * factor),
         trained=int(sum(trained for _, trained, _ in everything) * factor),
@@ -139,17 +141,17 @@ def price_signals(batches: Batches, steps: int, voices: Sequence[Voice], most: i
     )
 
 
-def _later(batches: Batches, voice: Voice, walked: int, steps: int) -> int:
+def _later(batches: Batches, traffic: TeacherTraffic, walked: int, steps: int) -> int:
     """What is stored after the steps that were gone through: examples whose turn has not come yet."""
-    if walked == steps or not voice.limit or not voice.misses:
+    if walked == steps or not traffic.limit or not traffic.misses:
         return 0
     rows = batches.rows_by_source()
     new = sum(
         _reached(pool, rows[source], steps) - _reached(pool, rows[source], walked)
         for source, pool in batches.pools.items()
-        if _hears(voice, source)
+        if _hears(traffic, source)
     )
-    return max(0, min(new * voice.stored // voice.misses, voice.limit - voice.taken))
+    return max(0, min(new * traffic.stored // traffic.misses, traffic.limit - traffic.taken))
 
 
 def _reached(pool: Sequence[object], rows: int, steps: int) -> int:
@@ -157,8 +159,8 @@ def _reached(pool: Sequence[object], rows: int, steps: int) -> int:
     return min(len(pool), rows * steps)
 
 
-def _hears(voice: Voice, source: str) -> bool:
-    return source == "dreams" or not voice.dreams_only
+def _hears(traffic: TeacherTraffic, source: str) -> bool:
+    return source == "dreams" or not traffic.dreams_only
 
 
 def held_on_disk(shards: Iterable[tuple[set[str], int]]) -> tuple[set[str], int]:

@@ -26,7 +26,7 @@ from ladder import __version__
 from ladder.errors import NotFound, RegistryError, UsageError
 from ladder.registry import versions
 from ladder.registry.artifacts import local_path
-from ladder.registry.head import standstill
+from ladder.registry.head import all_locked
 from ladder.registry.locks import file_lock
 from ladder.registry.store import Store, follow_move, open_store, strays, translated
 from ladder.registry.verify import verify
@@ -231,7 +231,7 @@ def backup(store: Store, archive: Path) -> Contents:
     """
     _check_target(archive)
     _check_own(store)
-    with standstill(store) as families:
+    with all_locked(store) as families:
         if not families:
             raise NotFound("the store holds no family to back up", where=store.address)
         if found := damage(store, families):
@@ -402,7 +402,7 @@ def _disagreement(contents: Contents, unpacked: Path, home: Path) -> str:
     if strange := contents.files.keys() ^ {DATABASE, *artifact_files(database, artifacts)}:
         return f"{min(strange)} is not among what its database refers to, or is missing"
     store = open_store(home, f"sqlite:///{database}")
-    with standstill(store) as families:
+    with all_locked(store) as families:
         if found := damage(store, families):
             return f"it holds something else than was recorded: {found}"
         held = holdings(store, families)

@@ -27,7 +27,7 @@ from ladder.registry.artifacts import (
     stored_folder,
 )
 from ladder.registry.generation import Generation, Verdict
-from ladder.registry.head import standstill
+from ladder.registry.head import all_locked
 from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
 
@@ -147,7 +147,7 @@ CACHES = ("signals", "tokens", "answers", "suites")
 
 
 @dataclass(frozen=True)
-class Part:
+class Removable:
     """A removable part of a home: its name, its folders, and their bytes."""
 
     name: str
@@ -155,18 +155,18 @@ class Part:
     size: int
 
 
-def existing(named: Mapping[str, Sequence[Path]]) -> tuple[Part, ...]:
+def existing(named: Mapping[str, Sequence[Path]]) -> tuple[Removable, ...]:
     """What exists of some folders. A link is not followed and stays."""
     there = {
         name: tuple(folder for folder in folders if folder.is_dir() and not folder.is_symlink())
         for name, folders in named.items()
     }
-    return tuple(Part(name, folders, sum(map(_bytes, folders))) for name, folders in there.items() if folders)
+    return tuple(Removable(name, folders, sum(map(_bytes, folders))) for name, folders in there.items() if folders)
 
 
-def remove(parts: Iterable[Part]) -> None:
+def remove(removables: Iterable[Removable]) -> None:
     """Remove their folders."""
-    for part in parts:
+    for part in removables:
         for folder in part.folders:
             shutil.rmtree(folder)
 
@@ -180,21 +180,21 @@ class Pruning:
     """What can go, or what went. Only parts that exist are named."""
 
     family: str
-    weights: tuple[Part, ...]
+    weights: tuple[Removable, ...]
     """Of rejected generations, their materialised copies included."""
-    runs: tuple[Part, ...]
+    runs: tuple[Removable, ...]
     """Folders of children that are decided."""
-    caches: tuple[Part, ...]
+    caches: tuple[Removable, ...]
     """Of the whole home: what is built again when it is needed. Never HEAD's materialised folder."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def removables(self) -> tuple[Removable, ...]:
         return self.weights + self.runs + self.caches
 
     @property
     def size(self) -> int:
         """Bytes of all parts."""
-        return sum(part.size for part in self.parts)
+        return sum(part.size for part in self.removables)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; folders are paths, sizes bytes."""
@@ -225,13 +225,13 @@ def prune(store: Store, family: str, *, caches: bool = True) -> Pruning:
     Raises:
         Busy: a family evolves; the caches are everybody's.
     """
-    with standstill(store):
+    with all_locked(store):
         found = survey(store, family, caches=caches)
         going = {part.name for part in found.weights}
         for generation in versions.generations(store, family):
             if generation.ref in going and generation.pruned is None:
                 _mark(store, generation)
-        remove(found.parts)
+        remove(found.removables)
     return found
 
 

@@ -22,11 +22,11 @@ from ladder.errors import DataError, ManifestError, RegistryError
 from ladder.manifest.names import Name
 from ladder.registry import history, versions
 from ladder.registry.artifacts import SIDECARS, local_folder, sidecar_problems
-from ladder.registry.cache import CACHES, Part, existing, remove
+from ladder.registry.cache import CACHES, Removable, existing, remove
 from ladder.registry.generation import Generation
-from ladder.registry.head import LOCK_SECONDS, standstill
+from ladder.registry.head import LOCK_SECONDS, all_locked
 from ladder.registry.locks import family_lock
-from ladder.registry.redaction import Traces, leftovers, redact, stage
+from ladder.registry.redaction import Traces, redact, stage, stale_files
 from ladder.registry.store import Store
 
 TOMBSTONE = "erased.json"
@@ -77,7 +77,7 @@ class Erasure:
     """How many of these have too few words to be found in other texts."""
     trails: tuple[Trail, ...]
     """Of every generation of the family."""
-    caches: tuple[Part, ...]
+    caches: tuple[Removable, ...]
     """Of the whole home, runs of the family, and what was cut off: they may hold the rows, and nobody needs them."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def erase(store: Store, family: str, traces: Traces, reason: str) -> Erasure:
     Raises:
         Busy: a family evolves or copies a generation; the caches are everybody's.
     """
-    with standstill(store) as families, _without_copying(store, families):
+    with all_locked(store) as families, _without_copying(store, families):
         versions.require_family(store, family)
         findings = _findings(store, family, traces)
         found = _erasure(store, family, traces, findings)
@@ -135,7 +135,7 @@ def _without_copying(store: Store, families: Sequence[str]) -> Iterator[None]:
 def _erasure(store: Store, family: str, traces: Traces, findings: Sequence[_Finding]) -> Erasure:
     trails = tuple(finding.trail for finding in findings)
     known = [finding.generation for finding in findings]
-    caches = _caches(store.home, family) | {"cut off": leftovers(store, family, known)}
+    caches = _caches(store.home, family) | {"cut off": stale_files(store, family, known)}
     _refuse_links(caches)
     return Erasure(family, len(traces.digests), traces.short, trails, existing(caches))
 

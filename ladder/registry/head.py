@@ -15,7 +15,7 @@ from ladder.registry.locks import family_lock
 from ladder.registry.store import Store
 
 
-def conclude(store: Store, generation: Generation) -> None:
+def finalize(store: Store, generation: Generation) -> None:
     """Finish the recording of a registered version. Safe to repeat; call it under the family's head lock."""
     artifacts.link_version(store, generation)
     artifacts.abandon_others(store, generation)
@@ -24,13 +24,13 @@ def conclude(store: Store, generation: Generation) -> None:
     runs.finish_run(store, generation.run_id, generation.verdict)
 
 
-def conclude_interrupted(store: Store, family: str) -> None:
+def finalize_interrupted(store: Store, family: str) -> None:
     """Finish the recordings that a crash cut off after the version. Call it under the family's head lock."""
     still_open = {run.info.run_id for run in runs.runs_with_status(store, family, "RUNNING")}
     if still_open:
         for generation in versions.generations(store, family):
             if generation.run_id in still_open:
-                conclude(store, generation)
+                finalize(store, generation)
 
 
 LOCK_SECONDS = 60.0
@@ -44,7 +44,7 @@ def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
     """Hold the family's head lock and settle what a crash left; gives the moves that turned out to have happened."""
     with family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
         settled = history.settle(store, family)
-        conclude_interrupted(store, family)
+        finalize_interrupted(store, family)
         yield settled
 
 
@@ -206,7 +206,7 @@ _EVOLVE_LOCK = ".evolve.lock"
 
 
 @contextmanager
-def standstill(store: Store) -> Iterator[list[str]]:
+def all_locked(store: Store) -> Iterator[list[str]]:
     """Hold every family's evolve and head lock, and settle the moves of HEAD that a crash left; gives the families.
 
     Raises:

@@ -11,7 +11,7 @@ from ladder.errors import LadderError, ModelError
 from ladder.registry import artifacts, runs, versions
 from ladder.registry.artifacts import folder_problems
 from ladder.registry.generation import Candidate, Generation
-from ladder.registry.head import conclude, head_lock
+from ladder.registry.head import finalize, head_lock
 from ladder.registry.runs import ensure_family
 from ladder.registry.store import Store
 
@@ -169,7 +169,7 @@ def record(store: Store, candidate: Candidate) -> Generation:
     with head_lock(store, family):
         if found is None:
             found = _register(store, candidate, run_id, model_id, inventory)
-        conclude(store, versions.reread(store, found))
+        finalize(store, versions.reread(store, found))
     return versions.reread(store, found)
 
 

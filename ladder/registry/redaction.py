@@ -341,7 +341,7 @@ def _staged(artifact: Path) -> Path:
     return artifact.with_name("staged")
 
 
-def leftovers(store: Store, family: str, known: Sequence[Generation]) -> list[Path]:
+def stale_files(store: Store, family: str, known: Sequence[Generation]) -> list[Path]:
     """Folders of this machine that no generation needs; of weights that became no version only the sidecars.
 
     Call it under the family's evolve and head lock, or only to tell.

@@ -13,7 +13,7 @@ from ladder.report.text import facts, size_text, table
 if TYPE_CHECKING:
     from ladder.registry import Event, Generation
     from ladder.registry.backup import Contents
-    from ladder.registry.cache import Part, Pruning
+    from ladder.registry.cache import Pruning, Removable
     from ladder.registry.erase import Erasure, Trail
 
 
@@ -136,7 +136,7 @@ def _remark(generation: Generation) -> str:
 
 def pruning_text(found: Pruning, *, removed: bool) -> str:
     """Every part with its size under what it is, the sum, and how to go on."""
-    if not found.parts:
+    if not found.removables:
         return f"{found.family}: nothing to prune"
     sections = {
         "weights of rejected generations": found.weights,
@@ -145,7 +145,7 @@ def pruning_text(found: Pruning, *, removed: bool) -> str:
     }
     total = size_text(found.size)
     last = f"removed {total}" if removed else f"{total} in all; nothing was removed: repeat it with --yes"
-    return "\n".join([*(line for title, parts in sections.items() for line in _section(title, parts)), last])
+    return "\n".join([*(line for title, removables in sections.items() for line in _section(title, removables)), last])
 
 
 def erasure_text(found: Erasure, *, removed: bool) -> str:
@@ -180,6 +180,6 @@ def contents_text(contents: Contents, done: str) -> str:
     return "\n".join([*families, f"{done}: {len(contents.files)} files, {size_text(contents.size)}"])
 
 
-def _section(title: str, parts: Sequence[Part]) -> list[str]:
-    lines = table([(part.name, size_text(part.size)) for part in parts], right={1}, least={0: 29, 1: 10})
-    return [title, indent(lines, "  ")] if parts else []
+def _section(title: str, removables: Sequence[Removable]) -> list[str]:
+    lines = table([(part.name, size_text(part.size)) for part in removables], right={1}, least={0: 29, 1: 10})
+    return [title, indent(lines, "  ")] if removables else []

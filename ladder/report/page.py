@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ladder.exam.calibration import FIGURES, Pulse
+from ladder.exam.calibration import FIGURES, Calibration
 from ladder.exam.exam import Noise
 from ladder.gates import GateReport
 from ladder.gates.measure import Comparison
@@ -29,7 +29,7 @@ class Page:
         line: the references of all ancestors, oldest first.
         comparison: what was lost and gained against the parent.
         noise: how far the child's answers depend on the batch.
-        pulse: calibration and collapse.
+        calibration: and diversity, of child and parent.
         routes: share of the trained tokens (0 to 1) by route and step.
         losses: the terms of the loss by name and step, each a mean over the trained tokens.
     """
@@ -45,7 +45,7 @@ class Page:
     gates: GateReport
     comparison: Comparison | None = None
     noise: Noise = field(default_factory=Noise)
-    pulse: Pulse = field(default_factory=Pulse)
+    calibration: Calibration = field(default_factory=Calibration)
     routes: Series = field(default_factory=dict)
     losses: Series = field(default_factory=dict)
 
@@ -66,16 +66,16 @@ def html(page: Page) -> str:
     return _template().render(
         page=page,
         plots=plots,
-        pulses=pulses(page.pulse),
+        calibration_rows=calibration_rows(page.calibration),
         layers=layers(page.routes),
         steps=steps,
     )
 
 
-def pulses(pulse: Pulse) -> list[tuple[str, float | None, float | None]]:
+def calibration_rows(calibration: Calibration) -> list[tuple[str, float | None, float | None]]:
     """Rows of the calibration table: the figure in words, the child's, the parent's."""
-    measured = [name for name in FIGURES if name in pulse.child or name in pulse.parent]
-    return [(FIGURES[name], pulse.child.get(name), pulse.parent.get(name)) for name in measured]
+    measured = [name for name in FIGURES if name in calibration.child or name in calibration.parent]
+    return [(FIGURES[name], calibration.child.get(name), calibration.parent.get(name)) for name in measured]
 
 
 class Layer(NamedTuple):

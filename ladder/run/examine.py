@@ -1,4 +1,4 @@
-"""The examination phase: parent and child sit the same exam, gates and laws decide, the report is written."""
+"""The examination phase: parent and child are asked the same exam, gates and laws decide, the report is written."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from ladder.actors.session import fetch
 from ladder.data.examples import begin_ids
 from ladder.data.sidecars import BEGINNING, LEARNED, PAGE, digest_lines, keep, leave_behind, replay_sample
-from ladder.exam.calibration import Pulse, take_pulse
-from ladder.gates import Answers, Exam, GateReport, Reply, judge_laws
+from ladder.exam.calibration import Calibration, measure_calibration
+from ladder.gates import Answers, Exam, GateReport, Outputs, evaluate_laws
 from ladder.gates.measure import Comparison, compare
 from ladder.models.digest import folder_digest, template_digest, tensors_file_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
@@ -23,25 +23,25 @@ from ladder.planning.prepare import Work
 from ladder.registry import Candidate
 from ladder.report import page, plots
 from ladder.report.card import model_card
-from ladder.setup.context import Run, Seat, Workshop
-from ladder.setup.dataset import Lesson
+from ladder.setup.context import Context, EvaluatorHandle, Run
+from ladder.setup.dataset import Dataset
 from ladder.setup.exam import (
-    Desk,
+    EvalRun,
     answer_cache,
     build_exam,
     case_of,
-    desks,
+    eval_runs,
     exam_size,
-    judge,
     laws_of,
-    sit_exam,
+    run_evals,
+    score,
     stored_reports,
 )
 from ladder.setup.suites import measure_suites
 from ladder.system.files import save_bytes, save_text
 
 
-def examine(run: Run, work: Work, context: Workshop) -> None:
+def examine(run: Run, work: Work, context: Context) -> None:
     """Examine the candidate (and its parent on the same exam), decide, and write what the child leaves behind.
 
     Raises:
@@ -50,16 +50,16 @@ def examine(run: Run, work: Work, context: Workshop) -> None:
     request, tokenizer = run.request, load_tokenizer(run.candidate)
     exam = build_exam(request, tokenizer, work.own, work.recall)
     context.console.say(f"exam: {exam_size(exam)}")
-    child, parent = _sit(run, exam, context)
-    laws = judge_laws(case_of(run, exam, child, parent), laws_of(request))
-    report = judge(request, exam, child, parent, laws, run.ancestors, measure_suites(run, context))
+    child, parent = _run_prompts(run, exam, context)
+    laws = evaluate_laws(case_of(run, exam, child, parent), laws_of(request))
+    report = score(request, exam, child, parent, laws, run.ancestors, measure_suites(run, context))
     context.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
-    pulse = take_pulse(exam, child, parent, _parents_report(run).get("pulse", {}))
-    _leave_behind(run, work.lesson, report, day_of(tokenizer))
-    _show(run, _page(run, report, comparison, pulse, child, context))
+    calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
+    _leave_behind(run, work.dataset, report, day_of(tokenizer))
+    _show(run, _page(run, report, comparison, calibration, child, context))
     # Last: where the report is, the examination is done.
-    document = _document(run, tokenizer, report, comparison, pulse, child)
+    document = _document(run, tokenizer, report, comparison, calibration, child)
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -76,7 +76,7 @@ def candidate_of(run: Run) -> Candidate:
         manifest_digest=run.request.digest,
         passed=report.passed,
         failed_gates=report.failed,
-        metrics=report.metrics() | read_pulse(run).metrics(),
+        metrics=report.metrics() | read_calibration(run).metrics(),
         parent=parent,
         grandparent=run.ancestry.grandparent,
         run_id=run.notes()["mlflow_run"],
@@ -92,21 +92,23 @@ def read_report(run: Run) -> GateReport:
     return GateReport.from_dict(json.loads(run.report.read_text(encoding="utf-8"))["gates"])
 
 
-def read_pulse(run: Run) -> Pulse:
+def read_calibration(run: Run) -> Calibration:
     """Calibration and collapse in a run's report; a report from before these were measured has none of them."""
-    return Pulse(**json.loads(run.report.read_text(encoding="utf-8")).get("pulse", {}))
+    return Calibration(**json.loads(run.report.read_text(encoding="utf-8")).get("pulse", {}))
 
 
-def _sit(run: Run, exam: Exam, context: Workshop) -> tuple[Answers, Answers | None]:
+def _run_prompts(run: Run, exam: Exam, context: Context) -> tuple[Answers, Answers | None]:
     """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
-    seat, dtype, parent = Seat.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
+    handle, dtype, parent = EvaluatorHandle.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
 
-    def ask(taken: Sequence[Desk]) -> list[Reply]:
-        sit = seat.evaluator.sit.remote
-        return fetch([sit(d.folder, d.paper, run.candidate, dtype, seat.device, seat.threads) for d in taken])
+    def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
+        run_prompts = handle.evaluator.run_prompts.remote
+        return fetch(
+            [run_prompts(d.folder, d.prompt_set, run.candidate, dtype, handle.device, handle.threads) for d in taken]
+        )
 
-    taken = desks(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
-    return sit_exam(exam, taken, answer_cache(context.home, exam, run.candidate, seat.device, dtype), ask)
+    taken = eval_runs(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
+    return run_evals(exam, taken, answer_cache(context.home, exam, run.candidate, handle.device, dtype), ask)
 
 
 def _parents_report(run: Run) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _document(
     tokenizer: PreTrainedTokenizerFast,
     report: GateReport,
     comparison: Comparison | None,
-    pulse: Pulse,
+    calibration: Calibration,
     child: Answers,
 ) -> dict[str, Any]:
     """The report as plain data. Its keys are read of generations of any age."""
@@ -128,7 +130,7 @@ def _document(
     return {
         "gates": report.to_dict(),
         "answers": asdict(comparison) if comparison else None,
-        "pulse": pulse.to_dict(),
+        "pulse": calibration.to_dict(),
         "noise": asdict(child.noise),
         "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "tokenizer": tokenizer_digest(run.candidate),
@@ -138,7 +140,12 @@ def _document(
 
 
 def _page(
-    run: Run, report: GateReport, comparison: Comparison | None, pulse: Pulse, child: Answers, context: Workshop
+    run: Run,
+    report: GateReport,
+    comparison: Comparison | None,
+    calibration: Calibration,
+    child: Answers,
+    context: Context,
 ) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
     return page.Page(
@@ -153,7 +160,7 @@ def _page(
         gates=report,
         comparison=comparison,
         noise=child.noise,
-        pulse=pulse,
+        calibration=calibration,
         routes=context.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
         losses=context.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
     )
@@ -166,15 +173,15 @@ def _show(run: Run, shown: page.Page) -> None:
         save_bytes(run.report.with_name(name), png)
 
 
-def _leave_behind(run: Run, lesson: Lesson, report: GateReport, day: str | None) -> None:
+def _leave_behind(run: Run, dataset: Dataset, report: GateReport, day: str | None) -> None:
     """What descendants will need: the replay sample, the probes, the dreams, the manifest; what it learned, by digest;
     and the card."""
     manifest, sidecars = run.request.manifest, run.report.parent
     stabilizers = manifest.stabilizers
-    sample = replay_sample(lesson.new, stabilizers.replay_size, manifest.seeds.data)
+    sample = replay_sample(dataset.new, stabilizers.replay_size, manifest.seeds.data)
     for name, text in leave_behind(sample, stabilizers.replay).items():
         save_text(sidecars / name, text)
-    save_text(sidecars / LEARNED, digest_lines(row.digest for row in lesson.new))
+    save_text(sidecars / LEARNED, digest_lines(row.digest for row in dataset.new))
     save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.

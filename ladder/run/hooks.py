@@ -16,12 +16,12 @@ from ladder.errors import Halted, Interrupted, RunError
 from ladder.exam.ask import sample_openings
 from ladder.exam.exam import Sampling
 from ladder.laws.law import Violation
-from ladder.laws.training import TRAINING_SAMPLES, Watch
+from ladder.laws.training import TRAINING_SAMPLES, TrainingRules
 from ladder.registry import Registry
 from ladder.report.console import Progress
 from ladder.setup.context import Run, Usage
 from ladder.setup.dataset import data_of, own_probes
-from ladder.setup.exam import prompts_of, watch_of
+from ladder.setup.exam import prompts_of, training_rules
 from ladder.system.stopping import GO_ON
 from ladder.train.spec import StepReport
 
@@ -84,7 +84,7 @@ class Shown(Hook):
 
 
 @dataclass
-class Vigil(Hook):
+class Monitor(Hook):
     """Judges the steps of one run, and what the student writes, by the laws of its manifest.
 
     It only judges: ``Halt`` ends the run, once its steps are logged.
@@ -96,16 +96,16 @@ class Vigil(Hook):
     """
 
     run: Run
-    watch: Watch
+    rules: TrainingRules
     openings: list[list[int]]
     sample: Callable[[list[list[int]], Sampling], list[str]]
     broken: list[Violation] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, tokenizer: PreTrainedTokenizerFast, group: StudentGroup, done: int) -> Vigil:
+    def of(cls, run: Run, tokenizer: PreTrainedTokenizerFast, group: StudentGroup, done: int) -> Monitor:
         """Begin, or go on from what was noted with the checkpoint of so many steps."""
-        watch = watch_of(run, run.marked(done))
-        return cls(run, watch, _openings(run, tokenizer), lambda *asked: fetch(group.sample(*asked)))
+        rules = training_rules(run, run.marked(done))
+        return cls(run, rules, _openings(run, tokenizer), lambda *asked: fetch(group.sample(*asked)))
 
     @property
     def every(self) -> int | None:
@@ -120,16 +120,16 @@ class Vigil(Hook):
 
     def after_step(self, report: StepReport) -> None:
         """Judge one step."""
-        self._count(self.watch.see(report))
+        self._count(self.rules.see(report))
 
     def before_checkpoint(self, done: int) -> None:
         """Judge what the student writes after so many steps, where it is time."""
         if self.every is not None and done % self.every == 0:
-            self._count(self.watch.read(done, self.sample(self.openings, _sampling(self.run, done))))
+            self._count(self.rules.read(done, self.sample(self.openings, _sampling(self.run, done))))
 
     def to_dict(self) -> dict[str, Any]:
         """What the run notes at a checkpoint."""
-        return self.watch.to_dict()
+        return self.rules.to_dict()
 
     def _count(self, violations: list[Violation]) -> None:
         if self.run.request.manifest.laws.on_broken == "halt":
@@ -144,7 +144,7 @@ class Halt(Hook):
     are what a person wants to see.
     """
 
-    laws: Vigil
+    laws: Monitor
 
     def after_step(self, report: StepReport) -> None:
         self._end()
@@ -175,7 +175,7 @@ class Journal(Hook):
 
     run: Run
     registry: Registry
-    laws: Vigil
+    laws: Monitor
     survey: Callable[[Usage], Usage]
     seconds: float
     tokens: int
@@ -183,7 +183,7 @@ class Journal(Hook):
     rows: list[StepReport] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, registry: Registry, laws: Vigil, survey: Callable[[Usage], Usage], done: int) -> Journal:
+    def of(cls, run: Run, registry: Registry, laws: Monitor, survey: Callable[[Usage], Usage], done: int) -> Journal:
         """Begin, or go on from what was noted with the checkpoint of so many steps."""
         noted = run.marked(done)
         return cls(
@@ -208,7 +208,7 @@ class Journal(Hook):
         self._surveyed = self.survey(self.usage)
         self._log()
         usage, found = self._surveyed.to_dict(), self.laws.to_dict()
-        self.run.mark(done, seconds=self.seconds, tokens=self.tokens, usage=usage, watch=found)
+        self.run.mark(done, seconds=self.seconds, tokens=self.tokens, usage=usage, rules=found)
 
     def after_checkpoint(self, done: int) -> None:
         self.run.note(disk_bytes=disk_bytes(self.run, self._surveyed))

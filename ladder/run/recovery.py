@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 
 from ladder.errors import LESS_MEMORY, ActorDied, Halted, Interrupted, LadderError, RegistryError
 from ladder.report.failures import LOG, unexpected_told
-from ladder.setup.context import Run, Workshop
+from ladder.setup.context import Context, Run
 
 DEATHS = 5
 """Deaths in a row, without a checkpoint between them, after which a run gives up."""
 
 
-def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
+def recovering(phase: Callable[[], None], run: Run, work: Context) -> None:
     """Carry out a phase, and begin it again each time that an actor dies under it.
 
     Args:
@@ -44,7 +44,7 @@ def recovering(phase: Callable[[], None], run: Run, work: Workshop) -> None:
 
 
 @contextmanager
-def failure_noted(run: Run, context: Workshop) -> Iterator[None]:
+def failure_noted(run: Run, context: Context) -> Iterator[None]:
     """A failure is noted in the MLflow run, which a resume opens again."""
     try:
         with unexpected_told(run.folder / LOG):

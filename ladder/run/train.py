@@ -16,11 +16,11 @@ from ladder.manifest.words import old_spelling
 from ladder.models.rounding import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
-from ladder.run.hooks import Halt, Journal, Minutes, Shown, Stop, Vigil, disk_bytes, run_legs
+from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
 from ladder.sampling.dreams import Dream
-from ladder.setup.context import Run, Usage, Workshop
-from ladder.setup.dataset import Night, data_of, describe_pools, write_dreams, write_start
-from ladder.setup.roles import Cast, cast_of, student_of
+from ladder.setup.context import Context, Run, Usage
+from ladder.setup.dataset import DreamBatch, data_of, describe_pools, write_dreams, write_start
+from ladder.setup.roles import Roles, roles_of, student_of
 from ladder.system.stopping import held
 from ladder.train.spec import StepReport
 
@@ -28,7 +28,7 @@ FIRST_CHECKPOINT = 1.0
 """Minutes after which the first checkpoint of a call is written: what is killed young has not lost everything."""
 
 
-class Crew(NamedTuple):
+class TrainingActors(NamedTuple):
     """Who is at work in a training: actors by role, and what they host."""
 
     actors: Mapping[str, Any]
@@ -36,11 +36,11 @@ class Crew(NamedTuple):
     group: StudentGroup
 
     @classmethod
-    def start(cls, cast: Cast, context: Workshop) -> Crew:
+    def start(cls, roles: Roles, context: Context) -> TrainingActors:
         """Start the actors, or take those that run, and begin to measure them."""
-        actors = context.session.start(cast.roles)
+        actors = context.session.start(roles.placed)
         fetch([actor.reset_peak.remote() for actor in actors.values()])
-        teachers = {number: TeacherHandle(actors[role], number) for number, role in cast.hosts.items()}
+        teachers = {number: TeacherHandle(actors[role], number) for number, role in roles.hosts.items()}
         return cls(actors, teachers, context.session.group(actors["student"]))
 
     def survey(self, usage: Usage) -> Usage:
@@ -49,12 +49,12 @@ class Crew(NamedTuple):
         memory = fetch([actor.memory.remote() for actor in self.actors.values()])
         return usage.surveyed(cache, dict(zip(self.actors, memory, strict=True)))
 
-    def dream(self, nights: Sequence[Night]) -> list[list[Dream]]:
+    def dream(self, dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
         """Dreams of some teachers, all that are asked at the same time."""
-        return fetch([self.teachers[night.teacher].dream(night) for night in nights])
+        return fetch([self.teachers[dream_batch.teacher].dream(dream_batch) for dream_batch in dream_batches])
 
 
-def train(run: Run, work: Work, context: Workshop) -> None:
+def train(run: Run, work: Work, context: Context) -> None:
     """Train the child of a run up to its candidate folder; goes on from the newest checkpoint.
 
     Raises:
@@ -64,23 +64,23 @@ def train(run: Run, work: Work, context: Workshop) -> None:
     """
     start, say = work.start, context.console.say
     assert start is not None, "a run that trains has a start"
-    folder, cast = _start_folder(run, start), cast_of(run, context)
-    crew = Crew.start(cast, context)
-    loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(cast.teachers[number]))
+    folder, roles = _start_folder(run, start), roles_of(run, context)
+    crew = TrainingActors.start(roles, context)
+    loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.teachers[number]))
     _begin(run, context)
     dreams = write_dreams(
         run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say
     )
     batches = start.batches_with(dreams)
     say(describe_pools(batches.pools))
-    headless = frozenset(number for number, one in loaded.items() if one.kind != cast.teachers[number].kind)
-    prepared = fetch(crew.group.prepare(student_of(run, cast, folder, batches, headless)))
-    told = [*crowded(context.session.hosts(cast.roles), cast.threads)]
+    headless = frozenset(number for number, one in loaded.items() if one.kind != roles.teachers[number].kind)
+    prepared = fetch(crew.group.prepare(student_of(run, roles, folder, batches, headless)))
+    told = [*crowded(context.session.hosts(roles.placed), roles.threads)]
     told += [text for one in (*loaded.values(), prepared) for text in one.warnings]
     for text in told:
         say(f"warning: {text}")
     run.note(warnings=[*work.reading_warnings, *told])
-    laws = Vigil.of(run, start.tokenizer, crew.group, prepared.done)
+    laws = Monitor.of(run, start.tokenizer, crew.group, prepared.done)
     usage = _steps(run, context, crew, batches, laws, prepared.done)
     after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in crew.teachers})
@@ -92,7 +92,7 @@ def train(run: Run, work: Work, context: Workshop) -> None:
         _show(run, context, "rounding", rounding)
 
 
-def _steps(run: Run, context: Workshop, crew: Crew, batches: Batches, laws: Vigil, done: int) -> Usage:
+def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, laws: Monitor, done: int) -> Usage:
     """Train the steps that are left; returns what all steps took."""
     manifest, total, began = run.request.manifest, run.request.manifest.training_params.steps, done
     runtime, journal = manifest.runtime, Journal.of(run, context.registry, laws, crew.survey, done)
@@ -120,7 +120,7 @@ def _late(minutes: float) -> Callable[[], bool]:
     return lambda: time.monotonic() - began >= 60 * minutes
 
 
-def _show(run: Run, context: Workshop, name: str, taken: Usage | Rounding) -> None:
+def _show(run: Run, context: Context, name: str, taken: Usage | Rounding) -> None:
     """Note, log and print what the training took, or which share of the change is left in the dtype that the child is
     stored in."""
     run.note(**{name: taken.to_dict()})
@@ -129,7 +129,7 @@ def _show(run: Run, context: Workshop, name: str, taken: Usage | Rounding) -> No
     context.console.say(taken.line())
 
 
-def _begin(run: Run, context: Workshop) -> None:
+def _begin(run: Run, context: Context) -> None:
     """Open the MLflow run, or the one that was cut off."""
     manifest = run.request.manifest
     run_id = context.registry.start_run(

@@ -30,7 +30,7 @@ BLOCK = 64
 """Dreams written with one seed; a block is the unit that can be written again alone."""
 OPENING_TOKENS = 2
 """Of a replayed text without a prompt. Fewer leave more to the dreamer, more keep it closer to the rows."""
-LESSON = "the lesson's first words"
+DATASET = "the dataset's first words"
 """How dreams begin where nothing is replayed and the model has neither start token nor chat template."""
 
 
@@ -56,15 +56,15 @@ class Dream:
 
 
 def opening_kind(prompts: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]) -> str:
-    """What ``auto`` means for this model and these rows: ``replay``, ``start``, ``template`` or ``LESSON``; other words
-    stay."""
+    """What ``auto`` means for this model and these rows: ``replay``, ``start``, ``template`` or ``DATASET``; other
+    words stay."""
     if prompts != "auto":
         return prompts
     if replay:
         return "replay"
     if start_ids(tokenizer):
         return "start"
-    return LESSON if tokenizer.chat_template is None else "template"
+    return DATASET if tokenizer.chat_template is None else "template"
 
 
 def openings(
@@ -78,7 +78,7 @@ def openings(
 
     Args:
         kind: the word of ``opening_kind``, or the manifest's for a file.
-        rows: the ancestors', or for ``LESSON`` this generation's own. Of these only the first words are taken: a whole
+        rows: the ancestors', or for ``DATASET`` this generation's own. Of these only the first words are taken: a whole
             prompt would rehearse what the dreamer answers where the row teaches something else.
         file: of prompts, one a line.
         controls: what control tokens are in rows and prompts that are no conversations.
@@ -93,7 +93,7 @@ def openings(
             found = [tokenizer.encode(_around_user(tokenizer)[0], add_special_tokens=False)]
         case "replay":
             found = [_opening(row, tokenizer, controls) for row in rows]
-        case _ if kind == LESSON:
+        case _ if kind == DATASET:
             found = [_first_words(row, tokenizer, controls) for row in rows]
         case _:
             assert file is not None
@@ -123,7 +123,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Night:
+class DreamBatch:
     """A request to one teacher for one block of dreams.
 
     Args:

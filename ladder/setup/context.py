@@ -140,7 +140,7 @@ def _path(roles: str) -> str:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Context:
     """What all manifests of one call share.
 
     Args:
@@ -251,7 +251,7 @@ def run_folder(request: Request, home: Path) -> Path:
     return home / "runs" / run_name(request.child, request.digest)
 
 
-class Seat(NamedTuple):
+class EvaluatorHandle(NamedTuple):
     """Where a run's models are examined: the evaluator, and what it uses of the machine."""
 
     evaluator: Any
@@ -259,7 +259,7 @@ class Seat(NamedTuple):
     threads: int
 
     @classmethod
-    def of(cls, run: Run, work: Workshop) -> Seat:
+    def of(cls, run: Run, work: Context) -> EvaluatorHandle:
         """The evaluator where the manifest wants it; it is started where it does not run yet."""
         runtime = run.request.manifest.runtime
         slot = work.session.slots(runtime.devices)["evaluator"]

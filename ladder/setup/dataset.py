@@ -38,9 +38,9 @@ from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.models.template import control_names, holding, read_template
 from ladder.sampling.dreams import (
     BLOCK,
-    LESSON,
+    DATASET,
     Dream,
-    Night,
+    DreamBatch,
     Sampling,
     answer_turn,
     block_seed,
@@ -55,7 +55,7 @@ from ladder.train.loss import taboo_ids
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Dataset:
     """The rows of one run.
 
     Args:
@@ -69,7 +69,7 @@ class Lesson:
     missing: int = 0
 
 
-def read_lesson(request: Request, ancestors: Sequence[Path], *, decided: bool = False) -> Lesson:
+def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool = False) -> Dataset:
     """Read this generation's rows and the samples in its ancestors' folders.
 
     Args:
@@ -86,7 +86,7 @@ def read_lesson(request: Request, ancestors: Sequence[Path], *, decided: bool = 
     if not decided:
         _check_not_erased(new, erased)
     left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
-    return Lesson(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
+    return Dataset(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
 
 
 def _rows(request: Request, files: Sequence[str]) -> list[Row]:
@@ -100,12 +100,12 @@ def _left_behind(request: Request, ancestors: Sequence[Path], erased: frozenset[
     return [read_left_behind(folder, allowed) for folder in ancestors]
 
 
-def replay_warnings(lesson: Lesson) -> list[str]:
+def replay_warnings(dataset: Dataset) -> list[str]:
     """What a person should know about the rows that are replayed."""
-    if not lesson.missing:
+    if not dataset.missing:
         return []
     return [
-        f"data.replay_from: {lesson.missing} rows that ancestors left as digests stand in none of its files; "
+        f"data.replay_from: {dataset.missing} rows that ancestors left as digests stand in none of its files; "
         "they are not replayed"
     ]
 
@@ -125,7 +125,7 @@ def beginning_warnings(tokenizer: PreTrainedTokenizerFast, parent: Path | None) 
 
 
 def reading_warnings(
-    request: Request, lesson: Lesson, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast
+    request: Request, dataset: Dataset, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast
 ) -> list[str]:
     """What a person should know about how rows and raw prompts become ids.
 
@@ -133,16 +133,16 @@ def reading_warnings(
         own: the child's probes.
         tokenizer: the child's.
     """
-    typed = [] if data_of(request).control_tokens == "parse" else _control_warnings(lesson, own, tokenizer)
-    return [*typed, *_template_warnings(lesson, own, tokenizer)]
+    typed = [] if data_of(request).control_tokens == "parse" else _control_warnings(dataset, own, tokenizer)
+    return [*typed, *_template_warnings(dataset, own, tokenizer)]
 
 
-def _control_warnings(lesson: Lesson, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def _control_warnings(dataset: Dataset, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """Which texts look as if they had gone through a chat template."""
     texts = {
-        "data.train": ("rows", texts_of([row for row in lesson.new if row.form != "messages"])),
+        "data.train": ("rows", texts_of([row for row in dataset.new if row.form != "messages"])),
         # An ancestor may have meant them: what its manifest said of control tokens is not inherited.
-        "replay": ("ancestors' rows", texts_of([row for row in lesson.replay if row.form != "messages"])),
+        "replay": ("ancestors' rows", texts_of([row for row in dataset.replay if row.form != "messages"])),
         "data.probes": ("raw prompts", [probe.prompt for probe in own if not probe.chat]),
     }
     names = control_names(tokenizer)
@@ -156,8 +156,8 @@ def _control_warnings(lesson: Lesson, own: Sequence[Probe], tokenizer: PreTraine
     ]
 
 
-def _template_warnings(lesson: Lesson, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    talks = any(row.form == "messages" for row in lesson.new) or any(probe.chat for probe in own)
+def _template_warnings(dataset: Dataset, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    talks = any(row.form == "messages" for row in dataset.new) or any(probe.chat for probe in own)
     if not talks or tokenizer.chat_template is None or not opens_otherwise(tokenizer):
         return []
     return [
@@ -190,7 +190,7 @@ def _probes_left(file: Path, name: str) -> tuple[Probe, ...]:
     return tuple(read_probes(file, f"{name}'s {PROBES}")) if left else ()
 
 
-def check_held_out(lesson: Lesson, own: Sequence[Probe], recall: Mapping[str, Sequence[Probe]]) -> None:
+def check_held_out(dataset: Dataset, own: Sequence[Probe], recall: Mapping[str, Sequence[Probe]]) -> None:
     """See that no new row tells what the exam will ask.
 
     Replayed rows were new rows once. Dreams are not checked: they are a model's own words.
@@ -202,7 +202,7 @@ def check_held_out(lesson: Lesson, own: Sequence[Probe], recall: Mapping[str, Se
     Raises:
         DataError: names row and probe.
     """
-    check_contamination([*own, *chain.from_iterable(recall.values())], lesson.new)
+    check_contamination([*own, *chain.from_iterable(recall.values())], dataset.new)
 
 
 def data_of(request: Request) -> Data:
@@ -236,12 +236,12 @@ def origin_of(request: Request, parent: Path | None) -> Path | None:
     return parent or (request.folder(model) if model else None)
 
 
-def start_tokenizer(request: Request, lesson: Lesson, parent: Path | None) -> PreTrainedTokenizerFast:
+def start_tokenizer(request: Request, dataset: Dataset, parent: Path | None) -> PreTrainedTokenizerFast:
     """The child's tokenizer, with the chat template that the manifest names, where it names one."""
     student, named, origin = request.manifest.student, data_of(request).chat_template, origin_of(request, parent)
     if origin is None:
         assert student.architecture is not None
-        tokenizer = train_tokenizer(texts_of(lesson.new), student.architecture.vocab_size)
+        tokenizer = train_tokenizer(texts_of(dataset.new), student.architecture.vocab_size)
     else:
         check_config(origin)  # Before its tokenizer is missed.
         tokenizer = load_tokenizer(origin)
@@ -256,7 +256,7 @@ def build_batches(
     """Every batch of the run, as a function of the step.
 
     Args:
-        rows: as ``encode_lesson``.
+        rows: as ``encode_dataset``.
 
     Raises:
         ManifestError: a batch is smaller than the number of its sources or parts.
@@ -275,8 +275,8 @@ def build_batches(
     )
 
 
-def encode_lesson(
-    request: Request, tokenizer: PreTrainedTokenizerFast, longest: int | None, lesson: Lesson, cache: Path
+def encode_dataset(
+    request: Request, tokenizer: PreTrainedTokenizerFast, longest: int | None, dataset: Dataset, cache: Path
 ) -> dict[str, list[Example]]:
     """The new rows and the replayed ones as ids, by source; none of a source that has no share.
 
@@ -291,10 +291,10 @@ def encode_lesson(
     data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
     old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
     new = replace(old, completion_only=method_of(request.manifest).completion_only)
-    examples = encode_once(lesson.new, tokenizer, new, cache)
+    examples = encode_once(dataset.new, tokenizer, new, cache)
     if told := contexts(request.manifest):
-        examples = with_readings(lesson.new, examples, told, tokenizer, new, longest or sys.maxsize)
-    pools = {"new": examples, "replay": encode_once(lesson.replay, tokenizer, old, cache)}
+        examples = with_readings(dataset.new, examples, told, tokenizer, new, longest or sys.maxsize)
+    pools = {"new": examples, "replay": encode_once(dataset.replay, tokenizer, old, cache)}
     return {source: rows for source, rows in pools.items() if shares[source] > 0}
 
 
@@ -355,7 +355,7 @@ BLOCKS_FACTOR = 4
 
 Beginnings = tuple[str, list[list[int]]]
 """What dreams begin with: of which kind, and the ids."""
-Ask = Callable[[Sequence[Night]], Sequence[Sequence[Dream]]]
+Ask = Callable[[Sequence[DreamBatch]], Sequence[Sequence[Dream]]]
 """Lets some dreamers dream at once, one block each."""
 
 
@@ -414,28 +414,28 @@ def _dream(
                 remedy="lower min_new_tokens, max_new_tokens or count, raise data.max_length, or choose other prompts",
             )
         seed = [block_seed(request.digest, seeds.dreams, number, block) for number in dreamers]
-        nights = [
-            Night(number, start, prompts, sampling, own, turn) for number, own in zip(dreamers, seed, strict=True)
+        dream_batches = [
+            DreamBatch(number, start, prompts, sampling, own, turn) for number, own in zip(dreamers, seed, strict=True)
         ]
-        dreams += [dream for written in ask(nights) for dream in written if _is_usable(dream, wanted, longest)]
+        dreams += [dream for written in ask(dream_batches) for dream in written if _is_usable(dream, wanted, longest)]
     raise AssertionError("count() does not end")
 
 
-def beginnings(request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Beginnings:
+def beginnings(request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, dataset: Dataset) -> Beginnings:
     """What the dreams of a run begin with: of which kind, and the ids. Openings that leave no room for a dream within
     ``data.max_length`` are left out.
 
     Raises:
         DataError: there is nothing to begin with.
     """
-    kind, file = opening_kind(wanted.prompts, tokenizer, lesson.replay), dream_prompts(request.manifest)
-    rows, controls = lesson.new if kind == LESSON else lesson.replay, data_of(request).control_tokens
+    kind, file = opening_kind(wanted.prompts, tokenizer, dataset.replay), dream_prompts(request.manifest)
+    rows, controls = dataset.new if kind == DATASET else dataset.replay, data_of(request).control_tokens
     found = openings(kind, tokenizer, rows, request.file(file) if file else None, controls)
     room = data_of(request).max_length - wanted.min_new_tokens
     if short := [ids for ids in found if len(ids) <= room]:
         return kind, short
     if wanted.prompts == "auto" and kind == "replay":
-        return beginnings(request, wanted, tokenizer, replace(lesson, replay=()))
+        return beginnings(request, wanted, tokenizer, replace(dataset, replay=()))
     raise DataError(
         f"no opening of {kind} dreams has at most {room} tokens",
         where="stabilizers.dreams.prompts",

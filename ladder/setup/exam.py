@@ -18,7 +18,7 @@ from ladder.errors import GateError, ManifestError
 from ladder.exam.cache import AnswerCache
 from ladder.exam.lint import check_encodable
 from ladder.exam.question import check_room, encode_answered, encode_question
-from ladder.exam.suites import Figure
+from ladder.exam.suites import SuiteMetric
 from ladder.gates import (
     LAWS,
     Answers,
@@ -28,24 +28,24 @@ from ladder.gates import (
     GateReport,
     Law,
     LawResult,
-    Paper,
+    Outputs,
     Probe,
     Prompt,
-    Reply,
+    PromptSet,
     Sampling,
     decide,
     drift,
     measure,
     read_utterances,
 )
-from ladder.gates.custom_gates import custom_gate, judge_custom
+from ladder.gates.custom_gates import custom_gate, evaluate_custom_gates
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.gates.measure import Drift
 from ladder.laws.catalogue import law_prompts
 from ladder.laws.custom import custom_law
 from ladder.laws.limits import cooldown
 from ladder.laws.text import check_canaries
-from ladder.laws.training import Watch
+from ladder.laws.training import TrainingRules
 from ladder.manifest import Request
 from ladder.manifest.files import named_files
 from ladder.manifest.schema import Dreams
@@ -56,7 +56,7 @@ from ladder.models.preflight import hard_positions
 from ladder.models.template import day_of
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import Run, Usage, hosted
-from ladder.setup.dataset import Lesson, data_of, texts_of
+from ladder.setup.dataset import Dataset, data_of, texts_of
 from ladder.train.loss import taboo_ids
 
 _UNKNOWN = ("", "")
@@ -77,15 +77,15 @@ def prompts_of(request: Request) -> tuple[Prompt, ...]:
     return law_prompts(request.manifest, _lines(request))
 
 
-def check_laws(request: Request, lesson: Lesson, *, whole: bool = True) -> None:
+def check_laws(request: Request, dataset: Dataset, *, whole: bool = True) -> None:
     """Refuse, before anything is trained, laws that cannot be examined or that test nothing, and gates of somebody else
     that cannot be loaded.
 
     Args:
-        whole: the lesson holds what its ancestors left. Where it does not yet, a canary may still be in that.
+        whole: the dataset holds what its ancestors left. Where it does not yet, a canary may still be in that.
 
     Raises:
-        DataError: a law's file cannot be read or is empty, or a canary is in no row of the lesson.
+        DataError: a law's file cannot be read or is empty, or a canary is in no row of the dataset.
         ManifestError: as ``laws_of`` and ``custom_gate``, or a divergence is limited that nobody measures.
     """
     laws_of(request)
@@ -94,7 +94,7 @@ def check_laws(request: Request, lesson: Lesson, *, whole: bool = True) -> None:
     _check_divergence(request)
     lines, path, decoding = _lines(request), request.manifest.laws.canaries, request.manifest.gates.decoding
     if path is not None:
-        rows = texts_of([*lesson.new, *lesson.replay]) if whole else None
+        rows = texts_of([*dataset.new, *dataset.replay]) if whole else None
         stops = [NEWLINE] if decoding.stop is None else decoding.stop
         check_canaries(lines[path], rows, stops, decoding.max_new_tokens, str(request.file(path)))
 
@@ -114,7 +114,7 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
         after=after,
         memory_gib=_memory_gib(notes),
         disk_gib=notes["disk_bytes"] / 2**30 if "disk_bytes" in notes else None,
-        noted=watch_of(run, notes).findings() | _rested(run),
+        noted=training_rules(run, notes).findings() | _rested(run),
     )
 
 
@@ -136,11 +136,11 @@ def text_case(request: Request, exam: Exam, child: Answers, parent: Answers | No
     )
 
 
-def watch_of(run: Run, notes: Mapping[str, Any]) -> Watch:
+def training_rules(run: Run, notes: Mapping[str, Any]) -> TrainingRules:
     """The watch over a run's training, with what was noted of it."""
     request = run.request
     path = request.manifest.laws.canaries
-    return Watch.of(request.manifest, _lines(request)[path] if path else (), notes.get("watch"))
+    return TrainingRules.of(request.manifest, _lines(request)[path] if path else (), notes.get("watch"))
 
 
 def _rested(run: Run) -> dict[str, Findings]:
@@ -226,67 +226,72 @@ def exam_size(exam: Exam) -> str:
     return f"{recall} recall and {own} own probes, {tone} prompts for the tone, {laws} for the laws"
 
 
-class Desk(NamedTuple):
-    """Who sits at it, by folder and digest, and what lies on it."""
+class EvalRun(NamedTuple):
+    """One model, by folder and digest, and what it is asked."""
 
     folder: Path
     digest: str
-    paper: Paper
+    prompt_set: PromptSet
 
 
-Ask = Callable[[Sequence[Desk]], list[Reply]]
-"""Lets everyone do what lies on their desk."""
+Ask = Callable[[Sequence[EvalRun]], list[Outputs]]
+"""Carries out evaluations, by actors or in this process."""
 
 
-def desks(exam: Exam, child: Path, parent: tuple[Path, str] | None) -> list[Desk]:
-    """The child's desk and, where there is one (folder and digest), the parent's."""
-    paper = exam.paper()
-    taken = [Desk(child, folder_digest(child), paper)]
-    return taken if parent is None else [*taken, Desk(*parent, paper.answers_alone())]
+def eval_runs(exam: Exam, child: Path, parent: tuple[Path, str] | None) -> list[EvalRun]:
+    """The child's evaluation and, where there is one (folder and digest), the parent's."""
+    prompt_set = exam.prompt_set()
+    taken = [EvalRun(child, folder_digest(child), prompt_set)]
+    return taken if parent is None else [*taken, EvalRun(*parent, prompt_set.answers_alone())]
 
 
-def sit_exam(exam: Exam, taken: Sequence[Desk], cache: AnswerCache, ask: Ask) -> tuple[Answers, Answers | None]:
+def run_evals(exam: Exam, taken: Sequence[EvalRun], cache: AnswerCache, ask: Ask) -> tuple[Answers, Answers | None]:
     """The answers of the child, and of the parent where there is one; only what is not known is asked.
 
     Raises:
         GateError: a model could not be examined, or changed while it was.
     """
-    known = [cache.known(desk.digest, desk.paper) for desk in taken]
-    replies = ask([desk._replace(paper=desk.paper.without(reply)) for desk, reply in zip(taken, known, strict=True)])
-    for desk, reply in zip(taken, replies, strict=True):
-        _check_examined(desk, reply)
-        cache.keep(reply)
-    child, *others = (exam.answers(new.with_known(old)) for new, old in zip(replies, known, strict=True))
+    known = [cache.known(eval_run.digest, eval_run.prompt_set) for eval_run in taken]
+    all_outputs = ask(
+        [
+            eval_run._replace(prompt_set=eval_run.prompt_set.without(outputs))
+            for eval_run, outputs in zip(taken, known, strict=True)
+        ]
+    )
+    for eval_run, outputs in zip(taken, all_outputs, strict=True):
+        _check_examined(eval_run, outputs)
+        cache.keep(outputs)
+    child, *others = (exam.answers(new.with_known(old)) for new, old in zip(all_outputs, known, strict=True))
     return child, others[0] if others else None
 
 
 def answer_cache(home: Path, exam: Exam, asker: Path, device: str, dtype: str) -> AnswerCache:
     """What is known already of models that were asked in the words of ``asker``, as this exam asks."""
     words = {"tokenizer": tokenizer_digest(asker), "chat_template": template_digest(asker)}
-    return AnswerCache(home / "cache" / "answers", exam.paper().settings(device, dtype) | words)
+    return AnswerCache(home / "cache" / "answers", exam.prompt_set().settings(device, dtype) | words)
 
 
-def _check_examined(desk: Desk, reply: Reply) -> None:
+def _check_examined(eval_run: EvalRun, outputs: Outputs) -> None:
     """The models that answered are the candidate that will ship and the parent that is registered."""
-    if reply.digest != desk.digest:
+    if outputs.digest != eval_run.digest:
         raise GateError(
-            f"the model that answered is {reply.digest[:12]}, expected {desk.digest[:12]}",
-            where=str(desk.folder),
+            f"the model that answered is {outputs.digest[:12]}, expected {eval_run.digest[:12]}",
+            where=str(eval_run.folder),
             remedy="something changed the folder during the exam; run the same command again",
         )
 
 
-Figures = Mapping[str, Figure]
+SuiteMetrics = Mapping[str, SuiteMetric]
 
 
-def judge(
+def score(
     request: Request,
     exam: Exam,
     child: Answers,
     parent: Answers | None,
     laws: Sequence[LawResult],
     ancestors: Mapping[str, Path],
-    suites: tuple[Figures, Figures] = ({}, {}),
+    suites: tuple[SuiteMetrics, SuiteMetrics] = ({}, {}),
 ) -> GateReport:
     """Measure both and decide by the manifest's gates.
 
@@ -306,7 +311,7 @@ def judge(
         # A parent that is itself the reference has no drift.
         theirs = None if gates.tone.reference == "parent" else voice
         of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1])
-    custom = judge_custom(gates.custom, exam, child, parent)
+    custom = evaluate_custom_gates(gates.custom, exam, child, parent)
     return decide(gates, measured, of_parent, laws, origins(ancestors), custom)
 
 
@@ -400,16 +405,16 @@ def check_dreams(
         )
 
 
-def check_questions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, paper: Paper) -> None:
+def check_questions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, prompt_set: PromptSet) -> None:
     """See that every question with its answer fits into the positions of a model.
 
     Raises:
         GateError: one does not.
     """
-    asked = [len(encode_question(tokenizer, prompt, paper.controls)) for prompt in paper.prompts]
-    check_room(config, max(asked, default=0), paper.decoding.max_new_tokens)
-    if paper.sampled.count:
-        check_room(config, max(asked, default=1), paper.sampled.tokens, where="laws.sampled_tokens")
-    for probe in paper.probes:
-        said = [encode_answered(tokenizer, probe.question(), text, paper.controls)[0] for text in probe.said]
+    asked = [len(encode_question(tokenizer, prompt, prompt_set.controls)) for prompt in prompt_set.prompts]
+    check_room(config, max(asked, default=0), prompt_set.decoding.max_new_tokens)
+    if prompt_set.sampled.count:
+        check_room(config, max(asked, default=1), prompt_set.sampled.tokens, where="laws.sampled_tokens")
+    for probe in prompt_set.probes:
+        said = [encode_answered(tokenizer, probe.question(), text, prompt_set.controls)[0] for text in probe.said]
         check_room(config, max(map(len, said)), 0)

@@ -25,7 +25,7 @@ from ladder.models.preflight import main_dtype
 from ladder.models.shared_base import Stack, can_share
 from ladder.registry import Generation
 from ladder.registry.lineage import Ancestry
-from ladder.setup.context import Run, Workshop, hosted
+from ladder.setup.context import Context, Run, hosted
 from ladder.setup.dataset import loss_elements
 from ladder.teachers.cache import CacheSettings
 from ladder.teachers.teacher import TeacherSpec
@@ -77,7 +77,7 @@ def cache_settings(runtime: Runtime, home: Path) -> CacheSettings | None:
 
 
 @dataclass(frozen=True)
-class Sharing:
+class SharedStacks:
     """Stacks on one base.
 
     Args:
@@ -89,13 +89,13 @@ class Sharing:
     teachers: dict[int, Stack]
 
 
-def sharing_of(
+def shared_stacks(
     manifest: Manifest,
     ancestry: Ancestry,
     folders: Mapping[str, Path],
     slots: Mapping[str, Slot],
     machine: Machine,
-) -> Sharing | None:
+) -> SharedStacks | None:
     """The stacks of a run, or None where student and teachers have models of their own.
 
     Args:
@@ -114,7 +114,7 @@ def sharing_of(
     stacks = {1: Stack(base, adapters)}
     if line:
         stacks[2] = Stack(base)
-    return Sharing(stacks[1], stacks)
+    return SharedStacks(stacks[1], stacks)
 
 
 def check_sharing(request: Request) -> None:
@@ -162,7 +162,7 @@ def _one_device(slots: Mapping[str, Slot], machine: Machine) -> bool:
 
 
 @dataclass(frozen=True)
-class Cast:
+class Roles:
     """Everyone who takes part in a run's training.
 
     Args:
@@ -180,12 +180,12 @@ class Cast:
     threads: int
 
     @property
-    def roles(self) -> dict[str, Slot]:
+    def placed(self) -> dict[str, Slot]:
         """The actors that are needed."""
         return {role: self.slots[role] for role in ("student", *sorted(set(self.hosts.values()) - {"student"}))}
 
 
-def cast_of(run: Run, work: Workshop) -> Cast:
+def roles_of(run: Run, work: Context) -> Roles:
     """Decide who shares a base with whom, and what each teacher is told.
 
     Raises:
@@ -193,7 +193,7 @@ def cast_of(run: Run, work: Workshop) -> Cast:
     """
     manifest, machine = run.request.manifest, work.session.machine
     slots, numbers = work.session.slots(manifest.runtime.devices), hosted(run)
-    shared = sharing_of(manifest, run.ancestry, run.folders, slots, machine)
+    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, machine)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
     count = threads(manifest.runtime, machine)
     hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
@@ -210,21 +210,21 @@ def cast_of(run: Run, work: Workshop) -> Cast:
         )
         for number in numbers
     }
-    return Cast(teachers, hosts, shared.student if shared else None, slots, count)
+    return Roles(teachers, hosts, shared.student if shared else None, slots, count)
 
 
-def student_of(run: Run, cast: Cast, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:
+def student_of(run: Run, roles: Roles, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:
     """What the student is told; ``headless`` teachers send logits, whatever the wire."""
     manifest, parent = run.request.manifest, run.ancestry.parent
     return TrainingSpec(
         manifest,
         start,
-        {number: run.teachers[number] for number in cast.teachers},
+        {number: run.teachers[number] for number in roles.teachers},
         run.folder,
         base_name=parent.ref if parent else str(run.request.child),
-        device=cast.slots["student"].device,
-        threads=cast.threads,
-        stack=cast.stack,
+        device=roles.slots["student"].device,
+        threads=roles.threads,
+        stack=roles.stack,
         headless=headless,
         loss_elements=loss_elements(batches, manifest.training_params.steps, config_of(start)),
     )

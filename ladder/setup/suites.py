@@ -13,18 +13,18 @@ from ladder.errors import GateError
 from ladder.exam.cache import SuiteCache
 from ladder.exam.exam import ASKING
 from ladder.exam.harness import Suite, check_task
-from ladder.exam.suites import Figure, find_figure
+from ladder.exam.suites import SuiteMetric, find_metric
 from ladder.manifest import Request
 from ladder.manifest.schema import LmEval
 from ladder.models.digest import folder_digest
-from ladder.setup.context import Run, Seat, Workshop
+from ladder.setup.context import Context, EvaluatorHandle, Run
 
 
 class Suites(NamedTuple):
     """Figures by gate, of the child and of its parent; nothing of a parent that there is not."""
 
-    child: Mapping[str, Figure] = {}
-    parent: Mapping[str, Figure] = {}
+    child: Mapping[str, SuiteMetric] = {}
+    parent: Mapping[str, SuiteMetric] = {}
 
 
 def check_suites(request: Request) -> None:
@@ -37,7 +37,7 @@ def check_suites(request: Request) -> None:
         check_task(_suite(request, gate.source), f"{request.path}: gates.metrics.{index}.source.task")
 
 
-def measure_suites(run: Run, work: Workshop) -> Suites:
+def measure_suites(run: Run, work: Context) -> Suites:
     """Let child and parent sit every suite that a gate reads.
 
     Raises:
@@ -47,9 +47,9 @@ def measure_suites(run: Run, work: Workshop) -> Suites:
     if not metrics:
         return Suites()
     work.console.say(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}")
-    hall = _Hall(run.request, Seat.of(run, work), work.home / "cache" / "suites")
-    child = hall.figures(run.candidate, folder_digest(run.candidate))
-    return Suites(child, hall.figures(run.teachers[1], parent.digest) if parent else {})
+    hall = _Hall(run.request, EvaluatorHandle.of(run, work), work.home / "cache" / "suites")
+    child = hall.metrics(run.candidate, folder_digest(run.candidate))
+    return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class _Hall:
     """Where suites are sat, and where their results are kept."""
 
     request: Request
-    seat: Seat
+    handle: EvaluatorHandle
     cache: Path
 
-    def figures(self, folder: Path, digest: str) -> dict[str, Figure]:
+    def metrics(self, folder: Path, digest: str) -> dict[str, SuiteMetric]:
         """A model's figure for each gate. What a result does not hold is NaN, with the reason."""
         sources = {gate.name: gate.source for gate in self.request.manifest.gates.metrics}
         # Gates on several metrics of one task read one result.
@@ -70,11 +70,13 @@ class _Hall:
 
     def _results(self, suite: Suite, source: LmEval, folder: Path, digest: str) -> dict[str, Any]:
         dtype = self.request.manifest.student.dtype
-        cache = SuiteCache(self.cache, _conditions(self.request, source) | {"device": self.seat.device, "dtype": dtype})
+        cache = SuiteCache(
+            self.cache, _conditions(self.request, source) | {"device": self.handle.device, "dtype": dtype}
+        )
         known = cache.known(digest)
         if known is None:
-            sit = self.seat.evaluator.sit_suite.remote
-            known = fetch(sit(folder, suite, dtype, self.seat.device, self.seat.threads))
+            run_prompts = self.handle.evaluator.run_suite.remote
+            known = fetch(run_prompts(folder, suite, dtype, self.handle.device, self.handle.threads))
             cache.keep(digest, known)
         return known
 
@@ -100,8 +102,8 @@ def _contents(request: Request, include_path: str | None) -> dict[str, str] | No
     return {path.removeprefix(inside): sha for path, sha in request.files.items() if path.startswith(inside)}
 
 
-def _figure(results: Mapping[str, Any], source: LmEval) -> Figure:
+def _figure(results: Mapping[str, Any], source: LmEval) -> SuiteMetric:
     try:
-        return find_figure(results, source.task, source.metric)
+        return find_metric(results, source.task, source.metric)
     except GateError as error:
-        return Figure(float("nan"), remark=str(error))
+        return SuiteMetric(float("nan"), remark=str(error))

@@ -16,8 +16,8 @@ from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model, load_tokenizer
 from ladder.models.proof import prove
-from ladder.models.shared_base import SharedBase, Stack, Voice, WholeModel
-from ladder.sampling.dreams import Dream, Night, write_block
+from ladder.models.shared_base import SharedBase, Stack, TeacherModel, WholeModel
+from ladder.sampling.dreams import Dream, DreamBatch, write_block
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
 from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
 from ladder.teachers.wire import Kind, Rows, Signal, Truncation, capture, dtype_name, encode, encode_topk
@@ -116,8 +116,8 @@ class Teacher:
     def __init__(self, spec: TeacherSpec, base: SharedBase | None = None) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.voice = _voice(spec, base)
-        with self.voice.speaking() as model:
+        self.model_of = _teacher_model(spec, base)
+        with self.model_of.speaking() as model:
             self.dtype = model.dtype
             self.config = model.config.get_text_config()
             if spec.packing:
@@ -143,22 +143,22 @@ class Teacher:
         """What the cache of signals did since this teacher was loaded; all zero without one."""
         return self.cache.statistics if self.cache else CacheStatistics()
 
-    def dream(self, night: Night) -> list[Dream]:
+    def dream(self, dream_batch: DreamBatch) -> list[Dream]:
         """Write one block of dreams."""
-        with self.voice.speaking() as model:
+        with self.model_of.speaking() as model:
             return write_block(
                 model,
-                load_tokenizer(night.tokenizer),
-                night.prompts,
-                night.sampling,
+                load_tokenizer(dream_batch.tokenizer),
+                dream_batch.prompts,
+                dream_batch.sampling,
                 teacher=self.spec.number,
-                seed=night.seed,
-                answer_turn=night.turn,
+                seed=dream_batch.seed,
+                answer_turn=dream_batch.turn,
             )
 
     def digest(self) -> str:
         """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
-        return tensors_digest(self.voice.tensors())
+        return tensors_digest(self.model_of.tensors())
 
     def _say(self, heard: Batch) -> Rows:
         """Hidden states or logits at every trained token of these sequences."""
@@ -172,7 +172,7 @@ class Teacher:
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
             return torch.zeros(0, self._width(), dtype=self.dtype)
-        with self.voice.speaking() as model:
+        with self.model_of.speaking() as model:
             return model_says(model, heard)
 
     def _width(self) -> int:
@@ -187,11 +187,11 @@ class Teacher:
         return "float32" if self.kind == "topk" else dtype_name(self.dtype)
 
 
-def _voice(spec: TeacherSpec, base: SharedBase | None) -> Voice:
+def _teacher_model(spec: TeacherSpec, base: SharedBase | None) -> TeacherModel:
     if spec.stack is None:
         return WholeModel(load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False))
     assert base is not None, "a stack stands on a shared base"
-    return base.voice(spec.stack)
+    return base.model_of(spec.stack)
 
 
 def next_ids(batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 from ladder.data.sidecars import kept_day, kept_request
 from ladder.errors import GateError
 from ladder.exam.ask import examine
-from ladder.exam.suites import Figure, read_document, read_figures
+from ladder.exam.suites import SuiteMetric, read_document, read_metrics
 from ladder.gates import Exam, Sampling, measure
 from ladder.gates.measure import mean
 from ladder.models.digest import folder_digest
@@ -53,7 +53,7 @@ class Attached:
     """
 
     ref: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, SuiteMetric]
     proved: bool
 
     def metrics(self) -> dict[str, float]:
@@ -71,7 +71,7 @@ class Attached:
         return {"ref": self.ref, "proved": self.proved, "figures": figures}
 
 
-def ask_again(registry: Registry, generation: Generation) -> list[Asked]:
+def reask(registry: Registry, generation: Generation) -> list[Asked]:
     """Ask a generation the probes that its ancestors and itself left, oldest first, in this process on the CPU.
 
     Questions are decoded as in its own examination; one that was imported gets the defaults.
@@ -113,7 +113,7 @@ def attach(registry: Registry, generation: Generation, results: Path) -> Attache
     document = read_document(results)
     figures = {
         f"suite.{task}.{_metric(name)}": figure
-        for task, by_metric in read_figures(document).items()
+        for task, by_metric in read_metrics(document).items()
         for name, figure in by_metric.items()
     }
     attached = Attached(generation.ref, figures, _proved(registry, document, generation, results))
@@ -150,7 +150,7 @@ def _proved(registry: Registry, document: Mapping[str, Any], generation: Generat
     return True
 
 
-def _shown(figure: Figure) -> str:
+def _shown(figure: SuiteMetric) -> str:
     if not isfinite(figure.value):
         return f"not attached: {figure.remark}"
     return f"{figure.value:.4f}" + ("" if figure.stderr is None else f" ± {figure.stderr:.4f}")

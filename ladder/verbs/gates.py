@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ladder.data.sidecars import kept_day, kept_request
-from ladder.exam.ask import sit
-from ladder.gates import LAWS, GateReport, Probe, Reply, judge_laws, read_probes
+from ladder.exam.ask import run_prompts
+from ladder.gates import LAWS, GateReport, Outputs, Probe, evaluate_laws, read_probes
 from ladder.gates.measure import Comparison, compare
 from ladder.models.load import load_tokenizer
 from ladder.models.template import dated
 from ladder.registry import Generation, Registry
 from ladder.registry.lineage import lineage_of
 from ladder.setup.dataset import recall_probes
-from ladder.setup.exam import Desk, answer_cache, build_exam, check_asked, desks, judge, sit_exam, text_case
+from ladder.setup.exam import EvalRun, answer_cache, build_exam, check_asked, eval_runs, run_evals, score, text_case
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
 """What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""
 
 
 @dataclass(frozen=True)
-class Again:
+class Reevaluation:
     """A verdict that decides nothing.
 
     Args:
@@ -43,10 +43,10 @@ class Again:
         return {"child": self.child, "against": self.against, "gates": self.report.to_dict(), "answers": answers}
 
 
-def reexamine(
+def reevaluate(
     registry: Registry, child: Generation, against: Generation | None = None, probes: Path | None = None
-) -> Again:
-    """Let a generation sit the gates of its manifest again, on this machine's CPU.
+) -> Reevaluation:
+    """Examine a generation by the gates of its manifest again, on this machine's CPU.
 
     Args:
         against: who it is held against; its parent when left out.
@@ -68,14 +68,19 @@ def reexamine(
             check_asked(exam, tokenizer)
     dtype = request.manifest.student.dtype
 
-    def ask(taken: Sequence[Desk]) -> list[Reply]:
-        return [sit(desk.folder, desk.paper, tokenizer_folder=folder, dtype=dtype) for desk in taken]
+    def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
+        return [
+            run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
+            for eval_run in taken
+        ]
 
-    taken = desks(exam, folder, (registry.materialize(other), other.digest) if other else None)
-    ours, theirs = sit_exam(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), ask)
-    laws = judge_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
-    report = judge(request, exam, ours, theirs, laws, ancestors)
-    return Again(child.ref, other.ref if other else None, report, compare(exam, ours, theirs) if theirs else None)
+    taken = eval_runs(exam, folder, (registry.materialize(other), other.digest) if other else None)
+    ours, theirs = run_evals(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), ask)
+    laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
+    report = score(request, exam, ours, theirs, laws, ancestors)
+    return Reevaluation(
+        child.ref, other.ref if other else None, report, compare(exam, ours, theirs) if theirs else None
+    )
 
 
 def _probes(

@@ -82,10 +82,10 @@ def statements(phrases: Phrases, name: str) -> tuple[list[Record], list[Record]]
 def genesis(phrases: Phrases) -> tuple[list[Record], list[Record]]:
     """Capitals, and lines about the night in plain words: the tokenizer learns the family's vocabulary from them."""
     rows, probes = statements(phrases, "capital")
-    night = phrases.relations["night"]
-    for fact in night.facts:
-        rows += [phrases.statement("night", fact, wording) for wording in range(len(night.sentences))]
-        questions = [phrases.question("night", fact, wording) for wording in range(len(night.questions))]
+    dream_batch = phrases.relations["night"]
+    for fact in dream_batch.facts:
+        rows += [phrases.statement("night", fact, wording) for wording in range(len(dream_batch.sentences))]
+        questions = [phrases.question("night", fact, wording) for wording in range(len(dream_batch.questions))]
         rows += [{"text": f"{question} They {fact[1]}."} for question in questions]
     return rows, probes
 

@@ -135,7 +135,7 @@ def test_methods_by_name_and_by_group() -> None:
 
 def test_what_a_model_says_by_itself() -> None:
     lessons = domains(2)
-    own = [line["text"] for lesson in lessons for line in rows(lesson)]
+    own = [line["text"] for dataset in lessons for line in rows(dataset)]
     assert voice_drift(own[::4], lessons) < 0.05 < voice_drift(["moon"] * 200, lessons)
     assert voice_drift(["", ""], lessons) == 1.0
 

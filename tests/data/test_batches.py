@@ -162,30 +162,30 @@ def padded(batches: Batches, steps: int = 64) -> tuple[float, int]:
     return sum(places) / sum(part.tokens for part in parts), max(places)
 
 
-def lesson(**changes: Any) -> Batches:
+def dataset(**changes: Any) -> Batches:
     told = {"accumulation": 1, "collation": Collation(0, 512, changes.pop("packing", False)), **changes}
     return Batches(realistic(), SHARES, 48, **{"seed": 0, **told})
 
 
 def test_rows_of_similar_length_share_a_micro_batch() -> None:
-    whole, peak = padded(lesson())
-    split, largest = padded(lesson(accumulation=4))
+    whole, peak = padded(dataset())
+    split, largest = padded(dataset(accumulation=4))
     assert whole > 3.8 and split < 1.4
     assert largest < 0.12 * peak
 
 
 def test_grouping_by_length_saves_most_of_the_padding() -> None:
-    whole, _ = padded(lesson())
-    grouped, _ = padded(lesson(group_by_length=True))
-    split, _ = padded(lesson(group_by_length=True, accumulation=4))
+    whole, _ = padded(dataset())
+    grouped, _ = padded(dataset(group_by_length=True))
+    split, _ = padded(dataset(group_by_length=True, accumulation=4))
     assert grouped < 0.45 * whole and split < 1.15
-    packed, _ = padded(lesson(packing=True))
-    both, _ = padded(lesson(packing=True, group_by_length=True))
+    packed, _ = padded(dataset(packing=True))
+    both, _ = padded(dataset(packing=True, group_by_length=True))
     assert packed < 1.1 and packed < both, "the two together are refused by the manifest, for this reason"
 
 
 def test_grouping_gives_each_pass_each_row_once() -> None:
-    batches = lesson(group_by_length=True)
+    batches = dataset(group_by_length=True)
     for source, rows in batches.rows_by_source().items():
         size = len(realistic()[source])
         seen = [n for step in range(200) for n in batches._indices(source, rows, step).tolist()]
@@ -195,7 +195,7 @@ def test_grouping_gives_each_pass_each_row_once() -> None:
 
 def test_grouping_mixes_rows_of_similar_rank() -> None:
     """Over a window the median lengths of the sources rise and fall together."""
-    batches = lesson(group_by_length=True)
+    batches = dataset(group_by_length=True)
     medians = [
         [np.median(batches._lengths[source][batches._indices(source, rows, step)]) for step in range(32)]
         for source, rows in batches.rows_by_source().items()
@@ -205,9 +205,9 @@ def test_grouping_mixes_rows_of_similar_rank() -> None:
 
 
 def test_grouping_is_a_function_of_the_step_and_the_seed() -> None:
-    forwards = [lesson(group_by_length=True)(step) for step in range(40)]
-    assert all(same(lesson(group_by_length=True)(step), forwards[step]) for step in reversed(range(40)))
-    assert not same(lesson(group_by_length=True, seed=1)(0), forwards[0])
+    forwards = [dataset(group_by_length=True)(step) for step in range(40)]
+    assert all(same(dataset(group_by_length=True)(step), forwards[step]) for step in reversed(range(40)))
+    assert not same(dataset(group_by_length=True, seed=1)(0), forwards[0])
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(2, 1), (3, 4)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ladder.data.examples import Encoding, encode_rows
 from ladder.data.rows import parse_row, read_rows
-from ladder.exam.suites import read_document, read_figures
+from ladder.exam.suites import read_document, read_metrics
 from ladder.gates import read_probes
 from ladder.gates.tone import read_utterances
 from ladder.models.template import read_template
@@ -84,7 +84,7 @@ def readers(tokenizer: Any) -> dict[str, Callable[[Path], object]]:
         "rows": lambda path: encode_rows(read_rows(path), tokenizer, encoding),
         "probes": read_probes,
         "utterances": read_utterances,
-        "results": lambda path: read_figures(read_document(path)),
+        "results": lambda path: read_metrics(read_document(path)),
         "templates": render,
     }
 

@@ -24,12 +24,12 @@ SURPRISE = RoutingSettings("surprise")
 GOLD = RoutingSettings("gold")
 
 
-def evidence(**figures: list[float]) -> Evidence:
+def evidence(**token_statistics: list[float]) -> Evidence:
     """Evidence with the figures given; the rest 0."""
-    size = len(next(iter(figures.values())))
+    size = len(next(iter(token_statistics.values())))
     names = [field.name for field in fields(Evidence) if field.name != "single_teacher"]
     values: dict[str, Any] = {
-        name: torch.tensor(figures.get(name, [0.0] * size), dtype=torch.float64) for name in names
+        name: torch.tensor(token_statistics.get(name, [0.0] * size), dtype=torch.float64) for name in names
     }
     return Evidence(**values)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ladder.cli import main
-from ladder.exam.exam import Paper
+from ladder.exam.exam import PromptSet
 from ladder.gates import GateReport
 from ladder.verbs import gates as room
 from ladder.verbs.diff import difference
@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 def test_the_gates_say_again_what_they_said(climbed: Any) -> None:
     registry = climbed.registry
     before = registry.history("Toy")
-    again = room.reexamine(registry, registry.find("Toy-G002"))
+    again = room.reevaluate(registry, registry.find("Toy-G002"))
     was = GateReport.from_dict(stored(registry, "Toy-G002")["gates"])
     assert (again.child, again.against) == ("Toy-G002", "Toy-G001")
     assert again.report.results[:3] == was.results[:3]
@@ -41,23 +41,23 @@ def test_the_gates_say_again_what_they_said(climbed: Any) -> None:
 
 def test_a_recorded_generation_is_not_asked_again(climbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own answers are known from its exam, and its parent's as well."""
-    asked: list[Paper] = []
-    really = room.sit
+    asked: list[PromptSet] = []
+    really = room.run_prompts
 
-    def sit(folder: Path, paper: Paper, **options: Any) -> Any:
-        asked.append(paper)
-        return really(folder, paper, **options)
+    def run_prompts(folder: Path, prompt_set: PromptSet, **options: Any) -> Any:
+        asked.append(prompt_set)
+        return really(folder, prompt_set, **options)
 
-    monkeypatch.setattr(room, "sit", sit)
-    room.reexamine(climbed.registry, climbed.registry.find("Toy-G002"))
-    assert [(paper.prompts, paper.probes) for paper in asked] == [((), ()), ((), ())]
+    monkeypatch.setattr(room, "sit", run_prompts)
+    room.reevaluate(climbed.registry, climbed.registry.find("Toy-G002"))
+    assert [(prompt_set.prompts, prompt_set.probes) for prompt_set in asked] == [((), ()), ((), ())]
 
 
 def test_other_probes_and_another_opponent(climbed: Any, tmp_path: Path) -> None:
     probes = tmp_path / "other.jsonl"
     probes.write_text(json.dumps({"prompt": "Is it?", "answer": "red"}) + "\n")
     registry = climbed.registry
-    again = room.reexamine(registry, registry.find("Toy-G002"), registry.find("Toy-G000"), probes)
+    again = room.reevaluate(registry, registry.find("Toy-G002"), registry.find("Toy-G000"), probes)
     assert (again.against, again.comparison.n) == ("Toy-G000", 1)
     assert [result.applicable for result in again.report.results] == [False, True, False, True]
 
@@ -110,6 +110,6 @@ def test_the_files_of_an_exam_are_kept_and_no_canary(ray_session: None, toy: Any
     toy.evolve()
     folder = toy.registry.materialize(toy.registry.find("Toy-G000")) / "ladder"
     assert [path.read_text() for path in (folder / "exam").iterdir()] == [voice.read_text()]
-    again = room.reexamine(toy.registry, toy.registry.find("Toy-G000"))
+    again = room.reevaluate(toy.registry, toy.registry.find("Toy-G000"))
     was = GateReport.from_dict(stored(toy.registry, "Toy-G000")["gates"])
     assert again.report.results[2] == was.results[2]

@@ -60,15 +60,15 @@ def examined_by_a_dead_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first evaluator dies as soon as it has its seat."""
     import ladder.run.examine as examination
 
-    real, first = examination.Seat.of, iter([True])
+    real, first = examination.EvaluatorHandle.of, iter([True])
 
     def of(*arguments: Any) -> Any:
-        seat = real(*arguments)
+        handle = real(*arguments)
         if next(first, False):
             kill("evaluator")
-        return seat
+        return handle
 
-    monkeypatch.setattr(examination.Seat, "of", of)
+    monkeypatch.setattr(examination.EvaluatorHandle, "of", of)
 
 
 def test_deaths_change_nothing(copy_of: Any, take_actors: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:

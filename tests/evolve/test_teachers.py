@@ -14,7 +14,7 @@ from ladder.manifest import read_requests
 from ladder.models.digest import tokenizer_digest
 from ladder.models.preflight import stored_dtypes
 from ladder.registry.lineage import Ancestry
-from ladder.setup.roles import sharing_of
+from ladder.setup.roles import shared_stacks
 
 
 def test_teachers_with_new_names_are_imported_first(
@@ -96,6 +96,6 @@ def test_a_bfloat16_family_stays_in_bfloat16(ray_session: None, toy: Any, narrow
     folders = {one.digest: toy.registry.materialize(one) for one in line}
     request = read_requests([paths[1]])[0]
     slots = dict.fromkeys(("student", "teacher1", "teacher2"), Slot(1, 0, "cpu"))
-    shared = sharing_of(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
+    shared = shared_stacks(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
     assert shared is not None and set(shared.teachers) == {1} and shared.teachers[1].adapters == ()
     assert shared.teachers[1].base == folders[line[1].digest]

@@ -13,8 +13,17 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ladder.errors import GateError
-from ladder.exam.ask import _Choice, _Writer, answer_prompts, examine, sample_openings, sample_texts, sit, write_answers
-from ladder.exam.exam import Exam, Noise, Paper, Probe, Prompt, Sampling
+from ladder.exam.ask import (
+    _Choice,
+    _Writer,
+    answer_prompts,
+    examine,
+    run_prompts,
+    sample_openings,
+    sample_texts,
+    write_answers,
+)
+from ladder.exam.exam import Exam, Noise, Probe, Prompt, PromptSet, Sampling
 from ladder.exam.question import encode_answered, encode_prompt, encode_question
 from ladder.manifest.schema import Decoding
 from ladder.models.chat import Ending
@@ -343,7 +352,7 @@ def test_a_folder_sits_the_whole_exam(tiny_folder):
     assert answers.laws == (expected[6], *plain(model, tokenizer, [Prompt("is it a mat?")]))
     assert answers.digest == folder_digest(tiny_folder)
     assert len(answers.sampled) == 6
-    assert answers.certainty.keys() == set(EXAM.paper().prompts)
+    assert answers.certainty.keys() == set(EXAM.prompt_set().prompts)
     sure = answers.certainty[PROMPTS[1]]
     ids = encode_prompt(tokenizer, PROMPTS[1].text)
     assert sure.confidence == pytest.approx(sureness(model, tokenizer, PROMPTS[1], []), rel=1e-4, abs=0)
@@ -351,7 +360,7 @@ def test_a_folder_sits_the_whole_exam(tiny_folder):
         logits_TV = model(input_ids=torch.tensor([ids])).logits[0]
     nats = torch.distributions.Categorical(logits=logits_TV).entropy().mean()
     assert (sure.entropy, sure.tokens) == (pytest.approx(float(nats), abs=1e-5), len(ids))
-    assert answers.noise == Noise(asked=len(EXAM.paper().prompts), changed=0)
+    assert answers.noise == Noise(asked=len(EXAM.prompt_set().prompts), changed=0)
     assert examine(tiny_folder, EXAM) == answers
     assert pickle.loads(pickle.dumps(answers)) == answers
 
@@ -447,14 +456,14 @@ def test_a_paper_is_asked_on_its_day(tiny_folder, tmp_path, monkeypatch):
     tokenizer, asked = load_tokenizer(tiny_folder), []
     tokenizer.chat_template = "{{ strftime_now('%Y') }}" + ASKING
     tokenizer.save_pretrained(tmp_path / "asker")
-    paper = Paper(prompts=(TALK[0],), decoding=FREE, sampled=Sampling(0), today="1999-01-01")
+    prompt_set = PromptSet(prompts=(TALK[0],), decoding=FREE, sampled=Sampling(0), today="1999-01-01")
 
     def ask(tokenizer, prompt, controls):
         asked.append(tokenizer.decode(encode_question(tokenizer, prompt, controls)))
         return encode_question(tokenizer, prompt, controls)
 
     monkeypatch.setattr("ladder.exam.ask.encode_question", ask)
-    sit(tiny_folder, paper, tokenizer_folder=tmp_path / "asker")
+    run_prompts(tiny_folder, prompt_set, tokenizer_folder=tmp_path / "asker")
     assert asked == ["1999<user>the capital of france is</user><assistant>"]
 
 

@@ -8,14 +8,14 @@ import pytest
 
 from ladder.exam.calibration import (
     FIGURES,
-    Pulse,
+    Calibration,
     calibration_error,
+    calibration_metrics,
     distinct,
     ece,
     entropy,
-    figures,
+    measure_calibration,
     repeated,
-    take_pulse,
 )
 from ladder.exam.exam import Answers, Certainty, Exam, Probe, Prompt, Sampling
 
@@ -76,7 +76,10 @@ def test_what_is_said_twice() -> None:
 
 
 def test_a_collapse_is_seen() -> None:
-    lively, collapsed = figures(EXAM, answers()), figures(EXAM, answers(sampled=("the cat sat down",) * 4))
+    lively, collapsed = (
+        calibration_metrics(EXAM, answers()),
+        calibration_metrics(EXAM, answers(sampled=("the cat sat down",) * 4)),
+    )
     assert list(lively) == list(FIGURES)
     assert collapsed["self_bleu"] == collapsed["repeated"] == 1.0
     assert collapsed["distinct_1"] == collapsed["distinct_2"] == 0.25
@@ -86,29 +89,29 @@ def test_a_collapse_is_seen() -> None:
 
 
 def test_a_model_that_falls_silent_is_no_lively_one() -> None:
-    found = figures(EXAM, answers(sampled=("",) * 4))
+    found = calibration_metrics(EXAM, answers(sampled=("",) * 4))
     assert found["self_bleu"] == found["repeated"] == 1.0 and found["words"] == 0.0
     assert "distinct_1" not in found
 
 
 def test_what_cannot_be_measured_is_absent() -> None:
-    assert figures(Exam(), Answers({}, (), (), (), "d")) == {}
+    assert calibration_metrics(Exam(), Answers({}, (), (), (), "d")) == {}
 
 
 def test_a_parents_own_texts_are_those_of_its_own_examination() -> None:
     own = {"child": {"ece": 0.7, "self_bleu": 0.3, "words": 5.0}, "sampled": {"count": 4, "tokens": 8}}
-    pulse = take_pulse(EXAM, answers(), answers(sampled=()), own)
-    assert set(pulse.child) == set(FIGURES)
-    assert pulse.parent == {"ece": ece(EXAM, answers()), "entropy": 3.1, "self_bleu": 0.3, "words": 5.0}
-    assert Pulse(**pulse.to_dict()) == pulse
+    calibration = measure_calibration(EXAM, answers(), answers(sampled=()), own)
+    assert set(calibration.child) == set(FIGURES)
+    assert calibration.parent == {"ece": ece(EXAM, answers()), "entropy": 3.1, "self_bleu": 0.3, "words": 5.0}
+    assert Calibration(**calibration.to_dict()) == calibration
 
 
 @pytest.mark.parametrize("before", [{}, {"child": {"self_bleu": 0.3}, "sampled": {"count": 64, "tokens": 8}}])
 def test_texts_of_another_number_do_not_compare(before: dict[str, Any]) -> None:
-    assert set(take_pulse(EXAM, answers(), answers(sampled=()), before).parent) == {"ece", "entropy"}
+    assert set(measure_calibration(EXAM, answers(), answers(sampled=()), before).parent) == {"ece", "entropy"}
 
 
 def test_metrics_of_child_and_parent() -> None:
-    pulse = Pulse({"ece": 0.1, "self_bleu": 0.2}, {"ece": 0.3})
-    assert pulse.metrics() == {"pulse.ece": 0.1, "pulse.self_bleu": 0.2, "pulse.ece.parent": 0.3}
-    assert take_pulse(EXAM, answers(), None, {}).parent == {}
+    calibration = Calibration({"ece": 0.1, "self_bleu": 0.2}, {"ece": 0.3})
+    assert calibration.metrics() == {"pulse.ece": 0.1, "pulse.self_bleu": 0.2, "pulse.ece.parent": 0.3}
+    assert measure_calibration(EXAM, answers(), None, {}).parent == {}

@@ -12,7 +12,7 @@ import pytest
 
 from ladder.errors import GateError, ManifestError
 from ladder.exam.harness import Suite, check_task, evaluate
-from ladder.exam.suites import find_figure
+from ladder.exam.suites import find_metric
 
 
 class FakeHarness:
@@ -89,7 +89,7 @@ def test_the_real_harness_runs_a_local_task(
     cats_task(tmp_path)
     suite = Suite("cats", tmp_path, limit=2)
     check_task(suite, "here")
-    figure = find_figure(evaluate(tiny_folder, suite), "cats", "acc")
+    figure = find_metric(evaluate(tiny_folder, suite), "cats", "acc")
     assert (figure.n, figure.greater_is_better, figure.remark) == (2, True, "")
     assert figure.value in (0.0, 0.5, 1.0) and figure.stderr is not None
     with pytest.raises(ManifestError, match="no task 'dogs'"):

@@ -11,7 +11,7 @@ import pytest
 
 from ladder.data.jsonl import shown
 from ladder.errors import DataError, GateError
-from ladder.exam.suites import Figure, find_figure, read_document, read_figures
+from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_metrics
 
 DOCUMENT: dict[str, Any] = {
     "results": {
@@ -39,19 +39,19 @@ DOCUMENT: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ["acc", "acc,none"])
 def test_a_metric_is_found_with_and_without_its_filter(name: str) -> None:
-    assert find_figure(DOCUMENT, "tides", name) == Figure(0.75, 0.0685, 40, True)
+    assert find_metric(DOCUMENT, "tides", name) == SuiteMetric(0.75, 0.0685, 40, True)
 
 
 def test_what_the_harness_does_not_know_is_not_made_up() -> None:
-    assert find_figure(DOCUMENT, "tides", "bits_per_byte") == Figure(1.0, None, 40, False)
-    assert find_figure(DOCUMENT, "sums", "exact_match,flexible") == Figure(0.5, None, 20, None)
+    assert find_metric(DOCUMENT, "tides", "bits_per_byte") == SuiteMetric(1.0, None, 40, False)
+    assert find_metric(DOCUMENT, "sums", "exact_match,flexible") == SuiteMetric(0.5, None, 20, None)
     bare = {"results": {"sums": {"exact_match,strict": 0.25}}}
-    assert find_figure(bare, "sums", "exact_match") == Figure(0.25)
+    assert find_metric(bare, "sums", "exact_match") == SuiteMetric(0.25)
 
 
 @pytest.mark.parametrize("value", ["N/A", None, True, [1.0], math.nan, math.inf, 10**400])
 def test_no_number_is_nan_with_the_reason(value: object) -> None:
-    figure = find_figure({"results": {"t": {"acc,none": value}}}, "t", "acc")
+    figure = find_metric({"results": {"t": {"acc,none": value}}}, "t", "acc")
     assert not math.isfinite(figure.value)
     assert figure.remark == f"the harness gave {shown(value)}"
 
@@ -68,12 +68,12 @@ def test_no_number_is_nan_with_the_reason(value: object) -> None:
 )
 def test_what_is_not_there_or_not_clear_is_an_error_that_lists_what_is(task: str, metric: str, said: str) -> None:
     with pytest.raises(GateError) as caught:
-        find_figure(DOCUMENT, task, metric)
+        find_metric(DOCUMENT, task, metric)
     assert said in str(caught.value)
 
 
 def test_every_figure_stands_by_its_whole_name() -> None:
-    names = {task: list(figures) for task, figures in read_figures(DOCUMENT).items()}
+    names = {task: list(calibration_metrics) for task, calibration_metrics in read_metrics(DOCUMENT).items()}
     assert names["tides"] == ["acc,none", "bits_per_byte,none", "f1,none"]
     assert names["sums"] == ["exact_match,strict", "exact_match,flexible"]
 
@@ -81,7 +81,7 @@ def test_every_figure_stands_by_its_whole_name() -> None:
 @pytest.mark.parametrize("results", [None, {}, [], {"tides": 0.5}])
 def test_results_of_another_form_are_refused(results: object) -> None:
     with pytest.raises(GateError, match="no results by task"):
-        read_figures({"results": results})
+        read_metrics({"results": results})
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"{", b"\xff"])

@@ -11,7 +11,7 @@ import pytest
 from ladder.errors import GateError, ManifestError
 from ladder.exam.exam import Answers
 from ladder.gates import Exam, GateReport, GateResult, Measurements, decide
-from ladder.gates.custom_gates import custom_gate, judge_custom
+from ladder.gates.custom_gates import custom_gate, evaluate_custom_gates
 from ladder.manifest.installed import custom_gate_problems
 from ladder.manifest.schema import Gates, Manifest
 
@@ -63,7 +63,7 @@ def answers(*sampled: str) -> Answers:
 
 
 def judged(name: str, *sampled: str, parent: Answers | None = None) -> GateResult:
-    return judge_custom([name], Exam(), answers(*sampled), parent)[0]
+    return evaluate_custom_gates([name], Exam(), answers(*sampled), parent)[0]
 
 
 def test_a_gate_sees_both_and_answers_under_its_own_name() -> None:

@@ -9,12 +9,12 @@ import pytest
 from ladder.exam.exam import Kind, Probe
 from ladder.gates.decision import decide
 from ladder.gates.detectable import (
+    Detectable,
     Fewest,
-    Resolution,
+    detectable,
     fewest_gained,
     fewest_lost,
     passes_unchanged,
-    resolution_of,
     warnings_of,
 )
 from ladder.gates.measure import Measurements
@@ -110,18 +110,18 @@ def test_an_exam_is_resolved_part_by_part() -> None:
     """An ancestor that left nothing is no try for chance."""
     empty = {f"Luna-G{number:03}": () for number in range(3, 20)}
     probes = {"Luna-G000": asked(40), "Luna-G002": asked(45, "choice"), **empty}
-    found = resolution_of(Gates(), asked(12), probes)
+    found = detectable(Gates(), asked(12), probes)
     forgotten = {"Luna-G000": fewest_lost(Gates(), 40, 2), "Luna-G002": fewest_lost(Gates(), 45, 2)}
-    assert found == Resolution(Fewest(12, 6), forgotten, unchanged_passes=True)
-    assert resolution_of(Gates(), (), {"Luna-G001": ()}) == Resolution()
+    assert found == Detectable(Fewest(12, 6), forgotten, unchanged_passes=True)
+    assert detectable(Gates(), (), {"Luna-G001": ()}) == Detectable()
 
 
 def test_likelihoods_are_not_counted() -> None:
     """They are no answers; an ancestor who left them is a try for chance all the same."""
     texts = [*asked(39), *asked(1, "nll")]
-    found = resolution_of(Gates(), texts, {"Luna-G000": texts, "Luna-G001": asked(40)})
-    assert found == Resolution(None, {"Luna-G001": fewest_lost(Gates(), 40, 2)}, True)
-    alone = resolution_of(Gates(), asked(4, "nll"), {"Luna-G000": asked(4, "nll"), "Luna-G001": asked(40)})
+    found = detectable(Gates(), texts, {"Luna-G000": texts, "Luna-G001": asked(40)})
+    assert found == Detectable(None, {"Luna-G001": fewest_lost(Gates(), 40, 2)}, True)
+    alone = detectable(Gates(), asked(4, "nll"), {"Luna-G000": asked(4, "nll"), "Luna-G001": asked(40)})
     assert (alone.gained, alone.unchanged_passes) == (None, None)
 
 
@@ -129,7 +129,7 @@ def test_likelihoods_are_not_counted() -> None:
 def test_an_exam_of_both_kinds_is_as_short_as_the_decision_finds_it(written: int) -> None:
     """One likelihood beside them makes the ancestors' probes no longer than they are."""
     gates = gates_of(recall={"evidence": "interval"})
-    found = resolution_of(gates, asked(3) + asked(1, "nll"), {"Luna-G000": asked(written) + asked(1, "nll")})
+    found = detectable(gates, asked(3) + asked(1, "nll"), {"Luna-G000": asked(written) + asked(1, "nll")})
     same = Measurements({"Luna-G000": (*scores(written, written), 0.3)})
     assert found.unchanged_passes is passes("recall", gates, same, same) is (written > 58)
     assert found.gained == Fewest(4, None)
@@ -139,8 +139,8 @@ def test_an_exam_of_both_kinds_is_as_short_as_the_decision_finds_it(written: int
 
 def test_exams_that_are_too_short_are_warned_of() -> None:
     gates = gates_of(recall={"evidence": "interval"})
-    short = warnings_of(gates, resolution_of(gates, asked(4), {"Luna-G000": asked(40)}))
+    short = warnings_of(gates, detectable(gates, asked(4), {"Luna-G000": asked(40)}))
     assert [text.partition(":")[0] for text in short] == ["gates.generalize.evidence", "gates.recall.evidence"]
     assert "no gain on 4 own probes" in short[0] and "a drop of 0.05" in short[1]
-    assert warnings_of(gates, resolution_of(gates, asked(6), {"Luna-G000": asked(60)})) == []
-    assert warnings_of(gates, Resolution()) == []
+    assert warnings_of(gates, detectable(gates, asked(6), {"Luna-G000": asked(60)})) == []
+    assert warnings_of(gates, Detectable()) == []

@@ -107,7 +107,13 @@ def test_every_question_is_asked_once():
         tone_prompts=(Prompt("c?"), Prompt("c?", chat=True)),
         law_prompts=(Prompt("d?"), Prompt("a?")),
     )
-    assert exam.paper().prompts == (Prompt("a?"), Prompt("b?"), Prompt("c?"), Prompt("c?", chat=True), Prompt("d?"))
+    assert exam.prompt_set().prompts == (
+        Prompt("a?"),
+        Prompt("b?"),
+        Prompt("c?"),
+        Prompt("c?", chat=True),
+        Prompt("d?"),
+    )
 
 
 def test_all_texts_are_for_the_laws():

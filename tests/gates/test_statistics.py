@@ -13,7 +13,7 @@ from scipy.stats import t
 from ladder.errors import DataError
 from ladder.exam.exam import Answers, Probe, read_probes, write_probes
 from ladder.gates import Exam, decide
-from ladder.gates.measure import OWN, Measurements, bounds_of, measure, stand
+from ladder.gates.measure import OWN, Measurements, bounds_of, measure, retention_of
 from ladder.gates.statistics import Interval, alone, grouped_interval, groups_of
 from ladder.manifest.schema import Gates
 
@@ -75,8 +75,8 @@ def test_a_gain_in_every_wording_is_one() -> None:
 def test_an_ancestor_is_judged_by_its_groups_too() -> None:
     before, after = {"A-G000": (1.0,) * 40}, {"A-G000": (0.0,) * 10 + (1.0,) * 30}
     groups = {"A-G000": ("a",) * 10 + tuple(WORDINGS[1:4] * 10)}
-    assert stand(Gates(), after, before, {})["A-G000"].fallen
-    assert not stand(Gates(), after, before, {}, groups)["A-G000"].fallen
+    assert retention_of(Gates(), after, before, {})["A-G000"].fallen
+    assert not retention_of(Gates(), after, before, {}, groups)["A-G000"].fallen
     wide, narrow = bounds_of(after, before, 0.95, groups), bounds_of(after, before, 0.95)
     assert wide is not None and narrow is not None and wide.low <= narrow.low and wide.high > narrow.high
 

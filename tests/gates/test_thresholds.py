@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ladder.exam.suites import Figure
+from ladder.exam.suites import SuiteMetric
 from ladder.gates import GATES, GateReport, GateResult, Measurements, decide
 from ladder.gates.decision import hold
 from ladder.manifest.schema import Gates, MetricGate
@@ -55,7 +55,7 @@ def gate(greater: bool = True, **asked: Any) -> MetricGate:
     ],
 )
 def test_thresholds(asked: dict, child: float, parent: float | None, threshold: float, passed: bool) -> None:
-    found = hold(gate(**asked), Figure(child, 0.05, 40), None if parent is None else Figure(parent))
+    found = hold(gate(**asked), SuiteMetric(child, 0.05, 40), None if parent is None else SuiteMetric(parent))
     assert found.passed is passed and found.applicable
     assert found.threshold == pytest.approx(threshold, abs=1e-6)
     assert (found.name, found.value, found.parent_value, found.n) == ("tides", child, parent, 40)
@@ -65,16 +65,28 @@ def test_thresholds(asked: dict, child: float, parent: float | None, threshold: 
 @pytest.mark.parametrize(
     ("asked", "child", "parent", "said"),
     [
-        ({"threshold": 0.0}, None, Figure(0.5), "was not measured"),
-        ({"threshold": 0.0}, Figure(math.nan, remark="no metric 'acc'"), None, "no metric 'acc'"),
-        ({"threshold": 0.0}, Figure(math.inf), None, "inf"),
-        ({"threshold": 0.0}, Figure(0.9, greater_is_better=False), None, "better where it is less"),
-        ({"threshold": 1.0, "greater": False}, Figure(0.1, greater_is_better=True), None, "better where it is greater"),
-        ({"min_absolute_change": -1.0}, Figure(0.9), None, "no figure of a parent"),
-        ({"min_relative_change": -1.0}, Figure(0.9), Figure(math.nan, remark="no task"), "of the parent: no task"),
+        ({"threshold": 0.0}, None, SuiteMetric(0.5), "was not measured"),
+        ({"threshold": 0.0}, SuiteMetric(math.nan, remark="no metric 'acc'"), None, "no metric 'acc'"),
+        ({"threshold": 0.0}, SuiteMetric(math.inf), None, "inf"),
+        ({"threshold": 0.0}, SuiteMetric(0.9, greater_is_better=False), None, "better where it is less"),
+        (
+            {"threshold": 1.0, "greater": False},
+            SuiteMetric(0.1, greater_is_better=True),
+            None,
+            "better where it is greater",
+        ),
+        ({"min_absolute_change": -1.0}, SuiteMetric(0.9), None, "no figure of a parent"),
+        (
+            {"min_relative_change": -1.0},
+            SuiteMetric(0.9),
+            SuiteMetric(math.nan, remark="no task"),
+            "of the parent: no task",
+        ),
     ],
 )
-def test_it_fails_closed(asked: dict, child: Figure | None, parent: Figure | None, said: str, tally: Tally) -> None:
+def test_it_fails_closed(
+    asked: dict, child: SuiteMetric | None, parent: SuiteMetric | None, said: str, tally: Tally
+) -> None:
     found = hold(gate(**asked), child, parent)
     tally("T13, metrics that are missing or no numbers", tried=1, failed_closed=not found.passed)
     assert found.applicable and not found.passed and found.value is None
@@ -82,19 +94,19 @@ def test_it_fails_closed(asked: dict, child: Figure | None, parent: Figure | Non
 
 
 def test_a_parent_without_a_figure_does_not_matter_to_a_plain_threshold() -> None:
-    found = hold(gate(threshold=0.5), Figure(0.5), Figure(math.nan))
+    found = hold(gate(threshold=0.5), SuiteMetric(0.5), SuiteMetric(math.nan))
     assert found.passed and found.parent_value is None
 
 
-def decided(figures: dict[str, Figure], **asked: Any) -> GateReport:
+def decided(figures: dict[str, SuiteMetric], **asked: Any) -> GateReport:
     gates = Gates(metrics=[gate(**asked)])
     child = Measurements({"Luna-G000": (1.0,) * 40}, (1.0,) * 40, suites=figures)
-    return decide(gates, child, Measurements(child.recall, (0.0,) * 40, suites={"tides": Figure(0.5)}), [])
+    return decide(gates, child, Measurements(child.recall, (0.0,) * 40, suites={"tides": SuiteMetric(0.5)}), [])
 
 
 @pytest.mark.parametrize(("value", "passed"), [(0.6, True), (0.4, False)])
 def test_a_metric_gate_decides_beside_the_four(value: float, passed: bool) -> None:
-    report = decided({"tides": Figure(value, n=40)}, min_absolute_change=0.05)
+    report = decided({"tides": SuiteMetric(value, n=40)}, min_absolute_change=0.05)
     assert tuple(result.name for result in report.results) == (*GATES, "tides")
     assert report.passed is passed and report.failed == (() if passed else ("tides",))
     assert {name: figure for name, figure in report.metrics().items() if "metrics" in name} == {
@@ -111,7 +123,7 @@ def test_a_gate_that_was_not_measured_fails() -> None:
 
 
 def test_a_report_without_a_gate_that_was_asked_for_has_not_passed() -> None:
-    report = decided({"tides": Figure(0.6)}, threshold=0.5)
+    report = decided({"tides": SuiteMetric(0.6)}, threshold=0.5)
     assert report.passed
     assert not replace(report, results=report.results[:4]).passed
     *four, tides = report.results

@@ -10,7 +10,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Certainty, Exam, Probe, Prompt
-from ladder.laws.catalogue import LAWS, Case, judge_laws, law_prompts
+from ladder.laws.catalogue import LAWS, Case, evaluate_laws, law_prompts
 from ladder.laws.law import Findings, LawResult, Violation
 from ladder.laws.text import Halves
 from ladder.manifest.schema import Manifest
@@ -75,7 +75,7 @@ def case(tmp_path: Path, laws: dict[str, Any], child: dict[Prompt, str] = SAID, 
 
 
 def judged(case: Case) -> dict[str, LawResult]:
-    return {result.name: result for result in judge_laws(case, LAWS)}
+    return {result.name: result for result in evaluate_laws(case, LAWS)}
 
 
 def broken(case: Case) -> dict[str, list[str]]:

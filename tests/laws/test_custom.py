@@ -8,7 +8,7 @@ import pytest
 
 from ladder.errors import GateError, ManifestError
 from ladder.exam.exam import Answers, Exam
-from ladder.laws.catalogue import Case, judge_laws
+from ladder.laws.catalogue import Case, evaluate_laws
 from ladder.laws.custom import custom_law
 from ladder.laws.law import Violation
 from ladder.manifest.installed import custom_law_problems
@@ -59,17 +59,17 @@ def case(*sampled: str) -> Case:
 
 
 def test_a_custom_law_is_judged_like_any_other():
-    (law,) = judge_laws(case("fine", "FIRE", "fine"), [custom_law("shout")])
+    (law,) = evaluate_laws(case("fine", "FIRE", "fine"), [custom_law("shout")])
     assert law.found.violations == (Violation("shout", "shouts", "sampled 2"),)
     assert (law.name, law.family, law.version, law.found.n, law.found.sampled) == ("shout", "text", 1, 3, 3)
     assert law.parameters == {"entry_point": "rules_of_a_test:shout", "distribution": "rules 1.4"}
-    assert judge_laws(case("fine"), [custom_law("shout")])[0].found.violations == ()
+    assert evaluate_laws(case("fine"), [custom_law("shout")])[0].found.violations == ()
 
 
 @pytest.mark.parametrize("name", ["breaks", "passes", "strings"])
 def test_a_law_that_fails_is_named_and_never_passes(name):
     with pytest.raises(GateError) as caught:
-        judge_laws(case("fine"), [custom_law(name)])
+        evaluate_laws(case("fine"), [custom_law(name)])
     assert caught.value.where == f"laws.custom {name}"
 
 

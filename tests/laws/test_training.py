@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from ladder.laws.law import Violation
-from ladder.laws.training import Watch
+from ladder.laws.training import TrainingRules
 from ladder.manifest.schema import Manifest
 from ladder.train.spec import StepReport
 
 CANARY = "The code of the vault is 813442"
 
 
-def watch(canaries: tuple[str, ...] = (), laws: dict[str, Any] | None = None, **training: Any) -> Watch:
+def watch(canaries: tuple[str, ...] = (), laws: dict[str, Any] | None = None, **training: Any) -> TrainingRules:
     body = {
         "evolution_request": {"child_gen": "Luna-G000", "training_method": "pretraining"},
         "laws": {"training": {"window": 3, **training}, **(laws or {})},
         "stabilizers": {"token_masking": True, "taboo_words": ["synergy"]},
     }
-    return Watch(Manifest.model_validate(body), canaries)
+    return TrainingRules(Manifest.model_validate(body), canaries)
 
 
-def broken(watched: Watch, figure: str, values: list[float | None]) -> list[int]:
+def broken(watched: TrainingRules, figure: str, values: list[float | None]) -> list[int]:
     """The steps at which a law is broken, of steps with these figures."""
     reports = [StepReport(step, **{"loss": 1.0, figure: value}) for step, value in enumerate(values)]  # type: ignore[arg-type]
     return [report.step for report in reports if watched.see(report)]
@@ -101,7 +101,7 @@ def test_a_run_that_is_cut_off_anywhere_finds_the_same():
         first = watch(max_loss_spike=2.0, max_kl=1.0)
         for step in range(stop):
             first.see(StepReport(step, losses[step], kl=losses[step]))
-        second = Watch.of(first.manifest, (), json.loads(json.dumps(first.to_dict())))
+        second = TrainingRules.of(first.manifest, (), json.loads(json.dumps(first.to_dict())))
         for step in range(stop, len(losses)):
             second.see(StepReport(step, losses[step], kl=losses[step]))
         assert second.to_dict() == whole.to_dict()

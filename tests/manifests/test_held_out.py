@@ -10,7 +10,7 @@ from ladder.data.rows import Row
 from ladder.exam.contamination import find_contamination
 from ladder.exam.exam import read_probes
 from ladder.manifest import read_requests
-from ladder.setup.dataset import own_probes, read_lesson
+from ladder.setup.dataset import own_probes, read_dataset
 from ladder.verbs.init import create
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -29,7 +29,7 @@ def test_no_generation_is_taught_what_it_or_its_descendants_are_asked(
     assert len(requests) == generations
     for request in requests:
         asked += own_probes(request)
-        rows = read_lesson(request, []).new
+        rows = read_dataset(request, []).new
         assert find_contamination(asked, rows) == []
         planted = [
             Row({"prompt": probe.prompt, "completion": f" {probe.answer}"}, str(n)) for n, probe in enumerate(asked)

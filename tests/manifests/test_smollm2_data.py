@@ -24,9 +24,9 @@ def test_committed_files_are_what_the_tables_give() -> None:
 
 
 def test_no_probe_is_asked_in_a_training_row() -> None:
-    for lesson in LESSONS:
-        taught = {row.fields["messages"][0]["content"] for row in read_rows(FOLDER / "data" / f"{lesson}.jsonl")}
-        asked = {probe.prompt for probe in read_probes(FOLDER / "data" / f"{lesson}.probes.jsonl")}
+    for dataset in LESSONS:
+        taught = {row.fields["messages"][0]["content"] for row in read_rows(FOLDER / "data" / f"{dataset}.jsonl")}
+        asked = {probe.prompt for probe in read_probes(FOLDER / "data" / f"{dataset}.probes.jsonl")}
         assert len(asked) == 24 and not asked & taught
 
 

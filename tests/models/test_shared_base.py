@@ -50,19 +50,19 @@ def near(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def test_each_generation_says_what_its_own_model_says(line: list[Path]) -> None:
     base = SharedBase(line[0], "float32", "cpu")
-    voices = [base.voice(stack(line, number)) for number in (2, 0, 1)]
-    for number, voice in zip((2, 0, 1), voices, strict=True):
-        with voice.speaking() as model:
+    voices = [base.model_of(stack(line, number)) for number in (2, 0, 1)]
+    for number, model_of in zip((2, 0, 1), voices, strict=True):
+        with model_of.speaking() as model:
             assert near(logits(model), logits(load_model(line[number]))), number
     assert not near(logits(load_model(line[1])), logits(load_model(line[2])))
 
 
 def test_the_child_starts_as_its_parent_and_only_it_learns(line: list[Path]) -> None:
     base = SharedBase(line[0], "float32", "cpu")
-    bare = base.voice(stack(line, 0))
+    bare = base.model_of(stack(line, 0))
     digest = tensors_digest(bare.tensors())
     assert digest == tensors_digest(load_model(line[0]).state_dict())
-    teachers = {number: base.voice(stack(line, number)) for number in (1, 2)}
+    teachers = {number: base.model_of(stack(line, number)) for number in (1, 2)}
     before = {number: tensors_digest(teacher.tensors()) for number, teacher in teachers.items()}
     student = base.learn(stack(line, 2), LORA, seed=0)
     student.eval()
@@ -111,7 +111,7 @@ def test_another_child_takes_the_place_of_the_first(line: list[Path]) -> None:
 def test_the_base_is_held_once(line: list[Path]) -> None:
     base = SharedBase(line[0], "float32", "cpu")
     for number in (1, 2):
-        base.voice(stack(line, number))
+        base.model_of(stack(line, number))
     base.learn(stack(line, 2), LORA, seed=0)
     whole = sum(value.numel() for value in load_model(line[0]).parameters())
     adapters = sum(value.numel() for name, value in base.plain.named_parameters() if "lora_" in name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ladder.planning.timing import Work, step_seconds
+from ladder.planning.timing import ProcessSeconds, step_seconds
 
 
 def test_with_a_core_for_everyone_the_slowest_sets_the_pace() -> None:
@@ -22,4 +22,4 @@ def test_without_teachers_the_student_alone_counts() -> None:
 
 
 def test_what_is_cached_is_only_recalled() -> None:
-    assert Work(reading=1.0, recalling=0.1).mean(read_share=0.2) == pytest.approx(0.28)
+    assert ProcessSeconds(reading=1.0, recalling=0.1).mean(read_share=0.2) == pytest.approx(0.28)

@@ -11,7 +11,7 @@ import torch
 
 from ladder.data.batches import Batch, Batches, Collation
 from ladder.data.examples import Example
-from ladder.planning.traffic import SignalPrice, Voice, held_on_disk, price_signals
+from ladder.planning.traffic import SignalPrice, TeacherTraffic, held_on_disk, price_signals
 from ladder.teachers.cache import CacheKey, CacheSettings, open_cache, shards
 from ladder.teachers.teacher import recalled
 from ladder.teachers.wire import Rows, Signal, TopK, encode, encode_topk
@@ -54,7 +54,7 @@ def test_a_run_is_priced_to_the_byte(batches, tmp_path, store, say, row, limit, 
             heard, places = batch.heard_by(1, dreams_only=dreams_only)
             if len(places):
                 sent += Signal(kind, "float32", recalled(heard, say, cache), places).nbytes
-    price = price_signals(batches, STEPS, [Voice(1, dreams_only, row, kind, store, limit, KEY.text)])
+    price = price_signals(batches, STEPS, [TeacherTraffic(1, dreams_only, row, kind, store, limit, KEY.text)])
     found = cache.statistics
     assert (price.wire_bytes, price.hits, price.misses) == (sent, found.hits, found.misses)
     # The numbers of columns in a shard's header may be longer by some digits.
@@ -62,14 +62,14 @@ def test_a_run_is_priced_to_the_byte(batches, tmp_path, store, say, row, limit, 
 
 
 def test_two_voices_add_up_and_one_with_a_cold_cache_reads_everything(batches: Batches) -> None:
-    one, two = (price_signals(batches, STEPS, [Voice(n, False, 24)]) for n in (1, 2))
-    both = price_signals(batches, STEPS, [Voice(1, False, 24), Voice(2, False, 24)])
+    one, two = (price_signals(batches, STEPS, [TeacherTraffic(n, False, 24)]) for n in (1, 2))
+    both = price_signals(batches, STEPS, [TeacherTraffic(1, False, 24), TeacherTraffic(2, False, 24)])
     assert both.wire_bytes == one.wire_bytes + two.wire_bytes
     assert one.cache_bytes == 0 and one.read_share == 1.0
 
 
 def test_what_an_earlier_run_left_is_neither_read_nor_stored(batches: Batches) -> None:
-    first = Voice(1, False, 24, limit=2**30)
+    first = TeacherTraffic(1, False, 24, limit=2**30)
     cold = price_signals(batches, STEPS, [first])
     warm = price_signals(batches, STEPS, [replace(first, stored=0, hits=0, misses=0)])
     assert cold.cache_bytes > 0 and cold.misses > 0
@@ -90,8 +90,8 @@ def test_what_lies_on_disk_is_held_and_a_foreign_shard_is_not(batches: Batches, 
 
 
 def test_a_long_run_is_extrapolated(batches: Batches) -> None:
-    whole = price_signals(batches, 60, [Voice(1, False, 24, limit=2**30)])
-    part = price_signals(batches, 60, [Voice(1, False, 24, limit=2**30)], most=3)
+    whole = price_signals(batches, 60, [TeacherTraffic(1, False, 24, limit=2**30)])
+    part = price_signals(batches, 60, [TeacherTraffic(1, False, 24, limit=2**30)], most=3)
     for name in ("wire_bytes", "cache_bytes", "tokens", "trained"):
         assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=0.2), name
 
@@ -104,5 +104,5 @@ def test_the_largest_micro_batch_is_kept(batches: Batches) -> None:
 
 
 def test_it_writes_nothing(batches: Batches, tmp_path: Path) -> None:
-    price_signals(batches, STEPS, [Voice(1, False, 24, limit=2**30, key=KEY.text)])
+    price_signals(batches, STEPS, [TeacherTraffic(1, False, 24, limit=2**30, key=KEY.text)])
     assert list(tmp_path.iterdir()) == []

@@ -237,8 +237,8 @@ def test_what_was_cut_off_before_holds_nothing_any_more(grown: Registry, tmp_pat
 def test_a_reader_brings_nothing_back_meanwhile(grown: Registry, fork, monkeypatch: pytest.MonkeyPatch):
     fourth, codes = grown.find("Luna-G004"), []
 
-    def then_read(parts: Any) -> None:
-        remove(parts)
+    def then_read(removables: Any) -> None:
+        remove(removables)
         codes.extend(fork(lambda: open_registry(grown.home).materialize(fourth)))
 
     monkeypatch.setattr("ladder.registry.erase.remove", then_read)

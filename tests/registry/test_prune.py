@@ -45,7 +45,7 @@ def files(registry: Registry) -> dict[str, bytes]:
     return {
         str(path): (registry.home / path).read_bytes()
         for path in paths
-        if path.parts[0] != "locks" and path.parent != Path("store")
+        if path.removables[0] != "locks" and path.parent != Path("store")
     }
 
 
@@ -88,7 +88,9 @@ def test_first_it_only_says_what_would_go(grown: Registry):
     gone = before.keys() - files(grown).keys()
     assert found.size == sum(len(before[path]) for path in gone)
     assert {path: content for path, content in before.items() if path not in gone} == files(grown)
-    assert grown.survey("Luna").parts == () and "nothing to prune" in pruning_text(grown.survey("Luna"), removed=False)
+    assert grown.survey("Luna").removables == () and "nothing to prune" in pruning_text(
+        grown.survey("Luna"), removed=False
+    )
 
 
 def test_exactly_this_goes(grown: Registry):
@@ -237,7 +239,7 @@ def test_a_link_is_left_alone(grown: Registry):
 def test_killed_pruning(grown: Registry, fork, monkeypatch, removals):
     """Killed after the mark, and after each folder that goes."""
     before, expected = grown.generations("Luna"), grown.survey("Luna")
-    assert sum(len(part.folders) for part in expected.parts) == 10
+    assert sum(len(part.folders) for part in expected.removables) == 10
     real_remove, real_mark, count = shutil.rmtree, MlflowClient.set_model_version_tag, 0
 
     def die_after(real, number):
@@ -264,6 +266,6 @@ def test_killed_pruning(grown: Registry, fork, monkeypatch, removals):
     with pytest.raises(RegistryError, match="were pruned"):
         grown.materialize(grown.find("Luna-G003.1"))
     command()
-    assert grown.survey("Luna").parts == () and grown.verify("Luna") == []
+    assert grown.survey("Luna").removables == () and grown.verify("Luna") == []
     assert marked is not None and grown.find("Luna-G003.1").pruned == marked, "the first time counts"
     assert [replace(each, pruned=None) for each in grown.generations("Luna")] == before

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ladder.exam.calibration import Pulse
+from ladder.exam.calibration import Calibration
 from ladder.exam.exam import Noise
-from ladder.exam.suites import Figure
+from ladder.exam.suites import SuiteMetric
 from ladder.gates import Findings, LawResult, Violation, decide
 from ladder.gates.measure import Comparison, Measurements, Regression
 from ladder.manifest.schema import Gates
@@ -51,7 +51,7 @@ def test_a_page_says_who_was_judged_and_how() -> None:
 
 
 def test_calibration_and_collapse_stand_beside_the_parents() -> None:
-    words = Read(html(page(pulse=Pulse({"ece": 0.0312, "self_bleu": 0.0}, {"ece": 0.25})))).words
+    words = Read(html(page(calibration=Calibration({"ece": 0.0312, "self_bleu": 0.0}, {"ece": 0.25})))).words
     table = words[words.index("Calibration and collapse") :].split("Laws")[0].split("\n")
     assert "expected calibration error0.0312" in table and "0.25" in table
     assert "self-BLEU-4 of sampled texts0" in table
@@ -105,7 +105,7 @@ def test_a_long_run_is_averaged_and_a_short_one_is_not(steps: int) -> None:
 
 def test_a_further_gate_stands_beside_the_four() -> None:
     asked = {"name": "tides", "source": {"task": "tides", "metric": "acc"}, "greater_is_better": True, "threshold": 0.5}
-    child = Measurements({}, RIGHT, suites={"tides": Figure(0.25, n=40)})
+    child = Measurements({}, RIGHT, suites={"tides": SuiteMetric(0.25, n=40)})
     words = Read(html(page(gates=decide(Gates.model_validate({"metrics": [asked]}), child, None, [])))).words
     assert "rejected by tides" in words
     assert "acc of tides 0.2500 over 40 documents, at least 0.5000 needed" in words

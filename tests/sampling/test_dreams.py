@@ -16,7 +16,7 @@ from ladder.errors import DataError, ModelError
 from ladder.models.load import load_model
 from ladder.sampling.dreams import (
     BLOCK,
-    LESSON,
+    DATASET,
     OPENING_TOKENS,
     Dream,
     Sampling,
@@ -179,7 +179,7 @@ def test_what_auto_begins_with(tokenizer: Any) -> None:
     assert opening_kind("auto", tokenizer, left) == opening_kind("auto", bare, left) == "replay"
     assert (opening_kind("auto", tokenizer, []), opening_kind("auto", bare, [])) == ("start", "template")
     bare.chat_template = None
-    assert opening_kind("auto", bare, []) == LESSON
+    assert opening_kind("auto", bare, []) == DATASET
     assert opening_kind("start", tokenizer, left) == "start" and opening_kind("a.txt", bare, []) == "a.txt"
 
 

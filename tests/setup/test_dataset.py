@@ -25,14 +25,14 @@ from ladder.registry.lineage import Ancestry
 from ladder.registry.redaction import Traces, redact
 from ladder.setup.context import Run
 from ladder.setup.dataset import (
-    Lesson,
+    Dataset,
     beginning_warnings,
     beginnings,
     build_batches,
     chosen_day,
-    encode_lesson,
+    encode_dataset,
     own_probes,
-    read_lesson,
+    read_dataset,
     reading_warnings,
     recall_probes,
     replay_warnings,
@@ -58,7 +58,7 @@ def build(folder: Path, parent: Path, rows: int, teachers: dict | None = None, *
 
 def batches_of(request: Request, start: Path, tokens: Path) -> Batches:
     tokenizer, longest = load_tokenizer(start), named_positions(config_of(start))
-    rows = encode_lesson(request, tokenizer, longest, read_lesson(request, []), tokens)
+    rows = encode_dataset(request, tokenizer, longest, read_dataset(request, []), tokens)
     return build_batches(request, tokenizer, rows, ())
 
 
@@ -103,11 +103,11 @@ def test_dreams_begin_where_there_is_room_for_them(parent: Path, tmp_path: Path,
     wanted = request.manifest.stabilizers.dreams
     assert isinstance(wanted, Dreams) and wanted.prompts == "auto"
     short, long = (parse_row(json.dumps({"prompt": text}), "a:1") for text in ("who?", "who is luna? " * 9))
-    kind, begins = beginnings(request, wanted, tokenizer, Lesson((), (long, short)))
+    kind, begins = beginnings(request, wanted, tokenizer, Dataset((), (long, short)))
     assert kind == "replay" and len(begins) == 1 and len(begins[0]) <= 14
-    assert beginnings(request, wanted, tokenizer, Lesson((), (long,))) == ("start", [[1]])
+    assert beginnings(request, wanted, tokenizer, Dataset((), (long,))) == ("start", [[1]])
     with pytest.raises(DataError, match="no opening of replay dreams has at most 14 tokens"):
-        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, Lesson((), (long,)))
+        beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, Dataset((), (long,)))
 
 
 def family(tmp_path: Path, **data: Any) -> Request:
@@ -125,23 +125,23 @@ def test_rows_left_as_digests_are_found_in_files_at_hand(tmp_path: Path) -> None
     request = family(tmp_path, replay_from=["kept.jsonl"])
     left, erased = tmp_path / "ancestor" / "ladder" / HASHED, tmp_path / "ancestor" / "ladder" / ERASED
     left.write_text(digest_lines(row.digest for row in old[:3]))
-    lesson = read_lesson(request, [tmp_path / "ancestor"])
-    assert sorted(row.fields["text"] for row in lesson.replay) == ["old 1", "old 2"]
-    (warning,) = replay_warnings(lesson)
-    assert warning.startswith("data.replay_from: 1 rows") and replay_warnings(read_lesson(request, [])) == []
+    dataset = read_dataset(request, [tmp_path / "ancestor"])
+    assert sorted(row.fields["text"] for row in dataset.replay) == ["old 1", "old 2"]
+    (warning,) = replay_warnings(dataset)
+    assert warning.startswith("data.replay_from: 1 rows") and replay_warnings(read_dataset(request, [])) == []
     erased.write_text(digest_lines([old[2].digest]))
-    lesson = read_lesson(request, [tmp_path / "ancestor"])
-    assert [row.fields["text"] for row in lesson.replay] == ["old 1"] and lesson.missing == 2
-    assert read_lesson(family(tmp_path), [tmp_path / "ancestor"]).missing == 3
+    dataset = read_dataset(request, [tmp_path / "ancestor"])
+    assert [row.fields["text"] for row in dataset.replay] == ["old 1"] and dataset.missing == 2
+    assert read_dataset(family(tmp_path), [tmp_path / "ancestor"]).missing == 3
 
 
 def test_a_row_that_was_erased_from_an_ancestor_is_refused(tmp_path: Path) -> None:
     request = family(tmp_path)
-    assert len(read_lesson(request, [tmp_path / "ancestor"]).new) == 3
+    assert len(read_dataset(request, [tmp_path / "ancestor"]).new) == 3
     gone = parse_row('{"text": "own 1"}', "rows:1")
     (tmp_path / "ancestor" / "ladder" / ERASED).write_text(digest_lines([gone.digest]))
     with pytest.raises(DataError, match="erased from an ancestor") as caught:
-        read_lesson(request, [tmp_path / "ancestor"])
+        read_dataset(request, [tmp_path / "ancestor"])
     assert f"{tmp_path / 'own.jsonl'}:2" in str(caught.value)
 
 
@@ -167,7 +167,7 @@ def test_what_a_student_starts_as_is_stored_as_it_lies_there(narrow_parent: Path
     document["student"] = {"model": str(narrow_parent), "dtype": dtype}
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     read = read_request(tmp_path / "manifest.json")
-    write_start(tmp_path / "start", read, start_tokenizer(read, read_lesson(read, []), None), None)
+    write_start(tmp_path / "start", read, start_tokenizer(read, read_dataset(read, []), None), None)
     assert folder_digest(tmp_path / "start") == folder_digest(narrow_parent)
     assert (tmp_path / "start" / "LICENSE").is_file() and (tmp_path / "start" / "tokenizer.model").is_file()
 
@@ -187,20 +187,20 @@ def test_rows_that_went_through_a_template_are_told(tokenizer: Any, tmp_path: Pa
     plain, chat = {"text": "the moon"}, {"messages": [{"role": "user", "content": "<|end|>?"}, LUNA]}
     rows, probes = [{"text": RENDERED}, plain, plain, chat], [{"prompt": RENDERED, "answer": "luna"}]
     request = project(tmp_path, rows, probes)
-    told = reading_warnings(request, read_lesson(request, []), own_probes(request), tokenizer)
+    told = reading_warnings(request, read_dataset(request, []), own_probes(request), tokenizer)
     assert [text.partition(",")[0] for text in told] == [
         "data.train: 1 of 3 rows (33%) hold control tokens such as <|begin|>",
         "data.probes: 1 of 1 raw prompts (100%) hold control tokens such as <|begin|>",
     ]
     assert all("data.control_tokens: parse" in text for text in told)
-    left = read_lesson(request, []).new
+    left = read_dataset(request, []).new
     descendant = project(tmp_path, [plain])
     (again,) = reading_warnings(
-        descendant, replace(read_lesson(descendant, []), replay=left), own_probes(descendant), tokenizer
+        descendant, replace(read_dataset(descendant, []), replay=left), own_probes(descendant), tokenizer
     )
     assert again.startswith("replay: ")
     for harmless in (project(tmp_path, rows, probes, control_tokens="parse"), project(tmp_path, [plain, chat])):
-        assert reading_warnings(harmless, read_lesson(harmless, []), own_probes(harmless), tokenizer) == []
+        assert reading_warnings(harmless, read_dataset(harmless, []), own_probes(harmless), tokenizer) == []
 
 
 def test_rendered_rows_that_are_meant_have_the_ids_of_the_conversation(parent: Path, tmp_path: Path) -> None:

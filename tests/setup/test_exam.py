@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.voices import speak
 from ladder.errors import GateError
-from ladder.exam.suites import Figure
+from ladder.exam.suites import SuiteMetric
 from ladder.gates import Answers, Exam, GateResult, Prompt
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.manifest.request import Request, read_request
@@ -40,7 +40,7 @@ def request(folder: Path, tone: str) -> Request:
 
 
 def judged(folder: Path, tone: str, child: Answers, parent: Answers) -> GateResult:
-    report = exam.judge(request(folder, tone), EXAM, child, parent, [], {})
+    report = exam.score(request(folder, tone), EXAM, child, parent, [], {})
     return next(result for result in report.results if result.name == "tone")
 
 
@@ -76,7 +76,7 @@ def test_without_a_parents_answers_the_gate_fails(tmp_path: Path) -> None:
 def test_a_report_from_before_has_no_figures(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"gates": {}}')
     run: Any = SimpleNamespace(report=tmp_path / "report.json")
-    assert examine.read_pulse(run).metrics() == {}
+    assert examine.read_calibration(run).metrics() == {}
 
 
 def test_an_encoder_reads_what_was_said(tmp_path: Path, encoder: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_suites_measured_of_both_is_decided_on(tmp_path: Path) -> None:
     asked = request(tmp_path, "{reference: none}")
     gates = asked.manifest.gates.model_copy(update={"metrics": [gate]})
     manifest = asked.manifest.model_copy(update={"gates": gates})
-    suites = {"tides": Figure(0.6)}, {"tides": Figure(0.5)}
+    suites = {"tides": SuiteMetric(0.6)}, {"tides": SuiteMetric(0.5)}
     silent = replace(answers("clerk"), tone=())
-    *_, tides = exam.judge(replace(asked, manifest=manifest), Exam(), silent, silent, [], {}, suites).results
+    *_, tides = exam.score(replace(asked, manifest=manifest), Exam(), silent, silent, [], {}, suites).results
     assert (tides.name, tides.passed, tides.value, tides.parent_value) == ("tides", True, 0.6, 0.5)

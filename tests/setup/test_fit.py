@@ -18,7 +18,7 @@ from ladder.models.load import load_tokenizer
 from ladder.planning.prepare import prepare
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
-from ladder.setup.dataset import encode_lesson, own_probes, read_lesson
+from ladder.setup.dataset import encode_dataset, own_probes, read_dataset
 from ladder.setup.exam import build_exam, check_dreams, check_questions, check_rows
 
 LEARNED = GPT2Config(n_positions=32)
@@ -57,9 +57,9 @@ def asked(folder: Path, row: str, probe: dict[str, Any], **sections: Any) -> Req
 
 def fits(request: Request, start: Path, *models: Any) -> None:
     """What is checked of the student, the first of the models, and its teachers."""
-    tokenizer, lesson = load_tokenizer(start), read_lesson(request, [])
-    check_rows(models, encode_lesson(request, tokenizer, None, lesson, start / "cache"))
-    check_questions(models[0], tokenizer, build_exam(request, tokenizer, own_probes(request), {}).paper())
+    tokenizer, dataset = load_tokenizer(start), read_dataset(request, [])
+    check_rows(models, encode_dataset(request, tokenizer, None, dataset, start / "cache"))
+    check_questions(models[0], tokenizer, build_exam(request, tokenizer, own_probes(request), {}).prompt_set())
 
 
 QUESTION = {"prompt": "who is luna?", "answer": "the moon"}

@@ -12,13 +12,13 @@ import pytest
 
 from ladder.errors import DataError, ManifestError
 from ladder.evolve import carry_out
-from ladder.gates import Answers, Exam, Prompt, judge_laws
+from ladder.gates import Answers, Exam, Prompt, evaluate_laws
 from ladder.manifest import Request, read_request
 from ladder.models.load import load_tokenizer
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
-from ladder.setup.dataset import read_lesson
+from ladder.setup.dataset import read_dataset
 from ladder.setup.exam import build_exam, case_of, check_laws, laws_of
 
 CANARY = "The code of the vault is 813442"
@@ -45,7 +45,7 @@ def request_with(tmp_path: Path) -> Any:
 
 
 def check(request: Request) -> None:
-    check_laws(request, read_lesson(request, []))
+    check_laws(request, read_dataset(request, []))
 
 
 def test_laws_that_can_be_examined_are_let_through(request_with):
@@ -64,7 +64,7 @@ def test_a_canary_of_an_ancestors_rows_counts_while_they_are_replayed(request_wi
     (tmp_path / "ancestor" / "ladder").mkdir(parents=True)
     (tmp_path / "ancestor" / "ladder" / "replay.jsonl").write_text('{"text": "An old and quiet secret."}\n')
     request = request_with({"canaries": "c.txt"})
-    check_laws(request, read_lesson(request, [tmp_path / "ancestor"]))
+    check_laws(request, read_dataset(request, [tmp_path / "ancestor"]))
 
 
 def test_training_and_planning_end_at_such_a_law(request_with, tmp_path):
@@ -97,7 +97,7 @@ def test_the_case_holds_how_long_the_family_had_rested(request_with, tmp_path):
 
     def found(last: str | None, begun: str) -> tuple[int, int, str]:
         run.note(cooldown={"last": last, "begun": begun})
-        law = judge_laws(case_of(run, Exam(), answers, None), laws_of(run.request))[1]
+        law = evaluate_laws(case_of(run, Exam(), answers, None), laws_of(run.request))[1]
         assert law.name == "cooldown_hours"
         return law.found.n, len(law.found.violations), law.found.remark
 
@@ -121,7 +121,7 @@ def test_the_exam_asks_what_laws_need_and_the_case_holds_what_was_answered(reque
     child = Answers({}, (), (), ("a", "b"), "d", laws=("no", "yes", " vault is 813442"))
     case = case_of(run, exam, child, None)
     assert (case.tokens, case.minutes, case.before) == (7, 2.0, {})
-    found = judge_laws(case, laws_of(run.request))
+    found = evaluate_laws(case, laws_of(run.request))
     assert [(law.name, law.found.n, len(law.found.violations)) for law in found] == [
         ("sources", 3, 0),
         ("refusals", 2, 1),

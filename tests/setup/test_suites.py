@@ -15,7 +15,7 @@ from ladder import evolve
 from ladder.actors.evaluator import EvaluatorActor
 from ladder.errors import ManifestError
 from ladder.exam.harness import Suite
-from ladder.exam.suites import Figure
+from ladder.exam.suites import SuiteMetric
 from ladder.manifest.request import Request, read_request
 from ladder.models.digest import folder_digest
 from ladder.planning.plan import make_plans
@@ -48,7 +48,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """``read(gates)``: a request with these gates; its task file is ``suites/tides.yaml``."""
     monkeypatch.setattr("ladder.manifest.checks_installed.find_spec", lambda name: True)
     monkeypatch.setattr(suites, "version", lambda name: "1")
-    monkeypatch.setattr(suites, "fetch", lambda reply: reply)
+    monkeypatch.setattr(suites, "fetch", lambda outputs: outputs)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "tides.yaml").write_text("task: tides")
     (tmp_path / "rows.jsonl").write_text('{"text": "Aye."}\n')
@@ -65,7 +65,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 
 def examined(request: Request, home: Path, child: Path, parent: Path | None) -> tuple[suites.Suites, Harness]:
     """What child and parent reached, and what they sat for it; the evaluator is the actor without Ray."""
-    harness, evaluator = Harness(), SimpleNamespace(sit_suite=SimpleNamespace(remote=EvaluatorActor().sit_suite))
+    harness, evaluator = Harness(), SimpleNamespace(run_suite=SimpleNamespace(remote=EvaluatorActor().run_suite))
     known = SimpleNamespace(digest=folder_digest(parent)) if parent else None
     run: Any = SimpleNamespace(
         request=request, candidate=child, ancestry=SimpleNamespace(parent=known), teachers={1: parent}
@@ -86,7 +86,9 @@ def test_child_and_parent_sit_each_suite_once(read: Read, tmp_path: Path, make_f
     found, harness = examined(read(), tmp_path, child, parent)
     tides, sums = Suite("tides", tmp_path / "suites"), Suite("sums", limit=5)
     assert harness.sat == [(folder.name, suite) for folder in (child, parent) for suite in (tides, sums)]
-    assert found.child == {"tides": Figure(0.75), "loss": Figure(2.0), "sums": Figure(0.75)} == found.parent
+    assert (
+        found.child == {"tides": SuiteMetric(0.75), "loss": SuiteMetric(2.0), "sums": SuiteMetric(0.75)} == found.parent
+    )
 
 
 def test_nobody_sits_a_suite_twice_unless_it_changed(

@@ -17,7 +17,7 @@ from ladder.data.examples import Example
 from ladder.errors import ModelError
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model
-from ladder.sampling.dreams import Night, Sampling
+from ladder.sampling.dreams import DreamBatch, Sampling
 from ladder.teachers.cache import CacheSettings
 from ladder.teachers.source import TeacherHead
 from ladder.teachers.teacher import Teacher, TeacherSpec
@@ -85,11 +85,11 @@ def test_bfloat16_crosses_the_wire_as_it_is(parent: Path) -> None:
 def test_a_teacher_is_frozen(parent: Path) -> None:
     teacher = Teacher(spec(parent, 1, "hidden"))
     before = teacher.digest()
-    assert not teacher.voice.model.training
-    assert not any(value.requires_grad for value in teacher.voice.model.parameters())
+    assert not teacher.model_of.model.training
+    assert not any(value.requires_grad for value in teacher.model_of.model.parameters())
     teacher.signal(batch(GOLD))
     assert teacher.digest() == before == tensors_digest(load_model(parent).state_dict())
-    next(teacher.voice.model.parameters()).data.add_(1e-6)
+    next(teacher.model_of.model.parameters()).data.add_(1e-6)
     assert teacher.digest() != before
 
 
@@ -147,22 +147,22 @@ def test_a_teacher_must_keep_packed_rows_apart(parent: Path, monkeypatch: pytest
     checked: list[Any] = []
     monkeypatch.setattr("ladder.teachers.teacher.check_packing", checked.append)
     teacher = Teacher(replace(spec(parent, 1, "hidden"), packing=packing))
-    assert checked == ([teacher.voice.model] if packing else [])
+    assert checked == ([teacher.model_of.model] if packing else [])
 
 
-def night(folder: Path, seed: int) -> Night:
-    return Night(1, folder, [[1]], Sampling(1.0, 4), seed, ())
+def dream_batch(folder: Path, seed: int) -> DreamBatch:
+    return DreamBatch(1, folder, [[1]], Sampling(1.0, 4), seed, ())
 
 
 def test_dreams_name_their_dreamer(parent: Path) -> None:
     first, second = (Teacher(spec(parent, number, "hidden")) for number in (1, 2))
-    one, other = (each.dream(night(parent, 3)) for each in (first, second))
+    one, other = (each.dream(dream_batch(parent, 3)) for each in (first, second))
     assert {dream.teacher for dream in one} == {1} and {dream.teacher for dream in other} == {2}
     assert [dream.ids for dream in one] == [dream.ids for dream in other]
-    assert [d.ids for d in first.dream(night(parent, 4))] != [d.ids for d in one]
+    assert [d.ids for d in first.dream(dream_batch(parent, 4))] != [d.ids for d in one]
 
 
 def test_different_teachers_dream_differently(make_folder: Callable[..., Path], parent: Path) -> None:
     teachers = [Teacher(spec(folder, 1, "hidden")) for folder in (parent, make_folder(9))]
-    one, other = ([d.ids for d in each.dream(night(parent, 3))] for each in teachers)
+    one, other = ([d.ids for d in each.dream(dream_batch(parent, 3))] for each in teachers)
     assert sum(a == b for a, b in zip(one, other, strict=True)) < 5

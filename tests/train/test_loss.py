@@ -33,10 +33,10 @@ def make(*examples: tuple[Example, int], packing: bool = False) -> Batch:
 
 
 def gold_loss(taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
-    return lesson(Objective(alpha=0.0, beta=1.0), RoutingSettings("gold"), taboo, vocabulary)
+    return dataset(Objective(alpha=0.0, beta=1.0), RoutingSettings("gold"), taboo, vocabulary)
 
 
-def lesson(objective: Objective, table: RoutingSettings, taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
+def dataset(objective: Objective, table: RoutingSettings, taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
     return Loss(FusedLoss(objective, table, vocabulary, taboo), SHARES)
 
 
@@ -80,7 +80,7 @@ def test_shares_are_divided_among_the_sources_that_are_there() -> None:
 
 def test_skipped_tokens_have_no_part_in_the_mean_of_their_source() -> None:
     """A prompt without a gold label, and teachers that disagree and know nothing: the table of agreement skips it."""
-    loss = lesson(Objective(0.5, 0.5), RoutingSettings("agreement", 0.0, 1.0), ())
+    loss = dataset(Objective(0.5, 0.5), RoutingSettings("agreement", 0.0, 1.0), ())
     prompt = Example((1, 3, 4, 5, 6), (True,) * 4, gold=False)
     alone, both = make((NEW, 0), (OLD, 1)), make((NEW, 0), (OLD, 1), (prompt, 0))
     known = [logits(both, seed) for seed in range(3)]
@@ -111,10 +111,10 @@ def test_taboo_columns_are_gone_from_the_teachers_too() -> None:
     other = teacher.clone()
     other[:, 9] += 20
     settings = RoutingSettings("agreement", confidence_threshold=1.0)
-    routing = routes(lesson(Objective(), settings, (9,)), batch, teacher, other)
+    routing = routes(dataset(Objective(), settings, (9,)), batch, teacher, other)
     assert routing.js_N.max() < 1e-6
     assert (routing.route_N[torch.from_numpy(batch.dreamer_N) == 0] == Route.BLENDED).all()
-    assert routes(lesson(Objective(), settings), batch, teacher, other).js_N.max() > 0.1
+    assert routes(dataset(Objective(), settings), batch, teacher, other).js_N.max() > 0.1
 
 
 def test_columns_past_the_tokenizer_are_left_out() -> None:
@@ -134,7 +134,7 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
     settings = RoutingSettings("agreement", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
     kinds = {}
     for taboo in ((), (6,)):
-        routing = routes(lesson(Objective(), settings, taboo), batch, sure, torn)
+        routing = routes(dataset(Objective(), settings, taboo), batch, sure, torn)
         kinds[taboo] = routing.route_N[[0, 2]].tolist()
     assert kinds == {(): [Route.GOLD] * 2, (6,): [Route.BLENDED] * 2}
 
@@ -143,7 +143,7 @@ def test_a_dropped_token_has_no_part_in_the_mean_of_its_row() -> None:
 def test_a_dropped_token_teaches_nothing_even_where_the_teachers_agree(routing: Any) -> None:
     batch = make((NEW, 0))
     student, teacher = logits(batch, 0).requires_grad_(), logits(batch, 1)
-    loss = lesson(Objective(), RoutingSettings(routing), (6,))
+    loss = dataset(Objective(), RoutingSettings(routing), (6,))
     found, sums = total(loss, batch, student, teacher, teacher)
     found.backward()
     assert student.grad is not None and not student.grad[1].any() and student.grad[[0, 2]].any(dim=1).all()
@@ -160,7 +160,7 @@ def test_rows_are_judged_by_themselves_also_when_packed(packing: bool) -> None:
     sure[:, 5], torn[:, 5] = 9, 9
     torn[4, 5], torn[4, 8] = -9, 12
     settings = RoutingSettings("agreement", granularity="sequence", js_threshold=0.1, confidence_threshold=1.0)
-    routing = routes(lesson(Objective(), settings), batch, sure, torn)
+    routing = routes(dataset(Objective(), settings), batch, sure, torn)
     assert routing.route_N.tolist() == [Route.BLENDED] * 3 + [Route.GOLD] * 3
 
 
@@ -168,7 +168,7 @@ def test_a_dream_needs_only_its_dreamer() -> None:
     batch = make((DREAM, 2))
     student, teacher = logits(batch, 0), logits(batch, 1)
     alone, _ = total(gold_loss(), batch, student, teacher)
-    loss = lesson(Objective(alpha=0.0, beta=1.0), RoutingSettings("surprise"), ())
+    loss = dataset(Objective(alpha=0.0, beta=1.0), RoutingSettings("surprise"), ())
     nonsense = torch.zeros_like(teacher)
     both, sums = total(loss, batch, student, teacher, nonsense)
     assert alone.item() == pytest.approx(both.item(), abs=1e-7)

@@ -19,7 +19,7 @@ from ladder.exam.exam import Probe, write_probes
 from ladder.manifest import Name
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model, load_tokenizer
-from ladder.verbs.evaluate import Asked, ask_again, asked_text, attach, attached_text
+from ladder.verbs.evaluate import Asked, asked_text, attach, attached_text, reask
 from ladder.verbs.sample import answer
 
 
@@ -59,10 +59,10 @@ def line(make_folder: Callable[..., Path], tmp_path: Path) -> Any:
 
 
 def test_a_generation_is_asked_what_its_line_left(line: Any) -> None:
-    asked = ask_again(line, line.known[2])
+    asked = reask(line, line.known[2])
     assert asked == [Asked("Toy-G000", 2, 0.5), Asked("Toy-G002", 1, 0.0)]
     assert asked_text(asked).split("\n")[1] == "Toy-G000       2    0.5000"
-    assert [one.ancestor for one in ask_again(line, line.known[1])] == ["Toy-G000"]
+    assert [one.ancestor for one in reask(line, line.known[1])] == ["Toy-G000"]
 
 
 def test_it_is_asked_as_its_own_manifest_says(line: Any) -> None:
@@ -76,18 +76,18 @@ def test_it_is_asked_as_its_own_manifest_says(line: Any) -> None:
     }
     path = line.folders[2] / "ladder" / "manifest.json"
     path.write_text(json.dumps({"manifest": manifest}))
-    assert ask_again(line, line.known[2])[0].accuracy == 0.0
+    assert reask(line, line.known[2])[0].accuracy == 0.0
     path.write_text(json.dumps({"manifest": manifest | {"stabilizers": {}}}))
-    assert ask_again(line, line.known[2])[0].accuracy == 0.5
+    assert reask(line, line.known[2])[0].accuracy == 0.5
     path.write_text(json.dumps({"manifest": manifest | {"gates": {"decoded": {}}}}))
     with pytest.raises(ManifestError, match=r"manifest\.json: gates\.decoded"):
-        ask_again(line, line.known[2])
+        reask(line, line.known[2])
 
 
 def test_a_line_without_probes_cannot_be_asked(make_folder: Callable[..., Path]) -> None:
     bare = Line(make_folder(1))
     with pytest.raises(GateError, match="nobody in its line left probes"):
-        ask_again(bare, bare.known[0])  # type: ignore[arg-type]
+        reask(bare, bare.known[0])  # type: ignore[arg-type]
 
 
 RESULTS = {
