@@ -12,7 +12,7 @@ from ladder.errors import GateError, ManifestError
 from ladder.exam.exam import Answers
 from ladder.gates import Exam, GateReport, GateResult, Measurements, decide
 from ladder.gates.custom_gates import custom_gate, evaluate_custom_gates
-from ladder.manifest.installed import custom_gate_problems
+from ladder.manifest.checks_installed import custom_gate_problems
 from ladder.manifest.schema import Gates, Manifest
 
 MODULE = """
