@@ -269,7 +269,7 @@ def show(
 ) -> None:
     """One generation's card. With --html the page of its verdict: gates, lost answers, laws, who taught; with --png
     its pictures: differences to the parent, and the training."""
-    from ladder.data.sidecars import GATES_PLOT, PAGE, TRAINING_PLOT, examined
+    from ladder.data import GATES_PLOT, PAGE, TRAINING_PLOT, examined
     from ladder.report.lineage import card_text
 
     registry = _registry(home)
@@ -411,7 +411,7 @@ def erase(
     The weights keep what they learned. Digests of the rows stay, so that descendants refuse them, and an entry in the
     history. Other families of the home need a command each.
     """
-    from ladder.data.rows import read_rows
+    from ladder.data import read_rows
     from ladder.registry.redaction import Traces
     from ladder.report.lineage import erasure_text
 

@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from ladder.data.sidecars import kept_request
+from ladder.exam import Exam
 from ladder.exam.ask import run_prompts
-from ladder.gates import Exam
 from ladder.manifest.names import run_name
 from ladder.models.load import load_tokenizer
 from ladder.registry import open_registry

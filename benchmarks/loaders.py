@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ladder.exam import Probe
 from ladder.exam.ask import answer_prompts
 from ladder.exam.exam import Prompt
-from ladder.gates import Probe
 from ladder.manifest.schema import Decoding
 from ladder.models.load import load_model, load_tokenizer
 from ladder.registry import Generation, Registry, artifacts, open_registry

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.tables import render
 from ladder.gates import decide
-from ladder.gates.measure import OWN, Measurements, Scores, bounds_of
+from ladder.gates.measurements import OWN, Measurements, Scores, bounds_of
 from ladder.laws.law import upper_bound
 from ladder.manifest.schema import Gates
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ladder.actors.session import Session
 from ladder.errors import HeadMoved, Interrupted, LadderError, Unexpected
 from ladder.manifest import Request
-from ladder.models.template import dated
+from ladder.models import dated
 from ladder.planning.prepare import Work, prepare
 from ladder.registry import Generation, Verdict, family_lock, open_registry
 from ladder.registry.lineage import Ancestry, decided_before, resolve, unregistered_teachers
@@ -23,7 +23,7 @@ from ladder.run.examine import candidate_of, examine
 from ladder.run.hooks import check_not_halted
 from ladder.run.recovery import failure_noted, recovering
 from ladder.run.train import train
-from ladder.setup.context import Context, Run, run_folder
+from ladder.setup import Context, Run, run_folder
 from ladder.setup.importing import import_teachers
 from ladder.system.process import bare_bytes
 

@@ -288,8 +288,9 @@ def test_a_method_trains_by_its_own_loss(toys: Toys, genesis: Any) -> None:
 
 
 def test_a_gate_and_a_law_decide_with_the_others(toys: Toys) -> None:
+    from ladder.exam import Exam
     from ladder.exam.exam import Answers
-    from ladder.gates import Exam, evaluate_laws
+    from ladder.laws import evaluate_laws
     from ladder.setup.exam import laws_of, score, text_case
 
     request, exam = toys.request(1), Exam()

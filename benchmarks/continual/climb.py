@@ -22,10 +22,11 @@ from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import METHODS, SIZES, document, genesis_document
 from ladder.data.sidecars import replay_sample, to_jsonl
 from ladder.errors import GateError
+from ladder.exam import Answers, Exam, Sampling
 from ladder.exam.ask import examine
 from ladder.exam.calibration import distinct, ece, entropy
-from ladder.gates import Answers, Exam, Sampling, decide, measure
-from ladder.gates.measure import mean
+from ladder.gates import decide, measure
+from ladder.gates.measurements import mean
 from ladder.gates.tone import facet_drifts
 from ladder.manifest import Request
 from ladder.manifest.request import read_request

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ladder.exam import Outputs, PromptSet
 from ladder.exam.ask import run_prompts
-from ladder.exam.exam import Outputs, PromptSet
 from ladder.exam.harness import Suite, evaluate
 
 

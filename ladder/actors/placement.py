@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ladder.errors import ManifestError
-from ladder.manifest.schema import Devices, Runtime
+from ladder.manifest import Devices, Runtime
 from ladder.system.process import ProcessMemory, process_memory, reset_peak
 
 ROLES = ("student", "teacher1", "teacher2", "evaluator")

@@ -30,7 +30,7 @@ from ladder.actors.student import StudentActor, StudentGroup
 from ladder.actors.teacher import TeacherActor, TeacherHandle
 from ladder.data.batches import Batches
 from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
-from ladder.manifest.schema import Devices, Runtime
+from ladder.manifest import Devices, Runtime
 from ladder.train.spec import StepReport
 
 os.environ.update(missing())

@@ -9,8 +9,8 @@ from typing import Any
 
 from ladder.actors.teacher import TeacherActor
 from ladder.data.batches import Batch
-from ladder.exam.exam import Sampling
-from ladder.models.rounding import Rounding
+from ladder.exam import Sampling
+from ladder.models import Rounding
 from ladder.teachers.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer

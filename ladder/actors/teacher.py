@@ -8,7 +8,7 @@ from typing import Any
 
 from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
-from ladder.models.shared_base import SharedBase, Stack
+from ladder.models import SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
 from ladder.teachers.cache import CacheStatistics
 from ladder.teachers.teacher import Teacher, TeacherSpec

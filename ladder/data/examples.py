@@ -22,11 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ladder.data.rows import Row
 from ladder.errors import DataError, LadderError
-from ladder.manifest.schema import ControlTokens
-from ladder.models.chat import Conversation, Taught, asked_ids, ends_itself
-from ladder.models.digest import tensors_digest
-from ladder.models.template import day_of, plain_ids
-from ladder.models.tokenizer import added_ids
+from ladder.manifest import ControlTokens
+from ladder.models import Conversation, Taught, added_ids, asked_ids, day_of, ends_itself, plain_ids, tensors_digest
 from ladder.system.files import save_bytes
 
 

@@ -17,11 +17,7 @@ import numpy as np
 from ladder.data.jsonl import read_lines, shown
 from ladder.data.rows import Row, read_rows
 from ladder.errors import DataError, GateError, ManifestError, NotFound
-from ladder.manifest import Name, Request
-from ladder.manifest.files import named_files
-from ladder.manifest.load import validated
-from ladder.manifest.schema import ControlTokens
-from ladder.manifest.words import modern
+from ladder.manifest import ControlTokens, Name, Request, modern, named_files, validated
 from ladder.system.files import save_text
 
 LEARNED = "rows.sha256"

@@ -3,18 +3,20 @@
 Suffixes name the axes: N trained tokens, V columns of the vocabulary, S sources.
 """
 
-from __future__ import annotations
-
-from ladder.distill.divergence import generalized_jsd, jensen_shannon, kl
+from ladder.distill.divergence import generalized_jsd, jensen_shannon, js_bounds, kl
 from ladder.distill.evidence import (
     Evidence,
     average_over_rows,
     entropy,
     gather_evidence,
     normalized_entropy_confidence,
+    row_means,
     top1,
 )
-from ladder.distill.objective import Objective, TokenLosses, token_losses
+from ladder.distill.fused import BUFFERS, Chunking, FusedLoss, FusedResult, split, teachers_evidence
+from ladder.distill.kernels import has_compiler
+from ladder.distill.objective import Forecast, Objective, TokenLosses, forecast, taught, token_losses, unknown
+from ladder.distill.probabilities import log_probabilities
 from ladder.distill.reduction import reduction_weights, route_shares, source_counts
 from ladder.distill.routing import (
     ROUTERS,
@@ -26,25 +28,45 @@ from ladder.distill.routing import (
     route_gold,
     route_surprise,
 )
+from ladder.distill.student import Block, Student, StudentHead, StudentLogits
+from ladder.distill.tokens import Ahead, Known, Source, Teachers, Tokens
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
 __all__ = [
+    "BUFFERS",
     "IGNORE",
     "ROUTERS",
+    "Ahead",
+    "Block",
+    "Chunking",
     "Columns",
     "Evidence",
+    "Forecast",
+    "FusedLoss",
+    "FusedResult",
+    "Known",
     "Objective",
     "Route",
     "Routing",
     "RoutingSettings",
+    "Source",
+    "Student",
+    "StudentHead",
+    "StudentLogits",
+    "Teachers",
     "TokenLosses",
+    "Tokens",
     "average_over_rows",
     "columns",
     "entropy",
+    "forecast",
     "gather_evidence",
     "generalized_jsd",
+    "has_compiler",
     "jensen_shannon",
+    "js_bounds",
     "kl",
+    "log_probabilities",
     "normalized_entropy_confidence",
     "reduction_weights",
     "route",
@@ -52,7 +74,12 @@ __all__ = [
     "route_gold",
     "route_shares",
     "route_surprise",
+    "row_means",
     "source_counts",
+    "split",
+    "taught",
+    "teachers_evidence",
     "token_losses",
     "top1",
+    "unknown",
 ]

@@ -1,1 +1,61 @@
 """The exam: probes, asked of a model and answered, as plain data."""
+
+from ladder.exam.cache import AnswerCache, SuiteCache
+from ladder.exam.calibration import FIGURES, Calibration, ece, entropy, measure_calibration, self_bleu
+from ladder.exam.contamination import GRAM, as_phrase, check_contamination, words_of
+from ladder.exam.exam import (
+    ASKING,
+    SAMPLED,
+    Answers,
+    Exam,
+    Noise,
+    Outputs,
+    Probe,
+    Prompt,
+    PromptSet,
+    Sampling,
+    fold,
+    is_right,
+    is_unspaced,
+    normalize,
+    read_probes,
+    score,
+    write_probes,
+)
+from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_metrics
+
+__all__ = [
+    "ASKING",
+    "FIGURES",
+    "GRAM",
+    "SAMPLED",
+    "AnswerCache",
+    "Answers",
+    "Calibration",
+    "Exam",
+    "Noise",
+    "Outputs",
+    "Probe",
+    "Prompt",
+    "PromptSet",
+    "Sampling",
+    "SuiteCache",
+    "SuiteMetric",
+    "as_phrase",
+    "check_contamination",
+    "ece",
+    "entropy",
+    "find_metric",
+    "fold",
+    "is_right",
+    "is_unspaced",
+    "measure_calibration",
+    "normalize",
+    "read_document",
+    "read_metrics",
+    "read_probes",
+    "score",
+    "self_bleu",
+    "words_of",
+    "write_probes",
+]

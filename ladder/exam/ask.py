@@ -22,12 +22,18 @@ from ladder.errors import GateError
 from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, Prompt, PromptSet, Sampling, spread
 from ladder.exam.likelihood import prompt_entropies, read_likelihoods
 from ladder.exam.question import banned_ids, check_lengths, encode_question
-from ladder.manifest.schema import ControlTokens, Decoding
-from ladder.models.chat import Ending, ending
-from ladder.models.digest import folder_digest
-from ladder.models.generation import decoding_batches, end_ids, pad_id
-from ladder.models.load import load_model, load_tokenizer
-from ladder.models.template import dated
+from ladder.manifest import ControlTokens, Decoding
+from ladder.models import (
+    Ending,
+    dated,
+    decoding_batches,
+    end_ids,
+    ending,
+    folder_digest,
+    load_model,
+    load_tokenizer,
+    pad_id,
+)
 from ladder.sampling.generate import continue_rows
 
 Asked = TypeVar("Asked", Prompt, Probe)

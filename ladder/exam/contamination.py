@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ladder.data.rows import Row
+from ladder.data import Row
 from ladder.errors import DataError
 from ladder.exam.exam import EDGES, READ, UNSPACED, Probe, fold, normalize, word_pattern
 

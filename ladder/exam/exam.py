@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ladder.data.jsonl import check_text, parse_object, read_lines, shown
+from ladder.data import check_text, parse_object, read_lines, shown
 from ladder.errors import DataError, GateError
-from ladder.manifest.schema import ControlTokens, Decoding
+from ladder.manifest import ControlTokens, Decoding
 
 Kind = Literal["exact", "contains", "regex", "choice", "nll"]
 READ = ("choice", "nll")

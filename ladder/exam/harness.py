@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import GateError, ManifestError
-from ladder.models.load import load_model, load_tokenizer
+from ladder.models import load_model, load_tokenizer
 
 _KEPT = ("results", "higher_is_better", "n-samples", "versions")
 """What is read again of all that the harness returns."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.data.jsonl import shown
+from ladder.data import shown
 from ladder.errors import GateError
 from ladder.exam.exam import Probe, Prompt
 from ladder.exam.question import banned_ids, check_lengths, encode_answered, encode_question
-from ladder.manifest.schema import ControlTokens
-from ladder.models.generation import pad_id
+from ladder.manifest import ControlTokens
+from ladder.models import pad_id
 
 PROMPTS_AT_ONCE = 16
 """Prompts in a batch. All logits of a batch are in memory, of which decoding keeps one position a row."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerFast
 
+from ladder.data import shown
 from ladder.data.examples import text_ids
-from ladder.data.jsonl import shown
 from ladder.errors import DataError
 from ladder.exam.contamination import words_of
 from ladder.exam.exam import Probe, Prompt
 from ladder.exam.question import encode_answered, encode_question
-from ladder.manifest.schema import ControlTokens
+from ladder.manifest import ControlTokens
 
 
 def check_encodable(

@@ -11,9 +11,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from ladder.data.examples import chat_ids, continued_ids, raw_ids
 from ladder.errors import GateError
 from ladder.exam.exam import Prompt
-from ladder.manifest.schema import ControlTokens
-from ladder.models.chat import answer_ids
-from ladder.models.preflight import named_positions
+from ladder.manifest import ControlTokens
+from ladder.models import answer_ids, named_positions
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:

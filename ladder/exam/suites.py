@@ -9,7 +9,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
-from ladder.data.jsonl import shown
+from ladder.data import shown
 from ladder.errors import DataError, GateError
 
 _STDERR = "_stderr"

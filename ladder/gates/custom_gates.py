@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ladder.errors import GateError, ManifestError
-from ladder.exam.exam import Answers, Exam
+from ladder.exam import Answers, Exam
 from ladder.gates.verdict import GateResult
 from ladder.manifest.installed import GATES, load
 

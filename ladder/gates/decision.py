@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from ladder.exam.suites import SuiteMetric
-from ladder.gates.measure import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
+from ladder.exam import SuiteMetric
+from ladder.gates.measurements import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
 from ladder.gates.statistics import Interval
 from ladder.gates.verdict import GateReport, GateResult
-from ladder.laws.law import TOLERANCE, LawResult, sampled_sentence
-from ladder.manifest.schema import Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate
+from ladder.laws import TOLERANCE, LawResult, sampled_sentence
+from ladder.manifest import Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate
 
 _ANY_GAIN = 10 * TOLERANCE
 """What counts as better than a parent's 0, of which no share can be asked."""

@@ -6,11 +6,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ladder.exam.exam import Probe
+from ladder.exam import Probe
 from ladder.gates.decision import is_drop_ruled_out, is_gain_beyond_chance
-from ladder.gates.measure import Scores, bounds_of, retention_of
-from ladder.laws.law import TOLERANCE
-from ladder.manifest.schema import Gates
+from ladder.gates.measurements import Scores, bounds_of, retention_of
+from ladder.laws import TOLERANCE
+from ladder.manifest import Gates
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ladder.errors import GateError
 from ladder.gates.tone import comparable
-from ladder.models.generation import pad_id
-from ladder.models.load import load_encoder, load_tokenizer
+from ladder.models import load_encoder, load_tokenizer, pad_id
 
 LONGEST = 256
 """Tokens of a text that are read; the rest is left out."""

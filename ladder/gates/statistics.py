@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ladder.exam.exam import Probe
+from ladder.exam import Probe
 
 _DRAWS = 4000
 

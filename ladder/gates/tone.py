@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import accumulate, chain
 from pathlib import Path
 
-from ladder.data.jsonl import read_lines
+from ladder.data import read_lines
 from ladder.errors import DataError, GateError
 
 TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ladder.errors import GateError
-from ladder.gates.measure import Retention
-from ladder.laws.law import LawResult, Violation
-from ladder.manifest.schema import GATES
+from ladder.gates.measurements import Retention
+from ladder.laws import LawResult, Violation
+from ladder.manifest import GATES
 
 _METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import GateError
-from ladder.exam.calibration import ece, entropy, self_bleu
-from ladder.exam.exam import SAMPLED, Answers, Exam, Prompt
+from ladder.exam import SAMPLED, Answers, Exam, Prompt, ece, entropy, self_bleu
 from ladder.laws.law import Family, Findings, LawResult, Violation
 from ladder.laws.limits import budget, parent_unchanged, sources
 from ladder.laws.text import (
@@ -27,8 +26,7 @@ from ladder.laws.text import (
     taboo,
 )
 from ladder.laws.training import NO_NAN, RULES, SAMPLES, TRAINING_SAMPLES
-from ladder.manifest.files import named_files
-from ladder.manifest.schema import Manifest, Refusals, RequiredText
+from ladder.manifest import Manifest, Refusals, RequiredText, named_files
 
 Parameters = dict[str, Any]
 """What a manifest says of a law, as plain JSON."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ladder.errors import GateError
-from ladder.exam.exam import SAMPLED
+from ladder.exam import SAMPLED
 
 Family = Literal["request", "training", "text", "figure"]
 """What a law examines: what was asked for, how it was trained, each text of the child, or one figure of them all."""

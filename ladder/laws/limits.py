@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ladder.laws.law import Violation
-from ladder.manifest.schema import Budget
+from ladder.manifest import Budget
 
 
 def budget(limits: Budget, spent: Mapping[str, float | None]) -> list[Violation]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ladder.data.jsonl import shown
+from ladder.data import shown
 from ladder.errors import DataError, GateError
-from ladder.exam.exam import Prompt, fold, is_unspaced
+from ladder.exam import Prompt, fold, is_unspaced
 from ladder.laws.law import TOLERANCE, Findings, Violation
 
 Texts = Mapping[str, Sequence[str]]

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ladder.exam.exam import SAMPLED
+from ladder.exam import SAMPLED
 from ladder.laws.law import Findings, Violation
 from ladder.laws.text import canaries_said, forbidden_text, taboo
-from ladder.manifest.schema import Manifest
+from ladder.manifest import Manifest
 
 if TYPE_CHECKING:
     from ladder.train.spec import StepReport

@@ -7,8 +7,7 @@ package is a subclass of ``Method`` that it declares in the entry point group ``
 from __future__ import annotations
 
 from ladder.errors import ManifestError
-from ladder.manifest import installed
-from ladder.manifest.schema import Manifest
+from ladder.manifest import Manifest, installed
 from ladder.methods.base import GoldMethod, Method
 
 METHODS: dict[str, type[Method]] = {

@@ -9,11 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from ladder.manifest.schema import Manifest
+from ladder.manifest import Manifest
 
 if TYPE_CHECKING:
-    from ladder.distill import Objective, RoutingSettings
-    from ladder.distill.fused import FusedLoss
+    from ladder.distill import FusedLoss, Objective, RoutingSettings
 
 
 class Method(ABC):
@@ -54,7 +53,7 @@ class Method(ABC):
             taboo_ids: ids that take no part.
             compile: whether the element-wise part is compiled.
         """
-        from ladder.distill.fused import FusedLoss
+        from ladder.distill import FusedLoss
 
         return FusedLoss(self.objective(), self.routing(), vocabulary, taboo_ids, compile)
 

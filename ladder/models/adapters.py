@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedCon
 from transformers.pytorch_utils import Conv1D
 
 from ladder.errors import ManifestError, ModelError, is_out_of_memory, said
-from ladder.manifest.schema import Lora
+from ladder.manifest import Lora
 from ladder.models.digest import read_object, weight_files
 
 

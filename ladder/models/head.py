@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ladder.distill.student import Block, StudentHead
+from ladder.distill import Block, StudentHead
 from ladder.errors import ModelError
 from ladder.models.digest import weight_files
 from ladder.models.load import config_of, load_model

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from ladder.errors import ManifestError
+from ladder.manifest import Architecture
 from ladder.manifest.installed import FAMILIES, load
-from ladder.manifest.schema import Architecture
 from ladder.models.digest import BEGIN, END, PAD, SPECIAL_TOKENS
 from ladder.models.tokenizer import begin_template
 

@@ -19,7 +19,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ladder.manifest.schema import Lora
+from ladder.manifest import Lora
 from ladder.models.adapters import STUDENT, add_adapter
 from ladder.models.load import load_model
 

@@ -10,11 +10,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from ladder.distill.fused import BUFFERS
-from ladder.manifest.schema import Architecture
-from ladder.models.load import config_of
-from ladder.models.preflight import stored_bytes, stored_shapes
-from ladder.models.scratch import architecture_config
+from ladder.distill import BUFFERS
+from ladder.manifest import Architecture
+from ladder.models import architecture_config, config_of, stored_bytes, stored_shapes
 
 _LAYER = re.compile(r"\.\d+\.")
 """What stands in the name of a tensor that each layer has."""

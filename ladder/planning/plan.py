@@ -18,10 +18,10 @@ import torch
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
-from ladder.gates.detectable import Detectable
+from ladder.gates import Detectable
 from ladder.manifest import Request
 from ladder.methods import method_of
-from ladder.models.template import dated
+from ladder.models import dated
 from ladder.planning.prepare import prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start
@@ -30,12 +30,11 @@ from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
 from ladder.report.failures import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
-from ladder.setup.context import Run
-from ladder.setup.dataset import data_of, write_start
+from ladder.setup import Run, data_of, write_start
 from ladder.system.process import bare_bytes
 
 if TYPE_CHECKING:
-    from ladder.gates.detectable import Detectable, Fewest
+    from ladder.gates import Detectable, Fewest
     from ladder.planning.price import Price
 
 

@@ -14,23 +14,31 @@ from pathlib import Path
 
 from ladder.actors.placement import Machine, place
 from ladder.errors import LawBroken
+from ladder.exam import Probe
 from ladder.exam.lint import alike_warnings
-from ladder.gates import Probe
-from ladder.gates.detectable import Detectable, detectable, warnings_of
-from ladder.laws.limits import budget, cooldown
-from ladder.manifest import Request
-from ladder.manifest.schema import Budget, Dreams
+from ladder.gates import Detectable, warnings_of
+from ladder.gates.detectable import detectable
+from ladder.laws import budget, cooldown
+from ladder.manifest import Budget, Dreams, Request
 from ladder.methods import method_of
-from ladder.models.load import config_of
+from ladder.models import config_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
 from ladder.registry import Event, Registry
 from ladder.registry.lineage import check_attempts, check_teachers
-from ladder.setup.context import Run
-from ladder.setup.dataset import (
+from ladder.setup import (
     Dataset,
+    Run,
     beginning_warnings,
+    build_exam,
+    check_asked,
+    check_dreams,
     check_held_out,
+    check_laws,
+    check_questions,
+    check_rows,
+    check_sharing,
+    check_tone,
     data_of,
     own_probes,
     read_dataset,
@@ -38,9 +46,7 @@ from ladder.setup.dataset import (
     recall_probes,
     replay_warnings,
 )
-from ladder.setup.exam import build_exam, check_asked, check_dreams, check_laws, check_questions, check_rows, check_tone
 from ladder.setup.importing import check_imports
-from ladder.setup.roles import check_sharing
 from ladder.setup.suites import check_suites
 from ladder.train.ema import start_weight
 

@@ -10,16 +10,15 @@ from typing import Literal
 import torch
 
 from ladder.actors.placement import Machine, place, threads
-from ladder.distill.fused import Chunking
-from ladder.manifest.schema import Dreams
+from ladder.distill import Chunking
+from ladder.manifest import Dreams
 from ladder.methods import method_of
 from ladder.planning.memory import FLOAT, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
 from ladder.planning.start import Start
 from ladder.planning.timing import StepTiming, rough_seconds, step_seconds
 from ladder.planning.traffic import SignalPrice, TeacherTraffic, held_on_disk, price_signals, row_bytes
 from ladder.sampling.dreams import BLOCK
-from ladder.setup.dataset import data_of
-from ladder.setup.roles import cache_settings, shared_stacks, truncation_of
+from ladder.setup import cache_settings, data_of, shared_stacks, truncation_of
 from ladder.teachers.cache import CacheKey, shards
 from ladder.train.optimizer import optimizer_kind
 

@@ -11,29 +11,32 @@ from pathlib import Path
 import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from ladder.data import Row
 from ladder.data.batches import Batches
 from ladder.data.examples import Encoding, Example, encode_rows
-from ladder.data.rows import Row
-from ladder.manifest import Request
-from ladder.manifest.schema import Dreams
+from ladder.manifest import Dreams, Request
 from ladder.methods import method_of
-from ladder.models.adapters import rehearse
-from ladder.models.intake import check_readable
-from ladder.models.load import config_of, load_tokenizer
-from ladder.models.preflight import named_positions
-from ladder.models.scratch import architecture_config
-from ladder.models.tokenizer import write_tokenizer
+from ladder.models import (
+    architecture_config,
+    check_readable,
+    config_of,
+    load_tokenizer,
+    named_positions,
+    rehearse,
+    write_tokenizer,
+)
 from ladder.planning.memory import Shape
 from ladder.registry.lineage import Ancestry
 from ladder.sampling.dreams import Dream, answer_turn, dreams_wanted, read_dreams
-from ladder.setup.context import Run, hosted
-from ladder.setup.dataset import (
+from ladder.setup import (
     Beginnings,
     Dataset,
+    Run,
     beginnings,
     build_batches,
     data_of,
     encode_dataset,
+    hosted,
     origin_of,
     start_tokenizer,
 )

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from ladder.data.batches import SOURCES, Batch
-from ladder.distill.objective import Forecast
+from ladder.distill import Forecast
 from ladder.planning.start import Start
-from ladder.setup.dataset import loss_elements
-from ladder.setup.roles import teacher_spec
+from ladder.setup import loss_elements, teacher_spec
 from ladder.teachers.cache import CacheSettings
 from ladder.teachers.teacher import Teacher, TeacherSpec
 from ladder.teachers.wire import Signal

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ladder.data.batches import Batch, Batches
-from ladder.manifest.schema import Runtime
+from ladder.manifest import Runtime
 from ladder.planning.memory import Shape, bytes_each
 from ladder.teachers.cache import pack
 from ladder.teachers.wire import Kind

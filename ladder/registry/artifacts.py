@@ -149,7 +149,7 @@ def _save_with_mlflow(candidate: Candidate, target: Path, *, run_id: str, model_
     from huggingface_hub import ModelCard
     from mlflow.models import Model
 
-    from ladder.models.load import load_model, load_tokenizer
+    from ladder.models import load_model, load_tokenizer
 
     model, tokenizer = load_model(candidate.folder, stored_dtype(candidate.folder)), load_tokenizer(candidate.folder)
     # MLflow writes this into its files and asks the hub about it. A name with this shape is no hub address.
@@ -184,7 +184,7 @@ def serving(model: PreTrainedModel, *, chat: bool) -> dict[str, Any]:
 
 def stored_dtype(folder: Path) -> str:
     """Name of the dtype that the folder's config declares, float32 where it declares none."""
-    from ladder.models.load import config_of
+    from ladder.models import config_of
 
     return str(config_of(folder).dtype or "float32").removeprefix("torch.")
 
@@ -196,7 +196,7 @@ def _requirements() -> list[str]:
 
 
 def _check_tokenizer(ours: Path, theirs: Path) -> None:
-    from ladder.models.digest import template_digest, tokenizer_digest
+    from ladder.models import template_digest, tokenizer_digest
 
     for what, digest in (("tokenizer", tokenizer_digest), ("chat template", template_digest)):
         if digest(ours) != digest(theirs):
@@ -309,7 +309,7 @@ def _download(store: Store, location: str, folder: Path) -> Path:
 
 def folder_problems(folder: Path, digest: str, inventory: str) -> list[str]:
     """What is wrong with a stored artifact: any changed, missing or added byte, and a model with another digest."""
-    from ladder.models.digest import folder_digest
+    from ladder.models import folder_digest
 
     try:
         problems = differences(folder, read_inventory(folder, inventory))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import LadderError, RegistryError
-from ladder.manifest.names import run_name
+from ladder.manifest import run_name
 from ladder.registry import versions
 from ladder.registry.artifacts import (
     FILE,
@@ -117,7 +117,7 @@ def _copy(artifact: Path, target: Path) -> None:
 
 
 def _problems(folder: Path, generation: Generation) -> list[str]:
-    from ladder.models.digest import folder_digest
+    from ladder.models import folder_digest
 
     try:
         expected = _expected(read_inventory(folder, generation.inventory, _HIDDEN_INVENTORY))

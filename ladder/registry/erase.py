@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ladder.data.sidecars import ERASED, LEARNED, PAGE, REPORT, digest_lines, read_digests
+from ladder.data import ERASED, LEARNED, PAGE, REPORT, digest_lines, read_digests
 from ladder.errors import DataError, ManifestError, RegistryError
-from ladder.manifest.names import Name
+from ladder.manifest import Name
 from ladder.registry import history, versions
 from ladder.registry.artifacts import SIDECARS, local_folder, sidecar_problems
 from ladder.registry.cache import CACHES, Removable, existing, remove

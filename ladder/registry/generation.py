@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ladder.manifest.names import Name
+from ladder.manifest import Name
 
 
 class Verdict(StrEnum):

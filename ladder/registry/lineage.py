@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ladder.data.sidecars import kept_document
+from ladder.data import kept_document
 from ladder.errors import Blocked, HeadMoved, ManifestError, ModelError, NotFound
-from ladder.manifest import Name, Request
-from ladder.manifest.syntax import unequal
-from ladder.models.digest import folder_digest
-from ladder.models.identity import holds
-from ladder.models.intake import check_readable
-from ladder.models.load import check_same_tokenizer
+from ladder.manifest import Name, Request, unequal
+from ladder.models import check_readable, check_same_tokenizer, folder_digest, holds
 from ladder.registry import Generation, Registry, Verdict
 
 _TOLD = 8

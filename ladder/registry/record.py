@@ -31,8 +31,7 @@ def check_plain(folder: Path) -> None:
     Raises:
         ModelError: naming the first question that a plain loader would ask otherwise, or an end token that it misses.
     """
-    from ladder.models.load import load_tokenizer
-    from ladder.models.tokenizer import apart, check_same_ids
+    from ladder.models import apart, check_same_ids, load_tokenizer
 
     ours, plain = load_tokenizer(folder), _load_plainly(folder)
     try:
@@ -69,10 +68,9 @@ def _asked(
 ) -> Iterator[tuple[str, str, list[int], list[int]]]:
     """Kind and text of each question, its ids in an exam, and those of a plain loader."""
     from ladder.data.examples import text_ids
-    from ladder.exam.exam import Prompt, read_probes
+    from ladder.exam import Prompt, read_probes
     from ladder.exam.question import encode_question
-    from ladder.models.chat import answers_users, opens_otherwise
-    from ladder.models.tokenizer import CORPUS
+    from ladder.models import CORPUS, answers_users, opens_otherwise
 
     probes = read_probes(folder / PROBES) if _has_probes(folder) else []
     texts = [text for text in CORPUS if text.strip()]
@@ -124,8 +122,7 @@ def _check_ends(folder: Path, ours: PreTrainedTokenizerFast) -> None:
     """The end token of the tokenizer, and that of an assistant's turn, are some that ``generate`` stops at."""
     from transformers import GenerationConfig
 
-    from ladder.models.chat import ending
-    from ladder.models.load import config_of
+    from ladder.models import config_of, ending
 
     settings = folder / "generation_config.json"
     declared = GenerationConfig.from_pretrained(folder) if settings.is_file() else config_of(folder)
@@ -180,7 +177,7 @@ def recorded(store: Store, candidate: Candidate) -> Generation | None:
 
 
 def _check_digest(candidate: Candidate) -> None:
-    from ladder.models.digest import folder_digest
+    from ladder.models import folder_digest
 
     found = folder_digest(candidate.folder)
     if found != candidate.digest:
@@ -193,7 +190,7 @@ def _check_digest(candidate: Candidate) -> None:
 
 def _renew(candidate: Candidate) -> None:
     """A run that was cut off under an earlier ladder left its candidate as it was written then."""
-    from ladder.models.save import renew_folder
+    from ladder.models import renew_folder
 
     renew_folder(candidate.folder)
 

@@ -15,10 +15,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ladder.data.rows import Row
-from ladder.data.sidecars import digest_lines
+from ladder.data import Row, digest_lines
 from ladder.errors import DataError, said
-from ladder.exam.contamination import GRAM, as_phrase, words_of
+from ladder.exam import GRAM, as_phrase, words_of
 from ladder.registry import versions
 from ladder.registry.artifacts import (
     FILE,

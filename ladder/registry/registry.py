@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladder.manifest.names import Name, Reference
+from ladder.manifest import Name, Reference
 from ladder.registry import backup, cache, erase, head, history, record, runs, verify, versions
 from ladder.registry.generation import Candidate, Generation
 from ladder.registry.store import Store, open_store, translated

@@ -25,8 +25,7 @@ def check_reload(candidate: Path, artifact: Path) -> None:
         TokenizerMismatch: the tokenizers make other ids.
         ModelError: the logits differ by more than ``TOLERANCE``, or are no numbers.
     """
-    from ladder.models.load import load_model, load_tokenizer
-    from ladder.models.tokenizer import check_same_ids
+    from ladder.models import check_same_ids, load_model, load_tokenizer
     from ladder.registry.artifacts import TOKENIZER, stored_dtype
 
     reader = _load_with_mlflow(artifact)

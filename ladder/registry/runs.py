@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ladder.errors import RegistryError
-from ladder.manifest.names import Name
-from ladder.manifest.syntax import flat
+from ladder.manifest import Name, flat
 from ladder.registry import versions
 from ladder.registry.generation import Generation, Verdict
 from ladder.registry.store import Store

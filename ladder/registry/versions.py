@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ladder.errors import ManifestError, NotFound, RegistryError, UsageError
-from ladder.manifest.names import FAMILY, Name, Reference
+from ladder.manifest import FAMILY, Name, Reference
 from ladder.registry.generation import Candidate, Generation, Verdict
 from ladder.registry.store import Store
 

@@ -12,8 +12,7 @@ from rich.console import Console as Rich
 from rich.live import Live
 from rich.text import Text
 
-from ladder.gates import GateReport, GateResult
-from ladder.gates.measure import Comparison
+from ladder.gates import Comparison, GateReport, GateResult
 from ladder.report.charts import Row, Scale, forests
 from ladder.report.text import table
 

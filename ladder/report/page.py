@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ladder.exam.calibration import FIGURES, Calibration
-from ladder.exam.exam import Noise
-from ladder.gates import GateReport
-from ladder.gates.measure import Comparison
+from ladder.exam import FIGURES, Calibration, Noise
+from ladder.gates import Comparison, GateReport
 from ladder.report.charts import Scale, Series, bands, forests
 
 

@@ -12,7 +12,7 @@ from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from ladder.data.sidecars import GATES_PLOT, TRAINING_PLOT
+from ladder.data import GATES_PLOT, TRAINING_PLOT
 from ladder.report.charts import Band, Curve, Row, bands, curves, forests
 from ladder.report.page import Page
 

@@ -11,22 +11,22 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
+from ladder.data import BEGINNING, LEARNED, PAGE, digest_lines, keep, leave_behind, replay_sample
 from ladder.data.examples import begin_ids
-from ladder.data.sidecars import BEGINNING, LEARNED, PAGE, digest_lines, keep, leave_behind, replay_sample
-from ladder.exam.calibration import Calibration, measure_calibration
-from ladder.gates import Answers, Exam, GateReport, Outputs, evaluate_laws
-from ladder.gates.measure import Comparison, compare
-from ladder.models.digest import folder_digest, template_digest, tensors_file_digest, tokenizer_digest
-from ladder.models.load import load_tokenizer
-from ladder.models.template import day_of
+from ladder.exam import Answers, Calibration, Exam, Outputs, measure_calibration
+from ladder.gates import Comparison, GateReport, compare
+from ladder.laws import evaluate_laws
+from ladder.models import day_of, folder_digest, load_tokenizer, template_digest, tensors_file_digest, tokenizer_digest
 from ladder.planning.prepare import Work
 from ladder.registry import Candidate
 from ladder.report import page, plots
 from ladder.report.card import model_card
-from ladder.setup.context import Context, EvaluatorHandle, Run
-from ladder.setup.dataset import Dataset
-from ladder.setup.exam import (
+from ladder.setup import (
+    Context,
+    Dataset,
     EvalRun,
+    EvaluatorHandle,
+    Run,
     answer_cache,
     build_exam,
     case_of,

@@ -13,15 +13,12 @@ from transformers import PreTrainedTokenizerFast
 from ladder.actors.session import fetch
 from ladder.actors.student import StudentGroup
 from ladder.errors import Halted, Interrupted, RunError
+from ladder.exam import Sampling
 from ladder.exam.ask import sample_openings
-from ladder.exam.exam import Sampling
-from ladder.laws.law import Violation
-from ladder.laws.training import TRAINING_SAMPLES, TrainingRules
+from ladder.laws import TRAINING_SAMPLES, TrainingRules, Violation
 from ladder.registry import Registry
 from ladder.report.console import Progress
-from ladder.setup.context import Run, Usage
-from ladder.setup.dataset import data_of, own_probes
-from ladder.setup.exam import prompts_of, training_rules
+from ladder.setup import Run, Usage, data_of, own_probes, prompts_of, training_rules
 from ladder.system.stopping import GO_ON
 from ladder.train.spec import StepReport
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from ladder.errors import LESS_MEMORY, ActorDied, Halted, Interrupted, LadderError, RegistryError
 from ladder.report.failures import LOG, unexpected_told
-from ladder.setup.context import Context, Run
+from ladder.setup import Context, Run
 
 DEATHS = 5
 """Deaths in a row, without a checkpoint between them, after which a run gives up."""

@@ -12,15 +12,25 @@ from ladder.actors.session import fetch, stream
 from ladder.actors.student import StudentGroup
 from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
-from ladder.manifest.words import old_spelling
-from ladder.models.rounding import Rounding
+from ladder.manifest import old_spelling
+from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
 from ladder.sampling.dreams import Dream
-from ladder.setup.context import Context, Run, Usage
-from ladder.setup.dataset import DreamBatch, data_of, describe_pools, write_dreams, write_start
-from ladder.setup.roles import Roles, roles_of, student_of
+from ladder.setup import (
+    Context,
+    DreamBatch,
+    Roles,
+    Run,
+    Usage,
+    data_of,
+    describe_pools,
+    roles_of,
+    student_of,
+    write_dreams,
+    write_start,
+)
 from ladder.system.stopping import held
 from ladder.train.spec import StepReport
 

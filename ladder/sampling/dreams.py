@@ -14,14 +14,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ladder.data import Row, read_lines
 from ladder.data.examples import Example, begin_ids, chat_ids, raw_ids, start_ids
-from ladder.data.jsonl import read_lines
-from ladder.data.rows import Row
 from ladder.errors import DataError, ModelError
-from ladder.manifest.schema import ControlTokens, Dreams
-from ladder.models.chat import ending
-from ladder.models.generation import decoding_batches, end_ids, pad_id
-from ladder.models.template import ASKED, answering, controls_of
+from ladder.manifest import ControlTokens, Dreams
+from ladder.models import ASKED, answering, controls_of, decoding_batches, end_ids, ending, pad_id
 from ladder.sampling.generate import continue_rows
 
 AUTO = "leave stabilizers.dreams.prompts out: a dream then begins with what this model has"

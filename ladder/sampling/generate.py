@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ladder.models.generation import generation_settings
+from ladder.models import generation_settings
 
 
 @torch.no_grad()

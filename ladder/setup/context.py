@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 from ladder.actors.placement import threads
 from ladder.actors.session import Session
-from ladder.data.sidecars import REPORT
-from ladder.manifest import Request
-from ladder.manifest.names import run_name
+from ladder.data import REPORT
+from ladder.manifest import Request, run_name
 from ladder.methods import method_of
 from ladder.registry import Registry
 from ladder.registry.lineage import Ancestry

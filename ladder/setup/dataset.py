@@ -14,28 +14,39 @@ from pathlib import Path
 import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from ladder.data import (
+    BEGINNING,
+    ERASED,
+    PROBES,
+    REPORT,
+    Left,
+    Row,
+    kept_day,
+    read_digests,
+    read_left_behind,
+    read_lines,
+    read_rows,
+)
 from ladder.data.batches import Batches, Collation
 from ladder.data.context import with_readings
 from ladder.data.examples import Encoding, Example, begin_ids, encode_once
-from ladder.data.jsonl import read_lines
-from ladder.data.rows import Row, read_rows
-from ladder.data.sidecars import BEGINNING, ERASED, PROBES, REPORT, Left, kept_day, read_digests, read_left_behind
 from ladder.errors import DataError
-from ladder.exam.contamination import check_contamination
-from ladder.gates import Probe, read_probes
-from ladder.manifest import Request
-from ladder.manifest.effective import contexts
-from ladder.manifest.files import dream_prompts
-from ladder.manifest.schema import Data, Dreams
+from ladder.exam import Probe, check_contamination, read_probes
+from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts
 from ladder.methods import method_of
-from ladder.models.chat import opens_otherwise
-from ladder.models.generation import pad_id
-from ladder.models.intake import copy_model
-from ladder.models.load import load_tokenizer
-from ladder.models.preflight import check_config
-from ladder.models.save import save_model
-from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.models.template import control_names, holding, read_template
+from ladder.models import (
+    check_config,
+    control_names,
+    copy_model,
+    fresh_model,
+    holding,
+    load_tokenizer,
+    opens_otherwise,
+    pad_id,
+    read_template,
+    save_model,
+    train_tokenizer,
+)
 from ladder.sampling.dreams import (
     BLOCK,
     DATASET,

@@ -12,48 +12,20 @@ from typing import Any, NamedTuple
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from ladder.data import REPORT
 from ladder.data.examples import Example
-from ladder.data.sidecars import REPORT
 from ladder.errors import GateError, ManifestError
-from ladder.exam.cache import AnswerCache
+from ladder.exam import AnswerCache, Answers, Exam, Outputs, Probe, Prompt, PromptSet, Sampling, SuiteMetric
 from ladder.exam.lint import check_encodable
 from ladder.exam.question import check_room, encode_answered, encode_question
-from ladder.exam.suites import SuiteMetric
-from ladder.gates import (
-    LAWS,
-    Answers,
-    Case,
-    Exam,
-    Findings,
-    GateReport,
-    Law,
-    LawResult,
-    Outputs,
-    Probe,
-    Prompt,
-    PromptSet,
-    Sampling,
-    decide,
-    drift,
-    measure,
-    read_utterances,
-)
+from ladder.gates import Drift, GateReport, decide, drift, measure, read_utterances
 from ladder.gates.custom_gates import custom_gate, evaluate_custom_gates
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
-from ladder.gates.measure import Drift
-from ladder.laws.catalogue import law_prompts
+from ladder.laws import LAWS, Case, Findings, Law, LawResult, TrainingRules, check_canaries, cooldown, law_prompts
 from ladder.laws.custom import custom_law
-from ladder.laws.limits import cooldown
-from ladder.laws.text import check_canaries
-from ladder.laws.training import TrainingRules
-from ladder.manifest import Request
-from ladder.manifest.files import named_files
-from ladder.manifest.schema import Dreams
+from ladder.manifest import Dreams, Request, named_files
 from ladder.methods import method_of
-from ladder.models.chat import NEWLINE
-from ladder.models.digest import folder_digest, template_digest, tokenizer_digest
-from ladder.models.preflight import hard_positions
-from ladder.models.template import day_of
+from ladder.models import NEWLINE, day_of, folder_digest, hard_positions, template_digest, tokenizer_digest
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of

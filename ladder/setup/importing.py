@@ -7,12 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ladder.errors import ManifestError, UsageError
-from ladder.gates import read_probes
+from ladder.exam import read_probes
 from ladder.manifest import Name, Request
-from ladder.models.digest import folder_digest
-from ladder.models.intake import Say, quiet, take_in
-from ladder.models.load import check_same_tokenizer
-from ladder.models.preflight import adapter_text, check_config, is_adapter
+from ladder.models import (
+    Say,
+    adapter_text,
+    check_config,
+    check_same_tokenizer,
+    folder_digest,
+    is_adapter,
+    quiet,
+    take_in,
+)
 from ladder.registry import Candidate, Generation, Registry
 from ladder.registry.lineage import unregistered_teachers
 from ladder.system.files import save_folder

@@ -17,12 +17,9 @@ import torch
 from ladder.actors.placement import Machine, Slot, threads
 from ladder.data.batches import Batches
 from ladder.errors import ManifestError
-from ladder.manifest import Request
-from ladder.manifest.schema import Manifest, Runtime
+from ladder.manifest import Manifest, Request, Runtime
 from ladder.methods import method_of
-from ladder.models.load import config_of, load_tokenizer
-from ladder.models.preflight import main_dtype
-from ladder.models.shared_base import Stack, can_share
+from ladder.models import Stack, can_share, config_of, load_tokenizer, main_dtype
 from ladder.registry import Generation
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Context, Run, hosted

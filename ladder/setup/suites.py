@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 
 from ladder.actors.session import fetch
 from ladder.errors import GateError
-from ladder.exam.cache import SuiteCache
-from ladder.exam.exam import ASKING
+from ladder.exam import ASKING, SuiteCache, SuiteMetric, find_metric
 from ladder.exam.harness import Suite, check_task
-from ladder.exam.suites import SuiteMetric, find_metric
-from ladder.manifest import Request
-from ladder.manifest.schema import LmEval
-from ladder.models.digest import folder_digest
+from ladder.manifest import LmEval, Request
+from ladder.models import folder_digest
 from ladder.setup.context import Context, EvaluatorHandle, Run
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ladder.errors import ModelError, RunError
-from ladder.models.digest import folder_digest, tokenizer_digest
+from ladder.models import folder_digest, tokenizer_digest
 from ladder.teachers.wire import Kind, Rows, Truncation
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ladder.data.batches import Collation, collate
 from ladder.data.examples import Example
 from ladder.errors import ModelError, is_out_of_memory
-from ladder.models.head import hidden_states
+from ladder.models import hidden_states
 
 if TYPE_CHECKING:
     from ladder.data.batches import Batch

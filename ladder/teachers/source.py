@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladder.distill.tokens import Known
+from ladder.distill import Known
 from ladder.errors import ModelError
-from ladder.models.head import Head, deduplicated, load_head
+from ladder.models import Head, deduplicated, load_head
 from ladder.teachers.wire import Signal, TopK, Truncation, decode, decode_topk, rebuild
 
 

@@ -13,10 +13,7 @@ from transformers import PreTrainedModel
 
 from ladder.data.batches import IGNORE, Batch
 from ladder.errors import ModelError
-from ladder.models.digest import tensors_digest
-from ladder.models.load import load_model, load_tokenizer
-from ladder.models.proof import prove
-from ladder.models.shared_base import SharedBase, Stack, TeacherModel, WholeModel
+from ladder.models import SharedBase, Stack, TeacherModel, WholeModel, load_model, load_tokenizer, prove, tensors_digest
 from ladder.sampling.dreams import Dream, DreamBatch, write_block
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
 from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits

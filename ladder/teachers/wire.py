@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladder.distill import Columns, columns, entropy
-from ladder.distill.probabilities import log_probabilities
+from ladder.distill import Columns, columns, entropy, log_probabilities
 from ladder.errors import ModelError
 
 CHUNK = 256

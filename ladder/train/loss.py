@@ -10,18 +10,34 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ladder.data.batches import SOURCES, Batch
-from ladder.distill import IGNORE, Route, RoutingSettings, reduction_weights, source_counts
-from ladder.distill.divergence import js_bounds
-from ladder.distill.evidence import entropy, row_means
-from ladder.distill.fused import FusedLoss, FusedResult, split, teachers_evidence
-from ladder.distill.objective import Forecast, forecast, taught, unknown
-from ladder.distill.probabilities import log_probabilities
-from ladder.distill.routing import route
-from ladder.distill.student import Student
-from ladder.distill.tokens import Ahead, Source, Teachers, Tokens
-from ladder.distill.vocabulary import Columns
+from ladder.distill import (
+    IGNORE,
+    Ahead,
+    Columns,
+    Forecast,
+    FusedLoss,
+    FusedResult,
+    Route,
+    RoutingSettings,
+    Source,
+    Student,
+    Teachers,
+    Tokens,
+    entropy,
+    forecast,
+    js_bounds,
+    log_probabilities,
+    reduction_weights,
+    route,
+    row_means,
+    source_counts,
+    split,
+    taught,
+    teachers_evidence,
+    unknown,
+)
 from ladder.errors import ManifestError
-from ladder.manifest.schema import Manifest
+from ladder.manifest import Manifest
 from ladder.methods import Method
 from ladder.teachers.source import TopKSource
 

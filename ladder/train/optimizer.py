@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ladder.errors import ManifestError
+from ladder.manifest import TrainingParams
 from ladder.manifest.installed import OPTIMIZERS, load
-from ladder.manifest.schema import TrainingParams
 
 
 def lr_factor(step: int, steps: int, warmup: float, kind: Literal["cosine", "linear", "constant"]) -> float:

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ladder.manifest.schema import Manifest
-from ladder.models.shared_base import Stack
+from ladder.manifest import Manifest
+from ladder.models import Stack
 
 
 class StepClock:

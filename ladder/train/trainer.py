@@ -14,19 +14,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
-from ladder.distill.kernels import has_compiler
-from ladder.distill.objective import Forecast
-from ladder.distill.student import Student, StudentLogits
+from ladder.distill import Forecast, Student, StudentLogits, has_compiler
 from ladder.errors import RunError
+from ladder.exam import Sampling
 from ladder.exam.ask import sample_texts
-from ladder.exam.exam import Sampling
 from ladder.methods import method_of
-from ladder.models.adapters import STUDENT, add_adapter, load_quantized, merged, plain
-from ladder.models.load import load_model, load_tokenizer
-from ladder.models.proof import prove
-from ladder.models.rounding import Rounding, as_stored, check_survives
-from ladder.models.save import save_model
-from ladder.models.shared_base import SharedBase
+from ladder.models import (
+    STUDENT,
+    Rounding,
+    SharedBase,
+    add_adapter,
+    as_stored,
+    check_survives,
+    load_model,
+    load_quantized,
+    load_tokenizer,
+    merged,
+    plain,
+    prove,
+    save_model,
+)
 from ladder.system.files import save_folder
 from ladder.system.terms import carry
 from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits

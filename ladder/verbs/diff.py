@@ -14,9 +14,9 @@ from typing import Any, cast
 from safetensors import safe_open
 from torch import Tensor
 
-from ladder.data.sidecars import kept_document
-from ladder.manifest.syntax import unequal
-from ladder.models.digest import tensor_files
+from ladder.data import kept_document
+from ladder.manifest import unequal
+from ladder.models import tensor_files
 from ladder.registry import Generation, Registry
 from ladder.report.text import table
 

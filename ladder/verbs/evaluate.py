@@ -8,19 +8,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ladder.data.sidecars import kept_day, kept_request
+from ladder.data import kept_day, kept_request
 from ladder.errors import GateError
+from ladder.exam import Exam, Sampling, SuiteMetric, read_document, read_metrics
 from ladder.exam.ask import examine
-from ladder.exam.suites import SuiteMetric, read_document, read_metrics
-from ladder.gates import Exam, Sampling, measure
-from ladder.gates.measure import mean
-from ladder.models.digest import folder_digest
-from ladder.models.identity import holds
-from ladder.models.load import load_tokenizer
+from ladder.gates import mean, measure
+from ladder.models import folder_digest, holds, load_tokenizer
 from ladder.registry import Generation, Registry
 from ladder.registry.lineage import lineage_of
 from ladder.report.text import table
-from ladder.setup.dataset import recall_probes
+from ladder.setup import recall_probes
 from ladder.train.loss import taboo_ids
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ladder.errors import UsageError
-from ladder.models.save import renew_folder
+from ladder.models import renew_folder
 from ladder.registry import Generation, Registry
 from ladder.system.files import save_folder
 

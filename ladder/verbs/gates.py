@@ -7,16 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ladder.data.sidecars import kept_day, kept_request
+from ladder.data import kept_day, kept_request
+from ladder.exam import Outputs, Probe, read_probes
 from ladder.exam.ask import run_prompts
-from ladder.gates import LAWS, GateReport, Outputs, Probe, evaluate_laws, read_probes
-from ladder.gates.measure import Comparison, compare
-from ladder.models.load import load_tokenizer
-from ladder.models.template import dated
+from ladder.gates import Comparison, GateReport, compare
+from ladder.laws import LAWS, evaluate_laws
+from ladder.models import dated, load_tokenizer
 from ladder.registry import Generation, Registry
 from ladder.registry.lineage import lineage_of
-from ladder.setup.dataset import recall_probes
-from ladder.setup.exam import EvalRun, answer_cache, build_exam, check_asked, eval_runs, run_evals, score, text_case
+from ladder.setup import (
+    EvalRun,
+    answer_cache,
+    build_exam,
+    check_asked,
+    eval_runs,
+    recall_probes,
+    run_evals,
+    score,
+    text_case,
+)
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
 """What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""

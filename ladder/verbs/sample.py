@@ -7,14 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ladder.data.sidecars import kept_controls, kept_day
+from ladder.data import kept_controls, kept_day
 from ladder.errors import ModelError
-from ladder.exam.exam import Prompt
+from ladder.exam import Prompt
 from ladder.exam.question import encode_question
-from ladder.models.chat import ending as chat_ending
-from ladder.models.generation import end_ids, pad_id
-from ladder.models.load import load_model, load_tokenizer
-from ladder.models.template import dated
+from ladder.models import dated, end_ids, load_model, load_tokenizer, pad_id
+from ladder.models import ending as chat_ending
 from ladder.sampling.generate import continue_rows
 
 

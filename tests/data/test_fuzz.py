@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ladder.data.examples import Encoding, encode_rows
 from ladder.data.rows import parse_row, read_rows
+from ladder.exam import read_probes
 from ladder.exam.suites import read_document, read_metrics
-from ladder.gates import read_probes
 from ladder.gates.tone import read_utterances
 from ladder.models.template import read_template
 from tests.conftest import TEMPLATE

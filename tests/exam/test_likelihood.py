@@ -13,7 +13,7 @@ from ladder.exam.ask import examine
 from ladder.exam.exam import Exam, Probe, Sampling
 from ladder.exam.likelihood import read_likelihoods
 from ladder.exam.question import encode_question
-from ladder.gates.measure import measure
+from ladder.gates.measurements import measure
 from ladder.models.load import load_model
 
 OPTIONS = (" a cat", " the mat", " france", " so what is the capital")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ladder.errors import GateError, ManifestError
+from ladder.exam import Exam
 from ladder.exam.exam import Answers
-from ladder.gates import Exam, GateReport, GateResult, Measurements, decide
+from ladder.gates import GateReport, GateResult, Measurements, decide
 from ladder.gates.custom_gates import custom_gate, evaluate_custom_gates
 from ladder.manifest.checks_installed import custom_gate_problems
 from ladder.manifest.schema import Gates, Manifest

@@ -10,7 +10,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.gates.decision import decide
-from ladder.gates.measure import Measurements
+from ladder.gates.measurements import Measurements
 from ladder.gates.verdict import GATES, GateReport, GateResult
 from ladder.laws.law import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates

@@ -17,7 +17,7 @@ from ladder.gates.detectable import (
     passes_unchanged,
     warnings_of,
 )
-from ladder.gates.measure import Measurements
+from ladder.gates.measurements import Measurements
 from ladder.manifest.schema import Gates
 
 

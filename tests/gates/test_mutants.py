@@ -7,7 +7,7 @@ import pytest
 from tests.mutants import Copy, Mutant
 from tests.tally import Tally
 
-GUARDS = [f"gates/test_{name}.py" for name in ("decision", "measure", "paired", "standing", "statistics")]
+GUARDS = [f"gates/test_{name}.py" for name in ("decision", "measurements", "paired", "standing", "statistics")]
 
 MUTANTS = {
     "recall: below for at least": (
@@ -41,17 +41,21 @@ MUTANTS = {
     ),
     "child and parent swapped": ("decision", "results = (", "child, parent = parent or child, child\n    results = ("),
     "all probes weigh the same": (
-        "measure",
+        "measurements",
         "return mean([mean(each) for each in scores.values()])",
         "return mean([score for each in scores.values() for score in each])",
     ),
-    "an ancestor: chance counts": ("measure", " and bounds.high < 0", ""),
-    "an ancestor: the allowed drop counts": ("measure", "now < before - gate.max_drop - TOLERANCE and ", ""),
-    "no slide is seen": ("measure", "now < origin - gate.max_slide - TOLERANCE", "False"),
-    "NaN is in range": ("measure", "if not 0 <= score <= 1]", "if score < 0 or score > 1]"),
-    "another exam is the same": ("measure", "_sizes(ours) != _sizes(theirs)", "False"),
-    "every ancestor at the full confidence": ("measure", "1 - (1 - gates.confidence) / len(ours)", "gates.confidence"),
-    "a difference the other way round": ("measure", "return [child - parent for", "return [parent - child for"),
+    "an ancestor: chance counts": ("measurements", " and bounds.high < 0", ""),
+    "an ancestor: the allowed drop counts": ("measurements", "now < before - gate.max_drop - TOLERANCE and ", ""),
+    "no slide is seen": ("measurements", "now < origin - gate.max_slide - TOLERANCE", "False"),
+    "NaN is in range": ("measurements", "if not 0 <= score <= 1]", "if score < 0 or score > 1]"),
+    "another exam is the same": ("measurements", "_sizes(ours) != _sizes(theirs)", "False"),
+    "every ancestor at the full confidence": (
+        "measurements",
+        "1 - (1 - gates.confidence) / len(ours)",
+        "gates.confidence",
+    ),
+    "a difference the other way round": ("measurements", "return [child - parent for", "return [parent - child for"),
     "a missing gate passes": (
         "verdict",
         "return names[: len(GATES)] == GATES and asked",
@@ -68,13 +72,17 @@ MUTANTS = {
         "(counted, reach.rise)",
     ),
     "one likelihood speaks for all": (
-        "measure",
+        "measurements",
         "if any(child in _ANSWERED and parent in _ANSWERED",
         "if all(child in _ANSWERED and parent in _ANSWERED",
     ),
-    "a likelihood loses nothing": ("measure", "Reach(max(theirs),", "Reach(0.0,"),
-    "a likelihood is lost as an answer is": ("measure", "return Reach(max(theirs), 1 - min(theirs))", "return WHOLE"),
-    "every stratum reaches alike": ("measure", "confidence, reaches=reaches)", "confidence)"),
+    "a likelihood loses nothing": ("measurements", "Reach(max(theirs),", "Reach(0.0,"),
+    "a likelihood is lost as an answer is": (
+        "measurements",
+        "return Reach(max(theirs), 1 - min(theirs))",
+        "return WHOLE",
+    ),
+    "every stratum reaches alike": ("measurements", "confidence, reaches=reaches)", "confidence)"),
     "the confidence of both ends": (
         "statistics",
         "np.quantile(lows, 1 - confidence",
@@ -86,7 +94,7 @@ MUTANTS = {
         "bounds = bounds_of(own, theirs, gates.confidence)",
     ),
     "an ancestor's groups are not asked": (
-        "measure",
+        "measurements",
         "confidence, groups)\n        for name",
         "confidence)\n        for name",
     ),

@@ -6,7 +6,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Exam, Probe
-from ladder.gates.measure import Comparison, Regression, compare
+from ladder.gates.measurements import Comparison, Regression, compare
 
 
 def probes(name: str, count: int) -> tuple[Probe, ...]:

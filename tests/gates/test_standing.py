@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ladder.gates.decision import decide
-from ladder.gates.measure import Measurements, Scores, bounds_of, reach_of
+from ladder.gates.measurements import Measurements, Scores, bounds_of, reach_of
 from ladder.gates.statistics import WHOLE, Reach
 from ladder.manifest.schema import Gates
 

@@ -11,9 +11,10 @@ import pytest
 from scipy.stats import t
 
 from ladder.errors import DataError
+from ladder.exam import Exam
 from ladder.exam.exam import Answers, Probe, read_probes, write_probes
-from ladder.gates import Exam, decide
-from ladder.gates.measure import OWN, Measurements, bounds_of, measure, retention_of
+from ladder.gates import decide
+from ladder.gates.measurements import OWN, Measurements, bounds_of, measure, retention_of
 from ladder.gates.statistics import Interval, alone, grouped_interval, groups_of
 from ladder.manifest.schema import Gates
 

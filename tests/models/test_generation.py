@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from ladder.exam import Prompt
 from ladder.exam.ask import answer_prompts
-from ladder.gates import Prompt
 from ladder.manifest.schema import Decoding
 from ladder.models import generation as module
 from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id, pads_left

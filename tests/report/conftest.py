@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ladder.gates import GateReport, decide
-from ladder.gates.measure import Measurements
+from ladder.gates.measurements import Measurements
 from ladder.manifest.schema import Gates
 from ladder.report.page import Page
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from ladder.gates import Findings, GateReport, LawResult, Violation
+from ladder.gates import GateReport
+from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest import Name, read_request
 from ladder.registry import Candidate
 from ladder.registry.lineage import Ancestry

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ladder.gates import decide
-from ladder.gates.measure import Measurements
+from ladder.gates.measurements import Measurements
 from ladder.manifest.schema import Gates
 from ladder.report.charts import Scale, bands, curves, forests
 from tests.report.conftest import RIGHT, WRONG, verdict

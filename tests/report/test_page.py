@@ -11,8 +11,9 @@ import pytest
 from ladder.exam.calibration import Calibration
 from ladder.exam.exam import Noise
 from ladder.exam.suites import SuiteMetric
-from ladder.gates import Findings, LawResult, Violation, decide
-from ladder.gates.measure import Comparison, Measurements, Regression
+from ladder.gates import decide
+from ladder.gates.measurements import Comparison, Measurements, Regression
+from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates
 from ladder.report.page import html, layers
 from tests.report.conftest import RIGHT, page, verdict

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ladder.gates import decide
-from ladder.gates.measure import Measurements
+from ladder.gates.measurements import Measurements
 from ladder.manifest.schema import Gates
 from ladder.report.charts import bands, forests
 from ladder.report.plots import DOTS, WIDTH, gates_figure, pngs, training_figure

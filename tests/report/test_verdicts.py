@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladder.gates import decide
-from ladder.gates.measure import Comparison, Measurements, Regression
+from ladder.gates.measurements import Comparison, Measurements, Regression
 from ladder.manifest.schema import Gates
 from ladder.report.console import verdict_text
 

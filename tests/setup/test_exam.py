@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks.voices import speak
 from ladder.errors import GateError
+from ladder.exam import Answers, Exam, Prompt
 from ladder.exam.suites import SuiteMetric
-from ladder.gates import Answers, Exam, GateResult, Prompt
+from ladder.gates import GateResult
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.manifest.request import Request, read_request
 from ladder.manifest.schema import LmEval, MetricGate

@@ -12,7 +12,8 @@ import pytest
 
 from ladder.errors import DataError, ManifestError
 from ladder.evolve import carry_out
-from ladder.gates import Answers, Exam, Prompt, evaluate_laws
+from ladder.exam import Answers, Exam, Prompt
+from ladder.laws import evaluate_laws
 from ladder.manifest import Request, read_request
 from ladder.models.load import load_tokenizer
 from ladder.planning.plan import make_plans

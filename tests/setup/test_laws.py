@@ -13,7 +13,8 @@ import pytest
 
 from ladder import evolve
 from ladder.errors import ActorDied, Halted
-from ladder.gates import Answers, Exam, LawResult, evaluate_laws
+from ladder.exam import Answers, Exam
+from ladder.laws import LawResult, evaluate_laws
 from ladder.manifest import read_request
 from ladder.models.load import load_tokenizer
 from ladder.registry.lineage import Ancestry

@@ -9,7 +9,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Exam, Noise, Probe, Prompt
-from ladder.gates.measure import accuracy, measure
+from ladder.gates.measurements import accuracy, measure
 
 A, B, C = Probe("a?", "yes"), Probe("b?", "yes"), Probe("c?", "yes")
 EXAM = Exam(recall={"Luna-G000": (A, B, C), "Luna-G001": (A,), "Luna-G002": ()}, generalize=(B, C))

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from math import comb, fsum
 
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Exam, Probe, score
-from ladder.exam.suites import SuiteMetric
+from ladder.exam import Answers, Exam, Probe, SuiteMetric, score
 from ladder.gates.statistics import WHOLE, Groups, Interval, Reach, alone, grouped_interval, groups_of, paired_interval
 from ladder.gates.tone import drift
-from ladder.laws.law import TOLERANCE
-from ladder.manifest.schema import Gates, RecallGate
+from ladder.laws import TOLERANCE
+from ladder.manifest import Gates, RecallGate
 
 Scores = tuple[float, ...]
 """One score (0 to 1) for each probe, in the order of the exam."""
