@@ -146,21 +146,25 @@ def plan(
     manifests: Manifests,
     home: Home = HOME,
     as_json: Json = False,
-    probe: Annotated[bool, typer.Option("--probe", help="Measure one step here, and take the times from it.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Take one step here, and the times of a run from it.")
+    ] = False,
+    probe: Annotated[bool, typer.Option("--probe", hidden=True)] = False,
 ) -> None:
-    """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --probe."""
+    """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --measure."""
     from ladder.manifest import read_each
 
     requests, broken = read_each(manifests)
     if not requests:
         _refuse(broken)
-    say_notes(note for request in requests for note in request.notes)
+    old = ["plan --probe is now plan --measure; the old word is still read"] if probe else []
+    say_notes([*old, *(note for request in requests for note in request.notes)])
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from ladder.planning.plan import plan_each, plan_text
 
-    plans, refused = plan_each(requests, home, measure=probe)
+    plans, refused = plan_each(requests, home, measure=measure or probe)
     if plans:
         _answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
     _refuse([*broken, *refused])

@@ -105,7 +105,7 @@ def _priced(price: Price) -> dict[str, str]:
 
 
 UNLEARNED_WARNING = 0.2
-"""Share of what is new that a recipe may fail to teach before `plan --probe` says so."""
+"""Share of what is new that a recipe may fail to teach before `plan --measure` says so."""
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,9 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
     request, parent = run.request, run.teachers.get(1)
     if start is None:
         raise ManifestError(
-            f"{request.child} cannot be probed: its parent or grandparent is not there yet",
+            f"{request.child} cannot be measured: its parent or grandparent is not there yet",
             where=str(request.path),
-            remedy=f"evolve or import {request.parent} first, or plan without --probe",
+            remedy=f"evolve or import {request.parent} first, or plan without --measure",
         )
     if parent is None or data_of(request).chat_template is not None:
         write_start(temporary / "start", request, start.tokenizer, parent)

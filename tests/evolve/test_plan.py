@@ -53,7 +53,7 @@ def test_a_plan_is_what_the_run_shows(copy_of: Callable[[], Any], runtime: dict[
     toy = copy_of()
     path = distillation(toy, training_params={"steps": 20}, runtime=runtime)
     before = left_by_runs(toy)
-    price = in_a_process(toy, path, "--probe")["price"]
+    price = in_a_process(toy, path, "--measure")["price"]
     assert price["dreams"] == "estimated" and price["timing"] == "probe" and price["unlearned_share"] == 0.0
     assert left_by_runs(toy) == before, "a plan leaves no trace"
     (outcome,) = toy.evolve(path)
@@ -72,7 +72,7 @@ def test_a_recipe_that_cannot_teach_is_told_before_it_runs(copy_of: Callable[[],
     """Both teachers are wrong about what is new, and the first sketch's routing tells the student to copy them."""
     toy = copy_of()
     path = distillation(toy, training_params={"steps": 20, "recipe": "logit_blending_kd", "alpha": 0.001})
-    plan = planned(toy, path, "--probe")
+    plan = planned(toy, path, "--measure")
     share = plan["price"]["unlearned_share"]
     assert share > 0.2 and any(f"{share:.0%} of the new tokens" in warning for warning in plan["warnings"])
     assert planned(toy, path)["price"]["unlearned_share"] is None
@@ -97,8 +97,9 @@ def test_a_probe_needs_the_parent(
     toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     genesis, child = toy.manifest(0, "pretraining"), toy.manifest(1, "continual_pretraining", parent=0)
-    assert planned(toy, genesis, "--probe")["price"]["timing"] == "probe"
+    assert planned(toy, genesis, "--measure")["price"]["timing"] == "probe"
+    assert planned(toy, genesis, "--probe")["price"]["timing"] == "probe", "the old word"
     assert planned(toy, child)["price"] is None
-    monkeypatch.setattr(sys, "argv", ["ladder", "plan", str(child), "--home", str(toy.home), "--probe"])
-    assert cli.main() == 2 and "Toy-G000 first, or plan without --probe" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["ladder", "plan", str(child), "--home", str(toy.home), "--measure"])
+    assert cli.main() == 2 and "Toy-G000 first, or plan without --measure" in capsys.readouterr().err
     assert not toy.home.exists()
