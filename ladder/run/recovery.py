@@ -17,7 +17,7 @@ DEATHS = 5
 """Deaths in a row, without a checkpoint between them, after which a run gives up."""
 
 
-def recovering(phase: Callable[[], None], run: Run, work: Context) -> None:
+def recovering(phase: Callable[[], None], run: Run, context: Context) -> None:
     """Carry out a phase, and begin it again each time that an actor dies under it.
 
     Args:
@@ -39,8 +39,8 @@ def recovering(phase: Callable[[], None], run: Run, work: Context) -> None:
                     f"{error.message}; {deaths} times in a row",
                     remedy=f"look for what ends it; if it is memory, {LESS_MEMORY}",
                 ) from error
-            dead = ", ".join(work.session.bury())
-            work.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")
+            dead = ", ".join(context.session.bury())
+            context.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")
 
 
 @contextmanager

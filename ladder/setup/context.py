@@ -258,12 +258,12 @@ class EvaluatorHandle(NamedTuple):
     threads: int
 
     @classmethod
-    def of(cls, run: Run, work: Context) -> EvaluatorHandle:
+    def of(cls, run: Run, context: Context) -> EvaluatorHandle:
         """The evaluator where the manifest wants it; it is started where it does not run yet."""
         runtime = run.request.manifest.runtime
-        slot = work.session.slots(runtime.devices)["evaluator"]
-        evaluator = work.session.start({"evaluator": slot})["evaluator"]
-        return cls(evaluator, slot.device, threads(runtime, work.session.machine))
+        slot = context.session.slots(runtime.devices)["evaluator"]
+        evaluator = context.session.start({"evaluator": slot})["evaluator"]
+        return cls(evaluator, slot.device, threads(runtime, context.session.machine))
 
 
 def hosted(run: Run) -> list[int]:

@@ -182,19 +182,19 @@ class Roles:
         return {role: self.slots[role] for role in ("student", *sorted(set(self.hosts.values()) - {"student"}))}
 
 
-def roles_of(run: Run, work: Context) -> Roles:
+def roles_of(run: Run, context: Context) -> Roles:
     """Decide who shares a base with whom, and what each teacher is told.
 
     Raises:
         ManifestError: the manifest pins what this machine does not have.
     """
-    manifest, machine = run.request.manifest, work.session.machine
-    slots, numbers = work.session.slots(manifest.runtime.devices), hosted(run)
+    manifest, machine = run.request.manifest, context.session.machine
+    slots, numbers = context.session.slots(manifest.runtime.devices), hosted(run)
     shared = shared_stacks(manifest, run.ancestry, run.folders, slots, machine)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
     count = threads(manifest.runtime, machine)
     hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
-    cache = cache_settings(manifest.runtime, work.home)
+    cache = cache_settings(manifest.runtime, context.home)
     teachers = {
         number: teacher_spec(
             manifest,

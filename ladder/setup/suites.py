@@ -34,7 +34,7 @@ def check_suites(request: Request) -> None:
         check_task(_suite(request, gate.source), f"{request.path}: gates.metrics.{index}.source.task")
 
 
-def measure_suites(run: Run, work: Context) -> Suites:
+def measure_suites(run: Run, context: Context) -> Suites:
     """Let child and parent sit every suite that a gate reads.
 
     Raises:
@@ -43,8 +43,8 @@ def measure_suites(run: Run, work: Context) -> Suites:
     metrics, parent = run.request.manifest.gates.metrics, run.ancestry.parent
     if not metrics:
         return Suites()
-    work.console.say(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}")
-    hall = _Hall(run.request, EvaluatorHandle.of(run, work), work.home / "cache" / "suites")
+    context.console.say(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}")
+    hall = _Hall(run.request, EvaluatorHandle.of(run, context), context.home / "cache" / "suites")
     child = hall.metrics(run.candidate, folder_digest(run.candidate))
     return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
 
