@@ -256,7 +256,7 @@ class Workbench:
             folder, manifest = ahead.teachers[1], request.manifest
             base, stack = (SharedBase(folder, "float32", "cpu"), Stack(folder)) if adapter else (None, None)
             teacher = Teacher(teacher_spec(manifest, folder, 1, device="cpu", threads=1, cache=None, stack=stack), base)
-            with teacher.voice.speaking() as model:
+            with teacher.hosted.speaking() as model:
                 assert write_block(model, self.tokenizer, [[1], [1, 50, 51]], Sampling(1.0, 4), teacher=1, seed=0)
             run = self.folder / f"{family}-run-{adapter}"
             headless = frozenset() if teacher.head else frozenset({1})

@@ -113,8 +113,8 @@ class Teacher:
     def __init__(self, spec: TeacherSpec, base: SharedBase | None = None) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.model_of = _teacher_model(spec, base)
-        with self.model_of.speaking() as model:
+        self.hosted = _teacher_model(spec, base)
+        with self.hosted.speaking() as model:
             self.dtype = model.dtype
             self.config = model.config.get_text_config()
             if spec.packing:
@@ -142,7 +142,7 @@ class Teacher:
 
     def dream(self, dream_batch: DreamBatch) -> list[Dream]:
         """Write one block of dreams."""
-        with self.model_of.speaking() as model:
+        with self.hosted.speaking() as model:
             return write_block(
                 model,
                 load_tokenizer(dream_batch.tokenizer),
@@ -155,7 +155,7 @@ class Teacher:
 
     def digest(self) -> str:
         """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
-        return tensors_digest(self.model_of.tensors())
+        return tensors_digest(self.hosted.tensors())
 
     def _say(self, heard: Batch) -> Rows:
         """Hidden states or logits at every trained token of these sequences."""
@@ -169,7 +169,7 @@ class Teacher:
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
             return torch.zeros(0, self._width(), dtype=self.dtype)
-        with self.model_of.speaking() as model:
+        with self.hosted.speaking() as model:
             return model_says(model, heard)
 
     def _width(self) -> int:

@@ -48,7 +48,7 @@ def test_a_recorded_generation_is_not_asked_again(climbed: Any, monkeypatch: pyt
         asked.append(prompt_set)
         return really(folder, prompt_set, **options)
 
-    monkeypatch.setattr(room, "sit", run_prompts)
+    monkeypatch.setattr(room, "run_prompts", run_prompts)
     room.reevaluate(climbed.registry, climbed.registry.find("Toy-G002"))
     assert [(prompt_set.prompts, prompt_set.probes) for prompt_set in asked] == [((), ()), ((), ())]
 

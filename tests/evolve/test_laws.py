@@ -148,5 +148,5 @@ def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytes
 
 def nudge(actor: Any) -> None:
     """Change one weight of teacher 1."""
-    with torch.no_grad(), actor.teachers[1].voice.speaking() as model:
+    with torch.no_grad(), actor.teachers[1].hosted.speaking() as model:
         next(model.parameters()).view(-1)[0] += 1.0

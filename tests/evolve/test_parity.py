@@ -21,7 +21,7 @@ from ladder.cli import main
 from ladder.errors import LadderError, ManifestError
 from ladder.manifest import Name, Request, read_request
 from ladder.models.load import load_model, load_tokenizer
-from ladder.planning import plan, prepare
+from ladder.planning import plan, start
 from ladder.planning.plan import plan_each
 from ladder.registry import open_registry
 from ladder.report.console import Console
@@ -350,7 +350,7 @@ def test_rows_probes_and_tokenizer_are_read_once(family: Path, tmp_path: Path, m
         (dataset, "read_rows"),
         (dataset, "read_probes"),
         (dataset, "load_tokenizer"),
-        (prepare, "load_tokenizer"),
+        (start, "load_tokenizer"),
     ):
         counted(module, name)
     monkeypatch.setattr(evolve, "train", lambda *_: _stop(True))

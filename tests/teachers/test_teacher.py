@@ -85,11 +85,11 @@ def test_bfloat16_crosses_the_wire_as_it_is(parent: Path) -> None:
 def test_a_teacher_is_frozen(parent: Path) -> None:
     teacher = Teacher(spec(parent, 1, "hidden"))
     before = teacher.digest()
-    assert not teacher.model_of.model.training
-    assert not any(value.requires_grad for value in teacher.model_of.model.parameters())
+    assert not teacher.hosted.model.training
+    assert not any(value.requires_grad for value in teacher.hosted.model.parameters())
     teacher.signal(batch(GOLD))
     assert teacher.digest() == before == tensors_digest(load_model(parent).state_dict())
-    next(teacher.model_of.model.parameters()).data.add_(1e-6)
+    next(teacher.hosted.model.parameters()).data.add_(1e-6)
     assert teacher.digest() != before
 
 
@@ -147,7 +147,7 @@ def test_a_teacher_must_keep_packed_rows_apart(parent: Path, monkeypatch: pytest
     checked: list[Any] = []
     monkeypatch.setattr("ladder.teachers.teacher.check_packing", checked.append)
     teacher = Teacher(replace(spec(parent, 1, "hidden"), packing=packing))
-    assert checked == ([teacher.model_of.model] if packing else [])
+    assert checked == ([teacher.hosted.model] if packing else [])
 
 
 def dream_batch(folder: Path, seed: int) -> DreamBatch:
