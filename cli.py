@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ladder.errors import LadderError
-from ladder.report.failures import exit_code, log_of
-from ladder.report.terminal import check_arguments, say_notes, says_all
+from ladder.errors import LadderError, UsageError
+from ladder.report.terminal import check_arguments, exit_code, log_of, say_notes, says_all
 from ladder.system.stopping import advise, watch
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ def _plugin_verb(name: str) -> Any:
         alone.command(name)(function)
         return typer.main.get_command(alone)
     except Exception as error:
-        from ladder.errors import UsageError
-
         raise UsageError(f"{function!r:.80} is no verb: {error}", where=f"ladder {name}") from error
 
 
@@ -185,8 +182,7 @@ def evolve(
     say_notes(note for request in requests for note in request.notes)
 
     from ladder.evolve import evolve as run
-    from ladder.report.console import Console, outcome_text
-    from ladder.report.outcome import worst
+    from ladder.report.console import Console, outcome_text, worst
 
     outcomes = run(requests, home, Console(quiet=quiet), address)
     _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
@@ -226,11 +222,10 @@ def import_(
 
     parsed = Name.parse(name, where="--as")
 
-    from ladder.registry import open_registry
     from ladder.setup.importing import check_source, import_generation
 
     check_source(path, base)
-    registry, told = open_registry(home), list[str]()
+    registry, told = _registry(home, create=True), list[str]()
     head = registry.head(parsed.family)
     generation = import_generation(
         registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
@@ -540,16 +535,16 @@ def _run() -> int:
     return 0
 
 
-def _registry(home: Path) -> Any:
+def _registry(home: Path, *, create: bool = False) -> Any:
     from ladder.registry import open_registry
 
-    return open_registry(home, create=False)
+    return open_registry(home, create=create)
 
 
 def _refuse(errors: Sequence[LadderError]) -> None:
     """End with the worst of some errors, after the others were printed."""
     if errors:
-        from ladder.report.outcome import worst
+        from ladder.report.console import worst
 
         code = worst(errors)
         last = next(error for error in errors if error.exit_code == code)
@@ -571,8 +566,6 @@ def _open_page(path: Path) -> None:
 def _copied(paths: list[Path], directory: Path) -> list[Path]:
     """The copies of files in a folder, which is created; files of the same names are replaced."""
     import shutil
-
-    from ladder.errors import UsageError
 
     if directory.exists() and not directory.is_dir():
         raise UsageError("is a file, expected a folder", where=str(directory), remedy="name a folder after --png")

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ladder.data import kept_day, kept_request
-from ladder.exam import Outputs, Probe, read_probes
-from ladder.exam.ask import run_prompts
+from ladder.exam import Outputs, Probe, ask, read_probes
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import LAWS, evaluate_laws
 from ladder.models import dated, load_tokenizer
-from ladder.registry import Generation, Registry
-from ladder.registry.lineage import lineage_of
+from ladder.registry import Generation, Registry, lineage
 from ladder.setup import (
     EvalRun,
     answer_cache,
@@ -65,7 +63,7 @@ def reevaluate(
         DataError: the probes cannot be read.
         GateError: a model could not be examined, or a file of its exam was not kept.
     """
-    line = lineage_of(child, registry)[:-1]
+    line = lineage.lineage_of(child, registry)[:-1]
     other = against or next((known for known in line if known.digest == child.parent), None)
     folder = registry.materialize(child)
     request = kept_request(folder / "ladder", child.name)
@@ -77,14 +75,14 @@ def reevaluate(
             check_asked(exam, tokenizer)
     dtype = request.manifest.student.dtype
 
-    def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
+    def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
         return [
-            run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
+            ask.run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
             for eval_run in taken
         ]
 
     taken = eval_runs(exam, folder, (registry.materialize(other), other.digest) if other else None)
-    ours, theirs = run_evals(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), ask)
+    ours, theirs = run_evals(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), asked)
     laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
     report = score(request, exam, ours, theirs, laws, ancestors)
     return Reevaluation(
