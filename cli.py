@@ -293,12 +293,10 @@ def gates(
     registry = _registry(home)
     child, other = registry.find(ref), registry.find(against) if against else None
 
-    from ladder.report.console import verdict_text
-    from ladder.verbs.gates import reevaluate
+    from ladder.verbs.compare import reevaluate
 
     found = reevaluate(registry, child, other, probes)
-    held = f"{found.child} against {found.against}" if found.against else found.child
-    _answer(found.to_dict(), f"{held}\n\n{verdict_text(found.report, found.comparison)}", as_json)
+    _answer(found.to_dict(), found.to_text(), as_json)
     raise typer.Exit(0 if found.report.passed else 3)
 
 
@@ -314,14 +312,12 @@ def diff(
     registry = _registry(home)
     first, second = registry.find(a), registry.find(b)
 
-    from ladder.report.console import comparison_text
-    from ladder.verbs.diff import difference, difference_text
-    from ladder.verbs.gates import reevaluate
+    from ladder.verbs.compare import difference, difference_text, reevaluate
 
     found = difference(registry, first, second)
     compared = reevaluate(registry, second, first).comparison if answers else None
     data = found.to_dict() | {"answers": asdict(compared) if compared else None}
-    _answer(data, "\n\n".join([difference_text(found), *([comparison_text(compared)] if compared else [])]), as_json)
+    _answer(data, difference_text(found, compared), as_json)
 
 
 @app.command(rich_help_panel=STORE)
@@ -406,11 +402,10 @@ def erase(
     The weights keep what they learned. Digests of the rows stay, so that descendants refuse them, and an entry in the
     history. Other families of the home need a command each.
     """
-    from ladder.data import read_rows
     from ladder.registry.redaction import Traces
     from ladder.report.lineage import erasure_text
 
-    registry, traces = _registry(home), Traces(read_rows(rows))
+    registry, traces = _registry(home), Traces.read(rows)
     found = registry.erase(family, traces, reason=reason) if yes else registry.traces(family, traces)
     _answer(found.to_dict() | {"removed": yes}, erasure_text(found, removed=yes), as_json)
 

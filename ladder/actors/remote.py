@@ -18,9 +18,7 @@ from ladder.data.batches import Batch
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
 from ladder.models import Rounding, SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
-from ladder.teachers.cache import CacheStatistics
-from ladder.teachers.teacher import Teacher, TeacherSpec
-from ladder.teachers.wire import Kind, Signal
+from ladder.teachers import cache, teacher, wire
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 
@@ -36,7 +34,7 @@ class Loaded:
     """
 
     digest: str
-    kind: Kind
+    kind: wire.Kind
     warnings: tuple[str, ...] = ()
 
 
@@ -47,17 +45,17 @@ class TeacherActor(Measured):
     """
 
     def __init__(self) -> None:
-        self.teachers: dict[int, Teacher] = {}
+        self.teachers: dict[int, teacher.Teacher] = {}
         self.base: SharedBase | None = None
 
-    def load_teacher(self, spec: TeacherSpec) -> Loaded:
+    def load_teacher(self, spec: teacher.TeacherSpec) -> Loaded:
         """Host this generation."""
         self.teachers.pop(spec.number, None)
-        teacher = Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
-        self.teachers[spec.number] = teacher
-        return Loaded(teacher.digest(), teacher.kind, teacher.warnings)
+        hosted = teacher.Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
+        self.teachers[spec.number] = hosted
+        return Loaded(hosted.digest(), hosted.kind, hosted.warnings)
 
-    def signal(self, number: int, batches: Sequence[Batch]) -> list[Signal]:
+    def signal(self, number: int, batches: Sequence[Batch]) -> list[wire.Signal]:
         """The teacher's signal for each micro-batch of a step."""
         return [self.teachers[number].signal(batch) for batch in batches]
 
@@ -69,7 +67,7 @@ class TeacherActor(Measured):
         """Digest of the tensors in memory now."""
         return self.teachers[number].digest()
 
-    def cache_statistics(self, number: int) -> CacheStatistics:
+    def cache_statistics(self, number: int) -> cache.CacheStatistics:
         """Hits, misses and bytes of the teacher's signal cache since it was loaded."""
         return self.teachers[number].cache_statistics
 
@@ -94,7 +92,7 @@ class TeacherHandle:
     actor: Any
     number: int
 
-    def load(self, spec: TeacherSpec) -> Any:
+    def load(self, spec: teacher.TeacherSpec) -> Any:
         return self.actor.load_teacher.remote(spec)
 
     def signal(self, batches: Any) -> Any:
@@ -136,7 +134,9 @@ class StudentActor(TeacherActor):
         self.trainer = Trainer(spec, self.base_of(spec.stack, spec.manifest.student.dtype, spec.device))
         return Prepared(self.trainer.done, self.trainer.warnings)
 
-    def step(self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[Signal]) -> StepReport:
+    def step(
+        self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[wire.Signal]
+    ) -> StepReport:
         """One optimiser step; ``said`` holds the signals of each speaker. Repeating the last step changes nothing."""
         return self._hosted().step(step, batches, dict(zip(speakers, said, strict=True)))
 

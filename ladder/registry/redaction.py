@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ladder.data import Row, digest_lines
+from ladder.data import Row, digest_lines, read_rows
 from ladder.errors import DataError, said
 from ladder.exam import GRAM, as_phrase, words_of
 from ladder.registry import artifacts, runs, versions
@@ -49,6 +49,15 @@ class Traces:
         said = [words for whole in wholes for words in whole]
         self._said = "\n".join(map(as_phrase, said))
         self._grams = {tuple(words[at : at + LEAST]) for words in said for at in range(len(words) - LEAST + 1)}
+
+    @classmethod
+    def read(cls, path: Path) -> Traces:
+        """Of the rows in a JSONL file.
+
+        Raises:
+            DataError: as ``read_rows``.
+        """
+        return cls(read_rows(path))
 
     def in_text(self, text: str) -> bool:
         """Whether a text holds a trace, or is one itself."""

@@ -11,8 +11,8 @@ import pytest
 from ladder.cli import main
 from ladder.exam.exam import PromptSet
 from ladder.gates import GateReport
-from ladder.verbs import gates as room
-from ladder.verbs.diff import difference
+from ladder.verbs import compare as room
+from ladder.verbs.compare import difference
 
 
 def stored(registry: Any, ref: str) -> dict[str, Any]:
