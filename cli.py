@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ladder.errors import LadderError
-from ladder.report.failures import exit_code, log_of
-from ladder.report.terminal import check_arguments, say_notes, says_all
+from ladder.errors import LadderError, UsageError
+from ladder.report.terminal import check_arguments, exit_code, log_of, say_notes, says_all
 from ladder.system.stopping import advise, watch
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ def _plugin_verb(name: str) -> Any:
         alone.command(name)(function)
         return typer.main.get_command(alone)
     except Exception as error:
-        from ladder.errors import UsageError
-
         raise UsageError(f"{function!r:.80} is no verb: {error}", where=f"ladder {name}") from error
 
 
@@ -189,8 +186,7 @@ def evolve(
     say_notes(note for request in requests for note in request.notes)
 
     from ladder.evolve import evolve as run
-    from ladder.report.console import Console, outcome_text
-    from ladder.report.outcome import worst
+    from ladder.report.console import Console, outcome_text, worst
 
     outcomes = run(requests, home, Console(quiet=quiet), address)
     _answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
@@ -230,11 +226,10 @@ def import_(
 
     parsed = Name.parse(name, where="--as")
 
-    from ladder.registry import open_registry
     from ladder.setup.importing import check_source, import_generation
 
     check_source(path, base)
-    registry, told = open_registry(home), list[str]()
+    registry, told = _registry(home, create=True), list[str]()
     head = registry.head(parsed.family)
     generation = import_generation(
         registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
@@ -302,12 +297,10 @@ def gates(
     registry = _registry(home)
     child, other = registry.find(ref), registry.find(against) if against else None
 
-    from ladder.report.console import verdict_text
-    from ladder.verbs.gates import reevaluate
+    from ladder.verbs.compare import reevaluate
 
     found = reevaluate(registry, child, other, probes)
-    held = f"{found.child} against {found.against}" if found.against else found.child
-    _answer(found.to_dict(), f"{held}\n\n{verdict_text(found.report, found.comparison)}", as_json)
+    _answer(found.to_dict(), found.to_text(), as_json)
     raise typer.Exit(0 if found.report.passed else 3)
 
 
@@ -323,14 +316,12 @@ def diff(
     registry = _registry(home)
     first, second = registry.find(a), registry.find(b)
 
-    from ladder.report.console import comparison_text
-    from ladder.verbs.diff import difference, difference_text
-    from ladder.verbs.gates import reevaluate
+    from ladder.verbs.compare import difference, difference_text, reevaluate
 
     found = difference(registry, first, second)
     compared = reevaluate(registry, second, first).comparison if answers else None
     data = found.to_dict() | {"answers": asdict(compared) if compared else None}
-    _answer(data, "\n\n".join([difference_text(found), *([comparison_text(compared)] if compared else [])]), as_json)
+    _answer(data, difference_text(found, compared), as_json)
 
 
 @app.command(rich_help_panel=STORE)
@@ -415,11 +406,10 @@ def erase(
     The weights keep what they learned. Digests of the rows stay, so that descendants refuse them, and an entry in the
     history. Other families of the home need a command each.
     """
-    from ladder.data import read_rows
     from ladder.registry.redaction import Traces
     from ladder.report.lineage import erasure_text
 
-    registry, traces = _registry(home), Traces(read_rows(rows))
+    registry, traces = _registry(home), Traces.read(rows)
     found = registry.erase(family, traces, reason=reason) if yes else registry.traces(family, traces)
     _answer(found.to_dict() | {"removed": yes}, erasure_text(found, removed=yes), as_json)
 
@@ -544,16 +534,16 @@ def _run() -> int:
     return 0
 
 
-def _registry(home: Path) -> Any:
+def _registry(home: Path, *, create: bool = False) -> Any:
     from ladder.registry import open_registry
 
-    return open_registry(home, create=False)
+    return open_registry(home, create=create)
 
 
 def _refuse(errors: Sequence[LadderError]) -> None:
     """End with the worst of some errors, after the others were printed."""
     if errors:
-        from ladder.report.outcome import worst
+        from ladder.report.console import worst
 
         code = worst(errors)
         last = next(error for error in errors if error.exit_code == code)
@@ -575,8 +565,6 @@ def _open_page(path: Path) -> None:
 def _copied(paths: list[Path], directory: Path) -> list[Path]:
     """The copies of files in a folder, which is created; files of the same names are replaced."""
     import shutil
-
-    from ladder.errors import UsageError
 
     if directory.exists() and not directory.is_dir():
         raise UsageError("is a file, expected a folder", where=str(directory), remedy="name a folder after --png")

@@ -15,8 +15,8 @@ STEPS = 8
 def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
     """A session as ``ladder/run/train.py`` starts it; gives the contender's name and a call of ``STEPS`` steps."""
     from ladder.actors.placement import threads
+    from ladder.actors.remote import TeacherHandle
     from ladder.actors.session import Session, fetch, stream
-    from ladder.actors.teacher import TeacherHandle
 
     manifest = make_manifest(routing="agreement", batch_size=place.shape.rows)
     with Session() as session:

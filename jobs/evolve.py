@@ -11,8 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from ladder.report.failures import exit_code, log_of
-from ladder.report.terminal import prepare, say_notes
+from ladder.report.terminal import exit_code, log_of, prepare, say_notes
 from ladder.system.stopping import run, watch
 
 VERDICTS = (0, 3, 4)
@@ -37,8 +36,7 @@ def _evolve(manifests: list[Path], home: Path) -> int:
     # Here, so that a job is stopped in order while it imports them.
     from ladder.evolve import evolve
     from ladder.manifest import read_requests
-    from ladder.report.console import Console
-    from ladder.report.outcome import worst
+    from ladder.report.console import Console, worst
 
     requests = read_requests(manifests)
     say_notes(note for request in requests for note in request.notes)

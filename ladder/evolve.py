@@ -16,9 +16,8 @@ from ladder.models import dated
 from ladder.planning.prepare import Work, prepare
 from ladder.registry import Generation, Verdict, family_lock, open_registry
 from ladder.registry.lineage import Ancestry, decided_before, resolve, unregistered_teachers
-from ladder.report.console import Console
-from ladder.report.failures import LOG, unexpected_told
-from ladder.report.outcome import Outcome, failure_of, is_left_to_people, outcome_of
+from ladder.report.console import Console, Outcome, failure_of, is_left_to_people, outcome_of
+from ladder.report.terminal import LOG, unexpected_told
 from ladder.run.examine import candidate_of, examine
 from ladder.run.hooks import check_not_halted
 from ladder.run.recovery import failure_noted, recovering

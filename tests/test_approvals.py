@@ -12,8 +12,8 @@ import pytest
 
 from ladder.errors import HeadMoved, RegistryError, UsageError
 from ladder.manifest import Name
-from ladder.registry import Generation, Verdict, head, history, versions
-from ladder.registry.generation import Candidate
+from ladder.registry import Generation, Verdict, artifacts, head, history, runs, versions
+from ladder.registry.entities import Candidate
 from ladder.report.lineage import history_text
 
 CLAUSE = re.compile(r"(attributes|tags)\.`?([\w.]+)`? (!?=) '(.*)'")
@@ -60,10 +60,10 @@ def holds(run: Any, kind: str, name: str, sign: str, value: str) -> bool:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     client = Client()
     monkeypatch.setattr(versions, "head_version", lambda store, family: client.head)
-    monkeypatch.setattr(history, "find_experiment", lambda *_: "1")
-    monkeypatch.setattr(history, "ensure_experiment", lambda *_: "1")
-    monkeypatch.setattr(head, "require_sound", lambda *_: None)
-    monkeypatch.setattr(head, "conclude_interrupted", lambda *_: None)
+    monkeypatch.setattr(runs, "find_experiment", lambda *_: "1")
+    monkeypatch.setattr(runs, "ensure_experiment", lambda *_: "1")
+    monkeypatch.setattr(artifacts, "require_sound", lambda *_: None)
+    monkeypatch.setattr(head, "finalize_interrupted", lambda *_: None)
     return SimpleNamespace(client=client, home=tmp_path)
 
 

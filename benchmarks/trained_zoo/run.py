@@ -25,8 +25,7 @@ from ladder.evolve import evolve
 from ladder.laws.law import upper_bound
 from ladder.manifest import read_requests
 from ladder.registry import Registry, open_registry
-from ladder.report.console import Console
-from ladder.report.outcome import Outcome
+from ladder.report.console import Console, Outcome
 from ladder.system.files import save_text
 from manifests.luna.make_data import jsonl, load_phrases
 

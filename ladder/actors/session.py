@@ -22,18 +22,15 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from ladder.actors.evaluator import EvaluatorActor
-from ladder.actors.own_ray import detached, is_on_loopback_alone, on_loopback, sigterm_kept
+from ladder.actors import own_ray, settings
 from ladder.actors.placement import Host, Machine, Slot, describe, look_around, place
-from ladder.actors.settings import missing, travelling
-from ladder.actors.student import StudentActor, StudentGroup
-from ladder.actors.teacher import TeacherActor, TeacherHandle
+from ladder.actors.remote import EvaluatorActor, StudentActor, StudentGroup, TeacherActor, TeacherHandle
 from ladder.data.batches import Batches
 from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
 from ladder.manifest import Devices, Runtime
 from ladder.train.spec import StepReport
 
-os.environ.update(missing())
+os.environ.update(settings.missing())
 
 
 START_TIMEOUT = 180.0
@@ -96,7 +93,7 @@ class Session:
                     num_gpus=slot.gpus,
                     max_restarts=0,
                     max_task_retries=0,
-                    runtime_env={"env_vars": travelling()},
+                    runtime_env={"env_vars": settings.travelling()},
                 )
                 self._actors[role, slot] = options(_KINDS[role]).remote()
         started = {role: self._actors[role, slot] for role, slot in roles.items()}
@@ -142,14 +139,14 @@ class Session:
             return
         quiet = {"log_to_driver": False, "logging_level": "error"}
         with ExitStack() as around:
-            around.enter_context(sigterm_kept())
+            around.enter_context(own_ray.sigterm_kept())
             if self.address:
-                if is_on_loopback_alone(self.address):
-                    around.enter_context(on_loopback())
+                if own_ray.is_on_loopback_alone(self.address):
+                    around.enter_context(own_ray.on_loopback())
                 _join(self.address, quiet)
             else:
-                around.enter_context(on_loopback())
-                around.enter_context(detached())
+                around.enter_context(own_ray.on_loopback())
+                around.enter_context(own_ray.detached())
                 # "local", because without an address Ray would join any cluster that was started on this machine.
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 

@@ -28,7 +28,7 @@ from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
-from ladder.report.failures import log_of, unexpected_told
+from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
 from ladder.setup import Run, data_of, write_start
 from ladder.system.process import bare_bytes

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ladder.errors import LadderError, ModelError, RegistryError
-from ladder.registry.generation import Candidate, Generation
-from ladder.registry.store import Store
+from ladder.errors import LadderError, RegistryError
+from ladder.registry.entities import Candidate, Generation, Store
 from ladder.system.files import sync
 from ladder.system.terms import is_source, is_terms
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
-    from transformers import PreTrainedModel
 
 
 FILE = "inventory.json"
@@ -102,8 +98,6 @@ WEIGHTS = (MODEL, "components", "adapter")
 """Folders of an artifact that hold what the model is, and go when it is pruned. The rest says what became of it."""
 CARD = "README.md"
 
-ANSWER = 256
-"""Most tokens of a pyfunc's answer where the model's own settings name no number."""
 _KEPT_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
 
 
@@ -120,91 +114,6 @@ def card_of(folder: Path) -> str:
     """The candidate's model card, empty where it has none."""
     path = folder / "ladder" / CARD
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def stage(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> str:
-    """Write the MLflow model of a candidate to ``target`` and return the digest of its inventory.
-
-    Raises:
-        ModelError: the folder does not load, or MLflow's copy of the tokenizer differs from the folder's.
-    """
-    _save_with_mlflow(candidate, target, run_id=run_id, model_id=model_id)
-    # What was examined is what ships: the candidate's own files, not what saving it once more would make of them.
-    shutil.rmtree(target / MODEL)
-    (target / MODEL).mkdir()
-    for path in model_files(candidate.folder):
-        shutil.copy2(path, target / MODEL / path.name)
-    for name in TOKENIZER_FILES:
-        if (candidate.folder / name).is_file():
-            shutil.copy2(candidate.folder / name, target / TOKENIZER / name)
-    for part in PARTS:
-        if (candidate.folder / part).is_dir():
-            shutil.copytree(candidate.folder / part, target / part)
-    _check_tokenizer(candidate.folder, target / TOKENIZER)
-    return write_inventory(target)
-
-
-def _save_with_mlflow(candidate: Candidate, target: Path, *, run_id: str, model_id: str) -> None:
-    import mlflow.transformers
-    from huggingface_hub import ModelCard
-    from mlflow.models import Model
-
-    from ladder.models import load_model, load_tokenizer
-
-    model, tokenizer = load_model(candidate.folder, stored_dtype(candidate.folder)), load_tokenizer(candidate.folder)
-    # MLflow writes this into its files and asks the hub about it. A name with this shape is no hub address.
-    model.name_or_path = f"./{candidate.name}"
-    mlflow.transformers.save_model(
-        {"model": model, "tokenizer": tokenizer},
-        path=str(target),
-        **serving(model, chat=tokenizer.chat_template is not None),
-        mlflow_model=Model(run_id=run_id, model_id=model_id),
-        model_card=ModelCard(card_of(candidate.folder) or f"# {candidate.name}\n", ignore_metadata_errors=True),
-        pip_requirements=_requirements(),
-    )
-    # It says that no licence was found on the hub, where nobody looked.
-    (target / "LICENSE.txt").unlink(missing_ok=True)
-
-
-def serving(model: PreTrainedModel, *, chat: bool) -> dict[str, Any]:
-    """How MLflow's pyfunc asks a model: of a chat model messages go in, and the answer comes out, by MLflow's task and
-    signature for chats; of another one a text goes in, and what it writes after it comes out.
-
-    Answers are greedy, as in the exam, unless the folder's own settings ask for drawn ones: a pipeline of transformers
-    would draw. Only what is named here can be set otherwise by who loads it (``model_config``).
-    """
-    told, positions = model.generation_config, getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    length = told.max_new_tokens or min(ANSWER, (positions or 2 * ANSWER) // 2)
-    settings = {"max_new_tokens": length, "do_sample": bool(told.do_sample)}
-    if chat:
-        # The template has written all control tokens when the pipeline sees the text.
-        return {"task": "llm/v1/chat", "model_config": settings | {"add_special_tokens": False}}
-    return {"task": "text-generation", "model_config": settings | {"return_full_text": False}}
-
-
-def stored_dtype(folder: Path) -> str:
-    """Name of the dtype that the folder's config declares, float32 where it declares none."""
-    from ladder.models import config_of
-
-    return str(config_of(folder).dtype or "float32").removeprefix("torch.")
-
-
-def _requirements() -> list[str]:
-    """What loading needs. Without the list MLflow would start the model to find out, and fail."""
-    names = ("mlflow", "transformers", "torch", "tokenizers", "safetensors", "jinja2")
-    return [f"{name}=={installed(name).partition('+')[0]}" for name in names]
-
-
-def _check_tokenizer(ours: Path, theirs: Path) -> None:
-    from ladder.models import template_digest, tokenizer_digest
-
-    for what, digest in (("tokenizer", tokenizer_digest), ("chat template", template_digest)):
-        if digest(ours) != digest(theirs):
-            raise ModelError(
-                f"the {what} changes when it is loaded and saved: {digest(ours)[:12]} becomes {digest(theirs)[:12]}",
-                where=str(ours),
-                remedy="save the tokenizer again with the installed transformers",
-            )
 
 
 def find_or_create_model(store: Store, candidate: Candidate, run_id: str) -> LoggedModel:

@@ -24,12 +24,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ladder import __version__
 from ladder.errors import NotFound, RegistryError, UsageError
-from ladder.registry import versions
-from ladder.registry.artifacts import local_path
-from ladder.registry.head import all_locked
-from ladder.registry.locks import file_lock
-from ladder.registry.store import Store, follow_move, open_store, strays, translated
-from ladder.registry.verify import verify
+from ladder.registry import artifacts, head, locks, verify, versions
+from ladder.registry.entities import Store
+from ladder.registry.store import follow_move, open_store, strays, translated
 from ladder.system.files import sync
 
 LIST = "ladder-backup.json"
@@ -231,7 +228,7 @@ def backup(store: Store, archive: Path) -> Contents:
     """
     _check_target(archive)
     _check_own(store)
-    with all_locked(store) as families:
+    with head.all_locked(store) as families:
         if not families:
             raise NotFound("the store holds no family to back up", where=store.address)
         if found := damage(store, families):
@@ -247,14 +244,14 @@ def holdings(store: Store, families: Sequence[str]) -> list[Holding]:
     """What an archive says of its families."""
     heads = {family: versions.head(store, family) for family in families}
     return [
-        Holding(family=family, head=head.ref if head else None, generations=len(versions.generations(store, family)))
-        for family, head in heads.items()
+        Holding(family=family, head=live.ref if live else None, generations=len(versions.generations(store, family)))
+        for family, live in heads.items()
     ]
 
 
 def damage(store: Store, families: Sequence[str]) -> str:
     """The first findings of ``verify`` in one line; empty where all is well."""
-    found = [f"{finding.ref}: {finding.problem}" for family in families for finding in verify(store, family)]
+    found = [f"{finding.ref}: {finding.problem}" for family in families for finding in verify.verify(store, family)]
     more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     return "; ".join(found[:_SHOWN] + more)
 
@@ -326,7 +323,7 @@ def _copy_database(database: Path, target: Path) -> None:
 
 def _own_folder(location: str, root: Path) -> Path:
     """An artifact location, relative to the home's artifacts."""
-    folder = local_path(location)
+    folder = artifacts.local_path(location)
     if folder is None or not folder.resolve().is_relative_to(root.resolve()):
         raise RegistryError(
             "an artifact lies outside the home",
@@ -349,7 +346,7 @@ def restore(archive: Path, home: Path) -> Contents:
     """
     home = home.absolute()
     _check(archive, home)
-    with _leaving_nothing(home), file_lock(home / "locks" / "restore.lock", "restoring this home", timeout=0.0):
+    with _leaving_nothing(home), locks.file_lock(home / "locks" / "restore.lock", "restoring this home", timeout=0.0):
         for left_behind in home.glob(".store.*.tmp"):
             shutil.rmtree(left_behind)
         # MLflow keeps one connection pool per URI, so the path must be new.
@@ -402,7 +399,7 @@ def _disagreement(contents: Contents, unpacked: Path, home: Path) -> str:
     if strange := contents.files.keys() ^ {DATABASE, *artifact_files(database, artifacts)}:
         return f"{min(strange)} is not among what its database refers to, or is missing"
     store = open_store(home, f"sqlite:///{database}")
-    with all_locked(store) as families:
+    with head.all_locked(store) as families:
         if found := damage(store, families):
             return f"it holds something else than was recorded: {found}"
         held = holdings(store, families)

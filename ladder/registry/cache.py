@@ -12,27 +12,12 @@ from typing import Any
 
 from ladder.errors import LadderError, RegistryError
 from ladder.manifest import run_name
-from ladder.registry import versions
-from ladder.registry.artifacts import (
-    FILE,
-    MODEL,
-    PARTS,
-    SIDECARS,
-    WEIGHTS,
-    differences,
-    local_folder,
-    read_inventory,
-    require_sound,
-    require_weights,
-    stored_folder,
-)
-from ladder.registry.generation import Generation, Verdict
-from ladder.registry.head import all_locked
-from ladder.registry.locks import family_lock
-from ladder.registry.store import Store
+from ladder.registry import artifacts, head, locks, versions
+from ladder.registry.entities import Generation, Store, Verdict
+from ladder.system.files import save_folder
 
 _BUILD_SECONDS = 1800.0
-_HIDDEN_INVENTORY = f".{FILE}"
+_HIDDEN_INVENTORY = f".{artifacts.FILE}"
 
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -59,11 +44,11 @@ class GenerationCache:
         Raises:
             RegistryError: the stored artifact itself is damaged or gone, or its weights were pruned.
         """
-        require_weights(generation)
+        artifacts.require_weights(generation)
         folder = folder_of(self._store.home, generation)
         if self._is_sound(folder, generation):
             return folder
-        with family_lock(self._store.home, generation.name.family, "cache", timeout=_BUILD_SECONDS):
+        with locks.family_lock(self._store.home, generation.name.family, "cache", timeout=_BUILD_SECONDS):
             if not self._is_sound(folder, generation):
                 self._build(folder, generation)
         return folder
@@ -75,9 +60,9 @@ class GenerationCache:
             RegistryError: the stored files are damaged or gone.
         """
         if not generation.pruned:
-            return self.materialize(generation) / SIDECARS
-        require_sound(self._store, generation)
-        return local_folder(self._store, generation) / SIDECARS
+            return self.materialize(generation) / artifacts.SIDECARS
+        artifacts.require_sound(self._store, generation)
+        return artifacts.local_folder(self._store, generation) / artifacts.SIDECARS
 
     def _is_sound(self, folder: Path, generation: Generation) -> bool:
         if not folder.is_dir():
@@ -91,13 +76,11 @@ class GenerationCache:
         return True
 
     def _build(self, folder: Path, generation: Generation) -> None:
-        from ladder.system.files import save_folder
-
-        require_sound(self._store, generation)
+        artifacts.require_sound(self._store, generation)
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in folder.parent.glob(f".{folder.name}.*.tmp"):
             shutil.rmtree(left_behind)
-        with stored_folder(self._store, generation.model_id) as artifact:
+        with artifacts.stored_folder(self._store, generation.model_id) as artifact:
             save_folder(folder, lambda target: _copy(artifact, target))
         if problems := _problems(folder, generation):
             raise RegistryError(
@@ -109,19 +92,19 @@ class GenerationCache:
 
 
 def _copy(artifact: Path, target: Path) -> None:
-    shutil.copytree(artifact / MODEL, target, dirs_exist_ok=True)
-    for part in PARTS:
+    shutil.copytree(artifact / artifacts.MODEL, target, dirs_exist_ok=True)
+    for part in artifacts.PARTS:
         if (artifact / part).is_dir():
             shutil.copytree(artifact / part, target / part)
-    shutil.copy2(artifact / FILE, target / _HIDDEN_INVENTORY)
+    shutil.copy2(artifact / artifacts.FILE, target / _HIDDEN_INVENTORY)
 
 
 def _problems(folder: Path, generation: Generation) -> list[str]:
     from ladder.models import folder_digest
 
     try:
-        expected = _expected(read_inventory(folder, generation.inventory, _HIDDEN_INVENTORY))
-        problems = differences(folder, expected, _HIDDEN_INVENTORY)
+        expected = _expected(artifacts.read_inventory(folder, generation.inventory, _HIDDEN_INVENTORY))
+        problems = artifacts.differences(folder, expected, _HIDDEN_INVENTORY)
         found = folder_digest(folder)
     except LadderError as error:
         return [str(error)]
@@ -130,10 +113,9 @@ def _problems(folder: Path, generation: Generation) -> list[str]:
 
 def _expected(inventory: dict[str, str]) -> dict[str, str]:
     """Where the artifact's files lie in the materialised folder."""
-    placed = {
-        path.removeprefix(f"{MODEL}/"): digest for path, digest in inventory.items() if path.startswith(f"{MODEL}/")
-    }
-    beside = {path: digest for path, digest in inventory.items() if path.partition("/")[0] in PARTS}
+    inside = f"{artifacts.MODEL}/"
+    placed = {path.removeprefix(inside): digest for path, digest in inventory.items() if path.startswith(inside)}
+    beside = {path: digest for path, digest in inventory.items() if path.partition("/")[0] in artifacts.PARTS}
     return placed | beside
 
 
@@ -225,7 +207,7 @@ def prune(store: Store, family: str, *, caches: bool = True) -> Pruning:
     Raises:
         Busy: a family evolves; the caches are everybody's.
     """
-    with all_locked(store):
+    with head.all_locked(store):
         found = survey(store, family, caches=caches)
         going = {part.name for part in found.weights}
         for generation in versions.generations(store, family):
@@ -255,10 +237,10 @@ def needed_digests(everyone: Sequence[Generation]) -> set[str]:
 
 
 def _weights(store: Store, generation: Generation) -> list[Path]:
-    artifact = local_folder(store, generation)
+    artifact = artifacts.local_folder(store, generation)
     # The database says where the artifact is. Only its inventory proves that these files are this generation's.
-    read_inventory(artifact, generation.inventory)
-    return [*(artifact / part for part in WEIGHTS), folder_of(store.home, generation)]
+    artifacts.read_inventory(artifact, generation.inventory)
+    return [*(artifact / part for part in artifacts.WEIGHTS), folder_of(store.home, generation)]
 
 
 def _runs(home: Path, own: Sequence[Generation]) -> dict[str, list[Path]]:

@@ -20,14 +20,8 @@ from typing import Any
 from ladder.data import ERASED, LEARNED, PAGE, REPORT, digest_lines, read_digests
 from ladder.errors import DataError, ManifestError, RegistryError
 from ladder.manifest import Name
-from ladder.registry import history, versions
-from ladder.registry.artifacts import SIDECARS, local_folder, sidecar_problems
-from ladder.registry.cache import CACHES, Removable, existing, remove
-from ladder.registry.generation import Generation
-from ladder.registry.head import LOCK_SECONDS, all_locked
-from ladder.registry.locks import family_lock
-from ladder.registry.redaction import Traces, redact, stage, stale_files
-from ladder.registry.store import Store
+from ladder.registry import artifacts, cache, head, history, locks, redaction, versions
+from ladder.registry.entities import Generation, Store
 
 TOMBSTONE = "erased.json"
 """One entry for each erasure: when, why, how many rows, whether they were learned, and what was taken out."""
@@ -77,7 +71,7 @@ class Erasure:
     """How many of these have too few words to be found in other texts."""
     trails: tuple[Trail, ...]
     """Of every generation of the family."""
-    caches: tuple[Removable, ...]
+    caches: tuple[cache.Removable, ...]
     """Of the whole home, runs of the family, and what was cut off: they may hold the rows, and nobody needs them."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +86,7 @@ class _Finding:
     changes: Mapping[str, bytes | None]
 
 
-def survey(store: Store, family: str, traces: Traces) -> Erasure:
+def survey(store: Store, family: str, traces: redaction.Traces) -> Erasure:
     """What ``erase`` would take out now.
 
     Raises:
@@ -103,7 +97,7 @@ def survey(store: Store, family: str, traces: Traces) -> Erasure:
     return _erasure(store, family, traces, _findings(store, family, traces))
 
 
-def erase(store: Store, family: str, traces: Traces, reason: str) -> Erasure:
+def erase(store: Store, family: str, traces: redaction.Traces, reason: str) -> Erasure:
     """Take out what ``survey`` finds, while no family of the home evolves or moves its HEAD; returns what went.
 
     Each generation is changed at once or not at all, and has its event in the history. Erasing the same rows again
@@ -112,11 +106,11 @@ def erase(store: Store, family: str, traces: Traces, reason: str) -> Erasure:
     Raises:
         Busy: a family evolves or copies a generation; the caches are everybody's.
     """
-    with all_locked(store) as families, _without_copying(store, families):
+    with head.all_locked(store) as families, _without_copying(store, families):
         versions.require_family(store, family)
         findings = _findings(store, family, traces)
         found = _erasure(store, family, traces, findings)
-        remove(found.caches)
+        cache.remove(found.caches)
         for finding in findings:
             if finding.trail.touched:
                 _rewrite(store, finding, traces, reason)
@@ -128,20 +122,20 @@ def _without_copying(store: Store, families: Sequence[str]) -> Iterator[None]:
     """Nobody materialises a generation meanwhile; afterwards nobody can in its former state."""
     with ExitStack() as held:
         for family in families:
-            held.enter_context(family_lock(store.home, family, "cache", timeout=LOCK_SECONDS))
+            held.enter_context(locks.family_lock(store.home, family, "cache", timeout=head.LOCK_SECONDS))
         yield
 
 
-def _erasure(store: Store, family: str, traces: Traces, findings: Sequence[_Finding]) -> Erasure:
+def _erasure(store: Store, family: str, traces: redaction.Traces, findings: Sequence[_Finding]) -> Erasure:
     trails = tuple(finding.trail for finding in findings)
     known = [finding.generation for finding in findings]
-    caches = _caches(store.home, family) | {"cut off": stale_files(store, family, known)}
+    caches = _caches(store.home, family) | {"cut off": redaction.stale_files(store, family, known)}
     _refuse_links(caches)
-    return Erasure(family, len(traces.digests), traces.short, trails, existing(caches))
+    return Erasure(family, len(traces.digests), traces.short, trails, cache.existing(caches))
 
 
 def _caches(home: Path, family: str) -> dict[str, list[Path]]:
-    names = ("generations", *CACHES, "staging")
+    names = ("generations", *cache.CACHES, "staging")
     folders = {name: [home / "cache" / name] for name in names}
     # What an unexpected error said can be a row.
     return folders | {"logs": [home / "logs"], "runs": _runs(home, family)}
@@ -166,7 +160,7 @@ def _runs(home: Path, family: str) -> list[Path]:
     return found
 
 
-def _findings(store: Store, family: str, traces: Traces) -> list[_Finding]:
+def _findings(store: Store, family: str, traces: redaction.Traces) -> list[_Finding]:
     known = versions.generations(store, family)
     folders = {each.ref: _sidecars(store, each) for each in known}
     learned = {ref: _learned(folder, traces) for ref, folder in folders.items()}
@@ -176,7 +170,7 @@ def _findings(store: Store, family: str, traces: Traces) -> list[_Finding]:
 def _finding(
     generation: Generation,
     folder: Path,
-    traces: Traces,
+    traces: redaction.Traces,
     learned: Mapping[str, int | None],
     known: Sequence[Generation],
 ) -> _Finding:
@@ -194,9 +188,9 @@ def _finding(
     return _Finding(generation, trail, {name: content for name, (content, _) in changed.items()})
 
 
-def _redacted(path: Path, name: str, traces: Traces) -> tuple[bytes | None, int]:
+def _redacted(path: Path, name: str, traces: redaction.Traces) -> tuple[bytes | None, int]:
     try:
-        return redact(name, path.read_bytes(), traces)
+        return redaction.redact(name, path.read_bytes(), traces)
     except DataError as error:
         raise RegistryError(
             error.message,
@@ -210,17 +204,17 @@ def _files(folder: Path) -> list[str]:
 
 
 def _sidecars(store: Store, generation: Generation) -> Path:
-    artifact = local_folder(store, generation)
-    if problems := sidecar_problems(artifact, generation.inventory):
+    artifact = artifacts.local_folder(store, generation)
+    if problems := artifacts.sidecar_problems(artifact, generation.inventory):
         raise RegistryError(
             f"{generation.ref} is damaged: {problems[0]}",
             where=str(artifact),
             remedy="restore the files from a backup, then erase again; nothing was erased",
         )
-    return artifact / SIDECARS
+    return artifact / artifacts.SIDECARS
 
 
-def _learned(folder: Path, traces: Traces) -> int | None:
+def _learned(folder: Path, traces: redaction.Traces) -> int | None:
     path = folder / LEARNED
     return len(read_digests(path) & traces.digests) if path.is_file() else None
 
@@ -240,12 +234,14 @@ def _ancestors(generation: Generation, known: Sequence[Generation]) -> list[Gene
     return [each for each in known if each.ref in found and each.ref != generation.ref]
 
 
-def _rewrite(store: Store, finding: _Finding, traces: Traces, reason: str) -> None:
+def _rewrite(store: Store, finding: _Finding, traces: redaction.Traces, reason: str) -> None:
     generation, trail = finding.generation, finding.trail
-    folder = local_folder(store, generation) / SIDECARS
+    folder = artifacts.local_folder(store, generation) / artifacts.SIDECARS
     tombstone = json.dumps([*_tombstones(folder), _entry(trail, traces, reason)], indent=1, ensure_ascii=False)
     erased = digest_lines(read_digests(folder / ERASED) | traces.digests)
-    inventory = stage(store, generation, {**finding.changes, TOMBSTONE: tombstone.encode(), ERASED: erased.encode()})
+    inventory = redaction.stage(
+        store, generation, {**finding.changes, TOMBSTONE: tombstone.encode(), ERASED: erased.encode()}
+    )
     history.open_event(store, "erase", None, generation, _sentence(trail, reason), inventory=inventory)
     if not history.settle(store, generation.name.family):
         raise RegistryError(
@@ -260,7 +256,7 @@ def _tombstones(folder: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
-def _entry(trail: Trail, traces: Traces, reason: str) -> dict[str, Any]:
+def _entry(trail: Trail, traces: redaction.Traces, reason: str) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "reason": reason,

@@ -8,11 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
-from ladder.registry import artifacts, history, runs, versions
-from ladder.registry.artifacts import require_sound, require_weights
-from ladder.registry.generation import Generation, Verdict
-from ladder.registry.locks import family_lock
-from ladder.registry.store import Store
+from ladder.registry import artifacts, history, locks, runs, versions
+from ladder.registry.entities import Generation, Store, Verdict
 
 
 def finalize(store: Store, generation: Generation) -> None:
@@ -42,7 +39,7 @@ _KEY = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 @contextmanager
 def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
     """Hold the family's head lock and settle what a crash left; gives the moves that turned out to have happened."""
-    with family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
+    with locks.family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
         settled = history.settle(store, family)
         finalize_interrupted(store, family)
         yield settled
@@ -73,7 +70,7 @@ def promote(
     """
     key = _named(key)
     generation = versions.reread(store, generation)
-    require_weights(generation)
+    artifacts.require_weights(generation)
     if generation.verdict not in (Verdict.PASSED, Verdict.PROMOTED):
         gates = ", ".join(generation.failed_gates)
         raise RegistryError(
@@ -82,7 +79,7 @@ def promote(
         )
     # Every byte is read here, before the lock: nobody else should wait for that. What may change meanwhile is HEAD, and
     # that is compared under the lock.
-    require_sound(store, generation)
+    artifacts.require_sound(store, generation)
     return _move(store, "promote", generation, expected, reason, key)
 
 
@@ -104,7 +101,7 @@ def rollback(store: Store, family: str, *, to: Generation | None, reason: str) -
     if to is None and any(event.kind == "rollback" for event in settled):
         return head
     target = _checked(family, versions.reread(store, to)) if to else _promoted_ancestor(store, head)
-    require_sound(store, target)
+    artifacts.require_sound(store, target)
     return _move(store, "rollback", target, head, reason)
 
 
@@ -214,7 +211,7 @@ def all_locked(store: Store) -> Iterator[list[str]]:
     """
     with ExitStack() as held:
         for family in sorted({*versions.families(store), *_evolved_here(store.home)}):
-            held.enter_context(family_lock(store.home, family, "evolve"))
+            held.enter_context(locks.family_lock(store.home, family, "evolve"))
             held.enter_context(head_lock(store, family))
         yield versions.families(store)
 

@@ -8,22 +8,16 @@ marked KILLED and counts as never happened.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
-from ladder.registry import versions
-from ladder.registry.generation import Generation, Verdict
-from ladder.registry.redaction import put_in_place
-from ladder.registry.runs import ensure_experiment, find_experiment
-from ladder.registry.store import Store
+from ladder.registry import redaction, runs, versions
+from ladder.registry.entities import NO_MOVES, Event, Generation, Kind, Store, Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-Kind = Literal["promote", "rollback", "reject", "approve", "erase"]
-NO_MOVES = ("reject", "approve", "erase")
 _EVENT = versions.PREFIX + "event"
 _SEQUENCE = versions.PREFIX + "seq"
 _FROM = versions.PREFIX + "from"
@@ -34,39 +28,17 @@ _KEY = versions.PREFIX + "key"
 _NEWEST_FIRST = ["attributes.start_time DESC"]
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a family's HEAD; a child that was refused it or approved for it; an erasure."""
-
-    seq: int
-    """Grows with time; numbers of moves that a crash undid are missing."""
-    time: datetime
-    """UTC, in milliseconds; later than that of the event before, also where the clock was set back."""
-    kind: Kind
-    from_ref: str | None
-    """HEAD before; None where there was none, and of events that do not move it."""
-    to_ref: str
-    """HEAD after, or whom the event is about."""
-    reason: str
-    key: str = ""
-    """Who approved."""
-
-    @property
-    def moves_head(self) -> bool:
-        return self.kind not in NO_MOVES
-
-
 def read(store: Store, family: str) -> list[Event]:
     """All events that happened, oldest first."""
-    runs = _runs(store, family, "attributes.status = 'FINISHED'")
-    return sorted((_to_event(run) for run in runs), key=lambda event: event.seq)
+    finished = _runs(store, family, "attributes.status = 'FINISHED'")
+    return sorted((_to_event(run) for run in finished), key=lambda event: event.seq)
 
 
 def last_move(store: Store, family: str) -> Run | None:
     """The event of the newest completed move of HEAD."""
     moves = " AND ".join(f"tags.`{_EVENT}` != '{kind}'" for kind in NO_MOVES)
-    runs = _runs(store, family, f"attributes.status = 'FINISHED' AND {moves}", limit=1)
-    return runs[0] if runs else None
+    newest = _runs(store, family, f"attributes.status = 'FINISHED' AND {moves}", limit=1)
+    return newest[0] if newest else None
 
 
 def target_version(event: Run) -> int:
@@ -102,7 +74,7 @@ def open_event(
         **({_KEY: key} if key else {}),
         **({versions.INVENTORY: inventory} if inventory else {}),
     }
-    experiment = ensure_experiment(store, experiment_name(family))
+    experiment = runs.ensure_experiment(store, experiment_name(family))
     name = f"{sequence} {kind} {target.ref}"
     run = store.client.create_run(experiment, start_time=milliseconds, run_name=name, tags=fields)
     return str(run.info.run_id)
@@ -160,7 +132,7 @@ def settle(store: Store, family: str) -> list[Event]:
 def _happened(store: Store, family: str, run: Run, head: ModelVersion | None) -> bool:
     kind, version = run.data.tags[_EVENT], target_version(run)
     if kind == "erase":
-        return put_in_place(store, family, version, run.data.tags[versions.INVENTORY])
+        return redaction.put_in_place(store, family, version, run.data.tags[versions.INVENTORY])
     return kind in NO_MOVES or (head is not None and int(head.version) == version)
 
 
@@ -178,7 +150,7 @@ def experiment_name(family: str) -> str:
 
 
 def _runs(store: Store, family: str, clauses: str, limit: int | None = None) -> list[Run]:
-    experiment = find_experiment(store, experiment_name(family))
+    experiment = runs.find_experiment(store, experiment_name(family))
     if experiment is None:
         return []
     query = {"experiment_ids": [experiment], "filter_string": clauses, "order_by": _NEWEST_FIRST}

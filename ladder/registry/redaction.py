@@ -15,25 +15,11 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ladder.data import Row, digest_lines
+from ladder.data import Row, digest_lines, read_rows
 from ladder.errors import DataError, said
 from ladder.exam import GRAM, as_phrase, words_of
-from ladder.registry import versions
-from ladder.registry.artifacts import (
-    FILE,
-    SIDECARS,
-    file_digest,
-    files_of,
-    local_folder,
-    local_path,
-    read_inventory,
-    without,
-    write_files,
-)
-from ladder.registry.generation import Generation
-from ladder.registry.runs import find_experiment
-from ladder.registry.store import Store
-from ladder.registry.versions import pages
+from ladder.registry import artifacts, runs, versions
+from ladder.registry.entities import Generation, Store
 from ladder.system.files import save_folder, sync
 
 LEAST = 4
@@ -63,6 +49,15 @@ class Traces:
         said = [words for whole in wholes for words in whole]
         self._said = "\n".join(map(as_phrase, said))
         self._grams = {tuple(words[at : at + LEAST]) for words in said for at in range(len(words) - LEAST + 1)}
+
+    @classmethod
+    def read(cls, path: Path) -> Traces:
+        """Of the rows in a JSONL file.
+
+        Raises:
+            DataError: as ``read_rows``.
+        """
+        return cls(read_rows(path))
 
     def in_text(self, text: str) -> bool:
         """Whether a text holds a trace, or is one itself."""
@@ -248,20 +243,20 @@ def stage(store: Store, generation: Generation, changes: Mapping[str, bytes | No
     Raises:
         RegistryError: the files lie on a server, or the inventory is not the recorded one.
     """
-    artifact = local_folder(store, generation)
-    others = without(read_inventory(artifact, generation.inventory), [SIDECARS])
+    artifact = artifacts.local_folder(store, generation)
+    others = artifacts.without(artifacts.read_inventory(artifact, generation.inventory), [artifacts.SIDECARS])
 
     def write(target: Path) -> None:
-        kept = files_of(artifact / SIDECARS).keys() - changes.keys()
-        contents = {name: (artifact / SIDECARS / name).read_bytes() for name in kept} | dict(changes)
+        kept = artifacts.files_of(artifact / artifacts.SIDECARS).keys() - changes.keys()
+        contents = {name: (artifact / artifacts.SIDECARS / name).read_bytes() for name in kept} | dict(changes)
         for name, content in contents.items():
             if content is not None:
-                path = target / SIDECARS / name
+                path = target / artifacts.SIDECARS / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        write_files(target, others | _own(target))
+        artifacts.write_files(target, others | _own(target))
 
-    return file_digest(save_folder(_staged(artifact), write) / FILE)
+    return artifacts.file_digest(save_folder(_staged(artifact), write) / artifacts.FILE)
 
 
 def put_in_place(store: Store, family: str, version: int, inventory: str) -> bool:
@@ -278,7 +273,7 @@ def put_in_place(store: Store, family: str, version: int, inventory: str) -> boo
     if artifact is None:
         return False
     _replace(artifact, inventory)
-    if not _is(artifact / FILE, inventory):
+    if not _is(artifact / artifacts.FILE, inventory):
         return False
     shutil.rmtree(_staged(artifact), ignore_errors=True)
     now = datetime.now(UTC).isoformat()
@@ -290,31 +285,34 @@ def put_in_place(store: Store, family: str, version: int, inventory: str) -> boo
 def _replace(artifact: Path, inventory: str) -> None:
     """Move what is staged and whole: first the folder, then the inventory."""
     staged = _staged(artifact)
-    if not _is(staged / FILE, inventory):
+    if not _is(staged / artifacts.FILE, inventory):
         return
-    wanted = read_inventory(staged, inventory)
+    wanted = artifacts.read_inventory(staged, inventory)
     if _has_sidecars(staged, wanted):
-        if (artifact / SIDECARS).is_dir():
-            shutil.rmtree(artifact / SIDECARS)
-        (staged / SIDECARS).rename(artifact / SIDECARS)
+        if (artifact / artifacts.SIDECARS).is_dir():
+            shutil.rmtree(artifact / artifacts.SIDECARS)
+        (staged / artifacts.SIDECARS).rename(artifact / artifacts.SIDECARS)
         sync(artifact)
     if _has_sidecars(artifact, wanted):
-        (staged / FILE).replace(artifact / FILE)
+        (staged / artifacts.FILE).replace(artifact / artifacts.FILE)
         sync(artifact)
 
 
 def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and file_digest(path) == digest
+    return path.is_file() and artifacts.file_digest(path) == digest
 
 
 def _has_sidecars(folder: Path, files: Mapping[str, str]) -> bool:
     """Whether the sidecars in a folder are those of an inventory."""
-    return _own(folder) == {path: digest for path, digest in files.items() if path.startswith(f"{SIDECARS}/")}
+    return _own(folder) == {path: digest for path, digest in files.items() if path.startswith(f"{artifacts.SIDECARS}/")}
 
 
 def _own(folder: Path) -> dict[str, str]:
     """SHA-256 of the sidecars in a folder, by their paths in it."""
-    return {f"{SIDECARS}/{name}": digest for name, digest in files_of(folder / SIDECARS).items()}
+    return {
+        f"{artifacts.SIDECARS}/{name}": digest
+        for name, digest in artifacts.files_of(folder / artifacts.SIDECARS).items()
+    }
 
 
 def _artifact(store: Store, family: str, version: int) -> Path | None:
@@ -323,7 +321,7 @@ def _artifact(store: Store, family: str, version: int) -> Path | None:
 
     try:
         generation = versions.to_generation(store.client.get_model_version(family, str(version)), is_head=False)
-        return local_path(str(store.client.get_logged_model(generation.model_id).artifact_location))
+        return artifacts.local_path(str(store.client.get_logged_model(generation.model_id).artifact_location))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -350,13 +348,13 @@ def stale_files(store: Store, family: str, known: Sequence[Generation]) -> list[
     """
     recorded, found = {each.model_id for each in known}, []
     for model_id, artifact in _artifacts(store, family).items():
-        found += [*([] if model_id in recorded else [artifact / SIDECARS]), *staged_beside(artifact)]
+        found += [*([] if model_id in recorded else [artifact / artifacts.SIDECARS]), *staged_beside(artifact)]
     return [*found, *sorted(store.home.glob(".store.*.tmp"))]
 
 
 def _artifacts(store: Store, family: str) -> dict[str, Path]:
     """Where the family's logged models lie on this machine, by their ids."""
-    experiment = find_experiment(store, family)
-    models = pages(store.client.search_logged_models, experiment_ids=[experiment]) if experiment else ()
-    placed = {str(model.model_id): local_path(str(model.artifact_location)) for model in models}
+    experiment = runs.find_experiment(store, family)
+    models = versions.pages(store.client.search_logged_models, experiment_ids=[experiment]) if experiment else ()
+    placed = {str(model.model_id): artifacts.local_path(str(model.artifact_location)) for model in models}
     return {model_id: folder for model_id, folder in placed.items() if folder is not None}

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ladder.manifest import Name, Reference
-from ladder.registry import backup, cache, erase, head, history, record, runs, verify, versions
-from ladder.registry.generation import Candidate, Generation
-from ladder.registry.store import Store, open_store, translated
-
-if TYPE_CHECKING:
-    from ladder.registry.redaction import Traces
+from ladder.registry import backup, cache, erase, head, history, redaction, runs, store, verify, versions
+from ladder.registry.entities import Candidate, Event, Finding, Generation, Store
 
 
 def open_registry(home: Path, tracking_uri: str | None = None, *, create: bool = True) -> Registry:
@@ -26,7 +22,7 @@ def open_registry(home: Path, tracking_uri: str | None = None, *, create: bool =
         NotFound: there is no store and ``create`` is false.
         RegistryError: the tracking URI cannot be used, or nothing usable answers there.
     """
-    return Registry(open_store(home, tracking_uri, create=create))
+    return Registry(store.open_store(home, tracking_uri, create=create))
 
 
 class Registry:
@@ -56,32 +52,32 @@ class Registry:
         """The same for messages, without user name and password."""
         return self.store.address
 
-    @translated
+    @store.translated
     def families(self) -> list[str]:
         """Names of the families in this store, sorted."""
         return versions.families(self.store)
 
-    @translated
+    @store.translated
     def generations(self, family: str) -> list[Generation]:
         """All recorded attempts of a family by index and attempt; empty for an unknown family."""
         return versions.generations(self.store, family)
 
-    @translated
+    @store.translated
     def head(self, family: str) -> Generation | None:
         """The live generation, None before the first promotion."""
         return versions.head(self.store, family)
 
-    @translated
+    @store.translated
     def find(self, ref: str | Reference) -> Generation:
         """One generation by HEAD, name, attempt or digest prefix; see ``versions.find``."""
         return versions.find(self.store, ref)
 
-    @translated
+    @store.translated
     def decided(self, child: Name, manifest_digest: str) -> Generation | None:
         """The latest recorded attempt of this child with this manifest."""
         return versions.decided(self.store, child, manifest_digest)
 
-    @translated
+    @store.translated
     def start_run(
         self,
         child: Name,
@@ -93,89 +89,91 @@ class Registry:
         """Open a child's run, or the one that was cut off under the same ``manifest_digest`` tag; returns its id."""
         return runs.start_run(self.store, child, params=params or {}, parents=parents, run_tags=tags or {})
 
-    @translated
+    @store.translated
     def log_steps(self, run_id: str, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Log metrics of training steps; what was logged before a resume is not logged again."""
         self._steps.write(run_id, rows)
 
-    @translated
+    @store.translated
     def step_metrics(self, run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:
         """What ``log_steps`` logged under names with this prefix: (step, value) in order, by the rest of the name."""
         return runs.step_metrics(self.store, run_id, prefix)
 
-    @translated
+    @store.translated
     def attach(self, generation: Generation, metrics: Mapping[str, float]) -> None:
         """Add metrics to a recorded generation's run; see ``runs.attach``."""
         runs.attach(self.store, generation.run_id, metrics)
 
-    @translated
+    @store.translated
     def fail_run(self, run_id: str, reason: str) -> None:
         """Mark a run as failed, with the reason."""
         runs.fail_run(self.store, run_id, reason)
 
-    @translated
+    @store.translated
     def record(self, candidate: Candidate) -> Generation:
         """Register a decided child; see ``record.record``."""
+        from ladder.registry import record  # It loads models.
+
         return record.record(self.store, candidate)
 
-    @translated
+    @store.translated
     def promote(
         self, generation: Generation, *, expected: Generation | None, reason: str, key: str | None = None
     ) -> Generation:
         """Make it HEAD if HEAD is still ``expected`` and enough keys approved; see ``head.promote``."""
         return head.promote(self.store, generation, expected=expected, reason=reason, key=key)
 
-    @translated
+    @store.translated
     def rollback(self, family: str, *, to: Generation | None = None, reason: str) -> Generation:
         """Move HEAD back; see ``head.rollback``."""
         return head.rollback(self.store, family, to=to, reason=reason)
 
-    @translated
+    @store.translated
     def settle(self, family: str) -> None:
         """Finish what a crash cut off; see ``head.settle``."""
         head.settle(self.store, family)
 
-    @translated
-    def history(self, family: str) -> list[history.Event]:
+    @store.translated
+    def history(self, family: str) -> list[Event]:
         """Promotions, rollbacks, rejections and approvals, oldest first."""
         return history.read(self.store, family)
 
-    @translated
+    @store.translated
     def materialize(self, generation: Generation) -> Path:
         """A folder that ``from_pretrained`` loads, with ``ladder/`` and ``adapter/``; verified before use."""
         return self._cache.materialize(generation)
 
-    @translated
+    @store.translated
     def sidecars(self, generation: Generation) -> Path:
         """The folder with card, report, page, manifest and probes, of a pruned generation too; verified before use."""
         return self._cache.sidecars(generation)
 
-    @translated
+    @store.translated
     def survey(self, family: str, *, caches: bool = True) -> cache.Pruning:
         """What ``prune`` would remove; see ``cache.survey``."""
         return cache.survey(self.store, family, caches=caches)
 
-    @translated
+    @store.translated
     def prune(self, family: str, *, caches: bool = True) -> cache.Pruning:
         """Remove what nobody needs any more; see ``cache.prune``."""
         return cache.prune(self.store, family, caches=caches)
 
-    @translated
-    def traces(self, family: str, traces: Traces) -> erase.Erasure:
+    @store.translated
+    def traces(self, family: str, traces: redaction.Traces) -> erase.Erasure:
         """What ``erase`` would take out; see ``erase.survey``."""
         return erase.survey(self.store, family, traces)
 
-    @translated
-    def erase(self, family: str, traces: Traces, *, reason: str) -> erase.Erasure:
+    @store.translated
+    def erase(self, family: str, traces: redaction.Traces, *, reason: str) -> erase.Erasure:
         """Take a person's rows out of what a family left behind; see ``erase.erase``."""
         return erase.erase(self.store, family, traces, reason)
 
-    @translated
+    @store.translated
     def backup(self, archive: Path) -> backup.Contents:
         """Write everything to one file; see ``backup.backup``, and ``backup.restore`` for the way back."""
         return backup.backup(self.store, archive)
 
-    @translated
-    def verify(self, family: str) -> list[verify.Finding]:
+    @store.translated
+    def verify(self, family: str) -> list[Finding]:
         """What is wrong with a family; empty where nothing is."""
         return verify.verify(self.store, family)

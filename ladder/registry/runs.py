@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ladder.errors import RegistryError
 from ladder.manifest import Name, flat
 from ladder.registry import versions
-from ladder.registry.generation import Generation, Verdict
-from ladder.registry.store import Store
-from ladder.registry.versions import pages
+from ladder.registry.entities import Generation, Store, Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -152,7 +150,7 @@ def runs_with_status(store: Store, family: str, status: str) -> list[Run]:
     if experiment is None:
         return []
     clause = f"attributes.status = '{status}'"
-    return list(pages(store.client.search_runs, experiment_ids=[experiment], filter_string=clause))
+    return list(versions.pages(store.client.search_runs, experiment_ids=[experiment], filter_string=clause))
 
 
 def step_metrics(store: Store, run_id: str, prefix: str) -> dict[str, list[tuple[int, float]]]:

@@ -15,12 +15,12 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ladder.errors import LadderError, NotFound, RegistryError, without_credentials
+from ladder.registry.entities import DATABASE, Store
 from ladder.registry.locks import file_lock
 from ladder.system.files import reason, sync
 
@@ -80,29 +80,8 @@ def _store_errors() -> tuple[type[BaseException], ...]:
     return MlflowException, SQLAlchemyError, OSError
 
 
-DATABASE = "ladder.db"
 _CREATION_SECONDS = 300.0
 _CONNECT_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Store:
-    """An opened store. ``artifacts`` is None where a server decides where artifacts lie."""
-
-    home: Path
-    uri: str
-    client: MlflowClient
-    artifacts: Path | None
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is the home's own sqlite file."""
-        return self.uri == f"sqlite:///{self.home}/store/{DATABASE}"
-
-    @property
-    def address(self) -> str:
-        """The URI for messages, without user name and password."""
-        return without_credentials(self.uri)
 
 
 def tracking_uri_of(home: Path, tracking_uri: str | None = None) -> str:

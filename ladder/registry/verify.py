@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ladder.errors import RegistryError
-from ladder.registry import history, runs, versions
-from ladder.registry.artifacts import problems_of
-from ladder.registry.generation import Generation, Verdict
-from ladder.registry.locks import is_held
-from ladder.registry.store import Store, is_inside
+from ladder.registry import artifacts, history, locks, runs, versions
+from ladder.registry.entities import Finding, Generation, Store, Verdict
+from ladder.registry.store import is_inside
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong."""
-
-    ref: str
-    """The generation, run or alias it concerns."""
-    problem: str
 
 
 def verify(store: Store, family: str) -> list[Finding]:
@@ -69,7 +57,7 @@ def _places(store: Store, family: str, known: list[Generation]) -> Iterator[Find
 
 def _files(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:
     for generation in known:
-        for problem in problems_of(store, generation):
+        for problem in artifacts.problems_of(store, generation):
             yield Finding(generation.ref, problem)
 
 
@@ -104,10 +92,10 @@ def _head(store: Store, family: str, known: list[Generation]) -> Iterator[Findin
 
 
 def _interrupted(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:
-    if not is_held(store.home, family, "head"):
+    if not locks.is_held(store.home, family, "head"):
         for event in history.open_events(store, family):
             yield Finding(event.info.run_name, "was cut off; the next promote, rollback or evolve settles it")
-    if not is_held(store.home, family, "evolve"):
+    if not locks.is_held(store.home, family, "evolve"):
         for run in runs.runs_with_status(store, family, "RUNNING"):
             yield Finding(run.info.run_name, f"run {run.info.run_id} was cut off; the same command resumes it")
     recorded = {each.run_id for each in known}

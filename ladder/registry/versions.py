@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladder.errors import ManifestError, NotFound, RegistryError, UsageError
 from ladder.manifest import FAMILY, Name, Reference
-from ladder.registry.generation import Candidate, Generation, Verdict
-from ladder.registry.store import Store
+from ladder.registry.entities import Candidate, Generation, Store, Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -8,14 +8,13 @@ import yaml
 
 from ladder.gates import GateReport
 from ladder.manifest import Request
-from ladder.registry import Generation
-from ladder.registry.lineage import Ancestry
+from ladder.registry import Generation, lineage
 
 _LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only, in replay.sha256", "none": "none"}
 """What travels with a generation, by ``stabilizers.replay``."""
 
 
-def model_card(request: Request, ancestry: Ancestry, report: GateReport) -> str:
+def model_card(request: Request, ancestry: lineage.Ancestry, report: GateReport) -> str:
     """Markdown with the YAML header that model hubs read, the lineage and the gate table."""
     parent, grandparent = ancestry.parent, ancestry.grandparent
     evolution = request.manifest.evolution_request

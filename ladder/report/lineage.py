@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 from ladder.report.text import facts, size_text, table
 
 if TYPE_CHECKING:
-    from ladder.registry import Event, Generation
-    from ladder.registry.backup import Contents
-    from ladder.registry.cache import Pruning, Removable
-    from ladder.registry.erase import Erasure, Trail
+    from ladder.registry import Event, Generation, backup, cache, erase
 
 
 _COLUMNS = {
@@ -134,7 +131,7 @@ def _remark(generation: Generation) -> str:
     return failed + ("  pruned" if generation.pruned else "") + ("  <- HEAD" if generation.is_head else "")
 
 
-def pruning_text(found: Pruning, *, removed: bool) -> str:
+def pruning_text(found: cache.Pruning, *, removed: bool) -> str:
     """Every part with its size under what it is, the sum, and how to go on."""
     if not found.removables:
         return f"{found.family}: nothing to prune"
@@ -148,7 +145,7 @@ def pruning_text(found: Pruning, *, removed: bool) -> str:
     return "\n".join([*(line for title, removables in sections.items() for line in _section(title, removables)), last])
 
 
-def erasure_text(found: Erasure, *, removed: bool) -> str:
+def erasure_text(found: erase.Erasure, *, removed: bool) -> str:
     """Who learned from the rows and where their traces are, generation by generation, and how to go on."""
     cells = [line for trail in found.trails for line in _trail(trail)]
     lines = [indent(table(cells, least={0: 13}), "  ")] if cells else []
@@ -160,19 +157,19 @@ def erasure_text(found: Erasure, *, removed: bool) -> str:
     return "\n".join([_sought(found), *lines, *caches, stays, f"Backups from before still hold them. {last}"])
 
 
-def _sought(found: Erasure) -> str:
+def _sought(found: erase.Erasure) -> str:
     rows = f"{found.rows} {'row' if found.rows == 1 else 'rows'} of the person"
     return rows + (f", {found.short} of them too short to be found in other texts" if found.short else "")
 
 
-def _trail(trail: Trail) -> list[tuple[str, str]]:
+def _trail(trail: erase.Trail) -> list[tuple[str, str]]:
     known = "what it learned is not known" if trail.learned is None else f"learned {trail.learned} of them"
     through = f", and through {', '.join(trail.through)}" if trail.through else ""
     places = [("", f"in {', '.join(trail.places)}")] if trail.places else []
     return [(trail.ref, f"{known}{through}"), *places]
 
 
-def contents_text(contents: Contents, done: str) -> str:
+def contents_text(contents: backup.Contents, done: str) -> str:
     """A line a family, and one of the whole."""
     families = [
         f"{each.family}: {each.generations} generations, HEAD {each.head or 'not set'}" for each in contents.families
@@ -180,6 +177,6 @@ def contents_text(contents: Contents, done: str) -> str:
     return "\n".join([*families, f"{done}: {len(contents.files)} files, {size_text(contents.size)}"])
 
 
-def _section(title: str, removables: Sequence[Removable]) -> list[str]:
+def _section(title: str, removables: Sequence[cache.Removable]) -> list[str]:
     lines = table([(part.name, size_text(part.size)) for part in removables], right={1}, least={0: 29, 1: 10})
     return [title, indent(lines, "  ")] if removables else []

@@ -1,4 +1,9 @@
-"""The environment of a command: encodings of its text, and ``-W error``, which must not end it."""
+"""A command and whoever typed it: encodings of its text, ``-W error``, which must not end it, and errors as one
+sentence and an exit code.
+
+Of an error that nobody foresaw the sentence names the kind and the place, not what it says, because that can be a row.
+The traceback goes into a log file, without passwords and tokens, which only its owner may read.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,16 @@ import codecs
 import io
 import locale
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
 
-from ladder.errors import UsageError
+from ladder import __version__
+from ladder.errors import Interrupted, LadderError, Unexpected, UsageError, memory_told, without_credentials
 
 _HOME = "LADDER_HOME"
 
@@ -84,3 +94,127 @@ def _forgives(option: str) -> bool:
     """Whether a ``-W`` option makes no error of a warning; Python takes the start of a word for the word."""
     action = option.partition(":")[0].strip().lower()
     return not action or not "error".startswith(action)
+
+
+LOG = "error.log"
+STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends a process or a generator, and is no error."""
+_FRAME = re.compile(r'File ".*?\b(ladder/[\w/]+\.py)", line (\d+)')
+_SECRET_NAME = re.compile("TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|KEY", re.IGNORECASE)
+_SHORTEST_SECRET = 6
+
+
+def exit_code(command: Callable[[], int], log: Callable[[], Path]) -> int:
+    """Carry out a whole command; an error is printed on standard error.
+
+    Args:
+        log: where the traceback of an unexpected error goes.
+
+    Raises:
+        Interrupted, KeyboardInterrupt, SystemExit: it was told to stop; ``ladder.system.stopping`` has the last word.
+    """
+    try:
+        with memory_told():
+            return command()
+    except (Interrupted, *STOPS):
+        raise
+    except LadderError as error:
+        return _said(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # A full disk, a folder that may not be read: what the operating system says names the file.
+        print(f"ladder: {without_credentials(str(error))}", file=sys.stderr)
+        return 1
+    except BaseException as error:
+        return _said(unexpected(error, log()))
+
+
+def _said(error: LadderError) -> int:
+    print(f"ladder: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+@contextmanager
+def unexpected_told(log: Path, where: str | None = None) -> Iterator[None]:
+    """Raise whatever is no error of ladder or of the operating system as Unexpected, with its traceback in ``log``.
+
+    Panics of native libraries are no ``Exception``, and are raised like others.
+
+    Args:
+        log: file to write; what an earlier error left there is replaced.
+        where: what it concerns, such as a manifest.
+
+    Raises:
+        Unexpected: names the kind of error, the place and the log.
+        OutOfMemory: memory ran out, which is no defect.
+    """
+    try:
+        with memory_told():
+            yield
+    except (LadderError, OSError, *STOPS):
+        raise
+    except BaseException as error:
+        raise unexpected(error, log, where) from error
+
+
+def log_of(home: Path | None) -> Path:
+    """A new log for a command that belongs to no run: in its home, where that exists already."""
+    import tempfile
+
+    folder = home / "logs" if home is not None and home.is_dir() else Path(tempfile.gettempdir())
+    return folder / f"ladder-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}-{LOG}"
+
+
+def unexpected(error: BaseException, log: Path, where: str | None = None) -> Unexpected:
+    """What to raise instead of an error that nobody foresaw, after its traceback was written."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    # An actor's error says itself what it was, and its text ends with the traceback from there.
+    cause = getattr(error, "cause", None)
+    kind = type(cause if isinstance(cause, BaseException) else error).__name__
+    frames = _FRAME.findall(text)
+    place = f" at {frames[-1][0]}:{frames[-1][1]}" if frames else ""
+    written = _written(text, log)
+    remedy = f"its traceback is in {written}" if written else "no file could be written; its traceback stands above"
+    return Unexpected(f"an unexpected {kind}{place}", where=where, remedy=f"{remedy}; it is a defect, report it")
+
+
+def _written(text: str, log: Path) -> Path | None:
+    """Where the traceback was written: the log, or a file for temporary files where the disk refuses that."""
+    import tempfile
+
+    content = _without_secrets(f"{_circumstances()}\n{text}").encode("utf-8", "backslashreplace")
+    with suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        _write(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), content)
+        return log
+    with suppress(OSError):
+        descriptor, name = tempfile.mkstemp(prefix="ladder-", suffix=f"-{LOG}")
+        _write(descriptor, content)
+        return Path(name)
+    sys.stderr.write(content.decode("utf-8"))
+    return None
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+
+
+def _circumstances() -> str:
+    import platform
+
+    now, command = datetime.now(UTC).isoformat(timespec="seconds"), " ".join(sys.argv)
+    return f"{now}  ladder {__version__}, Python {platform.python_version()}, {platform.platform()}\n{command}\n"
+
+
+def _without_secrets(text: str) -> str:
+    """Without passwords in URLs, and without what the environment holds under a name such as HF_TOKEN."""
+    text = without_credentials(text)
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return text

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from ladder.actors.remote import StudentGroup
 from ladder.actors.session import fetch
-from ladder.actors.student import StudentGroup
 from ladder.errors import Halted, Interrupted, RunError
 from ladder.exam import Sampling
 from ladder.exam.ask import sample_openings

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from ladder.errors import LESS_MEMORY, ActorDied, Halted, Interrupted, LadderError, RegistryError
-from ladder.report.failures import LOG, unexpected_told
+from ladder.report.terminal import LOG, unexpected_told
 from ladder.setup import Context, Run
 
 DEATHS = 5

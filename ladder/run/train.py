@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ladder.actors.placement import crowded
+from ladder.actors.remote import StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, stream
-from ladder.actors.student import StudentGroup
-from ladder.actors.teacher import TeacherHandle
 from ladder.data.batches import Batches
 from ladder.manifest import old_spelling
 from ladder.models import Rounding

@@ -10,12 +10,10 @@ from typing import Any
 
 from ladder.data import kept_day, kept_request
 from ladder.errors import GateError
-from ladder.exam import Exam, Sampling, SuiteMetric, read_document, read_metrics
-from ladder.exam.ask import examine
+from ladder.exam import Exam, Sampling, SuiteMetric, ask, read_document, read_metrics
 from ladder.gates import mean, measure
 from ladder.models import folder_digest, holds, load_tokenizer
-from ladder.registry import Generation, Registry
-from ladder.registry.lineage import lineage_of
+from ladder.registry import Generation, Registry, lineage
 from ladder.report.text import table
 from ladder.setup import recall_probes
 from ladder.train.loss import taboo_ids
@@ -76,7 +74,7 @@ def reask(registry: Registry, generation: Generation) -> list[Asked]:
     Raises:
         GateError: nobody in its line left probes, or the model cannot be examined.
     """
-    folders = {known.ref: registry.materialize(known) for known in lineage_of(generation, registry)}
+    folders = {known.ref: registry.materialize(known) for known in lineage.lineage_of(generation, registry)}
     probes = {name: left for name, left in recall_probes(folders).items() if left}
     if not probes:
         raise GateError("nobody in its line left probes", where=generation.ref, remedy="name data.probes in a manifest")
@@ -90,7 +88,7 @@ def reask(registry: Registry, generation: Generation) -> list[Asked]:
         today=kept_day(folder / "ladder"),
         controls=manifest.data.control_tokens if manifest.data else "text",
     )
-    measured = measure(exam, examine(folder, exam), None)
+    measured = measure(exam, ask.examine(folder, exam), None)
     return [Asked(name, len(scores), mean(scores)) for name, scores in measured.recall.items()]
 
 

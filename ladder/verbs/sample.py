@@ -9,10 +9,8 @@ import torch
 
 from ladder.data import kept_controls, kept_day
 from ladder.errors import ModelError
-from ladder.exam import Prompt
-from ladder.exam.question import encode_question
-from ladder.models import dated, end_ids, load_model, load_tokenizer, pad_id
-from ladder.models import ending as chat_ending
+from ladder.exam import Prompt, question
+from ladder.models import dated, end_ids, ending, load_model, load_tokenizer, pad_id
 from ladder.sampling.generate import continue_rows
 
 
@@ -30,13 +28,13 @@ def answer(
     torch.manual_seed(seed)
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     # A raw prompt is shown with all that the model goes on to write; a turn ends where its template ends it.
-    ending, prompted = chat_ending(tokenizer, chat, None if chat else ()), [Prompt(prompt, chat) for prompt in prompts]
-    ends, pad = end_ids(model, tokenizer) | ending.ids, pad_id(tokenizer)
+    close, prompted = ending(tokenizer, chat, None if chat else ()), [Prompt(prompt, chat) for prompt in prompts]
+    ends, pad = end_ids(model, tokenizer) | close.ids, pad_id(tokenizer)
     with dated(kept_day(folder / "ladder")):
-        asked = [encode_question(tokenizer, prompt, kept_controls(folder / "ladder")) for prompt in prompted]
+        asked = [question.encode_question(tokenizer, prompt, kept_controls(folder / "ladder")) for prompt in prompted]
     answers = []
     for ids in asked:
         (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=max_new_tokens, **drawn)
         said = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        answers.append(ending.of(said).strip())
+        answers.append(close.of(said).strip())
     return answers

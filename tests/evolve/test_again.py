@@ -11,8 +11,8 @@ import pytest
 from ladder.cli import main
 from ladder.exam.exam import PromptSet
 from ladder.gates import GateReport
-from ladder.verbs import gates as room
-from ladder.verbs.diff import difference
+from ladder.verbs import compare as room
+from ladder.verbs.compare import difference
 
 
 def stored(registry: Any, ref: str) -> dict[str, Any]:
@@ -42,13 +42,13 @@ def test_the_gates_say_again_what_they_said(climbed: Any) -> None:
 def test_a_recorded_generation_is_not_asked_again(climbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own answers are known from its exam, and its parent's as well."""
     asked: list[PromptSet] = []
-    really = room.run_prompts
+    really = room.ask.run_prompts
 
     def run_prompts(folder: Path, prompt_set: PromptSet, **options: Any) -> Any:
         asked.append(prompt_set)
         return really(folder, prompt_set, **options)
 
-    monkeypatch.setattr(room, "run_prompts", run_prompts)
+    monkeypatch.setattr(room.ask, "run_prompts", run_prompts)
     room.reevaluate(climbed.registry, climbed.registry.find("Toy-G002"))
     assert [(prompt_set.prompts, prompt_set.probes) for prompt_set in asked] == [((), ()), ((), ())]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ladder.errors import RegistryError
-from ladder.report.outcome import Outcome
+from ladder.report.console import Outcome
 from tests.evolve.test_deaths import child
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_actors")]

@@ -16,8 +16,7 @@ from ladder.manifest.names import Name
 from ladder.models.digest import folder_digest, tokenizer_digest
 from ladder.models.load import load_tokenizer
 from ladder.models.tokenizer import CORPUS
-from ladder.registry import Candidate, artifacts, record, reload
-from ladder.registry import record as loaders
+from ladder.registry import Candidate, artifacts, record
 from ladder.registry.lineage import lineage_of
 from ladder.verbs.export import export_generation
 from tests.models.test_tokenizer import without_start
@@ -30,9 +29,9 @@ def old(climbed: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Toy-G000 and Toy-G001 as they were stored then, byte by byte: nothing in their files adds a start token."""
     parent = None
     with monkeypatch.context() as then:
-        then.setattr(loaders, "check_plain", lambda folder: None)
+        then.setattr(record, "check_plain", lambda folder: None)
         then.setattr(record, "_renew", lambda candidate: None)
-        then.setattr(reload, "check_reload", lambda candidate, artifact: None)
+        then.setattr(record, "check_reload", lambda candidate, artifact: None)
         for index, method in enumerate(("pretraining", "continual_pretraining")):
             stored = climbed.registry.materialize(climbed.registry.find(f"Toy-G{index:03d}"))
             whole = shutil.ignore_patterns(".inventory.json")

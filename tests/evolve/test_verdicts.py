@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ladder.report.outcome import Outcome, worst
+from ladder.report.console import Outcome, worst
 from tests.evolve.conftest import STRICT
 
 

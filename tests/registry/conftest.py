@@ -22,7 +22,7 @@ from ladder.manifest.schema import Architecture
 from ladder.models.digest import folder_digest
 from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.registry import Candidate, Generation, Registry, artifacts, open_registry, record, reload
+from ladder.registry import Candidate, Generation, Registry, artifacts, open_registry, record
 
 
 class MakeCandidate(Protocol):
@@ -164,8 +164,8 @@ def load_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
             shutil.copy2(candidate.folder / name, target / artifacts.TOKENIZER / name)
         (target / "MLmodel").write_text(f"model_id: {model_id}\n")
 
-    monkeypatch.setattr(artifacts, "_save_with_mlflow", save)
-    monkeypatch.setattr(reload, "check_reload", lambda candidate, artifact: None)
+    monkeypatch.setattr(record, "_save_with_mlflow", save)
+    monkeypatch.setattr(record, "check_reload", lambda candidate, artifact: None)
     monkeypatch.setattr(record, "check_plain", lambda folder: None)
 
 

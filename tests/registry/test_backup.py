@@ -170,14 +170,14 @@ def test_a_family_that_moves(luna: Registry, target, lock, monkeypatch):
 
 
 def test_nobody_evolves_meanwhile(luna: Registry, target, monkeypatch):
-    held = []
+    held, write = [], backup.write_archive
 
     def look(*arguments: object) -> None:
         for purpose in ("evolve", "head"):
             with pytest.raises(Busy) as caught, family_lock(luna.home, "Luna", purpose):
                 pass
             held.append(caught.value)
-        archive.write_archive(*arguments)
+        write(*arguments)
 
     monkeypatch.setattr(backup, "write_archive", look)
     luna.backup(target)
@@ -202,10 +202,12 @@ def test_an_artifact_outside_the_home(luna: Registry, target, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_read(luna: Registry, target, monkeypatch):
+    real = backup.write_archive
+
     def write(temporary: Path, contents: Contents, sources: dict[str, Path]) -> None:
         *_, last = sources.values()
         last.write_bytes(b"x" * last.stat().st_size)
-        archive.write_archive(temporary, contents, sources)
+        real(temporary, contents, sources)
 
     monkeypatch.setattr(backup, "write_archive", write)
     refused(luna, target, RegistryError, "changed while it was read")

@@ -241,7 +241,7 @@ def test_a_reader_brings_nothing_back_meanwhile(grown: Registry, fork, monkeypat
         remove(removables)
         codes.extend(fork(lambda: open_registry(grown.home).materialize(fourth)))
 
-    monkeypatch.setattr("ladder.registry.erase.remove", then_read)
+    monkeypatch.setattr("ladder.registry.cache.remove", then_read)
     monkeypatch.setattr("ladder.registry.cache._BUILD_SECONDS", 0.1)
     grown.erase("Luna", TRACES, reason="asked for")
     assert codes == [1] and holders(grown.home) == set()
@@ -276,7 +276,7 @@ def test_an_erasure_that_cannot_be_finished_stops_nobody(
     """It was cut off after its event was opened, and then somebody laid hands on the files."""
     before = sidecars(grown, "Luna-G003")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ladder.registry.history.put_in_place", cut_off)
+        patch.setattr("ladder.registry.redaction.put_in_place", cut_off)
         grown.erase("Luna", TRACES, reason="first")
     harm(grown, "Luna-G003")
     assert grown.rollback("Luna", to=grown.find("Luna-G002"), reason="worse").is_head
@@ -288,7 +288,7 @@ def test_an_erasure_that_cannot_be_finished_stops_nobody(
 
 
 def test_files_that_do_not_reach_their_place_are_an_error(grown: Registry, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ladder.registry.history.put_in_place", lambda *_: False)
+    monkeypatch.setattr("ladder.registry.redaction.put_in_place", lambda *_: False)
     with pytest.raises(RegistryError, match="the new files of Luna-G003 were changed"):
         grown.erase("Luna", TRACES, reason="asked for")
     assert "erase" not in [event.kind for event in grown.history("Luna")]

@@ -16,7 +16,7 @@ from ladder.models.digest import folder_digest
 from ladder.models.load import load_model
 from ladder.registry import Candidate, Registry, Verdict, artifacts, open_registry
 from ladder.registry import record as recording
-from ladder.registry.reload import check_reload
+from ladder.registry.record import check_reload
 
 PROBE = torch.arange(12).reshape(1, 12)
 
@@ -121,7 +121,7 @@ def test_a_sidecar_that_is_stored_wrong_is_not_registered(registry: Registry, ma
 def test_the_reload_check_has_its_tolerance(registry, make, tmp_path, shift, refused):
     candidate = make("Luna-G000")
     stored = tmp_path / "stored"
-    artifacts.stage(candidate, stored, run_id="r", model_id="m")
+    recording.stage(candidate, stored, run_id="r", model_id="m")
     _shift_weights(stored / "model", shift)
     if refused:
         with pytest.raises(ModelError, match="logits differ"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ladder.errors import DataError, Interrupted, OutOfMemory, Unexpected
-from ladder.report import failures
-from ladder.report.failures import exit_code, log_of, unexpected_told
+from ladder.report import terminal
+from ladder.report.terminal import exit_code, log_of, unexpected_told
 
 ROW = "a row of a person"
 
@@ -58,7 +58,7 @@ def test_an_error_from_inside_an_actor_is_named_as_it_was_there(tmp_path: Path) 
 
     there = 'Traceback\n  File "/elsewhere/site-packages/ladder/train/loss.py", line 17, in step\nKeyError: 3'
     error = RayTaskError("step", there, KeyError(3)).as_instanceof_cause()
-    told = failures.unexpected(error, tmp_path / "log")
+    told = terminal.unexpected(error, tmp_path / "log")
     assert str(told).startswith("an unexpected KeyError at ladder/train/loss.py:17 (")
     assert there in (tmp_path / "log").read_text(encoding="utf-8")
 
@@ -81,7 +81,7 @@ def test_memory_that_ran_out_is_no_defect(tmp_path: Path) -> None:
 def test_a_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary1234")
     monkeypatch.setattr("sys.argv", ["ladder", "submit", "--address", "http://me:s3cret@host"])
-    failures.unexpected(ValueError("hf_canary1234 at postgresql://me:s3cret@host/db"), tmp_path / "log")
+    terminal.unexpected(ValueError("hf_canary1234 at postgresql://me:s3cret@host/db"), tmp_path / "log")
     text = (tmp_path / "log").read_text(encoding="utf-8")
     assert "hf_canary1234" not in text and "s3cret" not in text and "postgresql://host/db" in text
 
@@ -91,11 +91,11 @@ def test_a_log_that_cannot_be_written_lies_among_temporary_files(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert str(tmp_path) in str(failures.unexpected(ValueError(ROW), tmp_path / "file" / "log"))
+    assert str(tmp_path) in str(terminal.unexpected(ValueError(ROW), tmp_path / "file" / "log"))
     (log,) = tmp_path.glob("ladder-*")
     assert ROW in log.read_text(encoding="utf-8")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
-    assert "stands above" in str(failures.unexpected(ValueError(ROW), tmp_path / "file" / "log"))
+    assert "stands above" in str(terminal.unexpected(ValueError(ROW), tmp_path / "file" / "log"))
     assert ROW in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import pytest
 from ladder.report.console import outcome_text
 from ladder.report.lineage import history_text
 from ladder.report.text import facts, table
-from ladder.verbs.diff import Difference, Moved, difference_text
+from ladder.verbs.compare import Difference, Moved, difference_text
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from ladder import evolve
-from ladder.actors.evaluator import EvaluatorActor
+from ladder.actors.remote import EvaluatorActor
 from ladder.errors import ManifestError
 from ladder.exam.harness import Suite
 from ladder.exam.suites import SuiteMetric
@@ -77,7 +77,7 @@ def examined(request: Request, home: Path, child: Path, parent: Path | None) -> 
         machine=SimpleNamespace(cpus=1, gpus=0, nodes=1),
     )
     work: Any = SimpleNamespace(home=home, session=session, console=SimpleNamespace(say=lambda text: None))
-    with patch("ladder.actors.evaluator.evaluate", harness.evaluate):
+    with patch("ladder.actors.remote.harness.evaluate", harness.evaluate):
         return suites.measure_suites(run, work), harness
 
 

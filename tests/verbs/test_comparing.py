@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ladder.verbs.diff import Moved, moved
+from ladder.verbs.compare import Moved, moved
 
 BEFORE = {
     "model.embed_tokens.weight": torch.ones(4, 2),

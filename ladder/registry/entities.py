@@ -1,4 +1,5 @@
-"""What the registry holds (a generation) and what it is handed to record (a candidate)."""
+"""What the registry is about: its store, what it holds (generations), is handed to record (candidates), writes down
+(events) and finds wrong."""
 
 from __future__ import annotations
 
@@ -8,9 +9,35 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from ladder.errors import without_credentials
 from ladder.manifest import Name
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASE = "ladder.db"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store. ``artifacts`` is None where a server decides where artifacts lie."""
+
+    home: Path
+    uri: str
+    client: MlflowClient
+    artifacts: Path | None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the home's own sqlite file."""
+        return self.uri == f"sqlite:///{self.home}/store/{DATABASE}"
+
+    @property
+    def address(self) -> str:
+        """The URI for messages, without user name and password."""
+        return without_credentials(self.uri)
 
 
 class Verdict(StrEnum):
@@ -111,3 +138,38 @@ class Candidate:
     def verdict(self) -> Verdict:
         """PASSED or REJECTED; only a promotion makes it PROMOTED."""
         return Verdict.PASSED if self.passed else Verdict.REJECTED
+
+
+Kind = Literal["promote", "rollback", "reject", "approve", "erase"]
+NO_MOVES = ("reject", "approve", "erase")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a family's HEAD; a child that was refused it or approved for it; an erasure."""
+
+    seq: int
+    """Grows with time; numbers of moves that a crash undid are missing."""
+    time: datetime
+    """UTC, in milliseconds; later than that of the event before, also where the clock was set back."""
+    kind: Kind
+    from_ref: str | None
+    """HEAD before; None where there was none, and of events that do not move it."""
+    to_ref: str
+    """HEAD after, or whom the event is about."""
+    reason: str
+    key: str = ""
+    """Who approved."""
+
+    @property
+    def moves_head(self) -> bool:
+        return self.kind not in NO_MOVES
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    ref: str
+    """The generation, run or alias it concerns."""
+    problem: str

@@ -1,4 +1,5 @@
-"""Two generations side by side: what their manifests say, what the gates measured, how far the weights moved."""
+"""Recorded generations compared: the gates once more, against the parent or another one, and two side by side: what
+their manifests say, what the gates measured, how far the weights moved. Changes nothing in the registry."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +15,104 @@ from typing import Any, cast
 from safetensors import safe_open
 from torch import Tensor
 
-from ladder.data import kept_document
+from ladder.data import kept_day, kept_document, kept_request
+from ladder.exam import Outputs, Probe, ask, read_probes
+from ladder.gates import Comparison, GateReport, compare
+from ladder.laws import LAWS, evaluate_laws
 from ladder.manifest import unequal
-from ladder.models import tensor_files
-from ladder.registry import Generation, Registry
-from ladder.report.text import table
+from ladder.models import dated, load_tokenizer, tensor_files
+from ladder.registry import Generation, Registry, lineage
+from ladder.report import console, text
+from ladder.setup import (
+    EvalRun,
+    answer_cache,
+    build_exam,
+    check_asked,
+    eval_runs,
+    recall_probes,
+    run_evals,
+    score,
+    text_case,
+)
+
+TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
+"""What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""
+
+
+@dataclass(frozen=True)
+class Reevaluation:
+    """A verdict that decides nothing.
+
+    Args:
+        child: reference of the generation that was examined.
+        against: that of the one it was held against; None for a genesis.
+        comparison: what it lost and gained; None without another.
+    """
+
+    child: str
+    against: str | None
+    report: GateReport
+    comparison: Comparison | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for strict JSON."""
+        answers = asdict(self.comparison) if self.comparison else None
+        return {"child": self.child, "against": self.against, "gates": self.report.to_dict(), "answers": answers}
+
+    def to_text(self) -> str:
+        """Who was held against whom, and the verdict."""
+        held = f"{self.child} against {self.against}" if self.against else self.child
+        return f"{held}\n\n{console.verdict_text(self.report, self.comparison)}"
+
+
+def reevaluate(
+    registry: Registry, child: Generation, against: Generation | None = None, probes: Path | None = None
+) -> Reevaluation:
+    """Examine a generation by the gates of its manifest again, on this machine's CPU.
+
+    Args:
+        against: who it is held against; its parent when left out.
+        probes: what it is asked instead of its own and its ancestors' probes. Then nothing can be forgotten.
+
+    Raises:
+        DataError: the probes cannot be read.
+        GateError: a model could not be examined, or a file of its exam was not kept.
+    """
+    line = lineage.lineage_of(child, registry)[:-1]
+    other = against or next((known for known in line if known.digest == child.parent), None)
+    folder = registry.materialize(child)
+    request = kept_request(folder / "ladder", child.name)
+    ancestors = {known.ref: registry.materialize(known) for known in line}
+    with dated(kept_day(folder / "ladder")):
+        tokenizer = load_tokenizer(folder)
+        exam = build_exam(request, tokenizer, *_probes(child.ref, folder, ancestors, probes))
+        if probes is not None:
+            check_asked(exam, tokenizer)
+    dtype = request.manifest.student.dtype
+
+    def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
+        return [
+            ask.run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
+            for eval_run in taken
+        ]
+
+    taken = eval_runs(exam, folder, (registry.materialize(other), other.digest) if other else None)
+    ours, theirs = run_evals(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), asked)
+    laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
+    report = score(request, exam, ours, theirs, laws, ancestors)
+    return Reevaluation(
+        child.ref, other.ref if other else None, report, compare(exam, ours, theirs) if theirs else None
+    )
+
+
+def _probes(
+    ref: str, folder: Path, ancestors: dict[str, Path], probes: Path | None
+) -> tuple[tuple[Probe, ...], dict[str, tuple[Probe, ...]]]:
+    """A generation's own probes, and those of its ancestors."""
+    if probes is not None:
+        return tuple(read_probes(probes)), {}
+    return recall_probes({ref: folder})[ref], recall_probes(ancestors)
+
 
 _LAYER = re.compile(r"^(.*?layers?\.\d+)\.|^(.*?\bh\.\d+)\.")
 """A block of a transformer, as the libraries name them."""
@@ -128,8 +222,8 @@ _SHOWN = 60
 """Characters of a manifest's value."""
 
 
-def difference_text(found: Difference) -> str:
-    """Manifest, gates and layers, a table each; what is equal is left out."""
+def difference_text(found: Difference, answers: Comparison | None = None) -> str:
+    """Manifest, gates and layers, a table each, and the answers lost and gained; what is equal is left out."""
     manifest = [(name, *map(_value, pair)) for name, pair in found.manifest.items()]
     metrics = [(name, *map(_figure, pair)) for name, pair in found.metrics.items() if pair[0] != pair[1]]
     layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in found.layers]
@@ -138,16 +232,17 @@ def difference_text(found: Difference) -> str:
         _section(("gates", found.a, found.b), metrics),
         _section(("layer", "weights", "moved by"), layers),
     ]
+    sections += [console.comparison_text(answers)] if answers else []
     return "\n\n".join(section for section in sections if section)
 
 
 def _section(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return table([header, *rows]) if rows else ""
+    return text.table([header, *rows]) if rows else ""
 
 
 def _value(value: Any) -> str:
-    text = "-" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    shown = "-" if value is None else json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 
 def _figure(value: float | None) -> str:
