@@ -46,7 +46,7 @@ class Harness:
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """``read(gates)``: a request with these gates; its task file is ``suites/tides.yaml``."""
-    monkeypatch.setattr("ladder.manifest.checks_installed.find_spec", lambda name: True)
+    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: True)
     monkeypatch.setattr(suites, "version", lambda name: "1")
     monkeypatch.setattr(suites, "fetch", lambda outputs: outputs)
     (tmp_path / "suites").mkdir()
