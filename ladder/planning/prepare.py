@@ -15,9 +15,8 @@ from pathlib import Path
 from ladder.actors.placement import Machine, place
 from ladder.errors import LawBroken
 from ladder.exam import Probe
-from ladder.exam.lint import alike_warnings
-from ladder.gates import Detectable, warnings_of
-from ladder.gates.detectable import detectable
+from ladder.exam.question import alike_warnings
+from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
 from ladder.manifest import Budget, Dreams, Request
 from ladder.methods import method_of
@@ -38,6 +37,7 @@ from ladder.setup import (
     check_questions,
     check_rows,
     check_sharing,
+    check_suites,
     check_tone,
     data_of,
     own_probes,
@@ -47,7 +47,6 @@ from ladder.setup import (
     replay_warnings,
 )
 from ladder.setup.importing import check_imports
-from ladder.setup.suites import check_suites
 from ladder.train.ema import start_weight
 
 GIB = 2**30

@@ -33,11 +33,11 @@ from ladder.setup import (
     eval_runs,
     exam_size,
     laws_of,
+    measure_suites,
     run_evals,
     score,
     stored_reports,
 )
-from ladder.setup.suites import measure_suites
 from ladder.system.files import save_bytes, save_text
 
 

@@ -11,9 +11,8 @@ from ladder.data import kept_controls, kept_day
 from ladder.errors import ModelError
 from ladder.exam import Prompt
 from ladder.exam.question import encode_question
-from ladder.models import dated, end_ids, load_model, load_tokenizer, pad_id
+from ladder.models import continue_rows, dated, end_ids, load_model, load_tokenizer, pad_id
 from ladder.models import ending as chat_ending
-from ladder.sampling.generate import continue_rows
 
 
 def answer(
