@@ -2,9 +2,9 @@
 
 The laws of request and training stand here: pure checks that list what must never happen. One violation rejects a
 child. Those of what the child says stand in ``ladder.laws.text``. Those that a user wrote are callables that other
-distributions declare as entry points of the group ``ladder.laws``: each is given every text the child said, by the part
-of the exam, and returns violations, which name their text as ``ladder.laws.text.named`` does, so that sampled texts that
-break it can be counted.
+distributions declare as entry points of the group ``ladder.laws``: each is given every text the child said, by the
+part of the exam, and returns violations, which name their text as ``ladder.laws.text.named`` does, so that sampled
+texts that break it can be counted.
 """
 
 from __future__ import annotations

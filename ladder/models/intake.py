@@ -38,8 +38,7 @@ from ladder.models.preflight import (
 )
 from ladder.models.rounding import as_on_disk, as_stored, check_survives, narrowed
 from ladder.models.tokenizer import renew_tokenizer, write_tokenizer
-from ladder.system.files import save_text
-from ladder.system.terms import carry, carry_terms, is_source, left_out
+from ladder.system import files, terms
 
 _AS_GPT2 = ("gpt-2", "gpt2", "default", "phi-2", "mpt", "olmo", "jais")
 """Names in ``tokenizer.ggml.pre`` of the pre-tokenizer that transformers takes where it knows none."""
@@ -159,7 +158,7 @@ def copy_model(
     names = _carried(folder, target, card=card)
     if names:
         say(f"carried along: {', '.join(names)}")
-    if strange := left_out(folder, [*names, *(path.name for path in weight_files(folder))]):
+    if strange := terms.left_out(folder, [*names, *(path.name for path in weight_files(folder))]):
         say(f"left out, because nothing reads it: {', '.join(strange)}")
 
 
@@ -187,7 +186,7 @@ def _take_gguf(path: Path, target: Path, resize: bool, say: Say) -> None:
     save_model(target, model, tokenizer)
     say(f"weights are stored in {narrowed(target)}, which holds what the GGUF file says exactly")
     # A GGUF file often lies among others that do not belong to it.
-    if names := carry_terms(path.parent, target):
+    if names := terms.carry_terms(path.parent, target):
         say(f"carried along: {', '.join(names)}")
 
 
@@ -201,8 +200,8 @@ def _take_adapter(path: Path, base: Path, target: Path, resize: bool, say: Say) 
     if rounding is not None:
         check_survives(rounding, str(path), "save the base in float32 and name that folder after --base")
         say(rounding.line())
-    names = [*(_carried(path if own else base, target, card=False)), *carry_terms(base, target)]
-    names += carry_terms(path, target)
+    names = [*(_carried(path if own else base, target, card=False)), *terms.carry_terms(base, target)]
+    names += terms.carry_terms(path, target)
     if names:
         say(f"carried along: {', '.join(names)}")
 
@@ -257,13 +256,13 @@ def grow(model: PreTrainedModel, rows: int, dtype: torch.dtype) -> None:
 def _carried(folder: Path, target: Path, *, card: bool) -> list[str]:
     """Copy what belongs to the model, but for tokenizer sources that would be read instead of ``tokenizer.json``."""
     before = _said_by(target)
-    names = carry(folder, target, card=card)
+    names = terms.carry(folder, target, card=card)
     if _said_by(target) == before:
         return names
     for name in names:
-        if is_source(name):
+        if terms.is_source(name):
             (target / name).unlink()
-    return [name for name in names if not is_source(name)]
+    return [name for name in names if not terms.is_source(name)]
 
 
 def _said_by(folder: Path) -> str:
@@ -295,7 +294,9 @@ def renew_folder(folder: Path) -> None:
     known, wanted = set(told if isinstance(told, list) else [told]), ending(tokenizer, chat=True, stops=None).ids
     # Settings that do not even name the tokenizer's own end are not of before, but of somebody else.
     if tokenizer.eos_token_id in known and not wanted <= known:
-        save_text(path, json.dumps(settings | {"eos_token_id": sorted({*known, *wanted} - {None})}, indent=2) + "\n")
+        files.save_text(
+            path, json.dumps(settings | {"eos_token_id": sorted({*known, *wanted} - {None})}, indent=2) + "\n"
+        )
 
 
 _NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config"}

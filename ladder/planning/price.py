@@ -23,8 +23,7 @@ from ladder.planning.start import Start
 from ladder.planning.timing import StepTiming, rough_seconds, step_seconds
 from ladder.sampling.dreams import BLOCK
 from ladder.setup import cache_settings, data_of, shared_stacks, truncation_of
-from ladder.teachers.cache import CacheKey, pack, shards
-from ladder.teachers.wire import Kind
+from ladder.teachers import CacheKey, Kind, pack, shards
 from ladder.train.optimizer import optimizer_kind
 
 MOST_STEPS = 1000

@@ -46,6 +46,7 @@ from ladder.setup.exam import (
     text_case,
     training_rules,
 )
+from ladder.setup.importing import check_imports, check_source, import_generation, import_teachers
 from ladder.setup.roles import (
     Roles,
     cache_settings,
@@ -77,10 +78,12 @@ __all__ = [
     "check_asked",
     "check_dreams",
     "check_held_out",
+    "check_imports",
     "check_laws",
     "check_questions",
     "check_rows",
     "check_sharing",
+    "check_source",
     "check_suites",
     "check_tone",
     "data_of",
@@ -89,6 +92,8 @@ __all__ = [
     "eval_runs",
     "exam_size",
     "hosted",
+    "import_generation",
+    "import_teachers",
     "laws_of",
     "loss_elements",
     "measure_suites",
