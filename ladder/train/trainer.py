@@ -33,7 +33,8 @@ from ladder.models import (
     prove,
     save_model,
 )
-from ladder.system import files, terms
+from ladder.system.files import save_folder
+from ladder.system.terms import carry
 from ladder.teachers import Signal, TeacherHead, check_packing, shared, trained_hidden_states, trained_logits
 from ladder.train.checkpoint import Checkpoint, dump_state, latest_checkpoint, load_state, save_checkpoint
 from ladder.train.ema import Ema
@@ -164,11 +165,11 @@ class Trainer:
         def write(target: Path) -> None:
             save_model(target, self._whole(target / "adapter"), self.tokenizer)
             rounding.append(as_stored(target, self.spec.start, self.spec.manifest.student.save_dtype))
-            terms.carry(self.spec.start, target)
+            carry(self.spec.start, target)
             if rounding[0] is not None:
                 check_survives(rounding[0], "student.save_dtype", _TOO_SMALL)
 
-        files.save_folder(folder, write)
+        save_folder(folder, write)
         return rounding[0]
 
     def _whole(self, adapter: Path) -> PreTrainedModel:
