@@ -271,10 +271,10 @@ def test_a_child_of_the_same_call_is_checked_as_far_as_it_can_be(empty: Path, tm
     shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab_size": 300, "max_positions": 64}
     genesis = asks(parent_gen=None, training_method="pretraining", child_gen="Luna-G003")
     parent = request(first, genesis | {"student": {"architecture": shape}}, {})
-    plans, refused = judge([parent, request(second, {}, {})], empty)
+    plans, refused = plan_each([parent, request(second, {}, {})], empty)
     assert [plan.ready for plan in plans] == [None, "after Luna-G003 of the same call is promoted"] and not refused
     assert plans[0].price is not None and plans[1].price is None
-    plans, refused = judge([parent, request(second, law(training={"max_kl": 1.0, "window": 1}), {})], empty)
+    plans, refused = plan_each([parent, request(second, law(training={"max_kl": 1.0, "window": 1}), {})], empty)
     assert len(plans) == 1 and "nobody teaches" in str(refused[0]) and refused[0].exit_code == 2
 
 
