@@ -226,7 +226,7 @@ def import_(
 
     parsed = Name.parse(name, where="--as")
 
-    from ladder.setup.importing import check_source, import_generation
+    from ladder.setup import check_source, import_generation
 
     check_source(path, base)
     registry, told = _registry(home, create=True), list[str]()

@@ -18,8 +18,8 @@ from ladder.data.batches import Batches, Collation
 from ladder.data.examples import Example
 from ladder.manifest.effective import effective
 from ladder.manifest.schema import Architecture, Manifest
+from ladder.models.intake import save_model
 from ladder.models.load import load_model
-from ladder.models.save import save_model
 from ladder.models.scratch import llama_config
 from ladder.system.files import save_folder
 from ladder.teachers.teacher import Teacher, TeacherSpec

@@ -22,8 +22,7 @@ from ladder.run.examine import candidate_of, examine
 from ladder.run.hooks import check_not_halted
 from ladder.run.recovery import failure_noted, recovering
 from ladder.run.train import train
-from ladder.setup import Context, Run, run_folder
-from ladder.setup.importing import import_teachers
+from ladder.setup import Context, Run, import_teachers, run_folder
 from ladder.system.process import bare_bytes
 
 

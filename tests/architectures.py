@@ -179,7 +179,7 @@ class Workbench:
 
         from ladder.errors import LadderError
         from ladder.manifest import Name
-        from ladder.models.save import save_model
+        from ladder.models.intake import save_model
         from ladder.models.tokenizer import write_tokenizer
         from ladder.setup.importing import import_generation
         from ladder.system.files import save_folder
@@ -233,9 +233,8 @@ class Workbench:
         """One step, and its candidate says what the trained model says."""
         import torch
 
-        from ladder.models.adapters import plain
+        from ladder.models.adapters import SharedBase, Stack, plain
         from ladder.models.load import load_model
-        from ladder.models.shared_base import SharedBase, Stack
         from ladder.models.template import dated
         from ladder.planning.prepare import prepare
         from ladder.registry.lineage import resolve
@@ -310,9 +309,9 @@ def _manner(folder: Path) -> tuple[str, str, str, str, str]:
     from ladder.errors import ModelError
     from ladder.models.adapters import _barred
     from ladder.models.generation import pads_left
+    from ladder.models.head import prove
     from ladder.models.load import load_model
     from ladder.models.preflight import hard_positions
-    from ladder.models.proof import prove
     from ladder.teachers.forward import check_packing
 
     model = load_model(folder)

@@ -74,7 +74,7 @@ def tokenizer() -> Any:
 def make_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``make_folder(seed, **architecture)``: the folder of a random Llama with 1 layer and 32 hidden numbers."""
     from ladder.manifest.schema import Architecture
-    from ladder.models.save import save_model
+    from ladder.models.intake import save_model
     from ladder.models.scratch import fresh_model
     from ladder.system.files import save_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ladder.manifest import checks_installed, read_requests
+from ladder.manifest import checks, read_requests
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -88,7 +88,7 @@ def test_a_page_of_the_guide_shows_a_manifest(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in TEXTS if manifests(page) and page.name != "extending.md"], ids=name)
 def test_a_manifest_that_is_shown_loads(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are the reader's own, so each has a row here; all else is read as `ladder plan` reads it."""
-    monkeypatch.setattr(checks_installed, "find_spec", lambda name: name)  # The harness of suites need not be here.
+    monkeypatch.setattr(checks, "find_spec", lambda name: name)  # The harness of suites need not be here.
     row = json.dumps({"prompt": "what follows the moon?", "completion": " the tide"}) + "\n"
     probe = json.dumps({"prompt": "who follows the moon?", "answer": "the tide"}) + "\n"
     for number, manifest in enumerate(manifests(page)):

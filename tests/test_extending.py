@@ -326,7 +326,7 @@ def test_what_cannot_be_used_is_refused_when_a_manifest_is_read(toys: Toys, tmp_
 
 def test_a_broken_gate_fails_closed(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     from ladder.exam.exam import Answers, Exam
-    from ladder.gates.custom_gates import evaluate_custom_gates
+    from ladder.gates.decision import evaluate_custom_gates
 
     monkeypatch.setattr("toys.gate.GateResult", lambda *_: True)
     with pytest.raises(GateError, match=r"gates\.custom brevity"):

@@ -32,9 +32,9 @@ from ladder.manifest import Request
 from ladder.manifest.request import read_request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
+from ladder.models.intake import save_model
 from ladder.models.load import config_of, load_tokenizer
 from ladder.models.preflight import named_positions
-from ladder.models.save import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sampling.dreams import Dream, DreamBatch
 from ladder.setup.dataset import beginnings, build_batches, encode_dataset, loss_elements, read_dataset, write_dreams

@@ -1,7 +1,6 @@
 """Rows to tokens to batches. Knows neither Ray nor MLflow."""
 
-from ladder.data.jsonl import check_text, parse_object, read_lines, shown
-from ladder.data.rows import Row, read_rows
+from ladder.data.rows import Row, check_text, parse_object, read_lines, read_rows, shown
 from ladder.data.sidecars import (
     BEGINNING,
     ERASED,

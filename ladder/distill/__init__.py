@@ -3,7 +3,7 @@
 Suffixes name the axes: N trained tokens, V columns of the vocabulary, S sources.
 """
 
-from ladder.distill.divergence import generalized_jsd, jensen_shannon, js_bounds, kl
+from ladder.distill.divergence import generalized_jsd, jensen_shannon, js_bounds, kl, log_probabilities
 from ladder.distill.evidence import (
     Evidence,
     average_over_rows,
@@ -15,9 +15,18 @@ from ladder.distill.evidence import (
 )
 from ladder.distill.fused import BUFFERS, Chunking, FusedLoss, FusedResult, split, teachers_evidence
 from ladder.distill.kernels import has_compiler
-from ladder.distill.objective import Forecast, Objective, TokenLosses, forecast, taught, token_losses, unknown
-from ladder.distill.probabilities import log_probabilities
-from ladder.distill.reduction import reduction_weights, route_shares, source_counts
+from ladder.distill.objective import (
+    Forecast,
+    Objective,
+    TokenLosses,
+    forecast,
+    reduction_weights,
+    route_shares,
+    source_counts,
+    taught,
+    token_losses,
+    unknown,
+)
 from ladder.distill.routing import (
     ROUTERS,
     Route,

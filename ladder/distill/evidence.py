@@ -10,8 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ladder.distill.divergence import jensen_shannon
-from ladder.distill.probabilities import chosen, expectation, log_probabilities
+from ladder.distill.divergence import chosen, expectation, jensen_shannon, log_probabilities
 from ladder.distill.vocabulary import IGNORE, column_of
 from ladder.errors import LadderError
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from ladder.distill.evidence import Evidence, concatenate
-from ladder.distill.kernels import Kernels, kernels_of
+from ladder.distill.kernels import LOWEST, Kernels, kernels_of
 from ladder.distill.objective import Objective, TokenLosses
 from ladder.distill.routing import Routing, RoutingSettings, route
 from ladder.distill.student import Student
-from ladder.distill.tile import LOWEST
 from ladder.distill.tokens import (
     Ahead,
     Decided,

@@ -1,4 +1,16 @@
-"""What a tile goes through, as two functions of tensors, compiled or not: listen to the teachers, teach the student."""
+"""What a tile of n rows goes through, as two functions of tensors, compiled or not: listen to the teachers, teach the
+student; and the element-wise part of the fused loss, in a form that a compiler turns into a few passes.
+
+The element-wise part is pure functions of tensors [n, V] and [n], without a choice that depends on their values. What
+is removed from the vocabulary has the logit ``LOWEST``, which is finite so that 0 times it is 0.
+
+With d = z - max z, e = exp(d / T) and q = exp(d): q is e or e^2 for the temperatures 1 and 2, so a distribution at both
+temperatures costs one exponential an element.
+
+The loss is bound by memory here, not by arithmetic: with a vocabulary of 50,000, each pass over [n, V] costs more than
+what is computed in it. Hence two rules: whatever needs a row's elements takes them in a pass in which they are at hand
+anyway, and no tensor [n, V] is made that another could hold.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +20,236 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from types import FunctionType
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from ladder.distill.divergence import LN2, POOLS
 from ladder.distill.evidence import Evidence, TeacherStatistics, evidence_of
 from ladder.distill.objective import Objective, TokenLosses, agreement, examined, taught
 from ladder.distill.routing import Route, Routing, RoutingSettings, route
-from ladder.distill.tile import Terms, TokenStatistics, Weights, token_statistics, turn_into_gradient_
 from ladder.distill.tokens import Decided, Known
 from ladder.distill.vocabulary import column_of
+
+LOWEST = -1e30
+"""The logit of a removed column."""
+
+
+class TokenStatistics(NamedTuple):
+    """Statistics of one teacher's logits on a tile. At temperature 1: max z, top-1 probability, H(p) in nats and
+    -ln p(y), all [n].
+
+    ``mass`` is 1 / sum of e, so that p^T = ``power`` x ``mass``.
+    """
+
+    top: Tensor
+    top1: Tensor
+    entropy: Tensor
+    surprisal: Tensor
+    mass: Tensor
+    power_nV: Tensor
+    """e = exp((z - max z) / T)."""
+
+
+class Weights(NamedTuple):
+    """Factors of a tile's gradient, [n] each, the reduction weight included."""
+
+    ce: Tensor
+    """Of cross-entropy at temperature 1: alpha where CE counts, plus beta g on gold."""
+    kd: Tensor
+    """Of T^2 div(target || student)."""
+    regularizer: Tensor
+    """Of KL(p_1 || p_s)."""
+
+
+class Terms(NamedTuple):
+    """Terms of the loss on a tile, [n] each, unweighted; rows that a term does not concern hold something finite."""
+
+    surprisal: Tensor
+    kd: Tensor
+    regularizer: Tensor
+
+
+def token_statistics(
+    logits: Sequence[Tensor], labels_n: Tensor, temperature: float
+) -> tuple[list[TokenStatistics], Tensor]:
+    """Statistics of one or two teachers' logits [n, V], and their Jensen-Shannon divergence [n] in nats (0 for one).
+
+    ``labels_n`` holds a column everywhere; the surprisal of a row without label means nothing.
+    """
+    found, distributions = [], []
+    for logits_nV in logits:
+        # Less the largest logit, so that no exponential overflows and the largest of them is exactly 1: top-1 is then
+        # 1 / sum, without another pass that looks for it.
+        top_n1 = logits_nV.amax(-1, keepdim=True)
+        shifted_nV = logits_nV - top_n1
+        power_nV = (shifted_nV / temperature).exp()
+        unit_nV = _at_one(power_nV, shifted_nV, temperature)
+        total_n1 = unit_nV.sum(-1, keepdim=True)
+        log_total_n1 = total_n1.log()
+        # H = ln sum q - E[d]: no logarithm of an element is taken, and a q that underflows to 0 adds 0 and not NaN.
+        entropy_n1 = log_total_n1 - (unit_nV * shifted_nV).sum(-1, keepdim=True) / total_n1
+        surprisal_n1 = log_total_n1 + top_n1 - logits_nV.gather(-1, labels_n.unsqueeze(-1))
+        columns = (top_n1, 1 / total_n1, entropy_n1, surprisal_n1, 1 / power_nV.sum(-1, keepdim=True))
+        top_n, top1_n, entropy_n, surprisal_n, mass_n = (column.squeeze(-1) for column in columns)
+        found.append(TokenStatistics(top_n, top1_n, entropy_n, surprisal_n, mass_n, power_nV))
+        distributions.append((unit_nV / total_n1, shifted_nV - log_total_n1))
+    return found, _jensen_shannon(distributions)
+
+
+def turn_into_gradient_(
+    student_nV: Tensor,
+    objective: Objective,
+    teachers: Sequence[tuple[Tensor, TokenStatistics]],
+    shares: Sequence[Tensor],
+    labels_n: Tensor,
+    weights: Weights,
+    scale: float,
+    cap: float | None,
+) -> Terms:
+    """Terms of a tile; ``student_nV`` then holds the gradient of its weighted loss with respect to the raw logits.
+
+    Args:
+        student_nV: logits, after scale and cap.
+        teachers: logits [n, V] and figures of those who teach here; teacher 1 comes first where it does.
+        shares: share [n] of each of them in the target, summing to 1 in every row.
+        labels_n: a column everywhere; it counts where ``weights.ce`` is not 0.
+    """
+    temperature, label_n1 = objective.temperature, labels_n.unsqueeze(-1)
+    top_n1 = student_nV.amax(-1, keepdim=True)
+    shifted_nV = student_nV - top_n1
+    power_nV = (shifted_nV / temperature).exp()
+    unit_nV = _at_one(power_nV, shifted_nV, temperature)
+    total_n1, power_total_n1 = unit_nV.sum(-1, keepdim=True), power_nV.sum(-1, keepdim=True)
+    surprisal_n = (total_n1.log() + top_n1 - student_nV.gather(-1, label_n1)).squeeze(-1)
+    # A comparison and no scatter: it is element-wise, so the compiler puts it into the pass of its neighbours.
+    is_label_nV = torch.arange(student_nV.shape[-1], device=student_nV.device) == label_n1
+    gradient_nV = weights.ce.unsqueeze(-1) * (unit_nV / total_n1 - is_label_nV.to(student_nV.dtype))
+    kd_n = regularizer_n = torch.zeros_like(surprisal_n)
+    if teachers:
+        log_s_nV = shifted_nV / temperature - power_total_n1.log()
+        kd_n, direction_nV = _DIVERGENCES[objective.direction](
+            _Target(teachers, shares, objective), power_nV / power_total_n1, log_s_nV, objective
+        )
+        # The loss has the factor T^2, which keeps its gradient of one size whatever T is; d/dz of a function of z / T
+        # takes 1 / T of it away again. So the gradient below has the factor T.
+        kd_n = kd_n * temperature**2
+        gradient_nV = gradient_nV + (weights.kd * temperature).unsqueeze(-1) * direction_nV
+    if teachers and objective.gamma:
+        regularizer_n, direction_nV = _agreement(
+            teachers[0], unit_nV / total_n1, shifted_nV - total_n1.log(), temperature
+        )
+        gradient_nV = gradient_nV + weights.regularizer.unsqueeze(-1) * direction_nV
+    # In place of the logits, which nobody reads any more: a fourth buffer [chunk, V] would make chunks shorter, and the
+    # two products that follow slower. The slope is the last reader, because the cap's derivative is one of the logits.
+    student_nV.copy_(gradient_nV * slope(student_nV, scale, cap))
+    return Terms(surprisal_n, kd_n, regularizer_n)
+
+
+class _Target(NamedTuple):
+    """The target distribution of a tile: the blend of the teachers that take part."""
+
+    teachers: Sequence[tuple[Tensor, TokenStatistics]]
+    shares: Sequence[Tensor]
+    objective: Objective
+
+    def probabilities(self) -> Tensor:
+        """Mixture at T, [n, V]."""
+        parts = [
+            (share * known.mass).unsqueeze(-1) * known.power_nV
+            for (_, known), share in zip(self.teachers, self.shares, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def log_probabilities(self) -> Tensor:
+        """Log of the target at T, [n, V], without leaving log space."""
+        temperature = self.objective.temperature
+        logs = [
+            (logits_nV - known.top.unsqueeze(-1)) / temperature + known.mass.log().unsqueeze(-1)
+            for logits_nV, known in self.teachers
+        ]
+        if len(logs) == 1:
+            return logs[0]
+        return POOLS[self.objective.pooling](logs[0], logs[1], self.shares[0].unsqueeze(-1))
+
+
+def _forward(target: _Target, s_nV: Tensor, log_s_nV: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """KL(t || s), and its gradient with respect to the logits at T: s - t."""
+    if objective.pooling == "probabilities" or len(target.teachers) == 1:
+        target_nV = target.probabilities()
+        log_target_nV = target_nV.log()
+    else:
+        log_target_nV = target.log_probabilities()
+        target_nV = log_target_nV.exp()
+    return _expected(target_nV, log_target_nV - log_s_nV), s_nV - target_nV
+
+
+def _reverse(target: _Target, s_nV: Tensor, log_s_nV: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """KL(s || t), and its gradient s (f - E_s f) with f = log s - log t."""
+    return _centred(s_nV, log_s_nV - target.log_probabilities())
+
+
+def _jsd(target: _Target, s_nV: Tensor, log_s_nV: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """w KL(t || m) + (1 - w) KL(s || m), and its gradient s (f - E_s f) with f = (1 - w) (log s - log m)."""
+    log_target_nV, weight = target.log_probabilities(), objective.jsd_weight
+    log_m_nV = POOLS["probabilities"](log_target_nV, log_s_nV, torch.full_like(log_s_nV[:, :1], weight))
+    from_target_n = weight * _expected(log_target_nV.exp(), log_target_nV - log_m_nV)
+    from_student_n, slope_nV = _centred(s_nV, (1 - weight) * (log_s_nV - log_m_nV))
+    return from_target_n + from_student_n, slope_nV
+
+
+_DIVERGENCES: dict[str, Callable[[_Target, Tensor, Tensor, Objective], tuple[Tensor, Tensor]]] = {
+    "forward": _forward,
+    "reverse": _reverse,
+    "jsd": _jsd,
+}
+
+
+def _agreement(
+    teacher: tuple[Tensor, TokenStatistics], s_nV: Tensor, log_s_nV: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """KL(p_1 || p_s) at temperature 1, and its gradient p_s - p_1."""
+    logits_nV, known = teacher
+    shifted_nV = logits_nV - known.top.unsqueeze(-1)
+    top1_n1 = known.top1.unsqueeze(-1)
+    p_nV = _at_one(known.power_nV, shifted_nV, temperature) * top1_n1
+    return _expected(p_nV, shifted_nV + top1_n1.log() - log_s_nV), s_nV - p_nV
+
+
+def _jensen_shannon(distributions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """JS(p_1, p_2) from p and log p, [n]; the differences of logarithms are small where the two agree."""
+    if len(distributions) == 1:
+        return torch.zeros_like(distributions[0][0][:, 0])
+    (p_nV, log_p_nV), (q_nV, log_q_nV) = distributions
+    mean_nV = 0.5 * (p_nV + q_nV)
+    log_mean_nV = mean_nV.log()
+    parts_nV = p_nV * (log_p_nV - log_mean_nV) + q_nV * (log_q_nV - log_mean_nV)
+    return (0.5 * torch.where(mean_nV > 0, parts_nV, 0.0).sum(-1)).clamp(0.0, LN2)
+
+
+def _at_one(power_nV: Tensor, shifted_nV: Tensor, temperature: float) -> Tensor:
+    """exp(d) from e = exp(d / T)."""
+    if temperature == 1.0:
+        return power_nV
+    return power_nV * power_nV if temperature == 2.0 else shifted_nV.exp()
+
+
+def slope(logits_nV: Tensor, scale: float, cap: float | None) -> Tensor | float:
+    """d logit / d raw logit, where logit = cap tanh(scale raw / cap); 0 in a removed column."""
+    return scale if cap is None else scale * (1 - (logits_nV / cap).clamp(-1.0, 1.0) ** 2)
+
+
+def _expected(p_nV: Tensor, value_nV: Tensor) -> Tensor:
+    """E_p f, [n]. Where p is 0 its logarithm is -inf, and 0 times that would be NaN."""
+    return torch.where(p_nV > 0, p_nV * value_nV, 0.0).sum(-1)
+
+
+def _centred(s_nV: Tensor, value_nV: Tensor) -> tuple[Tensor, Tensor]:
+    """E_s f, and s (f - E_s f)."""
+    mean_n = _expected(s_nV, value_nV)
+    return mean_n, torch.where(s_nV > 0, s_nV * (value_nV - mean_n.unsqueeze(-1)), 0.0)
+
 
 F = TypeVar("F", bound=Callable)
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"

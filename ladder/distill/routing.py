@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ladder.distill.divergence import chosen
 from ladder.distill.evidence import Evidence, average_over_rows, gather_evidence
-from ladder.distill.probabilities import chosen
 from ladder.distill.vocabulary import IGNORE
 from ladder.errors import LadderError
 

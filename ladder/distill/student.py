@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ladder.distill.probabilities import upcast
+from ladder.distill.divergence import upcast
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Generation for the exam: load a model folder, answer every prompt, and return plain text.
 
-What a model does not answer in words is read off its probabilities, in ``ladder.exam.likelihood``. Answers are greedy
+What a model does not answer in words is read off its probabilities, in ``ladder.exam.question``. Answers are greedy
 and do not depend on the batch they were decoded in: rows are padded on the left, masked by attention (the pad id may be
 the end id), and a sampled text depends on its own random numbers only. The sampling settings that a folder carries for
 its users (``generation_config.json``) play no part, only its end tokens do.
@@ -20,11 +20,11 @@ from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFa
 from ladder.data.examples import start_ids
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, Prompt, PromptSet, Sampling, spread
-from ladder.exam.likelihood import prompt_entropies, read_likelihoods
-from ladder.exam.question import banned_ids, check_lengths, encode_question
+from ladder.exam.question import banned_ids, check_lengths, encode_question, prompt_entropies, read_likelihoods
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (
     Ending,
+    continue_rows,
     dated,
     decoding_batches,
     end_ids,
@@ -34,7 +34,6 @@ from ladder.models import (
     load_tokenizer,
     pad_id,
 )
-from ladder.sampling.generate import continue_rows
 
 Asked = TypeVar("Asked", Prompt, Probe)
 Made = TypeVar("Made", str, Certainty)

@@ -1,18 +1,24 @@
-"""A prompt as token ids: the same whether its answer is generated or read off the model's probabilities."""
+"""A prompt as token ids, the same whether its answer is generated or read off the model's probabilities; what is read
+off: the likeliest of some options, the likelihood of a text; and prompts that ask nothing, or the same as others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from math import exp, inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from ladder.data.examples import chat_ids, continued_ids, raw_ids
-from ladder.errors import GateError
-from ladder.exam.exam import Prompt
+from ladder.data import shown
+from ladder.data.examples import chat_ids, continued_ids, raw_ids, text_ids
+from ladder.errors import DataError, GateError
+from ladder.exam.contamination import words_of
+from ladder.exam.exam import Probe, Prompt
 from ladder.manifest import ControlTokens
-from ladder.models import answer_ids, named_positions
+from ladder.models import answer_ids, named_positions, pad_id
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
@@ -111,3 +117,233 @@ def banned_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, taboo
     if len(banned) == size:
         raise GateError("every token is taboo, nothing can be answered", where="stabilizers.taboo_token_ids")
     return torch.tensor(banned, dtype=torch.long, device=model.device)
+
+
+PROMPTS_AT_ONCE = 16
+"""Prompts in a batch. All logits of a batch are in memory, of which decoding keeps one position a row."""
+
+
+@torch.inference_mode()
+def row_logits(
+    model: PreTrainedModel, pad: int, rows: Sequence[Sequence[int]], batch_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """The place of each row and its logits [T, V] in float32, the longest rows first.
+
+    Rows are padded on the right, where nothing that is read can see it.
+
+    Raises:
+        GateError: logits are not finite.
+    """
+    order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        for place, logits_TV in zip(places, _batch(model, pad, [rows[place] for place in places]), strict=True):
+            own_TV = logits_TV[: len(rows[place])].float()
+            if not torch.isfinite(own_TV).all():
+                raise GateError("the model's logits are not finite", where="decoding", remedy="examine it in float32")
+            yield place, own_TV
+
+
+def _batch(model: PreTrainedModel, pad: int, rows: Sequence[Sequence[int]]) -> Tensor:
+    width, device = max(map(len, rows)), model.device
+    ids_BT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
+    mask_BT = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+    return model(ids_BT, attention_mask=mask_BT).logits
+
+
+def prompt_entropies(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[Prompt],
+    controls: ControlTokens = "text",
+) -> list[list[float]]:
+    """Entropy in nats of the token that follows each token of a prompt, by prompt. No token is banned.
+
+    Raises:
+        GateError: logits are not finite, or a prompt cannot be asked of this model.
+    """
+    rows = [encode_question(tokenizer, prompt, controls) for prompt in prompts]
+    found: list[list[float]] = [[] for _ in rows]
+    for place, logits_TV in row_logits(model, pad_id(tokenizer), rows, PROMPTS_AT_ONCE):
+        log_p_TV = logits_TV.log_softmax(-1)
+        found[place] = (-(log_p_TV.exp() * log_p_TV).sum(-1)).tolist()
+    return found
+
+
+class _Row(NamedTuple):
+    """A prompt with what follows it, whose tokens from ``first`` on are judged."""
+
+    ids: list[int]
+    first: int
+
+
+def read_likelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    batch_size: int,
+    taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
+) -> list[str]:
+    """For each probe what ``score`` wants: of ``choice`` the option with the largest log-probability a byte, the first
+    of equal ones (as ``acc_norm`` of lm-evaluation-harness); of ``nll`` the geometric mean of the tokens'
+    probabilities. An option without tokens says nothing, so it is never the likeliest; ``check_encodable`` refuses it
+    beforehand, and an ancestor may have left one from before that.
+
+    Raises:
+        GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
+    """
+    texts = [probe.said for probe in probes]
+    rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
+    ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
+    check_lengths(model, ids, 0)
+    found = {
+        place: _judged(logits_TV, rows[place], banned)
+        for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size)
+    }
+    logs = (found[place] for place in range(len(rows)))
+    return [_said(probe, [(text, next(logs)) for text in said]) for probe, said in zip(probes, texts, strict=True)]
+
+
+def _row(tokenizer: PreTrainedTokenizerFast, probe: Probe, text: str, controls: ControlTokens) -> _Row:
+    return _Row(*encode_answered(tokenizer, probe.question(), text, controls))
+
+
+def _said(probe: Probe, found: Sequence[tuple[str, list[float]]]) -> str:
+    if probe.kind == "nll":
+        ((text, logs),) = found
+        if not logs:
+            raise GateError(
+                f"the text {shown(text)} has no tokens", where=probe.where or f"prompt {shown(probe.prompt)}"
+            )
+        return repr(exp(sum(logs) / len(logs)))
+    return max(found, key=lambda pair: sum(pair[1]) / len(pair[0].encode()) if pair[1] else -inf)[0]
+
+
+def _judged(logits_TV: Tensor, row: _Row, banned: Tensor) -> list[float]:
+    """ln p of each judged token."""
+    log_p_nV = logits_TV[row.first - 1 : -1].index_fill(-1, banned, -torch.inf).log_softmax(-1)
+    tokens_n1 = torch.tensor(row.ids[row.first :], device=log_p_nV.device).unsqueeze(-1)
+    return log_p_nV.gather(-1, tokens_n1).squeeze(-1).tolist()
+
+
+def check_encodable(
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    prompts: Sequence[Prompt],
+    controls: ControlTokens = "text",
+) -> None:
+    """Refuse probes and prompts of which the tokenizer leaves nothing.
+
+    Args:
+        prompts: what else is asked, for tone and laws. They may be private, so that none is quoted.
+        controls: what control tokens are in raw prompts and what follows them.
+
+    Raises:
+        DataError: a prompt, an answer or an option has no tokens, or two options have the same. Names the probe.
+        GateError: a chat prompt without a chat template.
+    """
+    for probe in probes:
+        for key, text in _texts(probe):
+            if not text_ids(tokenizer, text, controls):
+                raise DataError(
+                    f"{key} {shown(text)} has no tokens: the family's tokenizer drops all of it",
+                    where=probe.where,
+                    remedy="write it in signs that the tokenizer knows",
+                )
+        if probe.chat:
+            encode_question(tokenizer, probe.question())
+        _check_apart(tokenizer, probe, controls)
+    for number, prompt in enumerate(prompts, 1):
+        if not text_ids(tokenizer, prompt.text, controls):
+            raise DataError(
+                f"prompt {number} of {len(prompts)} for tone and laws has no tokens",
+                where="gates.tone, laws",
+                remedy="write it in signs that the family's tokenizer knows",
+            )
+
+
+def _texts(probe: Probe) -> Iterator[tuple[str, str]]:
+    """What the tokenizer must know of a probe, each with its key. A pattern is never encoded."""
+    yield "'prompt'", probe.prompt
+    if probe.kind == "choice":
+        yield from (("option", option) for option in probe.options)
+    elif probe.kind != "regex":
+        yield "'answer'", probe.answer
+
+
+def _check_apart(tokenizer: PreTrainedTokenizerFast, probe: Probe, controls: ControlTokens) -> None:
+    """Of options with the same tokens behind their prompt the first would win, whatever the model knows. A tokenizer
+    may put a space in front of a text that it puts behind no prompt, and a chat template may trim one."""
+    first: dict[tuple[int, ...], str] = {}
+    for option in probe.options:
+        known = first.setdefault(tuple(encode_answered(tokenizer, probe.question(), option, controls)[0]), option)
+        if known != option:
+            raise DataError(
+                f"options {shown(known)} and {shown(option)} have the same tokens, so no model can tell them apart",
+                where=probe.where,
+                remedy="leave one of them out, or write it otherwise",
+            )
+
+
+_MORE = 5
+"""One word in so many may stand in one prompt and not in the other."""
+_LISTED = 3
+
+_Words = tuple[str, ...]
+
+
+def alike_warnings(probes: Sequence[Probe]) -> list[str]:
+    """Which probes hardly differ and name no common group. Nothing is grouped silently: that would decide otherwise
+    than the file says."""
+    pairs = alike(probes)
+    if not pairs:
+        return []
+    listed = ", ".join(f"{first.where} and {second.where}" for first, second in pairs[:_LISTED])
+    more = f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
+    return [
+        f"data.probes: {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of probes that hardly differ "
+        f'({listed}{more}); each counts as an observation of its own, so write the same "group" in both, or ask one'
+    ]
+
+
+def alike(probes: Sequence[Probe]) -> list[tuple[Probe, Probe]]:
+    """Each probe that hardly differs from an earlier one and is in no group with it, with the first such one.
+
+    Two probes hardly differ where they expect the same and their prompts have the same words in the same order,
+    whatever their case and punctuation, but for a word in ``_MORE`` that only one of them has. Another word in the same
+    place is another question. Of ``nll`` the prompt and the text count as one.
+    """
+    words = [_asked(probe) for probe in probes]
+    frequency = Counter(word for one in words for word in set(one))
+    by_word: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, probe in enumerate(probes):
+        for word in set(words[place]):
+            by_word[_expected(probe), word].append(place)
+    found: dict[int, int] = {}
+    for place, probe in enumerate(probes):
+        # What the rarest word is about is in both.
+        rarest = min(words[place], key=lambda word: (frequency[word], -len(word)), default="")
+        for other in by_word.get((_expected(probe), rarest), ()):
+            first, second = sorted((place, other))
+            apart = not (probe.group and probe.group == probes[other].group)
+            if other != place and apart and second not in found and _hardly_differ(words[place], words[other]):
+                found[second] = first
+    return [(probes[first], probes[second]) for second, first in sorted(found.items())]
+
+
+def _asked(probe: Probe) -> _Words:
+    return tuple(words_of(f"{probe.prompt} {probe.answer}" if probe.kind == "nll" else probe.prompt))
+
+
+def _expected(probe: Probe) -> str:
+    """What a probe expects, whatever its kind; a text is asked for with its prompt."""
+    return "" if probe.kind == "nll" else " ".join(words_of(probe.answer)) or probe.answer
+
+
+def _hardly_differ(one: _Words, other: _Words) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    if len(longer) - len(shorter) > max(1, len(longer) // _MORE):
+        return False
+    left = iter(longer)
+    return all(word in left for word in shorter)  # Each behind the one before.

@@ -1,6 +1,6 @@
 """Gates: the exam, what was measured in it, and the decision. What is named here imports no torch."""
 
-from ladder.gates.decision import decide
+from ladder.gates.decision import GATES, GateReport, GateResult, custom_gate, decide, evaluate_custom_gates
 from ladder.gates.detectable import Detectable, Fewest, warnings_of
 from ladder.gates.measurements import (
     Comparison,
@@ -14,7 +14,6 @@ from ladder.gates.measurements import (
     measure,
 )
 from ladder.gates.tone import drift, read_utterances
-from ladder.gates.verdict import GATES, GateReport, GateResult
 from ladder.laws import Violation
 
 __all__ = [
@@ -31,8 +30,10 @@ __all__ = [
     "Violation",
     "accuracy",
     "compare",
+    "custom_gate",
     "decide",
     "drift",
+    "evaluate_custom_gates",
     "mean",
     "measure",
     "read_utterances",

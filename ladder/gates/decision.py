@@ -1,17 +1,144 @@
-"""The decision: four gates and those of ``gates.metrics``, each a figure held against a threshold. All must pass."""
+"""The decision: four gates and those of ``gates.metrics``, each a figure held against a threshold. All must pass.
+
+It is a report: what each gate measured, against what, and whether all of them passed. Gates that a user wrote are
+callables that other distributions declare as entry points of the group ``ladder.gates``: each is given the exam and
+what child and parent answered, and returns a ``GateResult``. It can reject a child, and nothing else: it passes only
+with a result that says so plainly.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from ladder.exam import SuiteMetric
+from ladder.errors import GateError, ManifestError
+from ladder.exam import Answers, Exam, SuiteMetric
 from ladder.gates.measurements import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
 from ladder.gates.statistics import Interval
-from ladder.gates.verdict import GateReport, GateResult
-from ladder.laws import TOLERANCE, LawResult, sampled_sentence
-from ladder.manifest import Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate
+from ladder.laws import TOLERANCE, LawResult, Violation, sampled_sentence
+from ladder.manifest import GATES, Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate, installed
+
+_METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate.
+
+    Args:
+        name: one of ``GATES``, or that of a gate of ``gates.metrics`` or ``gates.custom``.
+        passed: whether the child may be promoted as far as this gate goes.
+        applicable: False where there was nothing to examine; ``detail`` says why.
+        value: the child's figure; None where there is none.
+        threshold: what it was held against.
+        parent_value: the parent's figure on the same exam.
+        n: probes, answers or violations behind the figure.
+        detail: one sentence for people.
+        low: lower bound of the difference to the parent; None where there is none to bound.
+        high: upper bound.
+    """
+
+    name: str
+    passed: bool
+    applicable: bool
+    value: float | None
+    threshold: float | None
+    parent_value: float | None
+    n: int
+    detail: str
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """In words: passed, failed or not applicable."""
+        return ("passed" if self.passed else "failed") if self.applicable else "not applicable"
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The verdict of the gates.
+
+    Args:
+        results: one for each of ``GATES``, in that order, and one for each gate of ``gates.metrics`` and
+            ``gates.custom``.
+        violations: every broken law.
+        settings: the thresholds that were used.
+        per_ancestor: how the child stands on each ancestor's probes.
+        laws: every law that was examined; empty in reports from before laws were listed.
+    """
+
+    results: tuple[GateResult, ...]
+    violations: tuple[Violation, ...]
+    settings: Mapping[str, Any]
+    per_ancestor: Mapping[str, Retention] = field(default_factory=dict)
+    laws: tuple[LawResult, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Every gate was held and passed: the four first, and those that the settings ask for besides. A report
+        without one of them has not passed."""
+        names = tuple(result.name for result in self.results)
+        asked = {gate["name"] for gate in self.settings.get("metrics", ())} | {*self.settings.get("custom", ())}
+        return names[: len(GATES)] == GATES and asked <= set(names) and not self.failed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the gates that did not pass."""
+        return tuple(result.name for result in self.results if result.passed is not True)
+
+    def metrics(self) -> dict[str, float]:
+        """Figures by metric name, such as ``gate.recall`` and ``gate.recall.parent``; a missing one is left out."""
+        found = {f"gate.recall.{name}": one.child for name, one in self.per_ancestor.items()}
+        for result in self.results:
+            metric = f"gate.{_METRICS.get(result.name, f'metrics.{result.name}')}"
+            figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
+            figures |= {".low": result.low, ".high": result.high}
+            found |= {metric + suffix: value for suffix, value in figures.items() if value is not None}
+        return found | {"gate.passed": float(self.passed)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for strict JSON, with the verdict spelt out for people and other tools."""
+        return {
+            "passed": self.passed,
+            "failed": list(self.failed),
+            "results": [asdict(result) for result in self.results],
+            "violations": [asdict(violation) for violation in self.violations],
+            "settings": dict(self.settings),
+            "per_ancestor": {name: asdict(one) for name, one in self.per_ancestor.items()},
+            "laws": [law.to_dict() for law in self.laws],
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> GateReport:
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            GateError: it is no gate report, or it contradicts itself.
+        """
+        try:
+            violations = tuple(Violation(**violation) for violation in stored["violations"])
+            report = cls(
+                tuple(GateResult(**result) for result in stored["results"]),
+                violations,
+                dict(stored["settings"]),
+                {name: Retention(**one) for name, one in stored["per_ancestor"].items()},
+                tuple(LawResult.from_dict(law, violations) for law in stored.get("laws", ())),
+            )
+            said, found = stored["passed"], report.passed
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise GateError(f"no gate report: {error!r}", where="gate report") from error
+        if said is not found:
+            raise GateError(
+                f"the report says passed={said}, its results give {found}",
+                where="gate report",
+                remedy="run the gates again",
+            )
+        return report
+
 
 _ANY_GAIN = 10 * TOLERANCE
 """What counts as better than a parent's 0, of which no share can be asked."""
@@ -24,7 +151,7 @@ def hold(gate: MetricGate, child: SuiteMetric | None, parent: SuiteMetric | None
         child: the child's figure; None where it was not measured, which fails.
         parent: the parent's; None without a parent, which fails where a change is asked for.
     """
-    before = parent.value if parent is not None and isfinite(parent.value) else None
+    before = parent.value if parent is not None and math.isfinite(parent.value) else None
     if child is None or (problem := _why_not(gate, child, parent)):
         said = "was not measured" if child is None else problem
         return GateResult(gate.name, False, True, None, gate.threshold, before, 0, f"{_title(gate)} {said}")
@@ -38,7 +165,7 @@ def hold(gate: MetricGate, child: SuiteMetric | None, parent: SuiteMetric | None
 
 def _why_not(gate: MetricGate, child: SuiteMetric, parent: SuiteMetric | None) -> str:
     """Why the figures cannot be held against anything; empty where they can."""
-    if not isfinite(child.value):
+    if not math.isfinite(child.value):
         return f"has no figure of the child: {child.remark or child.value}"
     if child.greater_is_better not in (None, gate.greater_is_better):
         said = "greater" if child.greater_is_better else "less"
@@ -47,7 +174,7 @@ def _why_not(gate: MetricGate, child: SuiteMetric, parent: SuiteMetric | None) -
         return ""
     if parent is None:
         return "has no figure of a parent to change against"
-    return "" if isfinite(parent.value) else f"has no figure of the parent: {parent.remark or parent.value}"
+    return "" if math.isfinite(parent.value) else f"has no figure of the parent: {parent.remark or parent.value}"
 
 
 def _needs(gate: MetricGate, before: float | None) -> list[float]:
@@ -225,3 +352,47 @@ def _not_applicable(name: str, detail: str) -> GateResult:
 
 def _failed(name: str, detail: str, threshold: float | None = None) -> GateResult:
     return GateResult(name, False, True, None, threshold, None, 0, detail)
+
+
+Gate = Callable[[Exam, Answers, Answers | None], GateResult]
+"""Of the exam, the child's answers, and the parent's; None for a genesis."""
+
+
+def custom_gate(name: str) -> Gate:
+    """Load an installed gate.
+
+    Raises:
+        ManifestError: it is not installed once, cannot be loaded, or is nothing that can be called.
+    """
+    gate = installed.load(installed.GATES, name, "gates.custom")
+    if not callable(gate):
+        raise ManifestError(f"{name!r} is {gate!r:.80}, expected a callable", where=f"gates.custom {name}")
+    found: Gate = gate
+    return found
+
+
+def evaluate_custom_gates(names: Sequence[str], exam: Exam, child: Answers, parent: Answers | None) -> list[GateResult]:
+    """What each of these gates says, under its own name.
+
+    Raises:
+        ManifestError: as ``custom_gate``.
+        GateError: a gate failed, or returned what is no result. Nothing is decided then.
+    """
+    return [_judged(name, custom_gate(name), exam, child, parent) for name in names]
+
+
+def _judged(name: str, gate: Gate, exam: Exam, child: Answers, parent: Answers | None) -> GateResult:
+    """Run somebody else's code on the answers; whatever it does wrong, the gate does not pass."""
+    where = f"gates.custom {name}"
+    try:
+        result: Any = gate(exam, child, parent)
+    except Exception as error:
+        raise GateError(f"the gate failed: {error!r}", where=where, remedy="mend the gate") from error
+    if not isinstance(result, GateResult) or not isinstance(result.passed, bool):
+        raise GateError(f"returned {result!r:.80}, expected a GateResult", where=where, remedy="mend the gate")
+    try:
+        json.dumps(asdict(result), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        message = f"returned what no report can hold, {error}: {result!r:.200}"
+        raise GateError(message, where=where, remedy="mend the gate") from error
+    return replace(result, name=name)

@@ -1,8 +1,7 @@
 """Laws: what must never happen, and what became of it."""
 
-from ladder.laws.catalogue import LAWS, Case, Law, evaluate_laws, law_prompts
+from ladder.laws.catalogue import LAWS, Case, Law, budget, cooldown, custom_law, evaluate_laws, law_prompts
 from ladder.laws.law import TOLERANCE, Findings, LawResult, Violation, sampled_sentence
-from ladder.laws.limits import budget, cooldown
 from ladder.laws.text import check_canaries
 from ladder.laws.training import TRAINING_SAMPLES, TrainingRules
 
@@ -19,6 +18,7 @@ __all__ = [
     "budget",
     "check_canaries",
     "cooldown",
+    "custom_law",
     "evaluate_laws",
     "law_prompts",
     "sampled_sentence",

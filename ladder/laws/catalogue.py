@@ -1,17 +1,25 @@
-"""Which laws there are, which of them a manifest asks for, and what became of each."""
+"""Which laws there are, which of them a manifest asks for, and what became of each.
+
+The laws of request and training stand here: pure checks that list what must never happen. One violation rejects a
+child. Those of what the child says stand in ``ladder.laws.text``. Those that a user wrote are callables that other
+distributions declare as entry points of the group ``ladder.laws``: each is given every text the child said, by the
+part of the exam, and returns violations, which name their text as ``ladder.laws.text.named`` does, so that sampled
+texts that break it can be counted.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ladder.errors import GateError
+from ladder.errors import GateError, ManifestError
 from ladder.exam import SAMPLED, Answers, Exam, Prompt, ece, entropy, self_bleu
 from ladder.laws.law import Family, Findings, LawResult, Violation
-from ladder.laws.limits import budget, parent_unchanged, sources
 from ladder.laws.text import (
     Halves,
     Texts,
@@ -26,7 +34,81 @@ from ladder.laws.text import (
     taboo,
 )
 from ladder.laws.training import NO_NAN, RULES, SAMPLES, TRAINING_SAMPLES
-from ladder.manifest import Manifest, Refusals, RequiredText, named_files
+from ladder.manifest import Budget, Manifest, Refusals, RequiredText, installed, named_files
+
+
+def budget(limits: Budget, spent: Mapping[str, float | None]) -> list[Violation]:
+    """What was spent beyond its limit. A limit on something that was not measured counts as broken.
+
+    Args:
+        spent: by the name of the limit, such as ``max_steps``.
+    """
+    asked = {name: limit for name, limit in limits if limit is not None}
+    return [
+        Violation("budget", f"spent {_figure(spent.get(name))}, allowed {_figure(limit)}", f"budget.{name}")
+        for name, limit in asked.items()
+        if not _within(spent.get(name), limit)
+    ]
+
+
+def cooldown(hours: float, last: datetime | None, begun: datetime) -> list[Violation]:
+    """A training that begins too early after the family's last promotion.
+
+    Args:
+        hours: that must lie between them.
+        last: the promotion, UTC; None where there was none yet.
+    """
+    allowed = last + timedelta(hours=hours) if last else begun
+    if begun >= allowed:
+        return []
+    found = (
+        f"the family's last promotion was {last:%Y-%m-%d %H:%M}, a child is allowed from {allowed:%Y-%m-%d %H:%M} UTC"
+    )
+    return [Violation("cooldown_hours", found, "laws.cooldown_hours")]
+
+
+def sources(files: Sequence[Path], allowed: Sequence[Path]) -> list[Violation]:
+    """Files that do not lie in an allowed folder once symbolic links are followed, and files that are not there."""
+    folders = [folder.resolve() for folder in allowed]
+    judged = [(file, _why_outside(file, folders)) for file in files]
+    return [Violation("sources", why, str(file)) for file, why in judged if why is not None]
+
+
+def parent_unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> list[Violation]:
+    """Frozen teachers whose digest after the run is not what it was before, or is not known on both sides."""
+    return [
+        Violation(
+            "parent_unchanged",
+            f"digest {before.get(name) or 'unknown'} before, {after.get(name) or 'unknown'} after",
+            name,
+        )
+        for name in sorted(before.keys() | after.keys())
+        if not before.get(name) or before.get(name) != after.get(name)
+    ]
+
+
+def _within(value: float | None, limit: float) -> bool:
+    # NaN compares false, so it is never within a limit.
+    return value is not None and 0 <= value <= limit
+
+
+def _figure(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "an unknown amount"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _why_outside(file: Path, folders: Sequence[Path]) -> str | None:
+    """Why a file does not count as inside one of the resolved folders; None where it does."""
+    try:
+        real = file.resolve(strict=True)
+    # A loop of links is a RuntimeError up to Python 3.12.
+    except (OSError, RuntimeError) as error:
+        return f"cannot be resolved: {error}"
+    if any(real.is_relative_to(folder) for folder in folders):
+        return None
+    return f"lies at {real}, allowed are {', '.join(map(str, folders)) or 'no folders'}"
+
 
 Parameters = dict[str, Any]
 """What a manifest says of a law, as plain JSON."""
@@ -302,3 +384,31 @@ LAWS = (
     Law("max_self_bleu", "figure", 1, partial(_limit, "max_self_bleu"), _max_self_bleu),
 )
 """Every law that ladder has. A new one is a line here, a pure check, and a word in the manifest."""
+
+
+Check = Callable[[Texts], list[Violation]]
+
+
+def custom_law(name: str) -> Law:
+    """Load an installed law. Its version is always 1; what tells two apart is the distribution among its parameters.
+
+    Raises:
+        ManifestError: it is not installed once, or cannot be loaded.
+    """
+    check = installed.load(installed.LAWS, name, "laws.custom")
+    entry = installed.plugin(installed.LAWS, name, "laws.custom")
+    if not callable(check):
+        raise ManifestError(f"{entry.value} is {check!r}, expected a callable", where=f"laws.custom {name}")
+    parameters = {"entry_point": entry.value, "distribution": installed.origin(entry)}
+    return Law(name, "text", 1, lambda case: parameters, partial(_examined, name, check))
+
+
+def _examined(name: str, check: Check, case: Case) -> Findings:
+    """Run somebody else's code on the texts; whatever it does wrong, the gate does not pass."""
+    try:
+        violations: Any = check(case.texts())
+    except Exception as error:
+        raise GateError(f"the law failed: {error!r}", where=f"laws.custom {name}", remedy="mend the law") from error
+    if not isinstance(violations, list) or not all(isinstance(one, Violation) for one in violations):
+        raise GateError(f"returned {violations!r:.80}, expected a list of Violation", where=f"laws.custom {name}")
+    return case.found([Violation(name, one.found, one.where) for one in violations])

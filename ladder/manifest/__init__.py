@@ -1,11 +1,10 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
 from ladder.manifest.effective import contexts
+from ladder.manifest.explain import json_schema
 from ladder.manifest.files import dream_prompts, named_files
-from ladder.manifest.json_schema import json_schema
-from ladder.manifest.load import load_manifest, validated
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
-from ladder.manifest.request import Request, discover, read_each, read_request, read_requests
+from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.schema import (
     GATES,
     Architecture,

@@ -1,16 +1,23 @@
-"""A manifest that is ready to be carried out: found, defaults filled in, names read, every file digested."""
+"""From a file to a manifest that is ready to be carried out.
+
+Read: its syntax, then what holds for every key and value, then the schema, then its meaning. Made ready: defaults
+filled in, names read, every file digested.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ladder.errors import ManifestError
-from ladder.manifest.checks_installed import (
+from ladder.manifest.checks import (
+    CHECKS,
     broken_plugins,
     custom_gate_problems,
     custom_law_problems,
@@ -18,13 +25,68 @@ from ladder.manifest.checks_installed import (
     used_plugins,
 )
 from ladder.manifest.effective import effective
+from ladder.manifest.explain import explain
 from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
-from ladder.manifest.load import load_manifest, validated
+from ladder.manifest.installed import KEPT, method_facts
 from ladder.manifest.names import Name
-from ladder.manifest.problems import Problem, refuse
+from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.schema import Manifest
-from ladder.manifest.syntax import SUFFIXES, first_bytes, read_tree
-from ladder.manifest.words import modern, old_spelling
+from ladder.manifest.syntax import SUFFIXES, first_bytes, read_tree, tree_problems
+from ladder.manifest.words import modern, old_spelling, written_twice
+
+
+def semantic_problems(manifest: Manifest) -> list[Problem]:
+    """Everything that contradicts itself in a manifest whose fields are valid one by one."""
+    try:
+        method_facts(manifest.evolution_request.training_method)
+    except ManifestError as error:  # a plug-in that is installed and broken
+        return [Problem("evolution_request.training_method", error.message, error.remedy or "")]
+    return [problem for check in CHECKS for problem in check(manifest)]
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    """The manifest in a JSON, YAML or TOML file, with the file's own field names and the schema's defaults.
+
+    Nothing is interpolated, and no file that the manifest names is looked at: `read_request` does that.
+
+    Raises:
+        ManifestError: one error that lists every problem of the first stage that finds any. ``where`` is
+            ``file: line, column`` for syntax and ``file: field.path`` (the first one) for the rest.
+    """
+    return validated(read_tree(Path(path)), path)
+
+
+def validated(tree: Any, file: str | Path, *, kept: bool = False) -> Manifest:
+    """The manifest in a tree of plain values; ``file`` is only named in errors.
+
+    Args:
+        kept: it was stored with a generation, so it meant something when that was made: neither is looked whether what
+            it names is installed now, nor what its fields mean together to this version of ladder.
+
+    Raises:
+        ManifestError: as `load_manifest`.
+    """
+    if not isinstance(tree, dict):
+        raise ManifestError(
+            f"found {found(tree)}, expected sections at the top level",
+            where=str(file),
+            remedy="start with evolution_request",
+        )
+    if problems := [*tree_problems(tree), *written_twice(tree)]:
+        raise refuse(file, problems)
+    today = modern(tree)
+    try:
+        manifest = Manifest.model_validate(today.tree, context={KEPT: kept})
+    except ValidationError as error:
+        problems = explain(error, today.tree)
+    else:
+        problems = [] if kept else semantic_problems(manifest)
+    if problems:
+        # The file may call a field by its old name, and is told of that.
+        named = [replace(problem, field=today.written.get(problem.field, problem.field)) for problem in problems]
+        raise refuse(file, named)
+    return manifest
+
 
 # Left out of the digest, because they never change what is learned: why the child exists, what it may cost (so that a
 # run stopped by its budget resumes under a larger one), and how the machine is used.

@@ -1,6 +1,18 @@
 """Safe loading and saving of Hugging Face folders, content digests, adapters and the output head."""
 
-from ladder.models.adapters import STUDENT, add_adapter, load_quantized, merged, plain, rehearse
+from ladder.models.adapters import (
+    STUDENT,
+    SharedBase,
+    Stack,
+    TeacherModel,
+    WholeModel,
+    add_adapter,
+    can_share,
+    load_quantized,
+    merged,
+    plain,
+    rehearse,
+)
 from ladder.models.chat import (
     NEWLINE,
     Conversation,
@@ -21,10 +33,9 @@ from ladder.models.digest import (
     tensors_file_digest,
     tokenizer_digest,
 )
-from ladder.models.generation import decoding_batches, end_ids, generation_settings, pad_id
-from ladder.models.head import Head, deduplicated, hidden_states, load_head
-from ladder.models.identity import holds
-from ladder.models.intake import Say, check_readable, copy_model, quiet, take_in
+from ladder.models.generation import continue_rows, decoding_batches, end_ids, generation_settings, pad_id
+from ladder.models.head import Head, deduplicated, hidden_states, load_head, prove
+from ladder.models.intake import Say, check_readable, copy_model, holds, quiet, renew_folder, save_model, take_in
 from ladder.models.load import check_same_tokenizer, config_of, load_encoder, load_model, load_tokenizer
 from ladder.models.preflight import (
     adapter_text,
@@ -36,11 +47,8 @@ from ladder.models.preflight import (
     stored_bytes,
     stored_shapes,
 )
-from ladder.models.proof import prove
 from ladder.models.rounding import Rounding, as_stored, check_survives
-from ladder.models.save import renew_folder, save_model
 from ladder.models.scratch import architecture_config, fresh_model, train_tokenizer
-from ladder.models.shared_base import SharedBase, Stack, TeacherModel, WholeModel, can_share
 from ladder.models.template import (
     ASKED,
     answering,
@@ -86,6 +94,7 @@ __all__ = [
     "check_same_tokenizer",
     "check_survives",
     "config_of",
+    "continue_rows",
     "control_names",
     "controls_of",
     "copy_model",

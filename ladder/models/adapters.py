@@ -1,24 +1,35 @@
-"""LoRA through peft: train an adapter, ship the merged weights and keep the adapter beside them."""
+"""LoRA through peft: train an adapter, ship the merged weights and keep the adapter beside them.
+
+And one base model in memory for several generations, each of which is a stack of adapters on it: where a child is
+trained as an adapter, its parent is the base itself or an adapter on it, and its grandparent is the base below. Parent,
+grandparent and child then cost one model and three small adapters. Adapters that are active together are added up, so a
+child on top of its parent's adapter starts as the parent.
+"""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ladder.errors import ManifestError, ModelError, is_out_of_memory, said
 from ladder.manifest import Lora
 from ladder.models.digest import read_object, weight_files
+from ladder.models.load import load_model
 
 
 def load_quantized(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -276,3 +287,131 @@ def _made_for(adapter: Path) -> str:
 def plain(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The transformers model inside, with the adapter's layers in place where there are any."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+_ENDS = ("lm_head", "embed_out", "embed_tokens", "wte", "embed_in")
+"""Names of embeddings and heads: an adapter there would have to be switched on the receiver's side as well."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A generation as adapters on a base.
+
+    Args:
+        base: Hugging Face folder.
+        adapters: peft folders, in the order in which the generations came.
+    """
+
+    base: Path
+    adapters: tuple[Path, ...] = ()
+
+
+def can_share(adapter: Path) -> bool:
+    """Whether this adapter leaves embeddings and output head alone."""
+    targets = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("target_modules") or []
+    names = [targets] if isinstance(targets, str) else targets
+    return not any(name.rpartition(".")[2] in _ENDS for name in names)
+
+
+class SharedBase:
+    """The base, and the adapters that are loaded on it."""
+
+    def __init__(self, folder: Path, dtype: str, device: str) -> None:
+        self.folder = folder
+        self.plain: PreTrainedModel = load_model(folder, dtype, device).requires_grad_(False)
+        self._peft: PeftModel | None = None
+        self._names: dict[Path, str] = {}
+        self._student: tuple[str, ...] = ()
+
+    def model_of(self, stack: Stack) -> SharedModel:
+        """A frozen generation on this base."""
+        return SharedModel(self, tuple(self._load(folder) for folder in stack.adapters))
+
+    def learn(self, stack: Stack, lora: Lora, seed: int) -> PeftModel:
+        """A trainable adapter on top of a stack; takes the place of the one that was trained here before."""
+        below = tuple(self._load(folder) for folder in stack.adapters)
+        if self._peft is not None and STUDENT in self._peft.peft_config:
+            self._peft.delete_adapter(STUDENT)
+        torch.manual_seed(seed)
+        self._peft = add_adapter(self.plain if self._peft is None else self._peft, lora)
+        self._student = (*below, STUDENT)
+        self._activate(self._student)
+        return self._peft
+
+    @contextmanager
+    def speaking(self, names: Sequence[str]) -> Iterator[PreTrainedModel]:
+        """The model as another generation: these adapters alone, frozen, without dropout; then the student again."""
+        training = self.plain.training
+        self.plain.eval()
+        self._activate(names)
+        try:
+            yield self.plain
+        finally:
+            self._activate(self._student)
+            self.plain.train(training)
+
+    def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The base's tensors, under the names that they had before any adapter, and those of these adapters."""
+        others = ({STUDENT} | set(self._names.values())) - set(names)
+        return {
+            name.replace(".base_layer.", "."): value
+            for name, value in self.plain.state_dict().items()
+            if not others.intersection(name.split("."))
+        }
+
+    def _load(self, folder: Path) -> str:
+        if folder not in self._names:
+            name = f"ancestor{len(self._names)}"
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self.plain, folder, adapter_name=name)
+            else:
+                self._peft.load_adapter(folder, adapter_name=name)
+            self._names[folder] = name
+        return self._names[folder]
+
+    def _activate(self, names: Sequence[str]) -> None:
+        """Make these adapters the ones that are added; only the student's own can require gradient."""
+        if self._peft is None:
+            return
+        for layer in self._layers():
+            layer.set_adapter(list(names), inference_mode=True)
+        for name, value in self.plain.named_parameters():
+            value.requires_grad_(STUDENT in names and STUDENT in name.split("."))
+
+    def _layers(self) -> Iterator[BaseTunerLayer]:
+        return (module for module in self.plain.modules() if isinstance(module, BaseTunerLayer))
+
+
+@dataclass(frozen=True, eq=False)
+class SharedModel:
+    """A frozen generation that shares its base."""
+
+    base: SharedBase
+    names: tuple[str, ...]
+
+    @contextmanager
+    def speaking(self) -> Iterator[PreTrainedModel]:
+        """Its model, for as long as it speaks."""
+        with self.base.speaking(self.names) as model:
+            yield model
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What it is made of."""
+        return self.base.tensors(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class WholeModel:
+    """A frozen generation with a model of its own."""
+
+    model: PreTrainedModel
+
+    @contextmanager
+    def speaking(self) -> Iterator[PreTrainedModel]:
+        yield self.model
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.model.state_dict()
+
+
+TeacherModel = SharedModel | WholeModel

@@ -1,12 +1,20 @@
-"""A model as people have it, safetensors or GGUF, written as a folder of its own: nothing in it is another number
-than it was."""
+"""A model's folder: taken in as people have it, safetensors or GGUF, so that nothing in it is another number than it
+was; saved so that every loader reads it alike; and whether two folders hold one model, however they were written.
+
+A digest of files tells apart what loading makes equal: the dtype on disk, masks that older checkpoints hold, keys of a
+config that are written out or left to their defaults. So two folders are compared as one library reads both.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
 from collections.abc import Callable
 from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers.pre_tokenizers import Digits, PreTokenizer, Sequence
@@ -14,7 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 
 from ladder.errors import ModelError, said
 from ladder.models.adapters import merged_foreign
-from ladder.models.digest import weight_files
+from ladder.models.chat import ending
+from ladder.models.digest import folder_digest, read_object, tensors_digest, weight_files
+from ladder.models.generation import end_ids
 from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.preflight import (
     check_config,
@@ -27,8 +37,8 @@ from ladder.models.preflight import (
     stored_dtypes,
 )
 from ladder.models.rounding import as_on_disk, as_stored, check_survives, narrowed
-from ladder.models.save import save_model
-from ladder.system.terms import carry, carry_terms, is_source, left_out
+from ladder.models.tokenizer import renew_tokenizer, write_tokenizer
+from ladder.system import files, terms
 
 _AS_GPT2 = ("gpt-2", "gpt2", "default", "phi-2", "mpt", "olmo", "jais")
 """Names in ``tokenizer.ggml.pre`` of the pre-tokenizer that transformers takes where it knows none."""
@@ -148,7 +158,7 @@ def copy_model(
     names = _carried(folder, target, card=card)
     if names:
         say(f"carried along: {', '.join(names)}")
-    if strange := left_out(folder, [*names, *(path.name for path in weight_files(folder))]):
+    if strange := terms.left_out(folder, [*names, *(path.name for path in weight_files(folder))]):
         say(f"left out, because nothing reads it: {', '.join(strange)}")
 
 
@@ -176,7 +186,7 @@ def _take_gguf(path: Path, target: Path, resize: bool, say: Say) -> None:
     save_model(target, model, tokenizer)
     say(f"weights are stored in {narrowed(target)}, which holds what the GGUF file says exactly")
     # A GGUF file often lies among others that do not belong to it.
-    if names := carry_terms(path.parent, target):
+    if names := terms.carry_terms(path.parent, target):
         say(f"carried along: {', '.join(names)}")
 
 
@@ -190,8 +200,8 @@ def _take_adapter(path: Path, base: Path, target: Path, resize: bool, say: Say) 
     if rounding is not None:
         check_survives(rounding, str(path), "save the base in float32 and name that folder after --base")
         say(rounding.line())
-    names = [*(_carried(path if own else base, target, card=False)), *carry_terms(base, target)]
-    names += carry_terms(path, target)
+    names = [*(_carried(path if own else base, target, card=False)), *terms.carry_terms(base, target)]
+    names += terms.carry_terms(path, target)
     if names:
         say(f"carried along: {', '.join(names)}")
 
@@ -246,15 +256,84 @@ def grow(model: PreTrainedModel, rows: int, dtype: torch.dtype) -> None:
 def _carried(folder: Path, target: Path, *, card: bool) -> list[str]:
     """Copy what belongs to the model, but for tokenizer sources that would be read instead of ``tokenizer.json``."""
     before = _said_by(target)
-    names = carry(folder, target, card=card)
+    names = terms.carry(folder, target, card=card)
     if _said_by(target) == before:
         return names
     for name in names:
-        if is_source(name):
+        if terms.is_source(name):
             (target / name).unlink()
-    return [name for name in names if not is_source(name)]
+    return [name for name in names if not terms.is_source(name)]
 
 
 def _said_by(folder: Path) -> str:
     """The tokenizer of a folder, as it loads."""
     return str(load_tokenizer(folder).backend_tokenizer.to_str())
+
+
+def save_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write a plain ``from_pretrained`` folder: one or more safetensors files, config, tokenizer, chat template.
+
+    Its generation settings name every end token, that of an assistant's turn included, so that whoever loads the folder
+    stops where an exam does.
+    """
+    ends = sorted(end_ids(model, tokenizer) | ending(tokenizer, chat=True, stops=None).ids)
+    settings = model.generation_config
+    if settings is not None and ends:
+        settings.eos_token_id = ends[0] if len(ends) == 1 else ends
+    model.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer)
+
+
+def renew_folder(folder: Path) -> None:
+    """Let a folder from before say to every loader what ``save_model`` makes one say today: how texts become ids, and
+    what ends an assistant's turn. Its digest stays."""
+    renew_tokenizer(folder)
+    path, tokenizer = folder / "generation_config.json", load_tokenizer(folder)
+    settings = read_object(path) if path.is_file() else {}
+    told = settings.get("eos_token_id")
+    known, wanted = set(told if isinstance(told, list) else [told]), ending(tokenizer, chat=True, stops=None).ids
+    # Settings that do not even name the tokenizer's own end are not of before, but of somebody else.
+    if tokenizer.eos_token_id in known and not wanted <= known:
+        files.save_text(
+            path, json.dumps(settings | {"eos_token_id": sorted({*known, *wanted} - {None})}, indent=2) + "\n"
+        )
+
+
+_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config"}
+_NOISE |= {"architectures", "auto_map"}
+
+
+def holds(given: Path, digest: str, stored: Callable[[], Path]) -> bool:
+    """Whether a folder is a generation: by its digest, or because it loads as the stored one does.
+
+    Args:
+        digest: of the generation.
+        stored: its folder, which is asked for only where the digests differ.
+
+    Raises:
+        ModelError: the given folder cannot be loaded.
+    """
+    return folder_digest(given) == digest or normal_digest(given) == normal_digest(stored())
+
+
+def normal_digest(folder: Path) -> str:
+    """SHA-256 over a folder as it loads: weights in float32 by name, config with its defaults written out, tokenizer
+    and chat template. Equal for a model in a narrower dtype and its exact copy in float32.
+
+    Raises:
+        ModelError: the folder cannot be loaded.
+    """
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    with tempfile.TemporaryDirectory(prefix="ladder-identity-") as temporary:
+        model.config.save_pretrained(temporary)
+        config = _without_noise(read_object(Path(temporary) / "config.json"))
+    ids = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    said = json.dumps([config, ids, tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256((tensors_digest(model.state_dict()) + said).encode()).hexdigest()
+
+
+def _without_noise(value: Any) -> Any:
+    """A config without what says how it was written; in its parts, too."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_noise(part) for key, part in value.items() if key not in _NOISE}

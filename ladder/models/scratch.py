@@ -17,8 +17,7 @@ from transformers import (
 )
 
 from ladder.errors import ManifestError
-from ladder.manifest import Architecture
-from ladder.manifest.installed import FAMILIES, load
+from ladder.manifest import Architecture, installed
 from ladder.models.digest import BEGIN, END, PAD, SPECIAL_TOKENS
 from ladder.models.tokenizer import begin_template
 
@@ -70,7 +69,7 @@ def architecture_config(shape: Architecture, vocabulary: int) -> PretrainedConfi
             bear what the architecture says.
     """
     where = "student.architecture.family"
-    family = load(FAMILIES, shape.family, where)
+    family = installed.load(installed.FAMILIES, shape.family, where)
     config = family(shape, vocabulary) if callable(family) else family
     if not isinstance(config, PretrainedConfig):
         message = f"{shape.family!r} gives {config!r:.80}, expected a config of transformers"

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
-from ladder.gates import Detectable
+from ladder.gates import Detectable, Fewest
 from ladder.manifest import Request
 from ladder.methods import method_of
 from ladder.models import dated
@@ -32,10 +32,6 @@ from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
 from ladder.setup import Run, data_of, write_start
 from ladder.system.process import bare_bytes
-
-if TYPE_CHECKING:
-    from ladder.gates import Detectable, Fewest
-    from ladder.planning.price import Price
 
 
 def plan_text(plan: Plan) -> str:

@@ -14,18 +14,15 @@ from pathlib import Path
 
 from ladder.actors.placement import Machine, place
 from ladder.errors import LawBroken
-from ladder.exam import Probe
-from ladder.exam.lint import alike_warnings
-from ladder.gates import Detectable, warnings_of
-from ladder.gates.detectable import detectable
+from ladder.exam import Probe, question
+from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
 from ladder.manifest import Budget, Dreams, Request
 from ladder.methods import method_of
 from ladder.models import config_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
-from ladder.registry import Event, Registry
-from ladder.registry.lineage import check_attempts, check_teachers
+from ladder.registry import Event, Registry, lineage
 from ladder.setup import (
     Dataset,
     Run,
@@ -34,10 +31,12 @@ from ladder.setup import (
     check_asked,
     check_dreams,
     check_held_out,
+    check_imports,
     check_laws,
     check_questions,
     check_rows,
     check_sharing,
+    check_suites,
     check_tone,
     data_of,
     own_probes,
@@ -46,8 +45,6 @@ from ladder.setup import (
     recall_probes,
     replay_warnings,
 )
-from ladder.setup.importing import check_imports
-from ladder.setup.suites import check_suites
 from ladder.train.ema import start_weight
 
 GIB = 2**30
@@ -113,9 +110,9 @@ def prepare(
     request, there = run.request, run.request.parent is None or run.ancestry.parent is not None
     trained, now = run.candidate.is_dir(), datetime.now(UTC)
     if not decided:
-        check_attempts(request, registry)
+        lineage.check_attempts(request, registry)
         check_imports(request, registry)
-        check_teachers(request, run.ancestry, run.teachers)
+        lineage.check_teachers(request, run.ancestry, run.teachers)
     dataset = read_dataset(request, list(run.folders.values()), decided=decided)
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
@@ -149,7 +146,7 @@ def prepare(
             *_manifest_warnings(request),
             *replay_warnings(dataset),
             *warnings_of(request.manifest.gates, exam),
-            *alike_warnings(own),
+            *question.alike_warnings(own),
             *read,
         ],
         reading_warnings=read,

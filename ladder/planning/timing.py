@@ -17,9 +17,7 @@ from ladder.data.batches import SOURCES, Batch
 from ladder.distill import Forecast
 from ladder.planning.start import Start
 from ladder.setup import loss_elements, teacher_spec
-from ladder.teachers.cache import CacheSettings
-from ladder.teachers.teacher import Teacher, TeacherSpec
-from ladder.teachers.wire import Signal
+from ladder.teachers import CacheSettings, Signal, Teacher, TeacherSpec
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 

@@ -11,16 +11,14 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
-from ladder.data import BEGINNING, LEARNED, PAGE, digest_lines, keep, leave_behind, replay_sample
-from ladder.data.examples import begin_ids
+from ladder.data import BEGINNING, LEARNED, PAGE, digest_lines, examples, keep, leave_behind, replay_sample
 from ladder.exam import Answers, Calibration, Exam, Outputs, measure_calibration
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import evaluate_laws
 from ladder.models import day_of, folder_digest, load_tokenizer, template_digest, tensors_file_digest, tokenizer_digest
 from ladder.planning.prepare import Work
 from ladder.registry import Candidate
-from ladder.report import page, plots
-from ladder.report.card import model_card
+from ladder.report import card, page, plots
 from ladder.setup import (
     Context,
     Dataset,
@@ -33,11 +31,11 @@ from ladder.setup import (
     eval_runs,
     exam_size,
     laws_of,
+    measure_suites,
     run_evals,
     score,
     stored_reports,
 )
-from ladder.setup.suites import measure_suites
 from ladder.system.files import save_bytes, save_text
 
 
@@ -135,7 +133,7 @@ def _document(
         "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
-        BEGINNING: begin_ids(tokenizer),
+        BEGINNING: examples.begin_ids(tokenizer),
     }
 
 
@@ -182,7 +180,7 @@ def _leave_behind(run: Run, dataset: Dataset, report: GateReport, day: str | Non
     for name, text in leave_behind(sample, stabilizers.replay).items():
         save_text(sidecars / name, text)
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in dataset.new))
-    save_text(sidecars / "README.md", model_card(run.request, run.ancestry, report))
+    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report))
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":

@@ -13,8 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from ladder.actors.remote import StudentGroup
 from ladder.actors.session import fetch
 from ladder.errors import Halted, Interrupted, RunError
-from ladder.exam import Sampling
-from ladder.exam.ask import sample_openings
+from ladder.exam import Sampling, ask
 from ladder.laws import TRAINING_SAMPLES, TrainingRules, Violation
 from ladder.registry import Registry
 from ladder.report.console import Progress
@@ -288,7 +287,7 @@ def _openings(run: Run, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
         return []
     own = [probe.question() for probe in own_probes(run.request) if probe.is_written]
     controls = data_of(run.request).control_tokens
-    return sample_openings(tokenizer, [*own, *prompts_of(run.request)], _sampling(run, 0).count, controls)
+    return ask.sample_openings(tokenizer, [*own, *prompts_of(run.request)], _sampling(run, 0).count, controls)
 
 
 def _sampling(run: Run, done: int) -> Sampling:

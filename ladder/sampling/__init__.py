@@ -1,1 +1,1 @@
-"""Writing by a model: one wrapper of generate, and the dreams that teachers write."""
+"""The dreams that teachers write."""

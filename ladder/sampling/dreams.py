@@ -18,8 +18,7 @@ from ladder.data import Row, read_lines
 from ladder.data.examples import Example, begin_ids, chat_ids, raw_ids, start_ids
 from ladder.errors import DataError, ModelError
 from ladder.manifest import ControlTokens, Dreams
-from ladder.models import ASKED, answering, controls_of, decoding_batches, end_ids, ending, pad_id
-from ladder.sampling.generate import continue_rows
+from ladder.models import ASKED, answering, continue_rows, controls_of, decoding_batches, end_ids, ending, pad_id
 
 AUTO = "leave stabilizers.dreams.prompts out: a dream then begins with what this model has"
 """The one way out where dreams cannot begin as a manifest says."""

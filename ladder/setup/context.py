@@ -18,14 +18,13 @@ from ladder.actors.session import Session
 from ladder.data import REPORT
 from ladder.manifest import Request, run_name
 from ladder.methods import method_of
-from ladder.registry import Registry
-from ladder.registry.lineage import Ancestry
+from ladder.registry import Registry, lineage
 from ladder.report.console import Console
 from ladder.report.text import size_text
 from ladder.setup.dataset import chosen_day
 from ladder.system.files import save_text
 from ladder.system.process import ProcessMemory
-from ladder.teachers.cache import CacheStatistics
+from ladder.teachers import CacheStatistics
 from ladder.train.checkpoint import KEPT, latest_step
 from ladder.train.spec import StepReport
 
@@ -162,12 +161,12 @@ class Run:
     """
 
     request: Request
-    ancestry: Ancestry
+    ancestry: lineage.Ancestry
     folders: dict[str, Path]
     folder: Path
 
     @classmethod
-    def open(cls, request: Request, ancestry: Ancestry, registry: Registry | None, home: Path) -> Run:
+    def open(cls, request: Request, ancestry: lineage.Ancestry, registry: Registry | None, home: Path) -> Run:
         """Find or begin the run of this manifest. Nothing is written but copies of its ancestors, into the cache."""
         known = {one.digest: one for one in (*ancestry.ancestors, *ancestry.teachers.values())}
         folders = {digest: registry.materialize(one) for digest, one in known.items()} if registry else {}

@@ -28,8 +28,7 @@ from ladder.data import (
     read_rows,
 )
 from ladder.data.batches import Batches, Collation
-from ladder.data.context import with_readings
-from ladder.data.examples import Encoding, Example, begin_ids, encode_once
+from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings
 from ladder.errors import DataError
 from ladder.exam import Probe, check_contamination, read_probes
 from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts

@@ -19,8 +19,7 @@ from ladder.models import (
     quiet,
     take_in,
 )
-from ladder.registry import Candidate, Generation, Registry
-from ladder.registry.lineage import unregistered_teachers
+from ladder.registry import Candidate, Generation, Registry, lineage
 from ladder.system.files import save_folder
 
 
@@ -99,7 +98,7 @@ def import_teachers(request: Request, registry: Registry, say: Say = quiet) -> N
         TokenizerMismatch: as ``check_imports``.
     """
     check_imports(request, registry)
-    for name, folder in unregistered_teachers(request, registry).items():
+    for name, folder in lineage.unregistered_teachers(request, registry).items():
         import_generation(registry, folder, name, parent=registry.head(name.family), say=say)
 
 
@@ -110,7 +109,7 @@ def check_imports(request: Request, registry: Registry | None) -> None:
         UsageError, ModelError: one of them cannot be taken.
         TokenizerMismatch: their tokenizers differ.
     """
-    teachers = unregistered_teachers(request, registry)
+    teachers = lineage.unregistered_teachers(request, registry)
     for folder in teachers.values():
         check_source(folder)
         check_config(folder)

@@ -20,13 +20,10 @@ from ladder.errors import ManifestError
 from ladder.manifest import Manifest, Request, Runtime
 from ladder.methods import method_of
 from ladder.models import Stack, can_share, config_of, load_tokenizer, main_dtype
-from ladder.registry import Generation
-from ladder.registry.lineage import Ancestry
+from ladder.registry import Generation, lineage
 from ladder.setup.context import Context, Run, hosted
 from ladder.setup.dataset import loss_elements
-from ladder.teachers.cache import CacheSettings
-from ladder.teachers.teacher import TeacherSpec
-from ladder.teachers.wire import Truncation
+from ladder.teachers import CacheSettings, TeacherSpec, Truncation
 from ladder.train.loss import taboo_ids
 from ladder.train.spec import TrainingSpec
 
@@ -88,7 +85,7 @@ class SharedStacks:
 
 def shared_stacks(
     manifest: Manifest,
-    ancestry: Ancestry,
+    ancestry: lineage.Ancestry,
     folders: Mapping[str, Path],
     slots: Mapping[str, Slot],
     machine: Machine,
@@ -130,7 +127,7 @@ def _is_exact(folder: Path) -> bool:
     return main_dtype(folder) == torch.float32
 
 
-def _adapters(ancestry: Ancestry) -> tuple[Generation, ...]:
+def _adapters(ancestry: lineage.Ancestry) -> tuple[Generation, ...]:
     """The generations from above the grandparent up to the parent, if each is an adapter on the one before."""
     parent, grandparent = ancestry.parent, ancestry.grandparent
     if parent is None or grandparent is None:

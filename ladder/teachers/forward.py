@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ladder.data.batches import Collation, collate
+from ladder.data.batches import Batch, Collation, collate
 from ladder.data.examples import Example
 from ladder.errors import ModelError, is_out_of_memory
 from ladder.models import hidden_states
-
-if TYPE_CHECKING:
-    from ladder.data.batches import Batch
-
 
 _LENGTH = 6
 

@@ -39,7 +39,7 @@ from ladder.distill import (
 from ladder.errors import ManifestError
 from ladder.manifest import Manifest
 from ladder.methods import Method
-from ladder.teachers.source import TopKSource
+from ladder.teachers import TopKSource
 
 _ROWS = 1024
 """Tokens whose bounds are computed at a time, in float64 [n, K]."""

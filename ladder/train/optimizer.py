@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ladder.errors import ManifestError
-from ladder.manifest import TrainingParams
-from ladder.manifest.installed import OPTIMIZERS, load
+from ladder.manifest import TrainingParams, installed
 
 
 def lr_factor(step: int, steps: int, warmup: float, kind: Literal["cosine", "linear", "constant"]) -> float:
@@ -80,7 +79,7 @@ def optimizer_kind(params: TrainingParams) -> OptimizerKind:
     Raises:
         ManifestError: it is a plug-in's that is not installed now or cannot be loaded, or no optimiser.
     """
-    found = load(OPTIMIZERS, params.optimizer, _WHERE)
+    found = installed.load(installed.OPTIMIZERS, params.optimizer, _WHERE)
     if not (callable(getattr(found, "make", None)) and callable(getattr(found, "state_bytes", None))):
         message = f"{params.optimizer!r} is {found!r:.80}, expected something with make and state_bytes"
         raise ManifestError(message, where=_WHERE, remedy="see docs/extending.md")

@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from ladder.data.batches import Batch
 from ladder.distill import Forecast, Student, StudentLogits, has_compiler
 from ladder.errors import RunError
-from ladder.exam import Sampling
-from ladder.exam.ask import sample_texts
+from ladder.exam import Sampling, ask
 from ladder.methods import method_of
 from ladder.models import (
     STUDENT,
@@ -36,9 +35,7 @@ from ladder.models import (
 )
 from ladder.system.files import save_folder
 from ladder.system.terms import carry
-from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
-from ladder.teachers.source import TeacherHead, shared
-from ladder.teachers.wire import Signal
+from ladder.teachers import Signal, TeacherHead, check_packing, shared, trained_hidden_states, trained_logits
 from ladder.train.checkpoint import Checkpoint, dump_state, latest_checkpoint, load_state, save_checkpoint
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed
@@ -143,7 +140,7 @@ class Trainer:
         try:
             with self.ema.lent(self.parameters) if self.ema else nullcontext():
                 taboo = self.loss.fused.taboo_ids
-                return sample_texts(plain(self.model), self.tokenizer, openings, sampling, taboo_ids=taboo)
+                return ask.sample_texts(plain(self.model), self.tokenizer, openings, sampling, taboo_ids=taboo)
         finally:
             self.model.train()
             self.clock.idle()

@@ -10,8 +10,7 @@ import torch
 from ladder.data import kept_controls, kept_day
 from ladder.errors import ModelError
 from ladder.exam import Prompt, question
-from ladder.models import dated, end_ids, ending, load_model, load_tokenizer, pad_id
-from ladder.sampling.generate import continue_rows
+from ladder.models import continue_rows, dated, end_ids, ending, load_model, load_tokenizer, pad_id
 
 
 def answer(

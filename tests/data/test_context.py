@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from ladder.data.batches import Batch, Collation, collate
-from ladder.data.context import with_readings
-from ladder.data.examples import Encoding, Example, encode_rows, text_ids
+from ladder.data.examples import Encoding, Example, encode_rows, text_ids, with_readings
 from ladder.data.rows import parse_row
 from ladder.errors import DataError
 from ladder.teachers.cache import CacheSettings

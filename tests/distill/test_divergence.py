@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ladder.distill import generalized_jsd, jensen_shannon, kl
-from ladder.distill.divergence import DIRECTIONS
-from ladder.distill.probabilities import log_probabilities
+from ladder.distill.divergence import DIRECTIONS, log_probabilities
 
 INF = math.inf
 LN2 = math.log(2)

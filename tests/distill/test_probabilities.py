@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ladder.distill.probabilities import POOLS, log_linear_pool, log_mixture, log_probabilities, log_target
+from ladder.distill.divergence import POOLS, log_linear_pool, log_mixture, log_probabilities, log_target
 from ladder.errors import LadderError
 
 INF = math.inf

@@ -17,7 +17,7 @@ from ladder.errors import ActorDied
 from ladder.planning import prepare
 from ladder.run import examine as examination
 from ladder.setup import exam
-from ladder.setup.suites import Suites
+from ladder.setup.exam import Suites
 from tests.evolve.conftest import LENIENT
 from tests.tally import Tally
 
@@ -52,7 +52,7 @@ def score_of_nan(patch: Patch) -> None:
 
 def nobody_measures(patch: Patch) -> None:
     """The suite gives no figure."""
-    patch.setattr("ladder.manifest.checks_installed.find_spec", lambda name: object())
+    patch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
     patch.setattr(prepare, "check_suites", lambda request: None)
     patch.setattr(examination, "measure_suites", lambda run, work: Suites())
 

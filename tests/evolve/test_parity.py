@@ -25,7 +25,7 @@ from ladder.planning import plan, start
 from ladder.planning.plan import plan_each
 from ladder.registry import open_registry
 from ladder.report.console import Console
-from ladder.setup import dataset, suites
+from ladder.setup import dataset, exam
 from ladder.setup.importing import import_generation
 from ladder.verbs import submit
 
@@ -84,8 +84,8 @@ def no_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (evolve, plan):
         monkeypatch.setattr(module, "bare_bytes", lambda: 2**28)
     monkeypatch.setattr(submit, "_run", lambda *_, **__: pytest.fail("sent"))
-    monkeypatch.setattr("ladder.manifest.checks_installed.find_spec", lambda name: object())
-    monkeypatch.setattr(suites, "check_task", _knows_no_task)
+    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
+    monkeypatch.setattr(exam, "check_task", _knows_no_task)
 
 
 def _knows_no_task(suite: Any, where: str) -> None:

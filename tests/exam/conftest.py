@@ -21,7 +21,7 @@ def tiny_folder(tokenizer, tmp_path_factory) -> Path:
     import torch
 
     from ladder.manifest.schema import Architecture
-    from ladder.models.save import save_model
+    from ladder.models.intake import save_model
     from ladder.models.scratch import fresh_model
     from ladder.system.files import save_folder
 

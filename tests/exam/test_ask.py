@@ -28,8 +28,8 @@ from ladder.exam.question import encode_answered, encode_prompt, encode_question
 from ladder.manifest.schema import Decoding
 from ladder.models.chat import Ending
 from ladder.models.digest import folder_digest
+from ladder.models.intake import save_model
 from ladder.models.load import load_model, load_tokenizer
-from ladder.models.save import save_model
 from ladder.system.files import save_folder
 
 PROMPTS = [

@@ -11,8 +11,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from ladder.errors import DataError, GateError
 from ladder.exam.exam import Probe, Prompt
-from ladder.exam.likelihood import read_likelihoods
-from ladder.exam.lint import check_encodable
+from ladder.exam.question import check_encodable, read_likelihoods
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ import torch
 from ladder.errors import GateError
 from ladder.exam.ask import examine
 from ladder.exam.exam import Exam, Probe, Sampling
-from ladder.exam.likelihood import read_likelihoods
-from ladder.exam.question import encode_question
+from ladder.exam.question import encode_question, read_likelihoods
 from ladder.gates.measurements import measure
 from ladder.models.load import load_model
 

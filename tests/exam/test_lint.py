@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladder.exam.exam import Probe
-from ladder.exam.lint import alike, alike_warnings
+from ladder.exam.question import alike, alike_warnings
 
 
 def pairs(*probes: Probe) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ladder.errors import GateError
-from ladder.exam import likelihood
+from ladder.exam import question
 from ladder.exam.exam import Prompt
 from ladder.exam.question import encode_question
 
@@ -17,8 +17,8 @@ PROMPTS = [Prompt(text) for text in ("the", "what is the capital of peru? and of
 
 @pytest.mark.parametrize("at_once", [1, 3, 16])
 def test_entropy_of_each_next_token(model: Any, tokenizer: Any, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "PROMPTS_AT_ONCE", at_once)
-    found = likelihood.prompt_entropies(model, tokenizer, PROMPTS)
+    monkeypatch.setattr(question, "PROMPTS_AT_ONCE", at_once)
+    found = question.prompt_entropies(model, tokenizer, PROMPTS)
     for prompt, nats in zip(PROMPTS, found, strict=True):
         with torch.no_grad():
             logits_TV = model(torch.tensor([encode_question(tokenizer, prompt)])).logits[0]
@@ -27,11 +27,11 @@ def test_entropy_of_each_next_token(model: Any, tokenizer: Any, at_once: int, mo
 
 
 def test_no_prompts_no_entropy(model: Any, tokenizer: Any) -> None:
-    assert likelihood.prompt_entropies(model, tokenizer, []) == []
+    assert question.prompt_entropies(model, tokenizer, []) == []
 
 
 def test_logits_that_are_not_finite_are_refused(model: Any, tokenizer: Any) -> None:
     with torch.no_grad():
         model.lm_head.weight[70] = 3e38
     with pytest.raises(GateError, match="logits are not finite"):
-        likelihood.prompt_entropies(model, tokenizer, PROMPTS)
+        question.prompt_entropies(model, tokenizer, PROMPTS)

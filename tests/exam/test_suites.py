@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ladder.data.jsonl import shown
+from ladder.data.rows import shown
 from ladder.errors import DataError, GateError
 from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_metrics
 

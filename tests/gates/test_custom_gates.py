@@ -12,8 +12,8 @@ from ladder.errors import GateError, ManifestError
 from ladder.exam import Exam
 from ladder.exam.exam import Answers
 from ladder.gates import GateReport, GateResult, Measurements, decide
-from ladder.gates.custom_gates import custom_gate, evaluate_custom_gates
-from ladder.manifest.checks_installed import custom_gate_problems
+from ladder.gates.decision import custom_gate, evaluate_custom_gates
+from ladder.manifest.checks import custom_gate_problems
 from ladder.manifest.schema import Gates, Manifest
 
 MODULE = """

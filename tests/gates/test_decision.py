@@ -9,9 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ladder.errors import GateError
-from ladder.gates.decision import decide
+from ladder.gates.decision import GATES, GateReport, GateResult, decide
 from ladder.gates.measurements import Measurements
-from ladder.gates.verdict import GATES, GateReport, GateResult
 from ladder.laws.law import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates
 from tests.tally import Tally

@@ -57,7 +57,7 @@ MUTANTS = {
     ),
     "a difference the other way round": ("measurements", "return [child - parent for", "return [parent - child for"),
     "a missing gate passes": (
-        "verdict",
+        "decision",
         "return names[: len(GATES)] == GATES and asked",
         "return asked",
     ),

@@ -8,10 +8,9 @@ import pytest
 
 from ladder.errors import GateError, ManifestError
 from ladder.exam.exam import Answers, Exam
-from ladder.laws.catalogue import Case, evaluate_laws
-from ladder.laws.custom import custom_law
+from ladder.laws.catalogue import Case, custom_law, evaluate_laws
 from ladder.laws.law import Violation
-from ladder.manifest.checks_installed import custom_law_problems
+from ladder.manifest.checks import custom_law_problems
 from ladder.manifest.schema import Manifest
 
 MODULE = """

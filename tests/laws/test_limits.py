@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ladder.laws.limits import budget, cooldown, parent_unchanged, sources
+from ladder.laws.catalogue import budget, cooldown, parent_unchanged, sources
 from ladder.manifest.schema import Budget
 
 LIMITS = Budget(max_steps=100, max_tokens=1000, max_minutes=1.5)

@@ -6,7 +6,7 @@ import pytest
 
 from ladder.manifest import load_manifest
 from ladder.manifest.effective import effective
-from ladder.manifest.load import validated
+from ladder.manifest.request import validated
 from ladder.manifest.schema import Architecture, Dreams
 
 REQUEST = "evolution_request."

@@ -22,8 +22,8 @@ from ladder.manifest.schema import Lora
 from ladder.models import adapters as module
 from ladder.models.adapters import add_adapter, merged, plain, rehearse
 from ladder.models.digest import tensors_digest
+from ladder.models.head import prove
 from ladder.models.load import load_model
-from ladder.models.proof import prove
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ladder.models.digest import folder_digest
-from ladder.models.identity import normal_digest
+from ladder.models.intake import normal_digest
 from ladder.models.load import load_model
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder.models import proof
+from ladder.models import head
 from ladder.models.load import load_model
 from ladder.teachers import forward
 
@@ -25,8 +25,8 @@ def loads(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def proves_its_head(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    patch.setattr(proof, "_difference", runs_out)
-    proof.prove(load_model(folder))
+    patch.setattr(head, "_difference", runs_out)
+    head.prove(load_model(folder))
 
 
 def proves_its_packing(patch: pytest.MonkeyPatch, folder: Path) -> None:

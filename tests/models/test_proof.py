@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from ladder.errors import ModelError
-from ladder.models import proof as module
-from ladder.models.head import find_head
+from ladder.models import head as module
+from ladder.models.head import Difference, find_head, prove
 from ladder.models.load import load_model
-from ladder.models.proof import Difference, prove
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

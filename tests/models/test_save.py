@@ -8,8 +8,8 @@ import torch
 from transformers import GenerationConfig
 
 from ladder.models.digest import folder_digest
+from ladder.models.intake import save_model
 from ladder.models.load import load_model, load_tokenizer
-from ladder.models.save import save_model
 from ladder.system.files import save_folder
 
 

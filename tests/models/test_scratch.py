@@ -17,8 +17,8 @@ from ladder.manifest.installed import OWN
 from ladder.manifest.schema import Architecture
 from ladder.models import scratch
 from ladder.models.digest import tensors_digest
+from ladder.models.intake import save_model
 from ladder.models.load import load_model
-from ladder.models.save import save_model
 from ladder.models.scratch import SPECIAL_TOKENS, architecture_config, fresh_model, llama_config, train_tokenizer
 
 SHAPE = Architecture(layers=2, hidden=32, heads=4, kv_heads=2, max_positions=48)

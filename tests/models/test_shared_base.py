@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from ladder.manifest.schema import Lora
-from ladder.models.adapters import STUDENT, add_adapter, merged
+from ladder.models.adapters import STUDENT, SharedBase, Stack, add_adapter, can_share, merged
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model
-from ladder.models.shared_base import SharedBase, Stack, can_share
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 LORA = Lora(r=4, alpha=8, dropout=0.2)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from ladder.manifest.names import Name
 from ladder.manifest.schema import Architecture
 from ladder.models.digest import folder_digest
-from ladder.models.save import save_model
+from ladder.models.intake import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.registry import Candidate, Generation, Registry, artifacts, open_registry, record
 

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from ladder.data.jsonl import shown
-from ladder.data.rows import Row
+from ladder.data.rows import Row, shown
 from ladder.errors import DataError
 from ladder.registry.redaction import BLANK, Traces, redact
 

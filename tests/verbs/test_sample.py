@@ -10,8 +10,8 @@ from typing import Any
 from ladder.exam.ask import answer_prompts
 from ladder.exam.exam import Prompt
 from ladder.manifest.schema import Decoding
+from ladder.models.intake import save_model
 from ladder.models.load import load_model
-from ladder.models.save import save_model
 from ladder.system.files import save_folder
 from ladder.verbs.sample import answer
 
