@@ -227,7 +227,7 @@ def import_(
     parsed = Name.parse(name, where="--as")
 
     from ladder.registry import open_registry
-    from ladder.setup import check_source, import_generation
+    from ladder.setup.importing import check_source, import_generation
 
     check_source(path, base)
     registry, told = open_registry(home), list[str]()

@@ -11,7 +11,7 @@ from ladder.actors.teacher import TeacherActor
 from ladder.data.batches import Batch
 from ladder.exam import Sampling
 from ladder.models import Rounding
-from ladder.teachers import Signal
+from ladder.teachers.wire import Signal
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 

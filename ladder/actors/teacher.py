@@ -10,7 +10,9 @@ from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
 from ladder.models import SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
-from ladder.teachers import CacheStatistics, Kind, Signal, Teacher, TeacherSpec
+from ladder.teachers.cache import CacheStatistics
+from ladder.teachers.teacher import Teacher, TeacherSpec
+from ladder.teachers.wire import Kind, Signal
 
 
 @dataclass(frozen=True)
