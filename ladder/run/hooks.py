@@ -204,7 +204,7 @@ class Journal(Hook):
         self._surveyed = self.survey(self.usage)
         self._log()
         usage, found = self._surveyed.to_dict(), self.laws.to_dict()
-        self.run.mark(done, seconds=self.seconds, tokens=self.tokens, usage=usage, rules=found)
+        self.run.mark(done, seconds=self.seconds, tokens=self.tokens, usage=usage, watch=found)
 
     def after_checkpoint(self, done: int) -> None:
         self.run.note(disk_bytes=disk_bytes(self.run, self._surveyed))
