@@ -45,7 +45,7 @@ def files(registry: Registry) -> dict[str, bytes]:
     return {
         str(path): (registry.home / path).read_bytes()
         for path in paths
-        if path.removables[0] != "locks" and path.parent != Path("store")
+        if path.parts[0] != "locks" and path.parent != Path("store")
     }
 
 

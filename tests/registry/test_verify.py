@@ -75,7 +75,7 @@ def test_any_damage_to_any_file_is_found_and_refused(luna: Registry, tally, tria
 
 def test_a_file_that_the_disk_cannot_read_is_found(luna: Registry, monkeypatch):
     def unreadable(path: Path) -> str:
-        if path.name == "probes.jsonl" and damaged.model_id in path.removables:
+        if path.name == "probes.jsonl" and damaged.model_id in path.parts:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return whole(path)
 
