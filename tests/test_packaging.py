@@ -6,7 +6,9 @@ no test reaches the network.
 
 from __future__ import annotations
 
+import ast
 import email.parser
+import importlib
 import os
 import re
 import subprocess
@@ -183,3 +185,24 @@ def test_every_dependency_is_pinned_by_an_exact_version() -> None:
 def _canonical(name: str) -> str:
     """A distribution's name as the index compares it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "manifests", "jobs"])
+def test_what_scripts_import_from_ladder_is_there(folder: str) -> None:
+    """Scripts of hours or of another machine's model are not run here; a name that was moved would be missed."""
+    named = [
+        (path, node.module, alias.name)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "ladder"
+        for alias in node.names
+    ]
+    lost = [one for one in named if not _is_there(f"{one[1]}", one[2])]
+    assert named and lost == []
+
+
+def _is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(importlib.import_module(f"{module}.{name}"))
+    except ModuleNotFoundError:
+        return False

@@ -12,9 +12,8 @@ from pathlib import Path
 from ladder.evolve import evolve
 from ladder.manifest import read_requests
 from ladder.registry import Registry, open_registry
-from ladder.report.console import Console, outcome_text
+from ladder.report.console import Console, outcome_text, worst
 from ladder.report.lineage import history_text, lineage_text
-from ladder.report.outcome import worst
 
 HERE = Path(__file__).parent
 HOME = Path(".ladder")

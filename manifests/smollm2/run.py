@@ -17,9 +17,8 @@ from ladder.errors import LadderError, ModelError, NotFound
 from ladder.evolve import evolve
 from ladder.manifest import Name, read_requests
 from ladder.registry import Generation, Registry, open_registry
-from ladder.report.console import Console, outcome_text
+from ladder.report.console import Console, outcome_text, worst
 from ladder.report.lineage import lineage_text
-from ladder.report.outcome import worst
 from ladder.report.text import table
 from ladder.setup.importing import import_generation
 
