@@ -92,6 +92,10 @@ def test_a_child_process_does_not_keep_the_lock(tmp_path):
             os._exit(0)
     try:
         assert not is_held(tmp_path, "Luna", "evolve")
+        with family_lock(
+            tmp_path, "Luna", "evolve"
+        ):  # Taken and not only asked for: who lets go wipes its signature, too.
+            pass
     finally:
         os.close(writer)
         os.waitpid(child, 0)
