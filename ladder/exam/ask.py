@@ -134,7 +134,8 @@ def write_answers(
     taboo_ids: Sequence[int] = (),
     controls: ControlTokens = "text",
 ) -> list[Written]:
-    """Greedy answers in the order of the prompts, cut before the first stop string or end token (``data.chat.ending``).
+    """Greedy answers in the order of the prompts, cut before the first stop string or end token
+    (``ladder.models.chat.ending``).
 
     Args:
         controls: what control tokens are in raw prompts.

@@ -305,7 +305,7 @@ class Outputs:
         digest: of the folder that was examined.
         texts: answers by prompt.
         certainty: how sure it is of each of them, by prompt.
-        read: what ``probes.score`` wants, by probe.
+        read: what ``score`` wants, by probe.
         again: second answers by prompt.
         sampled: texts of its own.
     """
@@ -431,7 +431,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answered, in the order of the exam. See ``probes.score`` for those that it did not write.
+    """What one model answered, in the order of the exam. See ``score`` for those that it did not write.
 
     Args:
         recall: answers to each ancestor's probes.

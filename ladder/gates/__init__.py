@@ -1,4 +1,4 @@
-"""Gates: the exam, what was measured in it, and the decision. What is named here imports no torch."""
+"""Gates: what was measured in an exam, how sure it is, and the decision. What is named here imports no torch."""
 
 from ladder.gates.decision import GATES, GateReport, GateResult, custom_gate, decide, evaluate_custom_gates
 from ladder.gates.detectable import Detectable, Fewest, warnings_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -79,31 +80,12 @@ def architecture_config(shape: Architecture, vocabulary: int) -> PretrainedConfi
 
 def llama_config(shape: Architecture, vocabulary: int) -> LlamaConfig:
     """Llama: rotary positions, RMSNorm, SwiGLU, grouped heads."""
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate or _feed_forward_width(shape.hidden),
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads or shape.heads,
-        max_position_embeddings=shape.max_positions,
-        tie_word_embeddings=shape.tie_embeddings,
-    )
+    return LlamaConfig(**_llama_sizes(shape, vocabulary))
 
 
 def qwen3_config(shape: Architecture, vocabulary: int) -> Qwen3Config:
     """Qwen3: as Llama, with queries and keys normalised in each head."""
-    return Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate or _feed_forward_width(shape.hidden),
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads or shape.heads,
-        head_dim=shape.hidden // shape.heads,
-        max_position_embeddings=shape.max_positions,
-        tie_word_embeddings=shape.tie_embeddings,
-    )
+    return Qwen3Config(**_llama_sizes(shape, vocabulary), head_dim=shape.hidden // shape.heads)
 
 
 def gpt2_config(shape: Architecture, vocabulary: int) -> GPT2Config:
@@ -130,6 +112,20 @@ def gpt2_config(shape: Architecture, vocabulary: int) -> GPT2Config:
         activation_function="gelu_pytorch_tanh",
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     )
+
+
+def _llama_sizes(shape: Architecture, vocabulary: int) -> dict[str, Any]:
+    """What Llama and the families after it are told of an architecture."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate or _feed_forward_width(shape.hidden),
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads or shape.heads,
+        "max_position_embeddings": shape.max_positions,
+        "tie_word_embeddings": shape.tie_embeddings,
+    }
 
 
 def _feed_forward_width(hidden: int) -> int:
