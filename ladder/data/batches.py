@@ -180,6 +180,27 @@ class Batch:
         return view, places
 
 
+def dealt(micro: Sequence[Batch], ranks: int, each: int) -> tuple[tuple[Batch, ...], ...]:
+    """The micro-batches of a step by rank, dealt out in turns.
+
+    Every rank gets ``each`` of them, empty ones where there are fewer: all ranks take part in every exchange of
+    gradients, so those with fewer micro-batches would keep the others waiting for ever.
+
+    Raises:
+        ValueError: there are more than ``ranks`` x ``each``.
+    """
+    if len(micro) > ranks * each:
+        raise ValueError(f"{len(micro)} micro-batches for {ranks} ranks that take {each} each")
+    filled = [*micro, *[empty()] * (ranks * each - len(micro))]
+    return tuple(tuple(filled[rank::ranks]) for rank in range(ranks))
+
+
+def empty() -> Batch:
+    """A micro-batch without a trained token: one token that nothing is learned from."""
+    one_BT, none_N = np.zeros((1, 1), np.int64), np.zeros(0, np.int64)
+    return Batch(one_BT, one_BT, one_BT.astype(np.int32) + 1, none_N, none_N, none_N, none_N, none_N, ())
+
+
 def collate(examples: Sequence[Example], sources: Sequence[int], collation: Collation) -> Batch:
     """Lay examples out in sequences, one each or packed, padded on the right."""
     lengths_E = np.asarray([len(example) for example in examples])

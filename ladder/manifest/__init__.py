@@ -24,6 +24,8 @@ from ladder.manifest.schema import (
     Refusals,
     RequiredText,
     Runtime,
+    StudentRuntime,
+    TeachersRuntime,
     ToneGate,
     TrainingParams,
 )
@@ -53,6 +55,8 @@ __all__ = [
     "Request",
     "RequiredText",
     "Runtime",
+    "StudentRuntime",
+    "TeachersRuntime",
     "ToneGate",
     "TrainingParams",
     "contexts",

@@ -250,6 +250,32 @@ def batch_splits_evenly(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def ranks_have_work_to_share(manifest: Manifest) -> Iterator[Problem]:
+    """Several ranks share a step's rows, and something must bring their gradients together."""
+    student, ranks, params = manifest.runtime.student, manifest.runtime.student.ranks, manifest.training_params
+    lora = manifest.student.adapter
+    if student.sharding == "fsdp" and lora is not None and lora.base == "nf4":
+        where = "runtime.student.sharding"
+        yield Problem(where, "found 'fsdp' with a base in 4 bits, which cannot be taken apart", "write ddp")
+    if ranks in (1, "auto"):
+        return
+    if student.sharding == "none":
+        yield Problem("runtime.student.sharding", f"found 'none' for {ranks} ranks", "write ddp, fsdp or auto")
+    if ranks * params.accumulation > params.batch_size:
+        yield Problem(
+            "runtime.student.ranks",
+            f"found {ranks} ranks with {params.accumulation} micro-batches each for {params.batch_size} rows a step",
+            f"write {max(1, params.batch_size // params.accumulation)} ranks, or a larger training_params.batch_size",
+        )
+    if manifest.runtime.share_base == "on":
+        yield Problem(
+            "runtime.share_base",
+            f"found 'on' with {ranks} ranks: teachers that speak through the student's base switch its adapters, which "
+            "several ranks cannot do between their steps",
+            "write auto, or one rank",
+        )
+
+
 def packed_rows_are_not_grouped(manifest: Manifest) -> Iterator[Problem]:
     """Long and short rows fill a sequence together; rows of one length often do not."""
     if manifest.data is not None and manifest.data.packing and manifest.data.group_by_length:
@@ -392,6 +418,7 @@ _TRAINING = (
     objective_has_weight,
     sequences_are_not_surprised,
     batch_splits_evenly,
+    ranks_have_work_to_share,
     packed_rows_are_not_grouped,
     masking_has_words,
     dreams_have_a_dreamer,

@@ -488,10 +488,35 @@ class Devices(Section):
     evaluator: Device = "auto"
 
 
+class StudentRuntime(Section):
+    """How the student uses the machine."""
+
+    ranks: Count | Literal["auto"] = 1
+    """Processes that train it together, each on a part of every step. ``auto``: one for each GPU that teachers and
+    evaluator leave, and one where there is no GPU. With another number of ranks sums are rounded in another order."""
+    sharding: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """What each of several ranks holds: the whole student (``ddp``), or a part of its weights, gradients, averages and
+    optimiser state and of the teachers' heads (``fsdp``). ``auto`` is ``ddp`` for several ranks, ``none`` for one."""
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back instead of keeping them: less memory, about a third more time."""
+    threads: Count | None = None
+    """Torch threads of each rank; when left out, ``runtime.threads``, or the cores of its node divided by its ranks."""
+
+
+class TeachersRuntime(Section):
+    """How the frozen teachers use the machine."""
+
+    replicas: Count | Literal["auto"] = 1
+    """Processes that host each teacher; an example is always read by the same one. ``auto``: as many as keep the
+    student from waiting, and find room."""
+
+
 class Runtime(Section):
     """How the run uses the machine; never changes what is learned, except that threads pin bitwise results."""
 
     devices: Devices = Devices()
+    student: StudentRuntime = StudentRuntime()
+    teachers: TeachersRuntime = TeachersRuntime()
     threads: Count | None = None
     """Torch threads of each actor; all cores of its node when left out."""
     in_flight: Count = 3
