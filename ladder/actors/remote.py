@@ -6,7 +6,7 @@ evaluator examines the folder that would ship.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,10 @@ class TeacherHandle:
     def load(self, spec: teacher.TeacherSpec) -> Any:
         return self.actor.load_teacher.remote(spec)
 
-    def signal(self, batches: Any) -> Any:
-        return self.actor.signal.remote(self.number, batches)
+    def signal(self, batches: Any) -> tuple[Any, ...]:
+        """References to the parts of what it says about the micro-batches behind a reference; one for each process
+        that hosts it."""
+        return (self.actor.signal.remote(self.number, batches),)
 
     def dream(self, dream_batch: DreamBatch) -> Any:
         return self.actor.dream.remote(dream_batch)
@@ -137,8 +139,17 @@ class StudentActor(TeacherActor):
     def step(
         self, step: int, batches: Sequence[Batch], speakers: Sequence[int], *said: Sequence[wire.Signal]
     ) -> StepReport:
-        """One optimiser step; ``said`` holds the signals of each speaker. Repeating the last step changes nothing."""
-        return self._hosted().step(step, batches, dict(zip(speakers, said, strict=True)))
+        """One optimiser step. Repeating the last one changes nothing.
+
+        Args:
+            batches: this rank's micro-batches.
+            speakers: whose signals ``said`` holds, one a micro-batch; a teacher of several processes comes as often.
+        """
+        parts: dict[int, list[Sequence[wire.Signal]]] = {}
+        for number, signals in zip(speakers, said, strict=True):
+            parts.setdefault(number, []).append(signals)
+        whole = {number: [wire.merged(each) for each in zip(*told, strict=True)] for number, told in parts.items()}
+        return self._hosted().step(step, batches, whole)
 
     def checkpoint(self) -> int:
         """Save the state; returns the number of steps done."""
@@ -169,9 +180,20 @@ class StudentGroup:
     def prepare(self, spec: TrainingSpec) -> Any:
         return self._all("prepare", spec)
 
-    def step(self, step: int, batches: Any, speakers: Sequence[int], said: Sequence[Any]) -> Any:
-        """``batches`` and ``said`` are object references; they go straight from where they are to the ranks."""
-        return self._all("step", step, batches, tuple(speakers), *said)
+    def step(self, step: int, shares: Sequence[Any], said: Sequence[Mapping[int, Sequence[Any]]]) -> Any:
+        """Send a step; signals go straight from where they are to the ranks.
+
+        Args:
+            shares: for each rank a reference to its micro-batches.
+            said: for each rank the references to what each speaker says about them.
+        """
+        heard = []
+        for rank, batches, told in zip(self.ranks, shares, said, strict=True):
+            speakers = [number for number, parts in told.items() for _ in parts]
+            heard.append(
+                rank.step.remote(step, batches, speakers, *(part for parts in told.values() for part in parts))
+            )
+        return heard[0]
 
     def checkpoint(self) -> Any:
         return self.ranks[0].checkpoint.remote()

@@ -25,7 +25,7 @@ from ray.exceptions import (
 from ladder.actors import own_ray, settings
 from ladder.actors.placement import Host, Machine, Slot, describe, look_around, place
 from ladder.actors.remote import EvaluatorActor, StudentActor, StudentGroup, TeacherActor, TeacherHandle
-from ladder.data.batches import Batches
+from ladder.data.batches import Batches, dealt
 from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
 from ladder.manifest import Devices, Runtime
 from ladder.train.spec import StepReport
@@ -247,9 +247,9 @@ def stream(
     for step in steps:
         if step != steps.start and stop():
             break
-        batch = ray.put(batches(step))
-        said = [teacher.signal(batch) for teacher in teachers.values()]
-        pending.append(group.step(step, batch, tuple(teachers), said))
+        shares = [ray.put(micro) for micro in dealt(batches(step), len(group.ranks))]
+        said = [{number: teacher.signal(share) for number, teacher in teachers.items()} for share in shares]
+        pending.append(group.step(step, shares, said))
         if len(pending) > runtime.in_flight:
             yield fetch(pending.popleft(), patience)
     while pending:

@@ -180,18 +180,13 @@ class Batch:
         return view, places
 
 
-def dealt(micro: Sequence[Batch], ranks: int, each: int) -> tuple[tuple[Batch, ...], ...]:
+def dealt(micro: Sequence[Batch], ranks: int) -> tuple[tuple[Batch, ...], ...]:
     """The micro-batches of a step by rank, dealt out in turns.
 
-    Every rank gets ``each`` of them, empty ones where there are fewer: all ranks take part in every exchange of
+    Every rank gets equally many, empty ones where they do not suffice: all ranks take part in every exchange of
     gradients, so those with fewer micro-batches would keep the others waiting for ever.
-
-    Raises:
-        ValueError: there are more than ``ranks`` x ``each``.
     """
-    if len(micro) > ranks * each:
-        raise ValueError(f"{len(micro)} micro-batches for {ranks} ranks that take {each} each")
-    filled = [*micro, *[empty()] * (ranks * each - len(micro))]
+    filled = [*micro, *[empty()] * (-len(micro) % ranks)]
     return tuple(tuple(filled[rank::ranks]) for rank in range(ranks))
 
 

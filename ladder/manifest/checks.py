@@ -257,7 +257,7 @@ def ranks_have_work_to_share(manifest: Manifest) -> Iterator[Problem]:
     if student.sharding == "fsdp" and lora is not None and lora.base == "nf4":
         where = "runtime.student.sharding"
         yield Problem(where, "found 'fsdp' with a base in 4 bits, which cannot be taken apart", "write ddp")
-    if ranks in (1, "auto"):
+    if ranks == "auto" or ranks == 1:
         return
     if student.sharding == "none":
         yield Problem("runtime.student.sharding", f"found 'none' for {ranks} ranks", "write ddp, fsdp or auto")

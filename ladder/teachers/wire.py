@@ -4,8 +4,8 @@ numpy arrays without a copy; and the narrower wire of the k likeliest tokens, wi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -182,6 +182,17 @@ class Signal:
         if len(counts) != 1 or (np.diff(places) < 1).any():
             message = f"a signal of {len(self.values)} rows does not fit a batch of {tokens} trained tokens"
             raise ModelError(message, where=f"rows for {len(self.places)} places")
+
+
+def merged(parts: Sequence[Signal]) -> Signal:
+    """One signal out of those of the processes that host a teacher, which speak of different tokens of a micro-batch.
+    A lone one is handed on without a copy."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate([part.places for part in parts]))
+    rows = {name: np.concatenate([part.rows[name] for part in parts])[order] for name in parts[0].rows}
+    places = np.concatenate([part.places for part in parts])[order]
+    return replace(parts[0], rows=rows, places=places)
 
 
 def encode(values: Tensor) -> Rows:
