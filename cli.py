@@ -195,16 +195,26 @@ def evolve(
 
 @app.command(rich_help_panel=RUN)
 def submit(
-    manifests: Manifests,
+    operands: Annotated[
+        list[str], typer.Argument(metavar="M...", help="Manifests, or folders of them; generations for evaluate.")
+    ],
     address: Annotated[str, typer.Option("--address", help="Ray dashboard, such as http://127.0.0.1:8265.")],
     home: Home = HOME,
     working_dir: Annotated[Path, typer.Option("--working-dir", help="Folder that travels to the cluster.")] = Path(),
     wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    job: Annotated[
+        str,
+        typer.Option(
+            "--job",
+            metavar="NAME",
+            help="evolve; evaluate (gates of generations once more); warm-cache (teachers read ahead).",
+        ),
+    ] = "evolve",
 ) -> None:
-    """Run the same evolve as a Ray Job on a cluster."""
+    """Run the same evolve as a Ray Job on a cluster, or examine generations again there, or let teachers read ahead."""
     from ladder.verbs.submit import submit as send
 
-    raise typer.Exit(send(manifests, address, home, working_dir, wait=wait))
+    raise typer.Exit(send(operands, address, home, working_dir, wait=wait, job=job))
 
 
 @app.command("import", rich_help_panel=STORE)

@@ -1,21 +1,22 @@
 """``python -m ladder.jobs.evolve --home HOME M...``: evolve as the entrypoint of a Ray Job, or on its own.
 
-A Ray Job fails when its entrypoint exits with anything but 0. A rejected child is a verdict and no failure, so only
-failed and unusable manifests end the job with an error; the verdicts are printed as JSON.
+Started again after it was killed, it goes on where it was, and trains nothing that was decided before.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ladder.report.terminal import exit_code, log_of, prepare, say_notes
-from ladder.system.stopping import run, watch
+from ladder.jobs.job import job
+from ladder.report.terminal import prepare, say_notes
+from ladder.system.stopping import run
 
-VERDICTS = (0, 3, 4)
-"""Exit codes that are verdicts."""
+if TYPE_CHECKING:
+    from ladder.report.console import Outcome
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,26 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         Interrupted, KeyboardInterrupt: the job was told to stop.
     """
-    parser = argparse.ArgumentParser(description="Evolve manifests inside a Ray Job.")
-    parser.add_argument("manifests", nargs="+", type=Path)
-    parser.add_argument("--home", type=Path, required=True)
-    given = parser.parse_args(arguments)
-    watch()
-    return exit_code(lambda: _evolve(given.manifests, given.home), lambda: log_of(given.home))
+    return job("Evolve manifests inside a Ray Job.", _evolve, arguments, "manifests", Path)
 
 
-def _evolve(manifests: list[Path], home: Path) -> int:
+def _evolve(given: Namespace) -> Sequence[Outcome]:
     # Here, so that a job is stopped in order while it imports them.
     from ladder.evolve import evolve
     from ladder.manifest import read_requests
-    from ladder.report.console import Console, worst
+    from ladder.report.console import Console
 
-    requests = read_requests(manifests)
+    requests = read_requests(given.manifests)
     say_notes(note for request in requests for note in request.notes)
-    outcomes = evolve(requests, home, Console())
-    print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))
-    code = worst(outcomes)
-    return 0 if code in VERDICTS else code
+    return evolve(requests, given.home, Console())
 
 
 if __name__ == "__main__":

@@ -129,6 +129,13 @@ def test_a_job_there_promotes_and_its_steps_take_as_long_as_here(
     there, here = seconds_a_step(folder / "mine" / ".ladder"), seconds_a_step(folder / "here")
     tally("seconds a step", on_the_pages_head=round(there, 3), on_a_ray_of_its_own=round(here, 3))
     assert there < 2 * here
+    # The same head looks at what it made again. Its children have no teacher to ask, for they are decided.
+    login = [f"cd {folder}/mine", *[line for line in job[1:] if line.startswith("export")]]
+    submit = f"ladder submit --address http://127.0.0.1:{DASHBOARD} --home $PWD/.ladder --job"
+    again = joined(folder, [*login, f"{submit} evaluate Mine@HEAD"], timeout=600)
+    assert '"child": "Mine-G001"' in again and '"verdict": "PASSED"' in again and "SUCCEEDED" in again
+    warmed = joined(folder, [*login, f"{submit} warm-cache ."], timeout=600)
+    assert warmed.count('"verdict": "NOTHING"') == 2 and "SUCCEEDED" in warmed
 
 
 def seconds_a_step(home: Path) -> float:

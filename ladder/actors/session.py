@@ -231,6 +231,9 @@ def stream(
     steps: range,
     runtime: Runtime,
     stop: Callable[[], bool],
+    *,
+    put: Callable[[Any], Any] = ray.put,
+    get: Callable[[Any, float], Any] = fetch,
 ) -> Iterator[StepReport]:
     """Train over ``steps``, yielding a report for each, in order.
 
@@ -238,6 +241,7 @@ def stream(
         teachers: those that speak, by number.
         runtime: how many steps teachers may run ahead of the student, and how long a step may take.
         stop: asked before each step but the first is sent; steps already in flight are still done.
+        put, get: where references come from, and how what is behind one is waited for (with seconds of patience).
 
     Raises:
         ActorDied: an actor died, or a step took too long.
@@ -247,10 +251,10 @@ def stream(
     for step in steps:
         if step != steps.start and stop():
             break
-        shares = [ray.put(micro) for micro in dealt(batches(step), len(group.ranks))]
+        shares = [put(micro) for micro in dealt(batches(step), len(group.ranks))]
         said = [{number: teacher.signal(share) for number, teacher in teachers.items()} for share in shares]
         pending.append(group.step(step, shares, said))
         if len(pending) > runtime.in_flight:
-            yield fetch(pending.popleft(), patience)
+            yield get(pending.popleft(), patience)
     while pending:
-        yield fetch(pending.popleft(), patience)
+        yield get(pending.popleft(), patience)

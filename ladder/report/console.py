@@ -50,7 +50,14 @@ class Outcome:
     trained: bool = True
 
 
-def worst(ended: Iterable[Outcome | LadderError]) -> int:
+class Ended(Protocol):
+    """Whatever became of one manifest, or of another piece of work."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+
+def worst(ended: Iterable[Ended]) -> int:
     """Exit code over several manifests, from what became of each."""
     return max((one.exit_code for one in ended), key=_SEVERITY.index, default=0)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from ladder.actors.session import fetch
 from ladder.data import BEGINNING, LEARNED, PAGE, digest_lines, examples, keep, leave_behind, replay_sample
-from ladder.exam import Answers, Calibration, Exam, Outputs, measure_calibration
+from ladder.exam import Answers, Calibration, Exam, measure_calibration
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import evaluate_laws
 from ladder.models import day_of, folder_digest, load_tokenizer, template_digest, tensors_file_digest, tokenizer_digest
@@ -22,11 +20,11 @@ from ladder.report import card, page, plots
 from ladder.setup import (
     Context,
     Dataset,
-    EvalRun,
     EvaluatorHandle,
     Run,
     answer_cache,
     build_exam,
+    by_evaluator,
     case_of,
     eval_runs,
     exam_size,
@@ -98,15 +96,9 @@ def read_calibration(run: Run) -> Calibration:
 def _run_prompts(run: Run, exam: Exam, context: Context) -> tuple[Answers, Answers | None]:
     """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
     handle, dtype, parent = EvaluatorHandle.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
-
-    def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
-        run_prompts = handle.evaluator.run_prompts.remote
-        return fetch(
-            [run_prompts(d.folder, d.prompt_set, run.candidate, dtype, handle.device, handle.threads) for d in taken]
-        )
-
     taken = eval_runs(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
-    return run_evals(exam, taken, answer_cache(context.home, exam, run.candidate, handle.device, dtype), ask)
+    cache = answer_cache(context.home, exam, run.candidate, handle.device, dtype)
+    return run_evals(exam, taken, cache, by_evaluator(handle, run.candidate, dtype))
 
 
 def _parents_report(run: Run) -> dict[str, Any]:

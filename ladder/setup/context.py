@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ladder.actors.placement import threads
 from ladder.actors.session import Session
 from ladder.data import REPORT
-from ladder.manifest import Request, run_name
+from ladder.manifest import Request, Runtime, run_name
 from ladder.methods import method_of
 from ladder.registry import Registry, lineage
 from ladder.report.console import Console
@@ -258,11 +258,15 @@ class EvaluatorHandle(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, context: Context) -> EvaluatorHandle:
-        """The evaluator where the manifest wants it; it is started where it does not run yet."""
-        runtime = run.request.manifest.runtime
-        slot = context.session.slots(runtime.devices)["evaluator"]
-        evaluator = context.session.start({"evaluator": slot})["evaluator"]
-        return cls(evaluator, slot.device, threads(runtime, context.session.machine))
+        """The evaluator where the manifest wants it."""
+        return cls.start(run.request.manifest.runtime, context.session)
+
+    @classmethod
+    def start(cls, runtime: Runtime, session: Session) -> EvaluatorHandle:
+        """The evaluator where ``runtime`` wants it; it is started where it does not run yet."""
+        slot = session.slots(runtime.devices)["evaluator"]
+        evaluator = session.start({"evaluator": slot})["evaluator"]
+        return cls(evaluator, slot.device, threads(runtime, session.machine))
 
 
 def hosted(run: Run) -> list[int]:

@@ -237,6 +237,16 @@ Ask = Callable[[Sequence[EvalRun]], list[Outputs]]
 """Carries out evaluations, by actors or in this process."""
 
 
+def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str) -> Ask:
+    """Evaluations in the evaluator, asked in the words of ``asker``."""
+
+    def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
+        run_prompts = handle.evaluator.run_prompts.remote
+        return fetch([run_prompts(d.folder, d.prompt_set, asker, dtype, handle.device, handle.threads) for d in taken])
+
+    return ask
+
+
 def eval_runs(exam: Exam, child: Path, parent: tuple[Path, str] | None) -> list[EvalRun]:
     """The child's evaluation and, where there is one (folder and digest), the parent's."""
     prompt_set = exam.prompt_set()

@@ -70,6 +70,21 @@ def cache_settings(runtime: Runtime, home: Path) -> CacheSettings | None:
     return CacheSettings(runtime.signal_cache, int(runtime.signal_cache_gib * 2**30), folder)
 
 
+def check_kept(request: Request) -> None:
+    """Refuse to let teachers read ahead where the training would not find what they said.
+
+    Raises:
+        ManifestError: ``runtime.signal_cache`` is not disk.
+    """
+    kind = request.manifest.runtime.signal_cache
+    if kind != "disk":
+        raise ManifestError(
+            f"{kind}: what teachers read ahead would be lost before the training asks for it, expected disk",
+            where=f"{request.path}: runtime.signal_cache",
+            remedy="write disk, or leave it out",
+        )
+
+
 @dataclass(frozen=True)
 class SharedStacks:
     """Stacks on one base.

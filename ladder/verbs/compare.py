@@ -25,8 +25,10 @@ from ladder.registry import Generation, Registry, lineage
 from ladder.report import console, text
 from ladder.setup import (
     EvalRun,
+    EvaluatorHandle,
     answer_cache,
     build_exam,
+    by_evaluator,
     check_asked,
     eval_runs,
     recall_probes,
@@ -66,13 +68,18 @@ class Reevaluation:
 
 
 def reevaluate(
-    registry: Registry, child: Generation, against: Generation | None = None, probes: Path | None = None
+    registry: Registry,
+    child: Generation,
+    against: Generation | None = None,
+    probes: Path | None = None,
+    handle: EvaluatorHandle | None = None,
 ) -> Reevaluation:
-    """Examine a generation by the gates of its manifest again, on this machine's CPU.
+    """Examine a generation by the gates of its manifest again.
 
     Args:
         against: who it is held against; its parent when left out.
         probes: what it is asked instead of its own and its ancestors' probes. Then nothing can be forgotten.
+        handle: where; on this machine's CPU when left out.
 
     Raises:
         DataError: the probes cannot be read.
@@ -97,7 +104,8 @@ def reevaluate(
         ]
 
     taken = eval_runs(exam, folder, (registry.materialize(other), other.digest) if other else None)
-    ours, theirs = run_evals(exam, taken, answer_cache(registry.home, exam, folder, "cpu", dtype), asked)
+    cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
+    ours, theirs = run_evals(exam, taken, cache, by_evaluator(handle, folder, dtype) if handle else asked)
     laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
     report = score(request, exam, ours, theirs, laws, ancestors)
     return Reevaluation(

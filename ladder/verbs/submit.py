@@ -1,4 +1,4 @@
-"""The same evolve as a Ray Job. See ``docs/cluster.md`` for what travels and what must be there already."""
+"""The jobs of ``ladder/jobs`` as Ray Jobs. See ``docs/cluster.md`` for what travels and what must be there already."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from ladder.actors.settings import TRAVELLING
 from ladder.errors import RunError, UsageError, said, without_credentials
 from ladder.manifest import read_requests
 from ladder.planning.plan import check, existing
+from ladder.registry import open_registry
+from ladder.setup import check_kept
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 EXCLUDED = [".venv", ".git", ".ladder", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"]
 """Folders that never travel: environments, caches and homes."""
+JOBS = ("evolve", "evaluate", "warm-cache")
+"""What a job can be; each is a module of ``ladder/jobs``."""
 POLL_SECONDS = 1.0
 AGENT_SECONDS = 180.0
 """How long a head that has just started may take until it can run jobs."""
@@ -38,28 +42,58 @@ _PASSED_ON = (
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-def submit(manifests: Sequence[Path], address: str, home: Path, working_dir: Path, *, wait: bool) -> int:
+def submit(
+    operands: Sequence[str | Path], address: str, home: Path, working_dir: Path, *, wait: bool, job: str = "evolve"
+) -> int:
     """Check everything here, send it, and follow it.
 
     Args:
+        operands: manifests, or for ``evaluate`` generations.
         address: Ray's dashboard, such as ``http://127.0.0.1:8265``.
         home: as the cluster sees it; shared storage, or one machine's own folder where the head is local.
         working_dir: the folder that holds manifests and data; it travels.
+        job: one of ``JOBS``.
 
     Returns:
         0 if the job ended well, 1 if not. The verdicts are in the job's output and in the registry.
 
     Raises:
-        UsageError: a manifest lies outside ``working_dir``, or a sqlite home would be used from afar.
+        UsageError: there is no such job, a manifest lies outside ``working_dir``, or a sqlite home would be used from
+            afar.
+        NotFound: no generation of a home that is here answers to a reference.
         LadderError: as ``ladder.planning.plan.check``; nothing is sent then.
     """
-    root, requests = working_dir.resolve(), read_requests(manifests)
-    relative = [_inside(request.path, root) for request in requests]
-    remote_home = _check_home(home, address)
-    check(requests, remote_home, existing(remote_home) if _is_local(address) else None)
+    if job not in JOBS:
+        raise UsageError(f"{job!r} is no job", where="--job", remedy=f"one of {', '.join(JOBS)}")
+    root = working_dir.resolve()
+    sent = _check_refs(operands, home, address) if job == "evaluate" else _check(operands, root, home, address, job)
     # On this machine the job runs in the environment that submits it; elsewhere in the one that the nodes have.
     python = sys.executable if _is_local(address) else "python"
-    return _run(address, _entrypoint(python, relative, remote_home), _runtime_env(root), wait=wait)
+    entrypoint = shlex.join(
+        [python, "-m", f"ladder.jobs.{job.replace('-', '_')}", "--home", str(_check_home(home, address)), *sent]
+    )
+    return _run(address, entrypoint, _runtime_env(root), wait=wait)
+
+
+def _check_refs(refs: Sequence[str | Path], home: Path, address: str) -> list[str]:
+    """References that a home which is here knows; elsewhere the job looks for them."""
+    if _is_local(address):
+        registry = open_registry(_check_home(home, address), create=False)
+        for ref in refs:
+            registry.find(str(ref))
+    return list(map(str, refs))
+
+
+def _check(manifests: Sequence[str | Path], root: Path, home: Path, address: str, job: str) -> list[str]:
+    """Manifests that can be carried out as far as is known here, by their path in the folder that travels."""
+    requests = read_requests([Path(manifest) for manifest in manifests])
+    relative = [_inside(request.path, root) for request in requests]
+    remote_home = _check_home(home, address)
+    if job == "warm-cache":
+        for request in requests:
+            check_kept(request)
+    check(requests, remote_home, existing(remote_home) if _is_local(address) else None)
+    return [str(path) for path in relative]
 
 
 def _inside(path: Path, root: Path) -> Path:
@@ -87,10 +121,6 @@ def _check_home(home: Path, address: str) -> Path:
 
 def _is_local(address: str) -> bool:
     return urlparse(address).hostname in _LOOPBACK
-
-
-def _entrypoint(python: str, manifests: Sequence[Path], home: Path) -> str:
-    return shlex.join([python, "-m", "ladder.jobs.evolve", "--home", str(home), *map(str, manifests)])
 
 
 def _runtime_env(root: Path) -> dict[str, Any]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from ladder.errors import RunError, UsageError
+from ladder import cli
+from ladder.errors import ManifestError, NotFound, RunError, UsageError
 from ladder.verbs import submit as room
 from ladder.verbs.init import create
 from ladder.verbs.submit import submit
@@ -41,6 +47,61 @@ def test_settings_that_a_person_made_travel_with_the_job(monkeypatch: pytest.Mon
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     passed = room._runtime_env(tmp_path)["env_vars"]
     assert passed["OMP_WAIT_POLICY"] == "ACTIVE" and "TQDM_DISABLE" not in passed
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The entrypoints that were sent, in words."""
+    entrypoints: list[list[str]] = []
+
+    def run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bool) -> int:
+        entrypoints.append(shlex.split(entrypoint))
+        return 0
+
+    monkeypatch.setattr(room, "_run", run)
+    return entrypoints
+
+
+@pytest.mark.parametrize("job", ["evolve", "warm-cache"])
+def test_a_job_is_one_of_the_modules_that_there_are(job: str, project: Path, tmp_path: Path, sent: Any) -> None:
+    home = tmp_path / "home"
+    manifests = sorted(path.name for path in project.glob("*.json"))
+    assert submit([project], "http://127.0.0.1:9", home, project, wait=False, job=job) == 0
+    module = f"ladder.jobs.{job.replace('-', '_')}"
+    assert sent == [[sys.executable, "-m", module, "--home", str(home), *manifests]] and manifests
+    assert hasattr(importlib.import_module(module), "main")
+
+
+def test_generations_are_looked_up_where_the_home_is_here(empty_home: Path, tmp_path: Path, sent: Any) -> None:
+    """A home elsewhere is looked into by the job."""
+    with pytest.raises(NotFound, match="Mine"):
+        submit(["Mine@HEAD"], "http://127.0.0.1:9", empty_home, tmp_path, wait=False, job="evaluate")
+    assert sent == []
+
+
+def test_generations_of_a_home_elsewhere_are_sent_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://register.example:5000")
+    refs = ["Mine@HEAD", "Mine-G002"]
+    assert submit(refs, "http://head.example:8265", Path("/shared/home"), tmp_path, wait=False, job="evaluate") == 0
+    assert sent == [["python", "-m", "ladder.jobs.evaluate", "--home", "/shared/home", *refs]]
+
+
+def test_a_cache_that_ends_with_its_process_is_not_warmed(project: Path, tmp_path: Path, sent: Any) -> None:
+    path = sorted(project.glob("*.json"))[-1]
+    manifest = json.loads(path.read_text()) | {"runtime": {"signal_cache": "off"}}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ManifestError, match=r"runtime\.signal_cache.*expected disk"):
+        submit([project], "http://127.0.0.1:9", tmp_path / "home", project, wait=False, job="warm-cache")
+    assert sent == []
+
+
+def test_another_job_is_refused_by_name(project: Path, tmp_path: Path, sent: Any) -> None:
+    with pytest.raises(UsageError, match=r"'warm_cache' is no job.*evolve, evaluate, warm-cache"):
+        submit([project], "http://127.0.0.1:9", tmp_path / "home", project, wait=False, job="warm_cache")
+    shown = "".join(CliRunner().invoke(cli.app, ["submit", "--help"]).output.split())  # However its lines are broken.
+    assert all(job in shown for job in room.JOBS) and sent == []
 
 
 class StartingHead:

@@ -1,0 +1,156 @@
+"""Before a training: frozen teachers read what its batches will ask them, and their signals stay in a cache on disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ladder.actors.remote import TeacherHandle
+from ladder.actors.session import fetch
+from ladder.data.batches import Batch
+from ladder.manifest import Request
+from ladder.models import dated
+from ladder.planning.prepare import prepare
+from ladder.planning.start import Start
+from ladder.registry.lineage import decided_before, resolve
+from ladder.report.text import size_text
+from ladder.run.train import TrainingActors
+from ladder.setup import Context, Run, check_kept, roles_of
+from ladder.system.stopping import held
+from ladder.teachers import CacheStatistics
+
+TOLD = 5
+"""Progress lines of one manifest."""
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """What became of one manifest.
+
+    Args:
+        verdict: WARM; FULL where the cache took less than all; NOTHING where no teacher would be asked anything, or not
+            any more; WAITS where its parent is not there yet.
+        teachers: of each by number, what its cache did: examples found and examples read, bytes stored.
+    """
+
+    child: str
+    verdict: str
+    detail: str
+    teachers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+def warm(request: Request, context: Context) -> Warmed:
+    """Let the teachers of a manifest read what its run will ask them, but for dreams that nobody wrote yet.
+
+    Micro-batches are those of the run, in its order, so signals are those that the run would have stored by itself, to
+    the last bit where it has no dreams or has written them.
+
+    Raises:
+        ManifestError: its cache of signals is not on disk.
+        LadderError: as the run would, before it trains.
+        Interrupted: stopped; what was read is kept.
+    """
+    child = str(request.child)
+    check_kept(request)
+    if decided_before(request, context.registry):
+        return Warmed(child, "NOTHING", "decided before; its teachers are not asked any more")
+    run = Run.open(request, resolve(request, context.registry), context.registry, context.home)
+    with dated(run.today):
+        tokens, machine = context.home / "cache" / "tokens", lambda: context.session.machine
+        work = prepare(run, context.registry, context.home, machine, bare=context.bare, tokens=tokens)
+        if run.ancestry.obstacle is not None:
+            return Warmed(child, "WAITS", str(run.ancestry.obstacle))
+        asked = list(_asked(work.start)) if work.start else []
+        if not asked:
+            return Warmed(child, "NOTHING", "no teacher is asked about anything that is there already")
+        return _read(run, asked, context)
+
+
+def _asked(start: Start) -> Iterator[tuple[Batch, frozenset[int]]]:
+    """The micro-batches of a run, in its order, that hold an example which some teacher is not asked before; and which
+    teachers these are. Dreams that nobody wrote yet are left out."""
+    batches, guessed = start.batches, start.beginnings is not None
+    rows, seen = batches.rows_by_source(), {number: set[str]() for number in start.teachers}
+    # Every row of a pool comes once before any comes again.
+    passes = [
+        -(-len(pool) // rows[source]) for source, pool in batches.pools.items() if source != "dreams" or not guessed
+    ]
+    for step in range(min(start.request.manifest.training_params.steps, max(passes))):
+        for micro in batches(step):
+            batch = micro.select(micro.dreamer_N == 0)[0] if guessed else micro
+            asked = set()
+            for number, known in seen.items():
+                heard, _ = batch.heard_by(number, dreams_only=number not in start.speakers)
+                fresh = {heard.digests[example] for example in np.unique(heard.example_N).tolist()} - known
+                if fresh:
+                    asked.add(number)
+                    known |= fresh
+            if asked:
+                yield batch, frozenset(asked)
+
+
+def _read(run: Run, asked: Sequence[tuple[Batch, frozenset[int]]], context: Context) -> Warmed:
+    """Ask the teachers; one whose cache is full is asked no more."""
+    child, roles, runtime = str(run.request.child), roles_of(run, context), run.request.manifest.runtime
+    context.console.phase(f"{child}: {len(asked)} micro-batches to read ahead")
+    teachers = TrainingActors.start(roles, context).teachers
+    fetch([teacher.load(roles.teachers[number]) for number, teacher in teachers.items()])
+    kept, pending = dict.fromkeys(teachers, CacheStatistics()), deque[dict[int, Any]]()
+    with held() as stopped:
+        for done, (batch, numbers) in enumerate(asked, 1):
+            if stopped():
+                break
+            pending.append({number: _keep(teachers[number], batch) for number in numbers if not kept[number].full})
+            if len(pending) > runtime.in_flight:
+                kept |= _counted(pending.popleft())
+            if done % max(1, len(asked) // TOLD) == 0:
+                stored = size_text(sum(one.stored_bytes for one in kept.values()))
+                context.console.say(f"{done} of {len(asked)} micro-batches asked, {stored} stored")
+        while pending:
+            kept |= _counted(pending.popleft())
+    return _warmed(child, kept, runtime.signal_cache_gib)
+
+
+def _keep(teacher: TeacherHandle, batch: Batch) -> list[Any]:
+    """Let a teacher speak, and ask its processes what their caches did; what it said goes nowhere."""
+    return [
+        actor.__ray_call__.remote(_statistics, teacher.number, said)
+        for actor, said in zip([teacher.actor], teacher.signal([batch]), strict=True)
+    ]
+
+
+def _statistics(actor: Any, number: int, said: object) -> CacheStatistics:
+    """Runs in the teacher, once it has spoken."""
+    return actor.teachers[number].cache_statistics
+
+
+def _counted(asked: dict[int, list[Any]]) -> dict[int, CacheStatistics]:
+    """What each teacher's cache did so far, over its processes."""
+    return {number: _sum(fetch(answers)) for number, answers in asked.items()}
+
+
+def _sum(parts: Sequence[CacheStatistics]) -> CacheStatistics:
+    return CacheStatistics(
+        hits=sum(part.hits for part in parts),
+        misses=sum(part.misses for part in parts),
+        stored_bytes=sum(part.stored_bytes for part in parts),
+        refused=sum(part.refused for part in parts),
+        full=any(part.full for part in parts),
+    )
+
+
+def _warmed(child: str, kept: Mapping[int, CacheStatistics], gib: float) -> Warmed:
+    full = [number for number, one in kept.items() if one.full]
+    found, read = sum(one.hits for one in kept.values()), sum(one.misses for one in kept.values())
+    detail = f"{read} examples read, {found} found, {size_text(sum(one.stored_bytes for one in kept.values()))} stored"
+    if full:
+        detail += (
+            f"; the cache of teacher {' and '.join(map(str, full))} is full, and the training reads what is not in it "
+            f"each time (runtime.signal_cache_gib: {gib:g})"
+        )
+    return Warmed(child, "FULL" if full else "WARM", detail, {number: asdict(one) for number, one in kept.items()})
