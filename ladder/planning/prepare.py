@@ -120,7 +120,7 @@ def prepare(
     exam = Detectable() if request.parent is None else detectable(request.manifest.gates, own, recall)
     if trained and not priced:
         return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))
-    start = start_of(run, dataset, tokens) if there else None
+    start = start_of(run, dataset, tokens, _ranks(request, machine)) if there else None
     if start and not decided:
         _check_start(start, own, recall)
     begins = not decided and not trained  # What was trained already is neither too early nor too dear.
@@ -152,6 +152,18 @@ def prepare(
         reading_warnings=read,
         rested=(last_promotion(events), now),
     )
+
+
+def _ranks(request: Request, machine: Callable[[], Machine] | None) -> int:
+    """How many ranks the student has; one where the machine decides and is not known here."""
+    runtime, params = request.manifest.runtime, request.manifest.training_params
+    if runtime.student.ranks != "auto":
+        return runtime.student.ranks
+    if machine is None:
+        return 1
+    there = machine()
+    others = [role for role, slot in place(runtime.devices, there).items() if role != "student" and slot.gpus]
+    return max(1, min(int(there.gpus) - len(others), params.batch_size // params.accumulation))
 
 
 def _check_manifest(
