@@ -6,10 +6,11 @@ Object references go straight from teachers to student; a bounded number of step
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import ray
@@ -28,7 +29,7 @@ from ladder.actors.remote import EvaluatorActor, StudentActor, StudentGroup, Tea
 from ladder.data.batches import Batches, dealt
 from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
 from ladder.manifest import Devices, Runtime
-from ladder.train.spec import StepReport
+from ladder.train.spec import StepReport, combined
 
 os.environ.update(settings.missing())
 
@@ -51,6 +52,7 @@ class Session:
         self._owns = not ray.is_initialized()
         self._actors: dict[tuple[str, Slot], Any] = {}
         self._hosts: dict[tuple[str, Slot], Host] = {}
+        self._groups: set[tuple[Any, ...]] = set()
 
     def __enter__(self) -> Session:
         return self
@@ -150,9 +152,26 @@ class Session:
                 # "local", because without an address Ray would join any cluster that was started on this machine.
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
-    def group(self, actor: Any) -> StudentGroup:
-        """The student's ranks."""
-        return StudentGroup((actor,))
+    def group(self, actors: Mapping[str, Any], slots: Mapping[str, Slot]) -> StudentGroup:
+        """The student's ranks, which have found each other.
+
+        Args:
+            actors, slots: by role; those of the student count, ``student``, ``student.1`` and so on.
+        """
+        roles = sorted((role for role in actors if role.partition(".")[0] == "student"), key=_number)
+        ranks = tuple(actors[role] for role in roles)
+        if len(ranks) > 1 and ranks not in self._groups:
+            nodes = {host.machine for host in self.hosts({role: slots[role] for role in roles})}
+            where = fetch(ranks[0].meeting.remote(one_node=len(nodes) == 1))
+            places = enumerate(zip(ranks, roles, strict=True))
+            fetch([one.join.remote(rank, len(ranks), where, slots[role].device) for rank, (one, role) in places])
+            self._groups.add(ranks)
+        return StudentGroup(ranks)
+
+
+def _number(role: str) -> int:
+    """Of a rank or a replica."""
+    return int(role.partition(".")[2] or 0)
 
 
 def fetch(references: Any, timeout: float | None = None) -> Any:
@@ -177,6 +196,48 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
         if told is None:
             raise
         raise told from error
+
+
+GRACE = 5.0
+"""Seconds in which the other ranks may say what they know, after one of them failed."""
+
+
+def hear(group: StudentGroup, references: Sequence[Any], timeout: float | None = None) -> list[Any]:
+    """The answers of all ranks of a group.
+
+    The first failure ends the waiting. Where it leaves ranks that wait for the one that failed, the group ends: they
+    would never answer.
+
+    Args:
+        timeout: seconds.
+
+    Raises:
+        LadderError: as ``fetch``, of the rank that knows best: the one that failed, and not one that lost it.
+    """
+    waiting, deadline = list(references), None if timeout is None else time.monotonic() + timeout
+    while waiting:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=left)
+        if not ready or _failure(ready[0]) is not None:
+            break
+    else:
+        return [fetch(one) for one in references]
+    answered, silent = ray.wait(list(references), num_returns=len(references), timeout=GRACE if ready else 0.0)
+    if silent and len(references) > 1:
+        group.end()
+    failures = [failure for one in answered if (failure := _failure(one)) is not None]
+    if not failures:
+        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=_REMEDY)
+    raise min(failures, key=lambda failure: (isinstance(failure, ActorDied), not isinstance(failure, LadderError)))
+
+
+def _failure(reference: Any) -> Exception | None:
+    """What went wrong behind a reference that is ready; None where nothing did."""
+    try:
+        fetch(reference, timeout=0.0)
+    except Exception as error:
+        return error
+    return None
 
 
 def _in_words(cause: Exception) -> LadderError | None:
@@ -233,7 +294,7 @@ def stream(
     stop: Callable[[], bool],
     *,
     put: Callable[[Any], Any] = ray.put,
-    get: Callable[[Any, float], Any] = fetch,
+    get: Callable[[Sequence[Any], float], Sequence[StepReport]] | None = None,
 ) -> Iterator[StepReport]:
     """Train over ``steps``, yielding a report for each, in order.
 
@@ -241,12 +302,13 @@ def stream(
         teachers: those that speak, by number.
         runtime: how many steps teachers may run ahead of the student, and how long a step may take.
         stop: asked before each step but the first is sent; steps already in flight are still done.
-        put, get: where references come from, and how what is behind one is waited for (with seconds of patience).
+        put, get: where references come from, and how those of all ranks are waited for (with seconds of patience);
+            Ray's where they are left out.
 
     Raises:
         ActorDied: an actor died, or a step took too long.
     """
-    patience = 60 * runtime.hung_after_minutes
+    patience, get = 60 * runtime.hung_after_minutes, get or partial(hear, group)
     pending: deque[Any] = deque()
     for step in steps:
         if step != steps.start and stop():
@@ -255,6 +317,6 @@ def stream(
         said = [{number: teacher.signal(share) for number, teacher in teachers.items()} for share in shares]
         pending.append(group.step(step, shares, said))
         if len(pending) > runtime.in_flight:
-            yield get(pending.popleft(), patience)
+            yield combined(get(pending.popleft(), patience))
     while pending:
-        yield get(pending.popleft(), patience)
+        yield combined(get(pending.popleft(), patience))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ladder.actors.placement import crowded
 from ladder.actors.remote import StudentGroup, TeacherHandle
-from ladder.actors.session import fetch, stream
+from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
 from ladder.manifest import old_spelling
 from ladder.models import Rounding
@@ -50,7 +50,7 @@ class TrainingActors(NamedTuple):
         actors = context.session.start(roles.placed)
         fetch([actor.reset_peak.remote() for actor in actors.values()])
         teachers = {number: TeacherHandle(actors[role], number) for number, role in roles.hosts.items()}
-        return cls(actors, teachers, context.session.group(actors["student"]))
+        return cls(actors, teachers, context.session.group(actors, roles.placed))
 
     def survey(self, usage: Usage) -> Usage:
         """With what the actors say now about their caches, since they were loaded, and their processes."""
@@ -83,7 +83,7 @@ def train(run: Run, work: Work, context: Context) -> None:
     batches = start.batches_with(dreams)
     say(describe_pools(batches.pools))
     headless = frozenset(number for number, one in loaded.items() if one.kind != roles.teachers[number].kind)
-    prepared = fetch(crew.group.prepare(student_of(run, roles, folder, batches, headless)))
+    prepared = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))[0]
     told = [*crowded(context.session.hosts(roles.placed), roles.threads)]
     told += [text for one in (*loaded.values(), prepared) for text in one.warnings]
     for text in told:
@@ -94,7 +94,7 @@ def train(run: Run, work: Work, context: Context) -> None:
     after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in crew.teachers})
     usage = crew.survey(usage)
-    rounding = fetch(crew.group.finish(run.candidate))
+    rounding = hear(crew.group, crew.group.finish(run.candidate))[0]
     run.note(disk_bytes=disk_bytes(run, usage))
     _show(run, context, "usage", usage)
     if rounding is not None:
@@ -115,7 +115,7 @@ def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, l
         # Laws judge first, and the journal notes what they found. What ends a run comes when that is durable.
         budget = Minutes(manifest.budget.max_minutes, journal, total)
         hooks = [laws, journal, Shown(progress), Halt(laws), Stop(stopped, total), budget]
-        run_legs(leg, lambda: fetch(crew.group.checkpoint()), hooks, done, total)
+        run_legs(leg, lambda: hear(crew.group, crew.group.checkpoint()), hooks, done, total)
     return journal.usage
 
 
