@@ -63,8 +63,8 @@ def test_processes_that_share_cores_slow_each_other_down() -> None:
 
 
 def test_what_crosses_the_network_takes_its_time() -> None:
-    """100 bytes a step at 50 bytes a second; within a node nothing is moved. Steps that cross at the same time share the
-    connection, and settle slowly."""
+    """100 bytes a step at 50 bytes a second; within a node nothing is moved. Steps that cross at the same time share
+    the connection, and settle slowly."""
     costs = Costs(1.0, (0.5,), (100.0,))
     apart = Layout(nodes=(Node(bandwidth=50.0), Node(bandwidth=50.0)), teachers=(1,))
     found = simulate(costs, apart, steps=96)
