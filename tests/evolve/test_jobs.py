@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from ladder.jobs import evaluate, evolve, warm_cache
 from ladder.manifest import read_requests
 from ladder.setup import run_folder
+from tests.evolve.test_killed import kill_after_first_checkpoint
 
 CHILD = {"request": {"grandparent_gen": "Toy-G001"}, "runtime": {"threads": 1, "checkpoint_every": 3}}
 SHARDS = "cache/signals/*/*.safetensors"
@@ -52,6 +54,25 @@ def test_a_job_that_is_started_again_decides_once(toy: Any, started: Any) -> Non
     assert [(known.ref, known.digest, known.is_head) for known in toy.registry.generations("Toy")] == before
     assert toy.registry.history("Toy") == history and len(before) == 1
     assert toy.registry.step_metrics(toy.registry.head("Toy").run_id, "loss/") == steps
+
+
+@pytest.mark.long
+def test_a_job_that_is_killed_and_started_again_gives_one_version(toy: Any, started: Any, tmp_path: Path) -> None:
+    """SIGKILL after a checkpoint, as where a pod is evicted; RayJob's next attempt is the same command."""
+    steps = {"steps": 40, "lr": 0.003, "batch_size": 9}
+    path = toy.manifest(0, "pretraining", training_params=steps, runtime={"checkpoint_every": 5, "threads": 1})
+    killed = type(toy)(toy.folder)
+    killed.home = tmp_path / "killed"
+    kill_after_first_checkpoint(
+        [sys.executable, "-m", "ladder.jobs.evolve", "--home", str(killed.home), str(path)], killed.home
+    )
+    assert killed.registry.generations("Toy") == []
+    for home, trained in ((killed.home, True), (killed.home, False), (toy.home, True)):
+        code, (told,), _ = started(evolve, home, path)
+        assert (code, told["verdict"], told["trained"]) == (0, "PROMOTED", trained)
+    (again,), (whole,) = killed.registry.generations("Toy"), toy.registry.generations("Toy")
+    assert again.digest == whole.digest and again.is_head
+    assert [event.kind for event in killed.registry.history("Toy")] == ["promote"]
 
 
 def test_a_training_finds_all_that_was_read_ahead(copy_of: Callable[..., Any], started: Any) -> None:

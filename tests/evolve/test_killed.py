@@ -23,7 +23,7 @@ def test_kill_and_run_again_gives_the_same_generation(
     (whole,) = toy.evolve(path)
     assert whole.verdict == "PROMOTED", whole.detail
     home = tmp_path / "killed"
-    _kill_after_first_checkpoint([sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)], home)
+    kill_after_first_checkpoint([sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)], home)
     killed = type(toy)(toy.folder)
     killed.home = home
     # In this process, where actors are; ``test_same_child.py`` starts the command again.
@@ -36,7 +36,7 @@ def test_kill_and_run_again_gives_the_same_generation(
     assert same
 
 
-def _kill_after_first_checkpoint(command: list[str], home: Path) -> None:
+def kill_after_first_checkpoint(command: list[str], home: Path) -> None:
     """Ray's processes are in sessions of their own, and end all the same."""
     process = launch(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240

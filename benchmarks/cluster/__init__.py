@@ -1,0 +1,1 @@
+"""Many ranks and teachers: sizes by formula, the stream on a virtual clock, and real runs beside it."""

@@ -1,0 +1,86 @@
+"""The virtual clock gives answers that can be had by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.cluster.simulate import Costs, Layout, Node, simulate
+
+ALONE = Layout()
+SHARED = Layout(nodes=(Node(cores=2.0),))
+
+
+def test_a_student_alone_takes_its_own_time() -> None:
+    found = simulate(Costs(2.0, (), ()), ALONE)
+    assert (found.step, found.waiting, found.busy) == (2.0, 0.0, 0.0)
+
+
+def test_a_faster_teacher_works_ahead() -> None:
+    """Two processes side by side: the slower one sets the pace, and nobody waits for the other."""
+    found = simulate(Costs(2.0, (1.0,), (0.0,)), ALONE)
+    assert found.step == pytest.approx(2.0) and found.waiting == pytest.approx(0.0)
+    assert found.busy == pytest.approx(0.5)
+
+
+def test_a_slow_teacher_keeps_the_student_waiting_and_its_replicas_do_not() -> None:
+    costs = Costs(1.0, (3.0, 2.0), (0.0, 0.0))
+    slow = simulate(costs, ALONE)
+    assert slow.step == pytest.approx(3.0) and slow.waiting == pytest.approx(2 / 3)
+    assert slow.busy == pytest.approx((1 + 2 / 3) / 2)
+    assert simulate(costs, Layout(replicas=2)).step == pytest.approx(1.5)
+    found = simulate(costs, Layout(replicas=3))
+    assert found.step == pytest.approx(1.0) and found.waiting == pytest.approx(0.0)
+
+
+def test_steps_in_flight_bound_what_overlaps() -> None:
+    """A teacher (1.5), a connection (2) and a student (2): 5.5 s from the asking to the end. With one step in flight
+    two are on their way, so that one ends each 2.75 s; with two the slowest part sets the pace."""
+    apart = Layout(nodes=(Node(bandwidth=50.0), Node(bandwidth=50.0)), teachers=(1,))
+    costs = Costs(2.0, (1.5,), (100.0,))
+    assert simulate(costs, apart, in_flight=1).step == pytest.approx(2.75)
+    assert simulate(costs, apart, in_flight=2).step == pytest.approx(2.0)
+    assert simulate(costs, apart, in_flight=1).waiting == pytest.approx(0.75 / 2.75)
+
+
+def test_a_driver_that_makes_batches_slowly_keeps_everybody_waiting() -> None:
+    assert simulate(Costs(1.0, (0.5,), (0.0,), courier=2.0), ALONE).step == pytest.approx(2.0)
+
+
+def test_ranks_share_the_work_and_end_together() -> None:
+    costs = Costs(4.0, (1.0,), (0.0,), exchange=0.5)
+    found = simulate(costs, Layout(ranks=4))
+    assert found.step == pytest.approx(1.0 + 0.5) and found.waiting == pytest.approx(0.0)
+    assert simulate(costs, Layout(ranks=1)).step == pytest.approx(4.0), "one rank has nobody to exchange with"
+
+
+def test_processes_that_share_cores_slow_each_other_down() -> None:
+    """Two threads each on two cores: all work is done one after another, whoever does it."""
+    costs = Costs(3.0, (1.0, 2.0), (0.0, 0.0), threads=2.0)
+    assert simulate(costs, SHARED).step == pytest.approx(6.0)
+    assert simulate(costs, Layout(ranks=2, replicas=2, nodes=SHARED.nodes)).step == pytest.approx(6.0)
+    alone = Costs(3.0, (1.0, 2.0), (0.0, 0.0), threads=0.0)
+    assert simulate(alone, SHARED).step == pytest.approx(3.0), "each has a device of its own"
+
+
+def test_what_crosses_the_network_takes_its_time() -> None:
+    """100 bytes a step at 50 bytes a second; within a node nothing is moved. Steps that cross at the same time share
+    the connection, and settle slowly."""
+    costs = Costs(1.0, (0.5,), (100.0,))
+    apart = Layout(nodes=(Node(bandwidth=50.0), Node(bandwidth=50.0)), teachers=(1,))
+    found = simulate(costs, apart, steps=96)
+    assert found.step == pytest.approx(2.0, rel=0.03) and found.wire == pytest.approx(100.0)
+    assert found.waiting == pytest.approx(0.5, abs=0.03)
+    assert simulate(costs, Layout(nodes=apart.nodes)).wire == 0.0
+    # Two teachers' nodes send at once, and the student's takes as much as it can.
+    both = Costs(1.0, (0.5, 0.5), (100.0, 100.0))
+    two = Layout(nodes=(*apart.nodes, Node(bandwidth=50.0)), teachers=(1, 2))
+    assert simulate(both, two, steps=96).step == pytest.approx(4.0, rel=0.03)
+
+
+def test_steps_in_flight_fill_the_object_store_and_no_more() -> None:
+    """A slow student: the teacher is ahead by what may be in flight, and the one in use is there too."""
+    costs = Costs(1.0, (0.125,), (100.0,))
+    for in_flight in (1, 3):
+        found = simulate(costs, ALONE, in_flight=in_flight)
+        assert found.store == 100.0 * (in_flight + 1) and not found.overflow
+    assert simulate(costs, Layout(nodes=(Node(store=399.0),)), in_flight=3).overflow
