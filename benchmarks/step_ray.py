@@ -20,12 +20,12 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
 
     manifest = make_manifest(routing="agreement", batch_size=place.shape.rows)
     with Session() as session:
-        slots = session.slots(manifest.runtime.devices)
+        roles = ("student", "teacher1", "teacher2")
         count = threads(manifest.runtime, session.machine)
-        actors = session.start({role: slots[role] for role in ("student", "teacher1", "teacher2")})
+        actors = session.start(session.placement(manifest.runtime, roles), roles)
         teachers = {number: TeacherHandle(actors[f"teacher{number}"], number) for number in (1, 2)}
         fetch([one.load(place.teacher_spec(number, threads=count)) for number, one in teachers.items()])
-        group = session.group(actors["student"])
+        group = session.group(actors)
         fetch(group.prepare(place.spec("ladder-ray", manifest, threads=count)))
         done = 0
 

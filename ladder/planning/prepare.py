@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ladder.actors.placement import Machine, place
+from ladder.actors.placement import Machine, asks_for_nodes, place
 from ladder.errors import LawBroken
 from ladder.exam import Probe, question
 from ladder.gates.detectable import Detectable, detectable, warnings_of
@@ -127,10 +127,10 @@ def prepare(
     events = registry.history(request.child.family) if registry else []
     if begins:
         check_cooldown(request, events, now)
-    devices, limits = request.manifest.runtime.devices, request.manifest.budget
+    runtime, limits = request.manifest.runtime, request.manifest.budget
     # A cluster is asked what it has only where that can matter.
-    if machine and any(device.startswith("cuda") for _, device in devices):
-        place(devices, machine())
+    if machine and asks_for_nodes(runtime):
+        place(runtime, machine())
     price = price_of(start, home, machine(), bare) if machine and start and (priced or has_limits(limits)) else None
     if price and begins:
         check_price(request, price)

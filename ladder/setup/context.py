@@ -260,9 +260,9 @@ class EvaluatorHandle(NamedTuple):
     def of(cls, run: Run, context: Context) -> EvaluatorHandle:
         """The evaluator where the manifest wants it; it is started where it does not run yet."""
         runtime = run.request.manifest.runtime
-        slot = context.session.slots(runtime.devices)["evaluator"]
-        evaluator = context.session.start({"evaluator": slot})["evaluator"]
-        return cls(evaluator, slot.device, threads(runtime, context.session.machine))
+        placement = context.session.placement(runtime, ["evaluator"])
+        evaluator = context.session.start(placement, ["evaluator"])["evaluator"]
+        return cls(evaluator, placement.slots["evaluator"].device, threads(runtime, context.session.machine))
 
 
 def hosted(run: Run) -> list[int]:
