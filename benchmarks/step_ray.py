@@ -20,13 +20,12 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
 
     manifest = make_manifest(routing="agreement", batch_size=place.shape.rows)
     with Session() as session:
-        slots = session.slots(manifest.runtime.devices)
+        roles = ("student", "teacher1", "teacher2")
         count = threads(manifest.runtime, session.machine)
-        placed = {role: slots[role] for role in ("student", "teacher1", "teacher2")}
-        actors = session.start(placed)
+        actors = session.start(session.placement(manifest.runtime, roles), roles)
         teachers = {number: TeacherHandle(actors[f"teacher{number}"], number) for number in (1, 2)}
         fetch([one.load(place.teacher_spec(number, threads=count)) for number, one in teachers.items()])
-        group = session.group(actors, placed)
+        group = session.group(actors)
         hear(group, group.prepare(place.spec("ladder-ray", manifest, threads=count)))
         done = 0
 

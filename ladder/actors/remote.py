@@ -245,6 +245,17 @@ class StudentGroup:
 
     ranks: tuple[Any, ...]
 
+    def join(self, devices: Sequence[str], *, one_node: bool) -> list[Any]:
+        """Let the ranks find each other; once in their lives.
+
+        Args:
+            devices: torch device of each.
+            one_node: they all live on one.
+        """
+        meeting, world = self.ranks[0].meeting.remote(one_node=one_node), len(self.ranks)
+        places = enumerate(zip(self.ranks, devices, strict=True))
+        return [one.join.remote(rank, world, meeting, device) for rank, (one, device) in places]
+
     def prepare(self, spec: TrainingSpec) -> list[Any]:
         return [rank.prepare.remote(spec) for rank in self.ranks]
 

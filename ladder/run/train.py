@@ -47,10 +47,10 @@ class TrainingActors(NamedTuple):
     @classmethod
     def start(cls, roles: Roles, context: Context) -> TrainingActors:
         """Start the actors, or take those that run, and begin to measure them."""
-        actors = context.session.start(roles.placed)
+        actors = context.session.start(roles.placement, roles.actors)
         fetch([actor.reset_peak.remote() for actor in actors.values()])
         teachers = {number: TeacherHandle(actors[role], number) for number, role in roles.hosts.items()}
-        return cls(actors, teachers, context.session.group(actors, roles.placed))
+        return cls(actors, teachers, context.session.group(actors))
 
     def survey(self, usage: Usage) -> Usage:
         """With what the actors say now about their caches, since they were loaded, and their processes."""
@@ -84,7 +84,7 @@ def train(run: Run, work: Work, context: Context) -> None:
     say(describe_pools(batches.pools))
     headless = frozenset(number for number, one in loaded.items() if one.kind != roles.teachers[number].kind)
     prepared = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))[0]
-    told = [*crowded(context.session.hosts(roles.placed), roles.threads)]
+    told = [*crowded(context.session.hosts(roles.actors), roles.threads)]
     told += [text for one in (*loaded.values(), prepared) for text in one.warnings]
     for text in told:
         say(f"warning: {text}")

@@ -68,7 +68,7 @@ def work(tmp_path: Path, events: list[Event]) -> Any:
     registry = SimpleNamespace(
         history=lambda family: events, decided=lambda child, digest: None, generations=lambda family: []
     )
-    machine = Machine(2, 0)
+    machine = Machine.alone(2)
     session, console = SimpleNamespace(machine=machine), SimpleNamespace(say=lambda text: None)
     return SimpleNamespace(registry=registry, home=tmp_path, bare=GIB, session=session, console=console)
 
