@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
+from ladder.distill import release
 from ladder.errors import ActorDied
 from ladder.errors import said as said_by
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
@@ -61,7 +62,8 @@ class TeacherActor(Measured):
 
     def load_teacher(self, spec: teacher.TeacherSpec) -> Loaded:
         """Host this generation."""
-        self.teachers.pop(spec.number, None)
+        if self.teachers.pop(spec.number, None) is not None:
+            release()
         hosted = teacher.Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
         self.teachers[spec.number] = hosted
         return Loaded(hosted.digest(), hosted.kind, hosted.warnings)
@@ -86,6 +88,7 @@ class TeacherActor(Measured):
         """Let all teachers and their base go."""
         self.teachers.clear()
         self.base = None
+        release()
 
     def base_of(self, stack: Stack | None, dtype: str, device: str) -> SharedBase | None:
         """The base of a stack, loaded once; None for a generation that has its own model."""
@@ -297,9 +300,20 @@ class EvaluatorActor:
     ) -> Outputs:
         """The generations of the model in ``folder`` for a prompt set, encoded by the tokenizer in ``asker``."""
         torch.set_num_threads(threads)
-        return ask.run_prompts(folder, prompt_set, tokenizer_folder=asker, device=device, dtype=dtype)
+        with _released():
+            return ask.run_prompts(folder, prompt_set, tokenizer_folder=asker, device=device, dtype=dtype)
 
     def run_suite(self, folder: Path, suite: harness.Suite, dtype: str, device: str, threads: int) -> dict[str, Any]:
         """The results of a task of lm-evaluation-harness for the model in ``folder``."""
         torch.set_num_threads(threads)
-        return harness.evaluate(folder, suite, device, dtype)
+        with _released():
+            return harness.evaluate(folder, suite, device, dtype)
+
+
+@contextmanager
+def _released() -> Iterator[None]:
+    """What was taken of the device in here is given back: on the same GPU a student may be next."""
+    try:
+        yield
+    finally:
+        release()

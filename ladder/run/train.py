@@ -16,6 +16,7 @@ from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
+from ladder.run.recovery import divided, dividing
 from ladder.sampling.dreams import Dream
 from ladder.setup import (
     Context,
@@ -80,7 +81,7 @@ def train(run: Run, work: Work, context: Context) -> None:
     dreams = write_dreams(
         run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say
     )
-    batches = start.batches_with(dreams)
+    batches = divided(start.batches_with(dreams), run)
     say(describe_pools(batches.pools))
     headless = frozenset(number for number, one in loaded.items() if one.kind != roles.teachers[number].kind)
     prepared = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))[0]
@@ -115,7 +116,8 @@ def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, l
         # Laws judge first, and the journal notes what they found. What ends a run comes when that is durable.
         budget = Minutes(manifest.budget.max_minutes, journal, total)
         hooks = [laws, journal, Shown(progress), Halt(laws), Stop(stopped, total), budget]
-        run_legs(leg, lambda: hear(crew.group, crew.group.checkpoint()), hooks, done, total)
+        with dividing(batches, run):
+            run_legs(leg, lambda: hear(crew.group, crew.group.checkpoint()), hooks, done, total)
     return journal.usage
 
 

@@ -16,15 +16,17 @@ import torch
 
 from ladder.actors import own_ray, session
 from ladder.actors.placement import NODE_ID, Node
-from ladder.errors import ActorDied, ManifestError, ModelError, OutOfMemory, RunError
+from ladder.errors import ActorDied, GpuOutOfMemory, ManifestError, ModelError, OutOfMemory, RunError
 from ladder.manifest import ROLES, Runtime
 
 DIED = of_ray.ActorDiedError()
 SPOKEN = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12"
 
+FULL = "CUDA out of memory. Tried 9 GiB"
 TOLD: dict[str, tuple[Exception, type[RunError], str]] = {
     "torch on a CPU": (RuntimeError(SPOKEN), OutOfMemory, "out of memory: DefaultCPUAllocator: can't allocate memory"),
-    "torch on a GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB"), OutOfMemory, "CUDA out of memory"),
+    "torch on a GPU": (torch.OutOfMemoryError(FULL), GpuOutOfMemory, "CUDA out of memory"),
+    "cuBLAS": (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), GpuOutOfMemory, "ALLOC_FAILED"),
     "Python": (MemoryError(), OutOfMemory, "out of memory: MemoryError"),
     "the operating system": (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory, "Cannot allocate memory"),
     "the object store": (of_ray.ObjectStoreFullError("full"), OutOfMemory, "The local object store is full"),
