@@ -176,7 +176,9 @@ class StudentActor(TeacherActor):
 
     def prepare(self, spec: TrainingSpec) -> Prepared:
         """Host this student, from its newest checkpoint if there is one."""
-        self.trainer = None
+        if self.trainer is not None:
+            self.trainer = None
+            release()
         base = self.base_of(spec.stack, spec.manifest.student.dtype, spec.device)
         with self._with_the_others():
             self.trainer = Trainer(spec, base, self.ranks)

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
-from ladder.distill import Forecast, has_compiler
+from ladder.distill import Forecast, fast_float32, has_compiler, pays_to_compile
 from ladder.errors import RunError
 from ladder.exam import Sampling, ask
 from ladder.methods import method_of
@@ -52,10 +52,6 @@ from ladder.train.student import (
     whole,
 )
 
-WORTH = 4_000_000_000
-"""Elements of logits [N, V] over a run from which on compiling the loss pays: it takes up to half a minute on two
-cores, and saves about 5 ns an element there."""
-
 
 class Trainer:
     """One student in training, or one rank of it. Continues from the newest checkpoint in its folder.
@@ -74,6 +70,7 @@ class Trainer:
         """What the student computes in. What is trained of it is held in float32."""
         self.split = ranks.world > 1 and manifest.runtime.student.sharding == "fsdp"
         torch.set_num_threads(spec.threads)
+        fast_float32(self.device)
         self.tokenizer = load_tokenizer(spec.start)
         self.warnings: tuple[str, ...] = ()
         """What is not as it was asked for, for a person to read."""
@@ -228,14 +225,15 @@ class Trainer:
         return add_adapter(model, lora)
 
     def _compiles(self) -> bool:
-        wanted, device = self.spec.manifest.runtime.compile, self.model.device.type
+        wanted, device = self.spec.manifest.runtime.compile, self.device.type
         if wanted == "on" and not has_compiler(device):
             raise RunError(
                 f"no compiler was found for device {device}",
                 where="runtime.compile",
                 remedy="install a C++ compiler (Triton for a GPU), or write auto",
             )
-        return wanted == "on" or (wanted == "auto" and self.spec.loss_elements > WORTH and has_compiler(device))
+        pays = wanted == "auto" and pays_to_compile(self.spec.loss_elements, device)
+        return wanted == "on" or (pays and has_compiler(device))
 
     def _teacher_head(self, number: int) -> TeacherHead:
         manifest, folder = self.spec.manifest, self.spec.teachers[number]
