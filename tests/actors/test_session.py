@@ -15,7 +15,7 @@ import ray.util
 import torch
 
 from ladder.actors import own_ray, session
-from ladder.actors.placement import NODE_ID, Node
+from ladder.actors.placement import NODE_ID, Host, Node, Placement, Slot
 from ladder.errors import ActorDied, GpuOutOfMemory, ManifestError, ModelError, OutOfMemory, RunError
 from ladder.manifest import ROLES, Runtime
 
@@ -235,6 +235,36 @@ def test_with_one_rank_all_of_them_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(opened._actors) == ["teacher1"] and "kill teacher1" not in fake.done and len(fake.done) == 3
 
 
-def test_ranks_come_in_their_order() -> None:
-    actors = {"teacher1": "t", "student.2": "c", "student": "a", "student.1": "b"}
-    assert session.Session("local").group(actors).ranks == ("a", "b", "c")
+class FakeRank:
+    """Notes how it joins the others."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.joined = name, list[Any]()
+        self.meeting = self.join = self
+
+    def remote(self, *told: Any, **named: Any) -> Any:
+        self.joined.append(told or named)
+        return f"where {self.name} says"
+
+
+@pytest.mark.parametrize("machines", [("one", "one", "one"), ("one", "one", "two")])
+def test_ranks_find_each_other_in_their_order_and_once(
+    machines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "fetch", lambda told: told)
+    roles = ("student", "student.1", "student.2")
+    ranks = {role: FakeRank(role) for role in roles}
+    opened = session.Session("local")
+    opened._hosts = {role: Host(machine, 2, "PASSIVE") for role, machine in zip(roles, machines, strict=True)}
+    slots = {role: Slot(1.0, 0.0, f"cuda:{number}") for number, role in enumerate(roles)}
+    opened._standing = session._Standing(Placement((), slots), None, frozenset())  # type: ignore[arg-type]
+    actors = {"teacher1": "t", **{role: ranks[role] for role in reversed(roles)}}
+    for _ in range(2):
+        assert opened.group(actors).ranks == tuple(ranks.values())
+    where, joined = "where student says", [rank.joined for rank in ranks.values()]
+    assert joined == [
+        [{"one_node": len(set(machines)) == 1}, (0, 3, where, "cuda:0")],
+        [(1, 3, where, "cuda:1")],
+        [(2, 3, where, "cuda:2")],
+    ]
+    assert opened.group({"student": "alone"}).ranks == ("alone",)
