@@ -23,8 +23,9 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
         slots = session.slots(manifest.runtime.devices)
         count = threads(manifest.runtime, session.machine)
         actors = session.start({role: slots[role] for role in ("student", "teacher1", "teacher2")})
-        teachers = {number: TeacherHandle(actors[f"teacher{number}"], number) for number in (1, 2)}
-        fetch([one.load(place.teacher_spec(number, threads=count)) for number, one in teachers.items()])
+        teachers = {number: TeacherHandle((actors[f"teacher{number}"],), number) for number in (1, 2)}
+        for number, one in teachers.items():
+            fetch([*one.load([place.teacher_spec(number, threads=count)])])
         group = session.group(actors["student"])
         fetch(group.prepare(place.spec("ladder-ray", manifest, threads=count)))
         done = 0

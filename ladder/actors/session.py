@@ -95,7 +95,7 @@ class Session:
                     max_task_retries=0,
                     runtime_env={"env_vars": settings.travelling()},
                 )
-                self._actors[role, slot] = options(_KINDS[role]).remote()
+                self._actors[role, slot] = options(_KINDS[role.partition(".")[0]]).remote()
         started = {role: self._actors[role, slot] for role, slot in roles.items()}
         ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
         _, missing = ray.wait(ready, num_returns=len(ready), timeout=START_TIMEOUT)

@@ -134,15 +134,29 @@ class Batch:
         same_BTT = self.segment_BT[:, :, None] == self.segment_BT[:, None, :]
         return (same_BTT & np.tri(self.segment_BT.shape[1], dtype=bool))[:, None]
 
-    def heard_by(self, teacher: int, *, dreams_only: bool = False) -> tuple[Batch, np.ndarray]:
+    def heard_by(
+        self, teacher: int, *, dreams_only: bool = False, replica: int = 0, replicas: int = 1
+    ) -> tuple[Batch, np.ndarray]:
         """The sequences that this teacher (1 or 2) must read, and which of the N tokens they hold.
 
         A dream needs only its own dreamer; with ``dreams_only`` the teacher has nothing to say on other text. Sequences
         without a wanted token are left out. Where the teacher sees more than the student, they are its own readings.
+        Of several replicas each reads the sequences that are its own.
         """
         wanted_N = (self.dreamer_N == teacher) | ((self.dreamer_N == 0) & (not dreams_only))
+        if replicas > 1:
+            wanted_N &= self.replica_of(replicas) == replica
         heard, places = self.select(wanted_N)
         return heard.read_by(teacher), places
+
+    def replica_of(self, replicas: int) -> np.ndarray:
+        """Which of so many replicas of a teacher reads the sequence of each token, int64 [N]: the digest of its first
+        example decides, so that an example by itself goes to the same replica, and its cache, every time."""
+        _, first, sequence_N = np.unique(
+            self.rows_N // self.input_ids_BT.shape[1], return_index=True, return_inverse=True
+        )
+        names = [self.digests[number] for number in self.example_N[first].tolist()]
+        return np.asarray([int(name[:8], 16) % replicas for name in names], dtype=np.int64)[sequence_N]
 
     def read_by(self, teacher: int) -> Batch:
         """The same trained tokens as this teacher reads them, where that is more than is in the batch."""

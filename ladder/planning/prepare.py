@@ -61,7 +61,8 @@ class Work:
         recall: those that its ancestors left, by name.
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         start: None where its parent is not there yet, or where it is trained already.
-        price: None where nobody asked for it, and no limit of the manifest does.
+        price: None where nobody asked for it, and nothing of the manifest does.
+        replicas: of each teacher, by number.
         warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
     """
@@ -72,6 +73,7 @@ class Work:
     exam: Detectable
     start: Start | None = None
     price: Price | None = None
+    replicas: Mapping[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     reading_warnings: list[str] = field(default_factory=list)
     rested: tuple[datetime | None, datetime] = (None, datetime.min)
@@ -142,6 +144,7 @@ def prepare(
         exam,
         start,
         price,
+        _replicas(start) if start else {},
         warnings=[
             *_manifest_warnings(request),
             *replay_warnings(dataset),
@@ -164,6 +167,12 @@ def _ranks(request: Request, machine: Callable[[], Machine] | None) -> int:
     there = machine()
     others = [role for role, slot in place(runtime.devices, there).items() if role != "student" and slot.gpus]
     return max(1, min(int(there.gpus) - len(others), params.batch_size // params.accumulation))
+
+
+def _replicas(start: Start) -> dict[int, int]:
+    """How many replicas each teacher has, by number."""
+    asked = start.request.manifest.runtime.teachers.replicas
+    return dict.fromkeys(start.teachers, 1 if asked == "auto" else asked)
 
 
 def _check_manifest(

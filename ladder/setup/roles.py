@@ -9,7 +9,7 @@ adapters, and one process can host them all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -89,14 +89,19 @@ def shared_stacks(
     folders: Mapping[str, Path],
     slots: Mapping[str, Slot],
     machine: Machine,
+    ranks: int = 1,
 ) -> SharedStacks | None:
     """The stacks of a run, or None where student and teachers have models of their own.
 
     Args:
         folders: of the ancestors, by digest.
+        ranks: of the student.
     """
     wanted, why_not = manifest.runtime.share_base, _obstacle(manifest, genesis=ancestry.parent is None)
     if why_not or wanted == "off" or (wanted == "auto" and not _one_device(slots, machine)):
+        return None
+    # A base has one process: where a teacher is to have several, or the student, each has a model of its own.
+    if ranks > 1 or manifest.runtime.teachers.replicas not in (1, "auto"):
         return None
     parent = ancestry.parent
     assert parent is not None
@@ -161,14 +166,15 @@ class Roles:
 
     Args:
         teachers: what each teacher is told, by number.
-        hosts: the role of the actor that hosts each teacher: its own, or ``student`` where it shares that one's base.
+        hosts: the roles of the actors that host each teacher, one a replica: its own (``teacher1``, ``teacher1.1``), or
+            ``student`` where it shares that one's base.
         stack: what the student starts as on that base; None where it has its own model.
         slots: where each actor lives.
         threads: torch threads of each actor.
     """
 
     teachers: dict[int, TeacherSpec]
-    hosts: dict[int, str]
+    hosts: dict[int, tuple[str, ...]]
     stack: Stack | None
     slots: dict[str, Slot]
     threads: int
@@ -176,28 +182,42 @@ class Roles:
     @property
     def placed(self) -> dict[str, Slot]:
         """The actors that are needed."""
-        return {role: self.slots[role] for role in ("student", *sorted(set(self.hosts.values()) - {"student"}))}
+        hosts = {role for replicas in self.hosts.values() for role in replicas}
+        return {role: self.slots[role] for role in ("student", *sorted(hosts - {"student"}))}
+
+    def specs_of(self, number: int) -> tuple[TeacherSpec, ...]:
+        """What each replica of a teacher is told."""
+        return self.teachers[number].replicated([self.slots[role].device for role in self.hosts[number]])
 
 
-def roles_of(run: Run, context: Context) -> Roles:
+def roles_of(run: Run, context: Context, replicas: Mapping[int, int], ranks: int = 1) -> Roles:
     """Decide who shares a base with whom, and what each teacher is told.
+
+    Args:
+        replicas: of each teacher, by number; one that shares the student's base has none.
+        ranks: of the student.
 
     Raises:
         ManifestError: the manifest pins what this machine does not have.
     """
     manifest, machine = run.request.manifest, context.session.machine
     slots, numbers = context.session.slots(manifest.runtime.devices), hosted(run)
-    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, machine)
+    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, machine, ranks)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
     count = threads(manifest.runtime, machine)
-    hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
+    hosts = {
+        number: ("student",) if number in stacks else replica_roles(number, replicas[number]) for number in numbers
+    }
+    for role in {role for several in hosts.values() for role in several} - slots.keys():
+        # A replica has the device of the first one, and no cores of its own: all roles share those.
+        slots[role] = replace(slots[role.partition(".")[0]], cpus=0.0)
     cache = cache_settings(manifest.runtime, context.home)
     teachers = {
         number: teacher_spec(
             manifest,
             run.teachers[number],
             number,
-            device=slots[hosts[number]].device,
+            device=slots[hosts[number][0]].device,
             threads=count,
             cache=cache,
             stack=stacks.get(number),
@@ -205,6 +225,11 @@ def roles_of(run: Run, context: Context) -> Roles:
         for number in numbers
     }
     return Roles(teachers, hosts, shared.student if shared else None, slots, count)
+
+
+def replica_roles(number: int, replicas: int) -> tuple[str, ...]:
+    """The roles of the actors that host a teacher."""
+    return (f"teacher{number}", *(f"teacher{number}.{replica}" for replica in range(1, replicas)))
 
 
 def student_of(run: Run, roles: Roles, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:
