@@ -145,18 +145,19 @@ class Batch:
         """
         wanted_N = (self.dreamer_N == teacher) | ((self.dreamer_N == 0) & (not dreams_only))
         if replicas > 1:
-            wanted_N &= self.replica_of(replicas) == replica
+            wanted_N &= self.sequence_keys() % replicas == replica
         heard, places = self.select(wanted_N)
         return heard.read_by(teacher), places
 
-    def replica_of(self, replicas: int) -> np.ndarray:
-        """Which of so many replicas of a teacher reads the sequence of each token, int64 [N]: the digest of its first
-        example decides, so that an example by itself goes to the same replica, and its cache, every time."""
+    def sequence_keys(self) -> np.ndarray:
+        """A number that belongs to the sequence of each token, int64 [N], by which a teacher's replicas share out
+        sequences: the digest of the first example gives it, so that an example by itself goes to the same replica, and
+        its cache, every time."""
         _, first, sequence_N = np.unique(
             self.rows_N // self.input_ids_BT.shape[1], return_index=True, return_inverse=True
         )
         names = [self.digests[number] for number in self.example_N[first].tolist()]
-        return np.asarray([int(name[:8], 16) % replicas for name in names], dtype=np.int64)[sequence_N]
+        return np.asarray([int(name[:8], 16) for name in names], dtype=np.int64)[sequence_N]
 
     def read_by(self, teacher: int) -> Batch:
         """The same trained tokens as this teacher reads them, where that is more than is in the batch."""

@@ -223,7 +223,7 @@ def plan_text(plan: Plan) -> str:
         "data": f"{plan.rows} rows, {plan.probes} probes",
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
-        "teachers": str(plan.teachers),
+        "teachers": _teachers(plan),
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
         "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
         + f", {plan.threads} threads each",
@@ -231,6 +231,16 @@ def plan_text(plan: Plan) -> str:
     }
     lines = facts([*known.items(), *(("warning", warning) for warning in plan.warnings)])
     return f"{plan.child}\n{indent(lines, '  ')}"
+
+
+def _teachers(plan: Plan) -> str:
+    """How many there are, each how often, and whether they keep up with the student."""
+    price = plan.price
+    if price is None or not price.replicas:
+        return str(plan.teachers)
+    counts = sorted(set(price.replicas.values()))
+    each = counts[0] if len(counts) == 1 else ", ".join(f"{n} of teacher{t}" for t, n in price.replicas.items())
+    return f"{plan.teachers}, replicas {each} (the student would wait {price.waiting:.0%} of its time)"
 
 
 def _exam(found: Detectable) -> str:
@@ -267,10 +277,13 @@ def _priced(price: Price) -> dict[str, str]:
     gpu = "".join(f", {role} {size_text(size)} on its GPU" for role, size in price.gpu_bytes.items())
     moving = "" if price.trained_parameters == price.parameters else f", {price.trained_parameters:,} trained"
     guessed = " (dreams estimated)" if price.dreams == "estimated" else ""
+    each = f"; most for one of {price.ranks} ranks {size_text(price.rank_wire_bytes)} a step"
     return {
-        "student": f"{price.parameters:,} parameters{moving}",
+        "student": f"{price.parameters:,} parameters{moving}" + (f", {price.ranks} ranks" * (price.ranks > 1)),
         "tokens": f"{price.backbone_tokens:,} read, {price.trained_tokens:,} trained{guessed}",
-        "wire": f"{size_text(price.wire_bytes)} ({size_text(price.wire_bytes_per_step)} a step){guessed}",
+        "wire": f"{size_text(price.wire_bytes)} ({size_text(price.wire_bytes_per_step)} a step){guessed}"
+        + (each * (price.ranks > 1))
+        + (f"; {size_text(price.store_bytes)} in flight" * (price.wire_bytes > 0)),
         "cache": f"{size_text(price.cache_bytes)} (hits {price.cache_hit_share:.0%}){guessed}",
         "memory": f"{size_text(price.peak_memory_bytes)} at its peak: {roles}{gpu}",
         "disk": size_text(price.disk_bytes),

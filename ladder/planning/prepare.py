@@ -133,7 +133,9 @@ def prepare(
     # A cluster is asked what it has only where that can matter.
     if machine and any(device.startswith("cuda") for _, device in devices):
         place(devices, machine())
-    price = price_of(start, home, machine(), bare) if machine and start and (priced or has_limits(limits)) else None
+    kept = {int(number): count for number, count in run.notes().get("replicas", {}).items()}
+    wanted = priced or has_limits(limits) or request.manifest.runtime.teachers.replicas == "auto"
+    price = price_of(start, home, machine(), bare, kept=kept) if machine and start and wanted else None
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
@@ -144,7 +146,7 @@ def prepare(
         exam,
         start,
         price,
-        _replicas(start) if start else {},
+        price.replicas if price else _replicas(start) if start else {},
         warnings=[
             *_manifest_warnings(request),
             *replay_warnings(dataset),
@@ -170,7 +172,7 @@ def _ranks(request: Request, machine: Callable[[], Machine] | None) -> int:
 
 
 def _replicas(start: Start) -> dict[int, int]:
-    """How many replicas each teacher has, by number."""
+    """How many replicas each teacher has, by number, where nothing depends on the machine."""
     asked = start.request.manifest.runtime.teachers.replicas
     return dict.fromkeys(start.teachers, 1 if asked == "auto" else asked)
 

@@ -69,19 +69,19 @@ def test_a_sequence_is_read_by_one_replica_and_an_example_by_the_same_one_every_
     for count in (1, 2, 3):
         shares = [batch.heard_by(1, replica=replica, replicas=count)[1] for replica in range(count)]
         assert sorted(np.concatenate(shares).tolist()) == batch.heard_by(1)[1].tolist()
-        alone = {row.digest: set(batch_of([row]).replica_of(count).tolist()) for row in rows}
+        alone = {row.digest: set((batch_of([row]).sequence_keys() % count).tolist()) for row in rows}
         for name, place in zip(batch.digests, range(len(rows)), strict=True):
-            assert {int(one) for one in batch.replica_of(count)[batch.example_N == place]} == alone[name]
+            assert {int(one) for one in (batch.sequence_keys() % count)[batch.example_N == place]} == alone[name]
     packed = batch_of(rows, packing=True)
     assert packed.packed
-    sequence_N, replica_N = packed.rows_N // packed.input_ids_BT.shape[1], packed.replica_of(3)
+    sequence_N, replica_N = packed.rows_N // packed.input_ids_BT.shape[1], packed.sequence_keys() % 3
     assert {len(set(replica_N[sequence_N == place].tolist())) for place in set(sequence_N.tolist())} == {1}
 
 
 def test_many_examples_are_shared_out_evenly() -> None:
     batch = batch_of([Example((1, number, 5), (True, True), gold=True) for number in range(2000)])
     for count in (2, 3, 5):
-        shares = np.bincount(batch.replica_of(count), minlength=count) / len(batch.rows_N)
+        shares = np.bincount((batch.sequence_keys() % count), minlength=count) / len(batch.rows_N)
         assert np.abs(shares - 1 / count).max() < 0.04
 
 
