@@ -282,10 +282,11 @@ def build_batches(
         {source: examples for source, examples in pools.items() if examples and shares[source] > 0},
         shares,
         params.batch_size,
-        ranks * params.accumulation,
+        params.accumulation,
         seeds.data,
         Collation(pad, data.max_length, data.packing),
         data.group_by_length,
+        ranks,
     )
 
 
