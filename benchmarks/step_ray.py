@@ -23,8 +23,9 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
         roles = ("student", "teacher1", "teacher2")
         count = threads(manifest.runtime, session.machine)
         actors = session.start(session.placement(manifest.runtime, roles), roles)
-        teachers = {number: TeacherHandle(actors[f"teacher{number}"], number) for number in (1, 2)}
-        fetch([one.load(place.teacher_spec(number, threads=count)) for number, one in teachers.items()])
+        teachers = {number: TeacherHandle((actors[f"teacher{number}"],), number) for number in (1, 2)}
+        for number, one in teachers.items():
+            fetch([*one.load([place.teacher_spec(number, threads=count)])])
         group = session.group(actors)
         hear(group, group.prepare(place.spec("ladder-ray", manifest, threads=count)))
         done = 0

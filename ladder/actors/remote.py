@@ -101,27 +101,33 @@ class TeacherActor(Measured):
 
 @dataclass(frozen=True)
 class TeacherHandle:
-    """One teacher, whichever actor hosts it. Methods return object references."""
+    """One teacher, whichever actors host it. Methods return object references, one for each replica.
 
-    actor: Any
+    Args:
+        actors: of its replicas.
+    """
+
+    actors: tuple[Any, ...]
     number: int
 
-    def load(self, spec: teacher.TeacherSpec) -> Any:
-        return self.actor.load_teacher.remote(spec)
+    def load(self, specs: Sequence[teacher.TeacherSpec]) -> tuple[Any, ...]:
+        """Each replica is told its own."""
+        return tuple(actor.load_teacher.remote(spec) for actor, spec in zip(self.actors, specs, strict=True))
 
     def signal(self, batches: Any) -> tuple[Any, ...]:
-        """References to the parts of what it says about the micro-batches behind a reference; one for each process
-        that hosts it."""
-        return (self.actor.signal.remote(self.number, batches),)
+        """The parts of what it says about the micro-batches behind a reference."""
+        return tuple(actor.signal.remote(self.number, batches) for actor in self.actors)
 
-    def dream(self, dream_batch: DreamBatch) -> Any:
-        return self.actor.dream.remote(dream_batch)
+    def dream(self, dream_batches: Sequence[DreamBatch]) -> list[Any]:
+        """A reference to each of these blocks, which go round over the replicas: whoever writes a block writes the same
+        dreams."""
+        return [self.actors[turn % len(self.actors)].dream.remote(block) for turn, block in enumerate(dream_batches)]
 
-    def digest(self) -> Any:
-        return self.actor.digest.remote(self.number)
+    def digest(self) -> tuple[Any, ...]:
+        return tuple(actor.digest.remote(self.number) for actor in self.actors)
 
-    def cache_statistics(self) -> Any:
-        return self.actor.cache_statistics.remote(self.number)
+    def cache_statistics(self) -> tuple[Any, ...]:
+        return tuple(actor.cache_statistics.remote(self.number) for actor in self.actors)
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,14 @@ def pack(lengths: Sequence[int], max_length: int) -> list[list[int]]:
     return sorted(sorted(sequence) for sequence in layout)
 
 
-def micro_batches(lengths: Sequence[int], parts: int, max_length: int | None) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], parts: int, max_length: int | None, *, even: bool = False) -> list[list[int]]:
     """Split the rows of a step into micro-batches of sequences of similar length, so that the largest is smallest.
 
     Args:
         lengths: tokens of each row.
         parts: how many micro-batches; packing can leave fewer sequences than that, and then each has its own.
         max_length: tokens of a packed sequence, or None where every row is a sequence.
+        even: no micro-batch is much smaller than the others, for ranks that wait for one another.
 
     Returns:
         For each micro-batch the numbers of its rows in ascending order; the micro-batch with the longest comes first.
@@ -50,13 +51,17 @@ def micro_batches(lengths: Sequence[int], parts: int, max_length: int | None) ->
     rows = [[number] for number in range(len(lengths))] if max_length is None else pack(lengths, max_length)
     widths = [sum(lengths[number] for number in sequence) for sequence in rows]
     order = sorted(range(len(rows)), key=lambda place: -widths[place])
-    ends = accumulate(split([widths[place] for place in order], min(parts, len(rows))), initial=0)
+    ends = accumulate(split([widths[place] for place in order], min(parts, len(rows)), even=even), initial=0)
     runs = [order[start:stop] for start, stop in pairwise(ends)]
     return [sorted(number for place in run for number in rows[place]) for run in runs]
 
 
-def split(widths: Sequence[int], parts: int) -> list[int]:
+def split(widths: Sequence[int], parts: int, *, even: bool = False) -> list[int]:
     """Cut decreasing widths into runs so that the largest padded area (rows x widest row) is as small as it can be.
+
+    Args:
+        even: each run has about its part of what is left, instead of all that its area holds, which leaves little to
+            the last one.
 
     Returns:
         Rows in each of the ``parts`` runs, at least one.
@@ -65,7 +70,22 @@ def split(widths: Sequence[int], parts: int) -> list[int]:
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if sum(_runs(widths, parts, middle)) == len(widths) else (middle + 1, high)
-    return _runs(widths, parts, low)
+    return _even_runs(widths, parts, low) if even else _runs(widths, parts, low)
+
+
+def _even_runs(widths: Sequence[int], parts: int, area: int) -> list[int]:
+    """Runs of at most this area, each with about its part of the tokens that are left."""
+    counts: list[int] = []
+    for left in range(parts, 0, -1):
+        rest = widths[sum(counts) :]
+        wanted = (
+            min(round(sum(rest) / left / rest[0]), area // rest[0], len(rest) - left + 1) if left > 1 else len(rest)
+        )
+        count = max(1, wanted)
+        while left > 1 and sum(_runs(rest[count:], left - 1, area)) < len(rest) - count:
+            count += 1
+        counts.append(count)
+    return counts
 
 
 def _runs(widths: Sequence[int], parts: int, area: int) -> list[int]:
@@ -134,15 +154,30 @@ class Batch:
         same_BTT = self.segment_BT[:, :, None] == self.segment_BT[:, None, :]
         return (same_BTT & np.tri(self.segment_BT.shape[1], dtype=bool))[:, None]
 
-    def heard_by(self, teacher: int, *, dreams_only: bool = False) -> tuple[Batch, np.ndarray]:
+    def heard_by(
+        self, teacher: int, *, dreams_only: bool = False, replica: int = 0, replicas: int = 1
+    ) -> tuple[Batch, np.ndarray]:
         """The sequences that this teacher (1 or 2) must read, and which of the N tokens they hold.
 
         A dream needs only its own dreamer; with ``dreams_only`` the teacher has nothing to say on other text. Sequences
         without a wanted token are left out. Where the teacher sees more than the student, they are its own readings.
+        Of several replicas each reads the sequences that are its own.
         """
         wanted_N = (self.dreamer_N == teacher) | ((self.dreamer_N == 0) & (not dreams_only))
+        if replicas > 1:
+            wanted_N &= self.sequence_keys() % replicas == replica
         heard, places = self.select(wanted_N)
         return heard.read_by(teacher), places
+
+    def sequence_keys(self) -> np.ndarray:
+        """A number that belongs to the sequence of each token, int64 [N], by which a teacher's replicas share out
+        sequences: the digest of the first example gives it, so that an example by itself goes to the same replica, and
+        its cache, every time."""
+        _, first, sequence_N = np.unique(
+            self.rows_N // self.input_ids_BT.shape[1], return_index=True, return_inverse=True
+        )
+        names = [self.digests[number] for number in self.example_N[first].tolist()]
+        return np.asarray([int(name[:8], 16) for name in names], dtype=np.int64)[sequence_N]
 
     def read_by(self, teacher: int) -> Batch:
         """The same trained tokens as this teacher reads them, where that is more than is in the batch."""
@@ -313,8 +348,9 @@ class Batches:
         pools: examples by source, for sources that have any.
         shares: share of each source in a batch and in the loss; normalised over the pools.
         batch_size: examples in a step.
-        accumulation: micro-batches a step is split into, fewer where packing leaves fewer sequences.
+        accumulation: micro-batches of each rank that a step is split into, fewer where packing leaves fewer sequences.
         group_by_length: the rows of a step have similar lengths.
+        ranks: processes among which a step is dealt out.
     """
 
     pools: Mapping[str, Sequence[Example]]
@@ -324,14 +360,17 @@ class Batches:
     seed: int
     collation: Collation
     group_by_length: bool = False
+    ranks: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size < max(self.accumulation, len(self.pools)):
+        fewest = max(self.ranks * self.accumulation, len(self.pools))
+        if self.batch_size < fewest:
+            ranks = f" of {self.ranks} ranks" if self.ranks > 1 else ""
             raise ManifestError(
                 f"{self.batch_size} rows cannot be divided among {', '.join(self.pools)} "
-                f"and {self.accumulation} accumulation steps",
+                f"and {self.accumulation} accumulation steps{ranks}",
                 where="training_params.batch_size",
-                remedy=f"at least {max(self.accumulation, len(self.pools))}",
+                remedy=f"at least {fewest}",
             )
 
     def __call__(self, step: int) -> tuple[Batch, ...]:
@@ -341,7 +380,8 @@ class Batches:
             for index in self._indices(source, rows, step).tolist()
         ]
         longest = self.collation.max_length if self.collation.packing else None
-        parts = micro_batches([len(example) for _, example in chosen], self.accumulation, longest)
+        lengths, several = [len(example) for _, example in chosen], self.ranks > 1
+        parts = micro_batches(lengths, self.ranks * self.accumulation, longest, even=several)
         return tuple(self._collate([chosen[number] for number in part]) for part in parts)
 
     def rows_by_source(self) -> dict[str, int]:

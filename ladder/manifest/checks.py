@@ -295,6 +295,17 @@ def resources_can_be_taken(manifest: Manifest) -> Iterator[Problem]:
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 
 
+def replicas_have_models_of_their_own(manifest: Manifest) -> Iterator[Problem]:
+    """A teacher that speaks through the student's base has no process of its own that could be there twice."""
+    replicas = manifest.runtime.teachers.replicas
+    if manifest.runtime.share_base == "on" and replicas not in (1, "auto"):
+        yield Problem(
+            "runtime.share_base",
+            f"found 'on' with {replicas} replicas of each teacher, but the student's base has one process",
+            "write auto, or runtime.teachers.replicas: 1",
+        )
+
+
 def packed_rows_are_not_grouped(manifest: Manifest) -> Iterator[Problem]:
     """Long and short rows fill a sequence together; rows of one length often do not."""
     if manifest.data is not None and manifest.data.packing and manifest.data.group_by_length:
@@ -439,6 +450,7 @@ _TRAINING = (
     batch_splits_evenly,
     ranks_have_work_to_share,
     resources_can_be_taken,
+    replicas_have_models_of_their_own,
     packed_rows_are_not_grouped,
     masking_has_words,
     dreams_have_a_dreamer,

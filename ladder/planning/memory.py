@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ class Shape:
         stored: bytes of its weights on disk.
         gated: whether it is of the Llama kind, in which a gate multiplies inside of the feed-forward layer; else of the
             GPT-2 kind.
+        layered: parameters that lie in its layers.
     """
 
     layers: int
@@ -39,6 +40,12 @@ class Shape:
     parameters: int
     stored: int = 0
     gated: bool = True
+    layered: int = field(default=0, compare=False)
+
+    @property
+    def outside(self) -> int:
+        """Parameters in none of its layers: embeddings, output head, the last norm."""
+        return self.parameters - self.layered if self.layered else min(self.parameters, self.vocabulary * self.hidden)
 
     @classmethod
     def of_folder(cls, folder: Path) -> Shape:
@@ -76,6 +83,7 @@ class Shape:
             vocabulary=text.vocab_size,
             parameters=sum(torch.Size(size).numel() for _, size in tensors),
             gated=not _is_plain(tensors, layers, hidden, intermediate),
+            layered=sum(torch.Size(size).numel() for name, size in tensors if _LAYER.search(name)),
         )
 
 
@@ -107,13 +115,38 @@ FLOAT = 4
 
 
 @dataclass(frozen=True)
+class Group:
+    """How a student is held: alone, or by several ranks.
+
+    Args:
+        ranks: how many there are.
+        sharded: each holds a part of everything (FSDP), instead of everything.
+        masters: it computes in a narrower dtype than its weights, which stay float32.
+        recomputing: activations are computed again on the way back instead of being kept (gradient checkpointing).
+    """
+
+    ranks: int = 1
+    sharded: bool = False
+    masters: bool = False
+    recomputing: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts weights and all that belongs to them are split."""
+        return self.ranks if self.sharded else 1
+
+
+ALONE = Group()
+
+
+@dataclass(frozen=True)
 class Load:
     """What a process is given to work on.
 
     Args:
         tokens: grid positions B x T of the largest micro-batch, padding included.
         trained: N of the largest micro-batch.
-        wire_bytes: what all teachers send for a step, and ``in_flight`` of them may be there at once.
+        wire_bytes: what teachers send this process for a step, and ``in_flight`` of them may be there at once.
     """
 
     tokens: int
@@ -127,8 +160,9 @@ class Load:
         return self.wire_bytes * (self.in_flight + 1)
 
 
-def activations(shape: Shape, tokens: int, size: int) -> int:
-    """Bytes that a decoder keeps for the backward pass.
+def activations(shape: Shape, tokens: int, size: int, *, recomputing: bool = False) -> int:
+    """Bytes that a decoder keeps for the backward pass; where it computes them again, of one layer and the inputs of
+    all.
 
     A layer of the Llama kind keeps, for a token: both norms' inputs and normalised values (4 D), what enters the
     projections (2 D), the rotated query and the attention's output (2 D), key and value, and four tensors of the
@@ -138,7 +172,8 @@ def activations(shape: Shape, tokens: int, size: int) -> int:
     """
     of_hidden, of_wide, last = (8, 4, 4) if shape.gated else (6, 2, 2)
     layer = of_hidden * shape.hidden + 2 * shape.keys + of_wide * shape.intermediate
-    return tokens * size * (shape.layers * layer + last * shape.hidden)
+    kept = layer + shape.layers * shape.hidden if recomputing else shape.layers * layer
+    return tokens * size * (kept + last * shape.hidden)
 
 
 def forward_only(shape: Shape, tokens: int, size: int) -> int:
@@ -146,14 +181,25 @@ def forward_only(shape: Shape, tokens: int, size: int) -> int:
     return tokens * size * (4 * shape.hidden + 4 * shape.intermediate)
 
 
-def training_state(shape: Shape, trained: int, size: int, *, kept: float, ema: bool) -> int:
-    """Weights, gradient, what the optimiser keeps, and the float32 shadow of what is trained.
+def training_state(shape: Shape, trained: int, size: int, *, kept: float, ema: bool, group: Group = ALONE) -> int:
+    """Weights, gradient, what the optimiser keeps, and the float32 shadow of what is trained; of one rank.
 
     Args:
+        size: bytes of a number that it computes with.
         kept: bytes that the optimiser keeps for each trained parameter.
     """
-    adapter = trained if trained < shape.parameters else 0
-    return size * (shape.parameters + adapter + trained) + int(kept * trained) + (FLOAT * trained if ema else 0)
+    adapter, own = trained if trained < shape.parameters else 0, FLOAT if group.masters else size
+    held = own * (shape.parameters + adapter + trained) + int(kept * trained) + (FLOAT * trained if ema else 0)
+    return -(-held // group.parts) + _computing(shape, size, group)
+
+
+def _computing(shape: Shape, size: int, group: Group) -> int:
+    """What is there beside the state while a step computes: the narrower copy of float32 weights; or of weights that
+    are split over ranks what is in no layer and two layers, one at work and the next one on its way, with gradients."""
+    if not group.sharded:
+        return size * shape.parameters if group.masters else 0
+    layers = 2 * (shape.parameters - shape.outside) // max(1, shape.layers)
+    return 2 * size * (shape.outside + min(layers, shape.parameters - shape.outside))
 
 
 def loss_buffers(vocabulary: int, chunk: int) -> int:
@@ -166,9 +212,11 @@ def head_gradients(shape: Shape, load: Load, *, head_trained: bool) -> int:
     return FLOAT * shape.hidden * (load.trained + (shape.vocabulary if head_trained else 0))
 
 
-def teacher_held(teacher: Shape, size: int, wire: str) -> int:
-    """What the student holds of a teacher: its head, where hidden states are sent."""
-    return size * teacher.vocabulary * teacher.hidden if wire == "hidden" else 0
+def teacher_held(teacher: Shape, size: int, wire: str, group: Group = ALONE) -> int:
+    """What the student holds of a teacher: its head, where hidden states are sent. One that is split over ranks is
+    gathered for a step, beside this rank's part of it."""
+    head = size * teacher.vocabulary * teacher.hidden if wire == "hidden" else 0
+    return head + -(-head // group.parts) if group.sharded else head
 
 
 def by_process(tensors: Mapping[str, int], base: int, groups: Iterable[Sequence[str]]) -> dict[str, int]:
@@ -188,12 +236,13 @@ def student_bytes(
     ema: bool,
     wire: str,
     teachers: list[Shape],
+    group: Group = ALONE,
 ) -> int:
-    """Everything but the bare process, at the peak of a step; ``kept`` as ``training_state``."""
+    """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``."""
     return (
-        training_state(shape, trained, size, kept=kept, ema=ema)
-        + sum(teacher_held(teacher, size, wire) for teacher in teachers)
-        + int(SLACK * activations(shape, load.tokens, size))
+        training_state(shape, trained, size, kept=kept, ema=ema, group=group)
+        + sum(teacher_held(teacher, size, wire, group) for teacher in teachers)
+        + int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
         + loss_buffers(shape.vocabulary, chunk)
         + head_gradients(shape, load, head_trained=trained == shape.parameters)
         + load.mapped

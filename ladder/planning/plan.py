@@ -19,7 +19,7 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
 from ladder.gates import Detectable, Fewest
-from ladder.manifest import Request
+from ladder.manifest import ROLES, Request
 from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.prepare import prepare
@@ -30,7 +30,7 @@ from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
 from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
-from ladder.setup import Run, data_of, write_start
+from ladder.setup import Run, all_roles, data_of, write_start
 from ladder.system.process import bare_bytes
 
 UNLEARNED_WARNING = 0.2
@@ -168,7 +168,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         teachers=_speakers(request),
         price=price,
         threads=threads(manifest.runtime, machine),
-        placement=describe(place(manifest.runtime, machine).slots),
+        placement=describe(place(manifest.runtime, machine, _placed(price)).slots),
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
     )
@@ -193,6 +193,11 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
     runtime = request.manifest.runtime
     devices = {role: slot.device for role, slot in place(runtime, machine).slots.items()}
     return price_of(start, home, machine, base, time_step(start, parent, devices, threads(runtime, machine)))
+
+
+def _placed(price: Price | None) -> list[str] | tuple[str, ...]:
+    """The roles of a run, as far as they are known."""
+    return all_roles(price.replicas, price.ranks, price.replicas) if price else ROLES
 
 
 def _speakers(request: Request) -> int:
@@ -223,7 +228,7 @@ def plan_text(plan: Plan) -> str:
         "data": f"{plan.rows} rows, {plan.probes} probes",
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
-        "teachers": str(plan.teachers),
+        "teachers": _teachers(plan),
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
         "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
         + f", {plan.threads} threads each",
@@ -231,6 +236,16 @@ def plan_text(plan: Plan) -> str:
     }
     lines = facts([*known.items(), *(("warning", warning) for warning in plan.warnings)])
     return f"{plan.child}\n{indent(lines, '  ')}"
+
+
+def _teachers(plan: Plan) -> str:
+    """How many there are, each how often, and whether they keep up with the student."""
+    price = plan.price
+    if price is None or not price.replicas:
+        return str(plan.teachers)
+    counts = sorted(set(price.replicas.values()))
+    each = counts[0] if len(counts) == 1 else ", ".join(f"{n} of teacher{t}" for t, n in price.replicas.items())
+    return f"{plan.teachers}, replicas {each} (the student would wait {price.waiting:.0%} of its time)"
 
 
 def _exam(found: Detectable) -> str:
@@ -267,10 +282,13 @@ def _priced(price: Price) -> dict[str, str]:
     gpu = "".join(f", {role} {size_text(size)} on its GPU" for role, size in price.gpu_bytes.items())
     moving = "" if price.trained_parameters == price.parameters else f", {price.trained_parameters:,} trained"
     guessed = " (dreams estimated)" if price.dreams == "estimated" else ""
+    each = f"; most for one of {price.ranks} ranks {size_text(price.rank_wire_bytes)} a step"
     return {
-        "student": f"{price.parameters:,} parameters{moving}",
+        "student": f"{price.parameters:,} parameters{moving}" + (f", {price.ranks} ranks" * (price.ranks > 1)),
         "tokens": f"{price.backbone_tokens:,} read, {price.trained_tokens:,} trained{guessed}",
-        "wire": f"{size_text(price.wire_bytes)} ({size_text(price.wire_bytes_per_step)} a step){guessed}",
+        "wire": f"{size_text(price.wire_bytes)} ({size_text(price.wire_bytes_per_step)} a step){guessed}"
+        + (each * (price.ranks > 1))
+        + (f"; {size_text(price.store_bytes)} in flight" * (price.wire_bytes > 0)),
         "cache": f"{size_text(price.cache_bytes)} (hits {price.cache_hit_share:.0%}){guessed}",
         "memory": f"{size_text(price.peak_memory_bytes)} at its peak: {roles}{gpu}",
         "disk": size_text(price.disk_bytes),

@@ -62,7 +62,8 @@ class Work:
         recall: those that its ancestors left, by name.
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         start: None where its parent is not there yet, or where it is trained already.
-        price: None where nobody asked for it, and no limit of the manifest does.
+        price: None where nobody asked for it, and nothing of the manifest does.
+        replicas: of each teacher, by number.
         warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
     """
@@ -73,6 +74,7 @@ class Work:
     exam: Detectable
     start: Start | None = None
     price: Price | None = None
+    replicas: Mapping[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     reading_warnings: list[str] = field(default_factory=list)
     rested: tuple[datetime | None, datetime] = (None, datetime.min)
@@ -132,7 +134,9 @@ def prepare(
     # A cluster is asked what it has only where that can matter.
     if machine and asks_for_nodes(runtime):
         place(runtime, machine())
-    price = price_of(start, home, machine(), bare) if machine and start and (priced or has_limits(limits)) else None
+    kept = {int(number): count for number, count in run.notes().get("replicas", {}).items()}
+    wanted = priced or has_limits(limits) or runtime.teachers.replicas == "auto"
+    price = price_of(start, home, machine(), bare, kept=kept) if machine and start and wanted else None
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
@@ -143,6 +147,7 @@ def prepare(
         exam,
         start,
         price,
+        price.replicas if price else _replicas(start) if start else {},
         warnings=[
             *_manifest_warnings(request),
             *replay_warnings(dataset),
@@ -153,6 +158,12 @@ def prepare(
         reading_warnings=read,
         rested=(last_promotion(events), now),
     )
+
+
+def _replicas(start: Start) -> dict[int, int]:
+    """How many replicas each teacher has, by number, where nothing depends on the machine."""
+    asked = start.request.manifest.runtime.teachers.replicas
+    return dict.fromkeys(start.teachers, 1 if asked == "auto" else asked)
 
 
 def _check_manifest(

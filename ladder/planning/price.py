@@ -5,7 +5,7 @@ Bytes on the wire and in the cache of signals are those of the run's batches, go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,16 +13,17 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ladder.actors.placement import Machine, place, threads
-from ladder.data.batches import Batch, Batches
+from ladder.actors.placement import Machine, Slot, place, processes, threads
+from ladder.data.batches import Batch, Batches, dealt
 from ladder.distill import Chunking
-from ladder.manifest import Dreams, Runtime
+from ladder.manifest import Dreams, Manifest, Runtime
 from ladder.methods import method_of
-from ladder.planning.memory import FLOAT, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
+from ladder.planning.memory import FLOAT, Group, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
+from ladder.planning.pools import Reading, keeping_up, room_for, waiting
 from ladder.planning.start import Start
-from ladder.planning.timing import StepTiming, rough_seconds, step_seconds
+from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, rough_seconds, step_seconds
 from ladder.sampling.dreams import BLOCK
-from ladder.setup import cache_settings, data_of, shared_stacks, truncation_of
+from ladder.setup import all_roles, cache_settings, data_of, shared_stacks, truncation_of
 from ladder.teachers import CacheKey, Kind, pack, shards
 from ladder.train.optimizer import optimizer_kind
 
@@ -61,16 +62,22 @@ class TeacherTraffic:
     hits: int = 0
     misses: int = 0
     grid: int = 0
+    reading: Reading = field(default_factory=Reading)
 
     def hear(self, batch: Batch) -> int:
         """Take one micro-batch in; returns the bytes that it sends."""
         heard, places = batch.heard_by(self.number, dreams_only=self.dreams_only)
         self.grid = max(self.grid, heard.input_ids_BT.size)
         if len(places):
-            self._recall(heard)
+            fresh = self._recall(heard)
+            rows, width = heard.input_ids_BT.shape
+            read_N = np.isin(heard.example_N, [n for n, digest in enumerate(heard.digests) if digest in fresh])
+            _, first = np.unique(heard.rows_N[read_N] // width, return_index=True)
+            self.reading.take(batch.sequence_keys()[places][read_N][first], width, rows)
         return len(places) * (self.row_bytes + _PLACE)
 
-    def _recall(self, heard: Batch) -> None:
+    def _recall(self, heard: Batch) -> Collection[str]:
+        """Take in what a micro-batch asks of the cache; returns the digests that are not there."""
         counts = np.bincount(heard.example_N, minlength=len(heard.digests))
         rows = {heard.digests[number]: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
         fresh = {digest: count for digest, count in rows.items() if digest not in self.held}
@@ -79,6 +86,7 @@ class TeacherTraffic:
         if size and self.taken + size <= self.limit:
             self.held |= fresh.keys()
             self.taken, self.stored = self.taken + size, self.stored + size
+        return fresh.keys()
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,10 @@ class SignalPrice:
         wire_bytes: that the student receives.
         cache_bytes: that the teachers store anew.
         hits, misses: examples found and examples read, of those steps that were gone through.
-        largest: most wire bytes of one step.
+        largest: most wire bytes of one step; ``rank_largest`` of those of it that one rank receives.
         tokens, trained: through the student's backbone, and into the loss.
         grid: most positions B x T of a micro-batch; ``grid_trained`` its trained tokens.
+        walked_grid: positions of all micro-batches that were gone through.
     """
 
     wire_bytes: int
@@ -103,6 +112,8 @@ class SignalPrice:
     trained: int
     grid: int
     grid_trained: int
+    rank_largest: int
+    walked_grid: int
 
     @property
     def read_share(self) -> float:
@@ -129,14 +140,22 @@ def stored_bytes(rows: dict[str, int], row_bytes: int, kind: Kind, key: str, sto
 
 
 def price_signals(
-    batches: Batches, steps: int, traffics: Sequence[TeacherTraffic], most: int = MOST_STEPS
+    batches: Batches, steps: int, traffics: Sequence[TeacherTraffic], most: int = MOST_STEPS, ranks: int = 1
 ) -> SignalPrice:
-    """Go through the run's batches, or the first of them where there are many."""
+    """Go through the run's batches, or the first of them where there are many.
+
+    Args:
+        ranks: of the student, among which each step is dealt out.
+    """
     walked = min(steps, most)
-    sent, sizes = [], []
+    sent, sizes, received = [], [], []
     for step in range(walked):
         micro = batches(step)
-        sent.append(sum(traffic.hear(batch) for traffic in traffics for batch in micro))
+        for traffic in traffics:
+            traffic.reading.step()
+        shares = [sum(traffic.hear(batch) for batch in share for traffic in traffics) for share in dealt(micro, ranks)]
+        sent.append(sum(shares))
+        received.append(max(shares))
         sizes.append([(batch.input_ids_BT.size, len(batch.rows_N), batch.tokens) for batch in micro])
     factor = steps / walked
     everything = [size for step in sizes for size in step]
@@ -151,6 +170,8 @@ def price_signals(
         trained=int(sum(trained for _, trained, _ in everything) * factor),
         grid=grid,
         grid_trained=grid_trained,
+        rank_largest=max(received),
+        walked_grid=sum(positions for positions, _, _ in everything),
     )
 
 
@@ -200,7 +221,14 @@ class Price:
         parameters: of the student; ``trained_parameters`` of them, or of its adapter, move.
         backbone_tokens: through the student's backbone over the run; ``trained_tokens`` into the loss.
         dreams: ``none``, ``known`` where they lie in the run's folder, or ``estimated``.
+        ranks: of the student.
+        replicas: of each teacher, by number.
+        waiting: share of its time in which the student waits for its teachers where every process has cores or a card
+            of its own, 0 to 1.
         wire_bytes: from all teachers to the student; ``wire_bytes_per_step`` of a mean step.
+        rank_wire_bytes: most that one rank receives in a step.
+        store_bytes: most that lies in the object store at once: the signals of the steps that are in flight, and of the
+            one in use.
         cache_bytes: of signals that are stored anew.
         cache_hit_share: examples that teachers find in their caches, of those that they are asked about, 0 to 1.
         memory_bytes: the peak of each process; resident pages that they share count in each.
@@ -218,8 +246,13 @@ class Price:
     backbone_tokens: int
     trained_tokens: int
     dreams: Literal["none", "known", "estimated"]
+    ranks: int
+    replicas: dict[int, int]
+    waiting: float
     wire_bytes: int
     wire_bytes_per_step: int
+    rank_wire_bytes: int
+    store_bytes: int
     cache_bytes: int
     cache_hit_share: float
     memory_bytes: dict[str, int]
@@ -232,40 +265,62 @@ class Price:
     unlearned_share: float | None
 
 
-def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: StepTiming | None = None) -> Price:
+def price_of(
+    ahead: Start,
+    home: Path,
+    machine: Machine,
+    base: int,
+    probed: StepTiming | None = None,
+    kept: Mapping[int, int] | None = None,
+) -> Price:
     """Price a run on a machine.
 
     Args:
         base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
         probed: what a step took there.
+        kept: replicas of each teacher that a run began with, where their number is left to the machine.
 
     Raises:
         ManifestError: the manifest pins what the machine does not have.
     """
     manifest, shape = ahead.request.manifest, ahead.shape
-    slots = place(manifest.runtime, machine).slots
-    devices = {role: slot.device for role, slot in slots.items()}
-    shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine)
+    runtime = manifest.runtime
+    slots = place(runtime, machine, all_roles(ahead.teachers, ahead.ranks)).slots
+    shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine, ahead.ranks)
     # Teachers that speak through the student's own base, in its process.
     sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
     steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
     traffics = [_traffic(ahead, home, number, shapes[number]) for number in shapes]
-    signals = price_signals(ahead.batches, steps, traffics)
+    signals = price_signals(ahead.batches, steps, traffics, ranks=ahead.ranks)
+    rough = _rough(ahead, shapes, traffics, signals)
+    replicas = _replicas(ahead, traffics, rough, slots, machine, sharing, kept)
     grids = {traffic.number: traffic.grid for traffic in traffics}
-    tensors = _tensors(ahead, shapes, signals, grids, trained, devices, sharing)
-    on_gpu = {role: size for role, size in tensors.items() if devices[role].startswith("cuda")}
+    tensors = _tensors(ahead, shapes, signals, grids, trained, slots, sharing, replicas)
+    on_gpu = {role: size for role, size in tensors.items() if _device(slots, role).startswith("cuda")}
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
     memory = by_process(resident, base, _processes(tensors, sharing))
-    step, start = _step(ahead, signals, machine.cpus, threads(manifest.runtime, machine), probed)
+    seconds = _Seconds(probed.student, probed.teachers) if probed else rough
+    own = seconds.student / ahead.ranks + _exchange(ahead, slots["student"].device)
+    work = [
+        traffic.reading.seconds(one.reading, one.recalling, replicas[traffic.number])
+        for traffic, one in zip(traffics, seconds.teachers, strict=True)
+    ]
+    waits = waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
+    step, start = _step(ahead, signals, machine, slots, replicas, own / (1 - waits), probed)
     return Price(
         parameters=shape.parameters,
         trained_parameters=trained,
         backbone_tokens=signals.tokens,
         trained_tokens=signals.trained,
         dreams=("known" if ahead.beginnings is None else "estimated") if "dreams" in ahead.batches.pools else "none",
+        ranks=ahead.ranks,
+        replicas=replicas,
+        waiting=waits,
         wire_bytes=signals.wire_bytes,
         wire_bytes_per_step=signals.wire_bytes // steps,
+        rank_wire_bytes=signals.rank_largest,
+        store_bytes=signals.largest * (runtime.in_flight + 1),
         cache_bytes=signals.cache_bytes,
         cache_hit_share=1.0 - signals.read_share if signals.misses else 0.0,
         memory_bytes=memory,
@@ -277,6 +332,86 @@ def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Step
         timing="probe" if probed else "rough",
         unlearned_share=_unlearned(probed),
     )
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    """Seconds of a mean step: the student's where one rank has it all, and each teacher's."""
+
+    student: float
+    teachers: Sequence[ProcessSeconds]
+
+
+def _rough(
+    ahead: Start, shapes: Mapping[int, Shape], traffics: Sequence[TeacherTraffic], signals: SignalPrice
+) -> _Seconds:
+    """In no unit, without a look at the machine, so that it is the same wherever the run is planned: six operations a
+    parameter and position for the student, two for a teacher (``rough_seconds``)."""
+    walked = max(1, min(ahead.request.manifest.training_params.steps, MOST_STEPS))
+    student = 6.0 * ahead.shape.parameters * signals.walked_grid / walked
+    return _Seconds(
+        student,
+        [ProcessSeconds(2.0 * shapes[one.number].parameters * one.reading.asked / walked, 0.0) for one in traffics],
+    )
+
+
+def _replicas(
+    ahead: Start,
+    traffics: Sequence[TeacherTraffic],
+    rough: _Seconds,
+    slots: Mapping[str, Slot],
+    machine: Machine,
+    sharing: frozenset[int],
+    kept: Mapping[int, int] | None,
+) -> dict[int, int]:
+    """How many replicas each teacher has; where that is left to the machine, as many as keep the student from waiting,
+    by what is known before anything is measured."""
+    runtime = ahead.request.manifest.runtime
+    asked, own = runtime.teachers.replicas, [one for one in traffics if one.number not in sharing]
+    if asked != "auto":
+        return {one.number: asked for one in traffics}
+    if kept:
+        return {one.number: kept.get(one.number, 1) for one in traffics}
+    on_gpu = any(slots[f"teacher{one.number}"].gpus for one in own)
+    others = [slots["evaluator"], *[slots["student"]] * ahead.ranks]
+    room = room_for(
+        len(own),
+        on_gpu=on_gpu,
+        taken=sum(slot.gpus > 0 for slot in others),
+        gpus=int(machine.gpus),
+        nodes=machine.nodes,
+    )
+    reads = {
+        one.number: (one.reading, seconds.reading)
+        for one, seconds in zip(traffics, rough.teachers, strict=True)
+        if one in own
+    }
+    student = rough.student / ahead.ranks
+    found = keeping_up(student, reads, room, runtime.in_flight, runtime.checkpoint_every)
+    return {one.number: found.get(one.number, 1) for one in traffics}
+
+
+def _exchange(ahead: Start, device: str) -> float:
+    """Seconds in which the ranks bring their gradients together."""
+    group, size = group_of(ahead.request.manifest, ahead.ranks), bytes_each(ahead.request.manifest.student.dtype)
+    gradient = (FLOAT if group.masters else size) * ahead.trained
+    return exchange_seconds(gradient, ahead.ranks, device, sharded=group.sharded)
+
+
+def group_of(manifest: Manifest, ranks: int) -> Group:
+    """How a manifest's student is held by so many ranks."""
+    student = manifest.runtime.student
+    return Group(
+        ranks,
+        sharded=student.sharding == "fsdp",
+        masters=manifest.student.dtype != "float32" and manifest.student.adapter is None,
+        recomputing=student.gradient_checkpointing,
+    )
+
+
+def _device(slots: Mapping[str, Slot], role: str) -> str:
+    """Of a rank or a replica: that of the first one, unless it has a slot of its own."""
+    return slots.get(role, slots[role.partition(".")[0]]).device
 
 
 def _unlearned(probed: StepTiming | None) -> float | None:
@@ -319,38 +454,40 @@ def _tensors(
     signals: SignalPrice,
     grids: Mapping[int, int],
     trained: int,
-    devices: Mapping[str, str],
+    slots: Mapping[str, Slot],
     sharing: frozenset[int],
+    replicas: Mapping[int, int],
 ) -> dict[str, int]:
     """Bytes of each role beyond the bare process. A teacher on the student's base takes turns with it, so it adds
     nothing to its peak."""
     manifest, shape = ahead.request.manifest, ahead.shape
     runtime, size = manifest.runtime, bytes_each(manifest.student.dtype)
-    load = Load(signals.grid, signals.grid_trained, signals.largest, runtime.in_flight)
+    load = Load(signals.grid, signals.grid_trained, signals.rank_largest, runtime.in_flight)
+    group = group_of(manifest, ahead.ranks)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
-    device = torch.device(devices["student"])
+    device = torch.device(slots["student"].device)
     chunking = Chunking.of(len(ahead.tokenizer), device)
     # Memory of a CPU that was never written to takes no place.
     chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
     ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
-    optimizer = optimizer_kind(manifest.training_params).state_bytes(size)
+    optimizer = optimizer_kind(manifest.training_params).state_bytes(FLOAT if group.masters else size)
     student = student_bytes(
-        shape, trained, size, load, chunk, kept=optimizer, ema=ema, wire=runtime.wire, teachers=teachers
+        shape, trained, size, load, chunk, kept=optimizer, ema=ema, wire=runtime.wire, teachers=teachers, group=group
     )
     kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0
-    return {"student": student} | {
-        f"teacher{number}": 0
-        if number in sharing
-        else teacher_bytes(
+    found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)
+    for number, one in shapes.items():
+        teacher = teacher_bytes(
             one,
             size,
-            replace(load, tokens=grids[number]),
+            replace(load, tokens=grids[number], wire_bytes=signals.largest // replicas[number]),
             wire=runtime.wire,
             dream_tokens=_dream_tokens(ahead, number),
-            kept=kept,
+            kept=kept // replicas[number],
         )
-        for number, one in shapes.items()
-    }
+        roles = processes(f"teacher{number}", replicas[number])
+        found |= {f"teacher{number}": 0} if number in sharing else dict.fromkeys(roles, teacher)
+    return found
 
 
 def _dream_tokens(ahead: Start, number: int) -> int:
@@ -362,14 +499,31 @@ def _dream_tokens(ahead: Start, number: int) -> int:
 
 
 def _step(
-    ahead: Start, signals: SignalPrice, cores: float, count: int, probed: StepTiming | None
+    ahead: Start,
+    signals: SignalPrice,
+    machine: Machine,
+    slots: Mapping[str, Slot],
+    replicas: Mapping[int, int],
+    paced: float,
+    probed: StepTiming | None,
 ) -> tuple[float, float]:
-    """Seconds of a mean step, and of what comes before the first one is done."""
-    steps = ahead.request.manifest.training_params.steps
+    """Seconds of a mean step, and of what comes before the first one is done.
+
+    Args:
+        paced: seconds of the student's step with its waiting, where every process has cores or a card of its own.
+    """
+    runtime, steps = ahead.request.manifest.runtime, ahead.request.manifest.training_params.steps
     if probed is None:
         return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
     teachers = [work.mean(signals.read_share) for work in probed.teachers]
-    return step_seconds(probed.student, teachers, count, cores, probed.courier), probed.start
+    if slots["student"].gpus:
+        return max(paced, probed.courier), probed.start
+    every = [seconds / count for seconds, count in zip(teachers, replicas.values(), strict=True) for _ in range(count)]
+    exchange, count = _exchange(ahead, slots["student"].device), threads(runtime, machine)
+    step = step_seconds(
+        probed.student, every, count, machine.cpus, probed.courier, ranks=ahead.ranks, exchange=exchange
+    )
+    return (max(step, paced) if machine.nodes > 1 else step), probed.start
 
 
 def _checkpoint(ahead: Start) -> int:

@@ -42,17 +42,40 @@ class ProcessSeconds:
         return read_share * self.reading + (1 - read_share) * self.recalling
 
 
-def step_seconds(student: float, teachers: Sequence[float], threads: int, cores: float, courier: float = 0.0) -> float:
+def step_seconds(
+    student: float,
+    teachers: Sequence[float],
+    threads: int,
+    cores: float,
+    courier: float = 0.0,
+    *,
+    ranks: int = 1,
+    exchange: float = 0.0,
+) -> float:
     """One step of the stream, in which teachers work ahead of the student.
 
-    The slowest process sets the pace, and so does the sum of all work where the cores do not suffice for all at once.
+    The slowest process sets the pace, and so does the sum of all work where the cores do not suffice for all at once:
+    ranks that share cores do a step's work no sooner.
 
     Args:
-        student, teachers: seconds of one step each, alone, with ``threads`` threads.
+        student: seconds of one step of one rank that has it all, alone, with ``threads`` threads.
+        teachers: seconds of one step of each of their processes, likewise.
         courier: seconds of one core for making the batch.
+        ranks: among which the student's work is divided; ``exchange`` seconds go to their gradients.
     """
-    shared = (threads * (student + sum(teachers)) + courier) / cores
-    return max(student, *teachers, courier, shared) if teachers else max(student, courier, shared)
+    shared = (threads * (student + sum(teachers)) + courier) / cores + exchange
+    return max(student / ranks + exchange, *teachers, courier, shared)
+
+
+EXCHANGED = {"cpu": 1e9, "cuda": 50e9}
+"""Bytes a second between two ranks, assumed: gloo over memory, NCCL over links between GPUs."""
+
+
+def exchange_seconds(size: int, ranks: int, device: str, *, sharded: bool) -> float:
+    """Seconds in which ranks bring together gradients of so many bytes: a ring sends each rank's part round twice
+    (Patarasuk and Yuan 2009), and three times where weights are split and gathered for both passes."""
+    rounds = 3 if sharded else 2
+    return rounds * (ranks - 1) / ranks * size / EXCHANGED[torch.device(device).type]
 
 
 def rough_seconds(parameters: int, tokens: int, teachers: int) -> float:

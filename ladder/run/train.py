@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ladder.actors.placement import crowded
-from ladder.actors.remote import StudentGroup, TeacherHandle
+from ladder.actors.remote import Loaded, StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
+from ladder.errors import ModelError
 from ladder.manifest import old_spelling
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
@@ -50,18 +51,25 @@ class TrainingActors(NamedTuple):
         """Start the actors, or take those that run, and begin to measure them."""
         actors = context.session.start(roles.placement, roles.actors)
         fetch([actor.reset_peak.remote() for actor in actors.values()])
-        teachers = {number: TeacherHandle(actors[role], number) for number, role in roles.hosts.items()}
+        teachers = {
+            number: TeacherHandle(tuple(actors[role] for role in hosts), number)
+            for number, hosts in roles.hosts.items()
+        }
         return cls(actors, teachers, context.session.group(actors))
 
     def survey(self, usage: Usage) -> Usage:
         """With what the actors say now about their caches, since they were loaded, and their processes."""
-        cache = fetch([teacher.cache_statistics() for teacher in self.teachers.values()])
+        cache = fetch([one for teacher in self.teachers.values() for one in teacher.cache_statistics()])
         memory = fetch([actor.memory.remote() for actor in self.actors.values()])
         return usage.surveyed(cache, dict(zip(self.actors, memory, strict=True)))
 
     def dream(self, dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
-        """Dreams of some teachers, all that are asked at the same time."""
-        return fetch([self.teachers[dream_batch.teacher].dream(dream_batch) for dream_batch in dream_batches])
+        """Blocks of dreams, in this order; all that are asked at the same time."""
+        asked: dict[int, Iterator[Any]] = {
+            number: iter(teacher.dream([block for block in dream_batches if block.teacher == number]))
+            for number, teacher in self.teachers.items()
+        }
+        return fetch([next(asked[block.teacher]) for block in dream_batches])
 
 
 def train(run: Run, work: Work, context: Context) -> None:
@@ -74,26 +82,28 @@ def train(run: Run, work: Work, context: Context) -> None:
     """
     start, say = work.start, context.console.say
     assert start is not None, "a run that trains has a start"
-    folder, roles = _start_folder(run, start), roles_of(run, context)
+    folder, roles = _start_folder(run, start), roles_of(run, context, work.replicas, start.ranks)
     crew = TrainingActors.start(roles, context)
-    loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.teachers[number]))
+    loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
+    _check_alike(loaded)
     _begin(run, context)
+    at_once = max((len(one.actors) for one in crew.teachers.values()), default=1)
     dreams = write_dreams(
-        run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say
+        run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say, at_once
     )
     batches = divided(start.batches_with(dreams), run)
     say(describe_pools(batches.pools))
-    headless = frozenset(number for number, one in loaded.items() if one.kind != roles.teachers[number].kind)
+    headless = frozenset(number for number, (one, *_) in loaded.items() if one.kind != roles.teachers[number].kind)
     prepared = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))[0]
     told = [*crowded(context.session.hosts(roles.actors), roles.threads)]
-    told += [text for one in (*loaded.values(), prepared) for text in one.warnings]
+    told += [text for one in (*(first for first, *_ in loaded.values()), prepared) for text in one.warnings]
     for text in told:
         say(f"warning: {text}")
-    run.note(warnings=[*work.reading_warnings, *told])
+    run.note(warnings=[*work.reading_warnings, *told], replicas=work.replicas)
     laws = Monitor.of(run, start.tokenizer, crew.group, prepared.done)
     usage = _steps(run, context, crew, batches, laws, prepared.done)
     after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
-    run.note(frozen={number: [loaded[number].digest, after[number]] for number in crew.teachers})
+    run.note(frozen={number: [loaded[number][0].digest, _digest(after[number])] for number in crew.teachers})
     usage = crew.survey(usage)
     rounding = hear(crew.group, crew.group.finish(run.candidate))[0]
     run.note(disk_bytes=disk_bytes(run, usage))
@@ -167,5 +177,29 @@ def _start_folder(run: Run, start: Start) -> Path:
     return run.start
 
 
-def _each(numbers: Iterable[int], call: Callable[[int], Any]) -> dict[int, Any]:
-    return dict(zip(numbers, fetch([call(number) for number in numbers]), strict=True))
+def _each(numbers: Iterable[int], call: Callable[[int], Sequence[Any]]) -> dict[int, list[Any]]:
+    """What each teacher's replicas answer, all asked at the same time."""
+    asked = {number: call(number) for number in numbers}
+    answers = iter(fetch([one for replicas in asked.values() for one in replicas]))
+    return {number: [next(answers) for _ in replicas] for number, replicas in asked.items()}
+
+
+def _check_alike(loaded: Mapping[int, Sequence[Loaded]]) -> None:
+    """See that the replicas of a teacher are one.
+
+    Raises:
+        ModelError: they hold other weights, or send other things.
+    """
+    for number, replicas in loaded.items():
+        if len({(one.digest, one.kind) for one in replicas}) > 1:
+            told = ", ".join(f"{one.digest[:12]} sends {one.kind}" for one in replicas)
+            raise ModelError(
+                f"the replicas of teacher {number} differ: {told}",
+                where="runtime.teachers.replicas",
+                remedy="see that all nodes read the same home, or write 1",
+            )
+
+
+def _digest(replicas: Sequence[str]) -> str:
+    """The digest of a teacher's tensors, or those of its replicas where they are no longer one."""
+    return " and ".join(sorted(set(replicas)))

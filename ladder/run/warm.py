@@ -19,7 +19,7 @@ from ladder.planning.start import Start
 from ladder.registry.lineage import decided_before, resolve
 from ladder.report.text import size_text
 from ladder.run.train import TrainingActors
-from ladder.setup import Context, Run, check_kept, roles_of
+from ladder.setup import Context, Roles, Run, check_kept, roles_of
 from ladder.system.stopping import held
 from ladder.teachers import CacheStatistics
 
@@ -68,7 +68,8 @@ def warm(request: Request, context: Context) -> Warmed:
         asked = list(_asked(work.start)) if work.start else []
         if not asked:
             return Warmed(child, "NOTHING", "no teacher is asked about anything that is there already")
-        return _read(run, asked, context)
+        assert work.start is not None, "its teachers are there"
+        return _read(run, asked, roles_of(run, context, work.replicas, work.start.ranks), context)
 
 
 def _asked(start: Start) -> Iterator[tuple[Batch, frozenset[int]]]:
@@ -94,12 +95,13 @@ def _asked(start: Start) -> Iterator[tuple[Batch, frozenset[int]]]:
                 yield batch, frozenset(asked)
 
 
-def _read(run: Run, asked: Sequence[tuple[Batch, frozenset[int]]], context: Context) -> Warmed:
+def _read(run: Run, asked: Sequence[tuple[Batch, frozenset[int]]], roles: Roles, context: Context) -> Warmed:
     """Ask the teachers; one whose cache is full is asked no more."""
-    child, roles, runtime = str(run.request.child), roles_of(run, context), run.request.manifest.runtime
+    child, runtime = str(run.request.child), run.request.manifest.runtime
     context.console.phase(f"{child}: {len(asked)} micro-batches to read ahead")
     teachers = TrainingActors.start(roles, context).teachers
-    fetch([teacher.load(roles.teachers[number]) for number, teacher in teachers.items()])
+    for number, teacher in teachers.items():
+        fetch([*teacher.load(roles.specs_of(number))])
     kept, pending = dict.fromkeys(teachers, CacheStatistics()), deque[dict[int, Any]]()
     with held() as stopped:
         for done, (batch, numbers) in enumerate(asked, 1):
@@ -120,7 +122,7 @@ def _keep(teacher: TeacherHandle, batch: Batch) -> list[Any]:
     """Let a teacher speak, and ask its processes what their caches did; what it said goes nowhere."""
     return [
         actor.__ray_call__.remote(_statistics, teacher.number, said)
-        for actor, said in zip([teacher.actor], teacher.signal([batch]), strict=True)
+        for actor, said in zip(teacher.actors, teacher.signal([batch]), strict=True)
     ]
 
 

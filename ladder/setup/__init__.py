@@ -50,6 +50,7 @@ from ladder.setup.exam import (
 from ladder.setup.importing import check_imports, check_source, import_generation, import_teachers
 from ladder.setup.roles import (
     Roles,
+    all_roles,
     cache_settings,
     check_kept,
     check_sharing,
@@ -71,6 +72,7 @@ __all__ = [
     "Roles",
     "Run",
     "Usage",
+    "all_roles",
     "answer_cache",
     "beginning_warnings",
     "beginnings",

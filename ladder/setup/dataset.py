@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -283,10 +282,11 @@ def build_batches(
         {source: examples for source, examples in pools.items() if examples and shares[source] > 0},
         shares,
         params.batch_size,
-        ranks * params.accumulation,
+        params.accumulation,
         seeds.data,
         Collation(pad, data.max_length, data.packing),
         data.group_by_length,
+        ranks,
     )
 
 
@@ -383,12 +383,14 @@ def write_dreams(
     tokenizer: PreTrainedTokenizerFast,
     begins: Beginnings | None,
     say: Callable[[str], object],
+    at_once: int = 1,
 ) -> list[Dream]:
     """The dreams of a run: read where they were written before, else written by those of the teachers that dream.
 
     Args:
         start: folder of the child's ``tokenizer``.
         begins: as ``beginnings``; None where they were written before.
+        at_once: blocks that a dreamer may be asked for at the same time; which dreams there are does not depend on it.
 
     Raises:
         DataError: nearly all dreams were too short or too long.
@@ -398,7 +400,7 @@ def write_dreams(
         return []
     dreamers = sorted(method_of(request.manifest).dreamers() & set(teachers))
     if not path.is_file() and begins is not None:
-        dreams = _dream(request, wanted, dreamers, ask, start, tokenizer, begins)
+        dreams = _dream(request, wanted, dreamers, ask, start, tokenizer, begins, at_once)
         save_text(path, to_jsonl(dreams))
         say(f"{len(dreams)} dreams written by teacher {' and '.join(map(str, dreamers))}")
     return read_dreams(path)
@@ -412,6 +414,7 @@ def _dream(
     start: Path,
     tokenizer: PreTrainedTokenizerFast,
     begins: Beginnings,
+    at_once: int,
 ) -> list[Dream]:
     seeds, (kind, prompts) = request.manifest.seeds, begins
     turn = answer_turn(tokenizer) if kind == "template" else []
@@ -419,21 +422,25 @@ def _dream(
     count, longest = dreams_wanted(wanted), data_of(request).max_length
     blocks = -(-count // BLOCK)
     dreams: list[Dream] = []
-    for block in itertools.count():
-        if len(dreams) >= count:
-            return dreams[:count]
+    block = 0
+    while len(dreams) < count:
         if block >= BLOCKS_FACTOR * blocks:
             raise DataError(
                 f"{len(dreams)} usable dreams among {block * BLOCK * len(dreamers)}, {count} wanted",
                 where="stabilizers.dreams",
                 remedy="lower min_new_tokens, max_new_tokens or count, raise data.max_length, or choose other prompts",
             )
-        seed = [block_seed(request.digest, seeds.dreams, number, block) for number in dreamers]
+        # No more than would do if none were dropped: what is left over would have been written for nothing.
+        missing = -(-(count - len(dreams)) // (BLOCK * len(dreamers)))
+        wave = range(block, min(block + min(at_once, missing), BLOCKS_FACTOR * blocks))
         dream_batches = [
-            DreamBatch(number, start, prompts, sampling, own, turn) for number, own in zip(dreamers, seed, strict=True)
+            DreamBatch(number, start, prompts, sampling, block_seed(request.digest, seeds.dreams, number, place), turn)
+            for place in wave
+            for number in dreamers
         ]
         dreams += [dream for written in ask(dream_batches) for dream in written if _is_usable(dream, wanted, longest)]
-    raise AssertionError("count() does not end")
+        block = wave.stop
+    return dreams[:count]
 
 
 def beginnings(request: Request, wanted: Dreams, tokenizer: PreTrainedTokenizerFast, dataset: Dataset) -> Beginnings:

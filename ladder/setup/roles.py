@@ -8,7 +8,7 @@ adapters, and one process can host them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,14 +104,19 @@ def shared_stacks(
     folders: Mapping[str, Path],
     slots: Mapping[str, Slot],
     machine: Machine,
+    ranks: int = 1,
 ) -> SharedStacks | None:
     """The stacks of a run, or None where student and teachers have models of their own.
 
     Args:
         folders: of the ancestors, by digest.
+        ranks: of the student.
     """
     wanted, why_not = manifest.runtime.share_base, _obstacle(manifest, genesis=ancestry.parent is None)
     if why_not or wanted == "off" or (wanted == "auto" and not _one_device(slots, machine)):
+        return None
+    # A base has one process: where a teacher is to have several, or the student, each has a model of its own.
+    if ranks > 1 or manifest.runtime.teachers.replicas not in (1, "auto"):
         return None
     parent = ancestry.parent
     assert parent is not None
@@ -176,30 +181,31 @@ class Roles:
 
     Args:
         teachers: what each teacher is told, by number.
-        hosts: the role of the actor that hosts each teacher: its own, or ``student`` where it shares that one's base.
+        hosts: the roles of the actors that host each teacher, one a replica: its own (``teacher1``, ``teacher1.1``), or
+            ``student`` where it shares that one's base.
         stack: what the student starts as on that base; None where it has its own model.
         placement: where each actor lives.
-        ranks, replicas: processes of the student, and of each teacher that does not share its base.
+        ranks: processes of the student.
         threads, student_threads: torch threads of each teacher's process, and of each rank.
     """
 
     teachers: dict[int, TeacherSpec]
-    hosts: dict[int, str]
+    hosts: dict[int, tuple[str, ...]]
     stack: Stack | None
     placement: Placement
     ranks: int
-    replicas: int
     threads: int
     student_threads: int
 
     @property
     def actors(self) -> list[str]:
         """The roles of a training."""
-        return _actors(self.hosts, self.ranks, self.replicas)
+        return _actors(self.hosts, self.ranks)
 
-    def processes_of(self, number: int) -> list[str]:
-        """The roles of the actors that host a teacher."""
-        return processes(self.hosts[number], self.replicas if self.hosts[number] != "student" else 1)
+    def specs_of(self, number: int) -> tuple[TeacherSpec, ...]:
+        """What each replica of a teacher is told."""
+        devices = [self.placement.slots[role].device for role in self.hosts[number]]
+        return self.teachers[number].replicated(devices)
 
 
 def student_ranks(run: Run, machine: Callable[[], Machine] | None) -> int:
@@ -213,36 +219,39 @@ def student_ranks(run: Run, machine: Callable[[], Machine] | None) -> int:
         return runtime.student.ranks
     if machine is None:
         return 1
-    others = [*_actors({number: f"teacher{number}" for number in hosted(run)}, 0, _replicas(runtime)), "evaluator"]
+    each = 1 if runtime.teachers.replicas == "auto" else runtime.teachers.replicas
+    others = all_roles(hosted(run), 0, dict.fromkeys(hosted(run), each))
     return ranks_of(runtime, machine(), others, max(1, params.batch_size // params.accumulation))
 
 
-def _replicas(runtime: Runtime) -> int:
-    return runtime.teachers.replicas if runtime.teachers.replicas != "auto" else 1
-
-
-def roles_of(run: Run, context: Context) -> Roles:
+def roles_of(run: Run, context: Context, replicas: Mapping[int, int], ranks: int) -> Roles:
     """Decide who shares a base with whom, where everybody lives, and what each teacher is told.
+
+    Args:
+        replicas: of each teacher, by number; one that shares the student's base has none.
+        ranks: of the student.
 
     Raises:
         ManifestError: the manifest asks for what the nodes do not have.
     """
     manifest, session = run.request.manifest, context.session
-    runtime, numbers, replicas = manifest.runtime, hosted(run), _replicas(manifest.runtime)
-    apart, ranks = {number: f"teacher{number}" for number in numbers}, student_ranks(run, lambda: session.machine)
+    runtime, numbers = manifest.runtime, hosted(run)
     # Whether they would stand on one device decides who shares a base, and that who needs a place.
-    slots = session.placement(runtime, [*_actors(apart, ranks, replicas), "evaluator"]).slots
-    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, session.machine)
+    slots = session.placement(runtime, all_roles(numbers, ranks, replicas)).slots
+    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, session.machine, ranks)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
-    hosts = {number: "student" if number in stacks else role for number, role in apart.items()}
-    placement = session.placement(runtime, [*_actors(hosts, ranks, replicas), "evaluator"])
+    hosts = {
+        number: ("student",) if number in stacks else tuple(processes(f"teacher{number}", replicas[number]))
+        for number in numbers
+    }
+    placement = session.placement(runtime, [*_actors(hosts, ranks), "evaluator"])
     count = threads(runtime, session.machine)
     teachers = {
         number: teacher_spec(
             manifest,
             run.teachers[number],
             number,
-            device=placement.slots[hosts[number]].device,
+            device=placement.slots[hosts[number][0]].device,
             threads=count,
             cache=cache_settings(runtime, context.home),
             stack=stacks.get(number),
@@ -250,16 +259,25 @@ def roles_of(run: Run, context: Context) -> Roles:
         for number in numbers
     }
     own = student_threads(runtime, session.machine, placement)
-    return Roles(teachers, hosts, shared.student if shared else None, placement, ranks, replicas, count, own)
+    return Roles(teachers, hosts, shared.student if shared else None, placement, ranks, count, own)
 
 
-def _actors(hosts: Mapping[int, str], ranks: int, replicas: int) -> list[str]:
+def all_roles(teachers: Iterable[int], ranks: int, replicas: Mapping[int, int] | None = None) -> list[str]:
+    """The roles of a run in which every teacher has processes of its own.
+
+    Args:
+        teachers: by number.
+        ranks: of the student; 0 leaves it out.
+        replicas: of each teacher; one where nothing is said.
+    """
+    hosts = {number: processes(f"teacher{number}", (replicas or {}).get(number, 1)) for number in teachers}
+    return [*_actors(hosts, ranks), "evaluator"]
+
+
+def _actors(hosts: Mapping[int, Sequence[str]], ranks: int) -> list[str]:
     """The roles of a training, the student's first."""
-    teachers = sorted(set(hosts.values()) - {"student"})
-    return [
-        *(processes("student", ranks) if ranks else []),
-        *(role for teacher in teachers for role in processes(teacher, replicas)),
-    ]
+    own = {role for roles in hosts.values() for role in roles if role != "student"}
+    return [*(processes("student", ranks) if ranks else []), *sorted(own)]
 
 
 def student_of(run: Run, roles: Roles, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,7 @@ class TeacherSpec:
         cache: where its signals are kept; None computes each of them anew.
         stack: what this generation is on a base that others share; None where it has a model of its own.
         packing: it will read packed rows, and must keep them apart.
+        replica: which of its ``replicas`` this process hosts, from 0; each reads sequences of its own.
     """
 
     folder: Path
@@ -105,10 +106,23 @@ class TeacherSpec:
     cache: CacheSettings | None = None
     stack: Stack | None = None
     packing: bool = False
+    replica: int = 0
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         if (self.truncation is not None) != (self.kind == "topk"):
             raise ModelError(f"a teacher of kind {self.kind} was told truncation {self.truncation}")
+
+    def replicated(self, devices: Sequence[str]) -> tuple[TeacherSpec, ...]:
+        """What each replica is told, one for each device. Signals that each keeps in its own memory share the limit;
+        a folder on disk has one limit for all who write there."""
+        count, kept = len(devices), self.cache
+        if kept is not None and kept.kind == "memory":
+            kept = replace(kept, limit=kept.limit // count)
+        return tuple(
+            replace(self, device=device, cache=kept, replica=number, replicas=count)
+            for number, device in enumerate(devices)
+        )
 
 
 class Teacher:
@@ -145,9 +159,12 @@ class Teacher:
     @torch.no_grad()
     def signal(self, batch: Batch) -> Signal:
         """The signal of the tokens that this teacher is responsible for. The model runs on what is not cached alone."""
-        heard, places = batch.heard_by(self.spec.number, dreams_only=self.spec.dreams_only)
+        spec = self.spec
+        heard, places = batch.heard_by(
+            spec.number, dreams_only=spec.dreams_only, replica=spec.replica, replicas=spec.replicas
+        )
         rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
-        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, self.spec.truncation)
+        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, spec.truncation)
 
     @property
     def cache_statistics(self) -> CacheStatistics:

@@ -185,14 +185,30 @@ class Signal:
 
 
 def merged(parts: Sequence[Signal]) -> Signal:
-    """One signal out of those of the processes that host a teacher, which speak of different tokens of a micro-batch.
-    A lone one is handed on without a copy."""
-    if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(np.concatenate([part.places for part in parts]))
-    rows = {name: np.concatenate([part.rows[name] for part in parts])[order] for name in parts[0].rows}
-    places = np.concatenate([part.places for part in parts])[order]
-    return replace(parts[0], rows=rows, places=places)
+    """One signal out of those of the replicas of a teacher, which speak of different tokens of a micro-batch. Where
+    only one of them has something to say, its signal is handed on without a copy.
+
+    Raises:
+        ModelError: they do not say the same kind of thing, or two of them speak of one token.
+    """
+    kinds = {(part.kind, part.dtype, part.truncation) for part in parts}
+    if len(kinds) > 1:
+        told = " and ".join(sorted(f"{kind} in {dtype}" for kind, dtype, _ in kinds))
+        raise ModelError(
+            f"the replicas of a teacher send {told}", remedy="let all of them run on the same kind of device"
+        )
+    speaking = [part for part in parts if len(part.places)] or [parts[0]]
+    if len(speaking) == 1:
+        return speaking[0]
+    places = np.sort(np.concatenate([part.places for part in speaking]))
+    if (np.diff(places) == 0).any():
+        raise ModelError("two replicas of a teacher speak of the same token")
+    rows = {name: np.empty((len(places), *array.shape[1:]), array.dtype) for name, array in speaking[0].rows.items()}
+    for part in speaking:
+        row_M = np.searchsorted(places, part.places)
+        for name, array in part.rows.items():
+            rows[name][row_M] = array
+    return replace(speaking[0], rows=rows, places=places)
 
 
 def encode(values: Tensor) -> Rows:

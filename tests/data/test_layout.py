@@ -43,6 +43,21 @@ def test_equal_rows_are_split_evenly() -> None:
     assert split([1] * 6, 3) == [2, 2, 2] and split([7] * 9, 4) == [3, 3, 2, 1]
 
 
+def test_for_ranks_no_part_is_left_with_little() -> None:
+    assert split([7] * 17, 4) == [5, 5, 5, 2] and split([7] * 17, 4, even=True) == [4, 4, 4, 5]
+    assert split([9, 1, 1, 1, 1, 1, 1], 2, even=True) == [1, 6] and split([5, 5], 2, even=True) == [1, 1]
+
+
+@EXAMPLES
+@given(SOME, st.integers(1, 9))
+def test_an_even_split_has_no_larger_largest_part(lengths: list[int], parts: int) -> None:
+    widths, parts = sorted(lengths, reverse=True), min(parts, len(lengths))
+    greedy, even = split(widths, parts), split(widths, parts, even=True)
+    assert len(even) == parts and min(even) >= 1 and sum(even) == len(widths)
+    ends, others = (tuple(np.cumsum(counts)[:-1].tolist()) for counts in (greedy, even))
+    assert area(widths, others) == area(widths, ends)
+
+
 def test_one_micro_batch_keeps_the_rows_in_order() -> None:
     assert micro_batches([3, 9, 1, 5], 1, None) == micro_batches([3, 9, 1, 5], 1, 10) == [[0, 1, 2, 3]]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ladder.actors.placement import Machine, Slot
-from ladder.manifest import read_requests
+from ladder.manifest import TeachersRuntime, read_requests
 from ladder.models.digest import tokenizer_digest
 from ladder.models.preflight import stored_dtypes
 from ladder.registry.lineage import Ancestry
@@ -99,3 +99,9 @@ def test_a_bfloat16_family_stays_in_bfloat16(ray_session: None, toy: Any, narrow
     shared = shared_stacks(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine.alone(2))
     assert shared is not None and set(shared.teachers) == {1} and shared.teachers[1].adapters == ()
     assert shared.teachers[1].base == folders[line[1].digest]
+    # Several ranks and several replicas have models of their own.
+    place = (Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
+    assert shared_stacks(request.manifest, *place, ranks=2) is None
+    for replicas, alone in ((1, False), ("auto", False), (2, True)):
+        runtime = request.manifest.runtime.model_copy(update={"teachers": TeachersRuntime(replicas=replicas)})
+        assert (shared_stacks(request.manifest.model_copy(update={"runtime": runtime}), *place) is None) is alone

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from ladder.teachers.cache import DiskCache
 
@@ -33,6 +34,42 @@ def test_truncated_signals_of_two_teachers_train_a_child_and_stay_in_the_home(
         rows = next(iter(_entries(folder).values()))
         assert rows["ids"].shape[1] == rows["values"].shape[1] == 7
         assert not (rows["ids"] == 250).any()
+
+
+def test_replicas_of_teachers_train_the_child_that_one_of_each_trains(
+    ray_session: Any, toy: Any, tmp_path: Path, parent: Path, grandparent: Path
+) -> None:
+    """Dreams, signals, caches and the digests of frozen teachers go over all of them; only sums may be rounded
+    otherwise."""
+    weights, notes, dreams = [], [], []
+    for replicas in (1, 2):
+        own = type(toy)(tmp_path / str(replicas))
+        own.folder.mkdir()
+        path = own.manifest(
+            11,
+            "teacher_student_distillation",
+            parent=10,
+            request={"grandparent_gen": "Toy-G009"},
+            teachers={"teacher1": {"path": str(parent)}, "teacher2": {"path": str(grandparent)}},
+            stabilizers={"dreams": {"teacher": "both", "count": 150, "max_new_tokens": 8}},
+            runtime={"teachers": {"replicas": replicas}, "signal_cache": "memory"},
+        )
+        (outcome,) = own.evolve(path)
+        assert outcome.verdict == "PROMOTED", outcome.detail
+        folder = own.registry.materialize(own.registry.head("Toy"))
+        weights.append(load_file(folder / "model.safetensors"))
+        (run,) = own.home.glob("runs/Toy-G011/*/run.json")
+        notes.append(json.loads(run.read_text()))
+        dreams.append((folder / "ladder" / "dreams.jsonl").read_text())
+    one, two = weights
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+    assert dreams[0] == dreams[1] and notes[0]["frozen"] == notes[1]["frozen"]
+    assert [noted["replicas"] for noted in notes] == [{"1": 1, "2": 1}, {"1": 2, "2": 2}]
+    alone, shared = (noted["usage"] for noted in notes)
+    for name in ("hits", "misses", "wire_bytes", "cache_bytes"):
+        assert alone[name] == shared[name] > 0, name
+    assert set(shared["memory_bytes"]) == {"student", "teacher1", "teacher1.1", "teacher2", "teacher2.1"}
+    ray_session.dismiss()  # Nobody else here has replicas.
 
 
 def _entries(folder: Path) -> Any:

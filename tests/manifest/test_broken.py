@@ -46,6 +46,12 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"runtime.devices": {"student": "gpu"}}, "runtime.devices.student", "expected text of the form"),
     ({"runtime.wire": "top-k"}, "runtime.wire", "did you mean 'topk'?"),
     ({"runtime.top_k": 0}, "runtime.top_k", "expected at least 1"),
+    ({"runtime.teachers": {"replicas": 0}}, "runtime.teachers.replicas", "expected at least 1"),
+    (
+        {"runtime.teachers": {"replicas": 2}, "runtime.share_base": "on"},
+        "runtime.share_base",
+        "found 'on' with 2 replicas of each teacher, but the student's base has one process (write auto",
+    ),
     ({"runtime.signal_cache": False}, "runtime.signal_cache", "'memory'"),
     ({"runtime.signal_cache_gib": 0}, "runtime.signal_cache_gib", "expected more than 0"),
     ({"training_params.lr": float("nan")}, "training_params.lr", "found nan, expected a finite number"),

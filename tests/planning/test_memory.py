@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import LlamaConfig, MambaConfig
 from ladder.manifest.schema import Architecture
 from ladder.models.scratch import architecture_config
 from ladder.planning.memory import (
+    Group,
     Load,
     Shape,
     _largest,
@@ -54,6 +57,53 @@ def test_student_and_teacher_are_sums_of_their_parts() -> None:
     sleeping = dreaming(TINY, 640, 4)
     assert sleeping == 2 * 2 * 4 * 640 * 4 + 6 * 64 * 100 * 4 > reading
     assert teacher_bytes(TINY, 4, load, wire="hidden", dream_tokens=640, kept=0) == 20000 + sleeping + 4000
+
+
+def test_masters_keep_float32_beside_what_computes() -> None:
+    masters = Group(masters=True)
+    found = training_state(TINY, 5000, 2, kept=8, ema=True, group=masters)
+    assert found == training_state(TINY, 5000, 4, kept=8, ema=True) + 2 * 5000
+
+
+def test_ranks_that_hold_everything_take_as_much_as_one() -> None:
+    load = Load(tokens=7, trained=5, wire_bytes=1000, in_flight=3)
+    told = {"kept": 8.0, "ema": True, "wire": "hidden", "teachers": [TINY, TINY]}
+    alone = student_bytes(TINY, 5000, 4, load, 16, **told)  # type: ignore[arg-type]
+    assert student_bytes(TINY, 5000, 4, load, 16, **told, group=Group(ranks=3)) == alone  # type: ignore[arg-type]
+
+
+def test_ranks_that_share_everything_hold_a_part_and_what_is_gathered() -> None:
+    """A student of 9 layers of 400 and 1,400 outside of them: whole are, with gradients, the outside and two layers."""
+    shape, four = Shape(9, 10, 30, 4, 100, 5000, layered=3600), Group(ranks=4, sharded=True)
+    state = training_state(shape, 5000, 4, kept=8, ema=True)
+    assert training_state(shape, 5000, 4, kept=8, ema=True, group=four) == state // 4 + 2 * 4 * (1400 + 2 * 400)
+    narrow = Group(ranks=4, sharded=True, masters=True)
+    assert training_state(shape, 5000, 2, kept=8, ema=True, group=narrow) == state // 4 + 2 * 2 * (1400 + 2 * 400)
+    # The heads of teachers are split while they are at rest, and whole while a step needs them.
+    assert teacher_held(TINY, 4, "hidden", four) == 4000 + 1000 and teacher_held(TINY, 4, "topk", four) == 0
+    assert teacher_held(TINY, 4, "hidden", Group(ranks=4)) == 4000
+
+
+def test_activations_that_are_computed_again() -> None:
+    whole, little = (activations(TINY, 7, 4, recomputing=again) for again in (False, True))
+    assert little == 7 * 4 * (208 + 2 * 10 + 40) and whole == 7 * 4 * (2 * 208 + 40)
+    load, told = Load(7, 5), {"kept": 8.0, "ema": True, "wire": "topk", "teachers": []}
+    saved = [student_bytes(TINY, 5000, 4, load, 16, **told, group=Group(recomputing=on)) for on in (False, True)]  # type: ignore[arg-type]
+    assert saved[0] - saved[1] == int(1.7 * whole) - int(1.7 * little)
+
+
+def test_what_lies_in_layers_is_told_by_names() -> None:
+    shape = Shape.of_architecture(Architecture(layers=3, hidden=32, heads=2, intermediate=64, vocab_size=260), 260)
+    assert shape.outside == 260 * 32 + 32
+    assert shape.layered == 3 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32)
+    assert TINY.outside == 1000, "by the size of its head, where nobody looked"
+
+
+def test_the_price_function_needs_neither_ray_nor_mlflow() -> None:
+    """So it runs on a machine that has torch and transformers alone."""
+    code = "import sys; sys.modules |= {'ray': None, 'mlflow': None}; import ladder.planning.memory"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_roles_that_share_a_process_share_its_bare_size() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ladder.data.batches import Batch, Batches, Collation
+from ladder.data.batches import Batch, Batches, Collation, dealt
 from ladder.data.examples import Example
+from ladder.planning.pools import Reading
 from ladder.planning.price import SignalPrice, TeacherTraffic, held_on_disk, price_signals
 from ladder.teachers.cache import CacheKey, CacheSettings, open_cache, shards
 from ladder.teachers.teacher import recalled
@@ -106,3 +107,29 @@ def test_the_largest_micro_batch_is_kept(batches: Batches) -> None:
 def test_it_writes_nothing(batches: Batches, tmp_path: Path) -> None:
     price_signals(batches, STEPS, [TeacherTraffic(1, False, 24, limit=2**30, key=KEY.text)])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_rank_receives_its_own_part_of_a_step(batches: Batches, packing: bool, ranks: int) -> None:
+    """At two ranks at most six tenths of what the whole step takes, where a step has more than a few sequences."""
+    pools = {"new": [example(n) for n in range(200)], "dreams": batches.pools["dreams"]}
+    rows = 60 if packing or ranks > 2 else 12
+    split = Batches(pools, {"new": 0.7, "dreams": 0.3}, rows, 2, 0, Collation(0, 24, packing=packing), ranks=ranks)
+    traffics = [TeacherTraffic(number, False, 4 * HIDDEN) for number in (1, 2)]
+    most, whole = 0.0, []
+    for step in range(STEPS):
+        received = [
+            sum(
+                (4 * HIDDEN + 8) * len(batch.heard_by(number)[1])  # as ``Signal.nbytes``
+                for batch in share
+                for number in (1, 2)
+            )
+            for share in dealt(split(step), ranks)
+        ]
+        most, whole = max(most, max(received)), [*whole, sum(received)]
+        assert max(received) <= (0.6 if ranks == 2 else 0.42) * sum(received)
+    price = price_signals(split, STEPS, traffics, ranks=ranks)
+    assert price.rank_largest == most and price.largest == max(whole) and price.wire_bytes == sum(whole)
+    one = price_signals(split, STEPS, [replace(each, reading=Reading()) for each in traffics])
+    assert one.rank_largest == one.largest == price.largest and one.wire_bytes == price.wire_bytes
