@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo smollm2 test test-long lint bench evidence clean
+.PHONY: help demo smollm2 test test-long lint bench gpu evidence clean
 
 help:
 	@echo "make demo       a family of small models evolves on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long  the long tests: soak, many random kills"
 	@echo "make lint       ruff, formatting, types"
 	@echo "make bench      the benchmarks"
+	@echo "make gpu        four minutes on a machine with a GPU, by its own Python; ARGS=--small tries it on a CPU"
 	@echo "make evidence   what is learned and kept over generations, against other ways; many hours, goes on where it was"
 	@echo "make clean      remove what builds and checks left behind; keeps .venv and .ladder"
 
@@ -43,6 +44,10 @@ bench: .venv/.ready
 	@test -f benchmarks/run.py || { echo "there are no benchmarks yet: benchmarks/run.py is missing" >&2; exit 1; }
 	@$(MAKE) --no-print-directory .venv/.bench
 	$(BIN)/python benchmarks/run.py
+
+# No set-up: a machine with a GPU has a Python that knows it, and neither Ray nor MLflow is needed.
+gpu:
+	$(PYTHON) benchmarks/gpu/check.py $(ARGS)
 
 evidence: .venv/.bench .venv/.examples
 	$(BIN)/python benchmarks/continual/run.py

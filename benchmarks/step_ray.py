@@ -16,17 +16,17 @@ def through_actors(place: School) -> Iterator[tuple[str, Callable[[], object]]]:
     """A session as ``ladder/run/train.py`` starts it; gives the contender's name and a call of ``STEPS`` steps."""
     from ladder.actors.placement import threads
     from ladder.actors.remote import TeacherHandle
-    from ladder.actors.session import Session, fetch, stream
+    from ladder.actors.session import Session, fetch, hear, stream
 
     manifest = make_manifest(routing="agreement", batch_size=place.shape.rows)
     with Session() as session:
-        slots = session.slots(manifest.runtime.devices)
+        roles = ("student", "teacher1", "teacher2")
         count = threads(manifest.runtime, session.machine)
-        actors = session.start({role: slots[role] for role in ("student", "teacher1", "teacher2")})
+        actors = session.start(session.placement(manifest.runtime, roles), roles)
         teachers = {number: TeacherHandle(actors[f"teacher{number}"], number) for number in (1, 2)}
         fetch([one.load(place.teacher_spec(number, threads=count)) for number, one in teachers.items()])
-        group = session.group(actors["student"])
-        fetch(group.prepare(place.spec("ladder-ray", manifest, threads=count)))
+        group = session.group(actors)
+        hear(group, group.prepare(place.spec("ladder-ray", manifest, threads=count)))
         done = 0
 
         def run() -> None:

@@ -16,6 +16,8 @@ _USER_INFO = re.compile(r"://\S*@")
 _SECRET_QUERY = re.compile(r"([?&][^=&\s]*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says in a plain RuntimeError; its own OutOfMemoryError is one of these, too."""
+_NO_GPU_MEMORY = ("CUDA out of memory", "HIP out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Those of a GPU."""
 LESS_MEMORY = (
     "the last checkpoint is kept: the same command goes on where there is more memory, or with fewer steps in "
     "runtime.in_flight; a larger training_params.accumulation or a smaller data.max_length begins another run, "
@@ -143,6 +145,10 @@ class OutOfMemory(RunError):
     """There is less memory than a process asked for. The same step would ask again, so it is not repeated."""
 
 
+class GpuOutOfMemory(OutOfMemory):
+    """There is less memory on a GPU than a process asked for. A step of smaller micro-batches may fit."""
+
+
 class ActorDied(RunError):
     """The process of a teacher, the student or the evaluator ended or answers no more."""
 
@@ -165,7 +171,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def out_of_memory(error: Exception) -> OutOfMemory:
     """What to raise instead of an error that says that memory ran out."""
-    return OutOfMemory(f"out of memory: {said(error)}", remedy=LESS_MEMORY)
+    kind = GpuOutOfMemory if any(words in str(error) for words in _NO_GPU_MEMORY) else OutOfMemory
+    return kind(f"out of memory: {said(error)}", remedy=LESS_MEMORY)
 
 
 @contextmanager

@@ -76,16 +76,16 @@ def joined(folder: Path, commands: list[str], timeout: int = 240) -> str:
 
 ACTOR = """
 import json, sys
-from ladder.actors.placement import Slot
 from ladder.actors.session import Session, fetch
+from ladder.manifest import Runtime
 
 def listening():
     import psutil
     return [each.laddr.ip for each in psutil.Process().net_connections() if each.status == psutil.CONN_LISTEN]
 
 with Session(sys.argv[1]) as session:
-    roles = {"evaluator": Slot(0.1, 0.0, "cpu")}
-    actor = session.start(roles)["evaluator"]
+    roles = ["evaluator"]
+    actor = session.start(session.placement(Runtime(), roles), roles)["evaluator"]
     found = fetch(actor.__ray_call__.remote(lambda self: dict(__import__("os").environ)))
     sockets = fetch(actor.__ray_call__.remote(lambda self: listening())) + listening()
     print(json.dumps([found, [vars(host) for host in session.hosts(roles)], sockets]))

@@ -8,10 +8,10 @@ kernel ends Ray's own processes with the command, and those that these start are
 
 This is the one module that reaches into ``ray._private``, for what no public switch of Ray does: which class starts
 its processes (``services.ConsolePopen``), whether the kernel ends them with their parent
-(``utils.detect_fate_sharing_support_linux``), that it takes SIGTERM over (``utils.set_sigterm_handler``), and the
-switch that keeps it on loopback, which it has read before this process knows whom it will join
-(``ray_constants.ENABLE_RAY_CLUSTER``). ``tests/actors/test_own_ray.py`` names the version of Ray that this was tried
-with, and what to look at in another.
+(``utils.detect_fate_sharing_support_linux``), that it takes SIGTERM over (``utils.set_sigterm_handler``), the switch
+that keeps it on loopback, which it has read before this process knows whom it will join
+(``ray_constants.ENABLE_RAY_CLUSTER``), and what is free on each node (``state.available_resources_per_node``).
+``tests/actors/test_own_ray.py`` names the version of Ray that this was tried with, and what to look at in another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.util
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, state
 from ray._private import utils as ray_utils
 
 from ladder.errors import RunError
@@ -126,3 +126,8 @@ def sigterm_kept() -> Iterator[None]:
         yield
     finally:
         ray_utils.set_sigterm_handler = taken
+
+
+def free_by_node() -> dict[str, dict[str, float]]:
+    """What nobody uses now of each node's resources, by Ray's id of the node."""
+    return dict(state.available_resources_per_node())

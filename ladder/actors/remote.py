@@ -1,24 +1,36 @@
 """The actors of a run, and the driver's handles on them: frozen teachers, the student, and the evaluator.
 
-The student is a group of ranks, of one for now: the group sends a step to every rank and listens to rank 0. The
+The student is a group of ranks, which are told the same at the same time, each with its own part of a step. The
 evaluator examines the folder that would ship.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
+import torch.distributed as dist
 
 from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
+from ladder.distill import release
+from ladder.errors import ActorDied
+from ladder.errors import said as said_by
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
 from ladder.models import Rounding, SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
 from ladder.teachers import cache, teacher, wire
+from ladder.train.ranks import ALONE, Ranks
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
 
@@ -50,7 +62,8 @@ class TeacherActor(Measured):
 
     def load_teacher(self, spec: teacher.TeacherSpec) -> Loaded:
         """Host this generation."""
-        self.teachers.pop(spec.number, None)
+        if self.teachers.pop(spec.number, None) is not None:
+            release()
         hosted = teacher.Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
         self.teachers[spec.number] = hosted
         return Loaded(hosted.digest(), hosted.kind, hosted.warnings)
@@ -75,6 +88,7 @@ class TeacherActor(Measured):
         """Let all teachers and their base go."""
         self.teachers.clear()
         self.base = None
+        release()
 
     def base_of(self, stack: Stack | None, dtype: str, device: str) -> SharedBase | None:
         """The base of a stack, loaded once; None for a generation that has its own model."""
@@ -123,17 +137,51 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
 
+GROUP_PATIENCE = timedelta(hours=2)
+"""How long a rank waits for the others before torch gives up: longer than anything that one of them does alone, such as
+writing a candidate. Whether a rank hangs is for the driver to say."""
+
+
 class StudentActor(TeacherActor):
     """One rank. Hosts one student at a time, and the teachers that share its base."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trainer: Trainer | None = None
+        self.ranks = ALONE
+
+    def meeting(self, *, one_node: bool) -> str:
+        """Where ranks can find each other; asked of the first one.
+
+        Args:
+            one_node: they all live on this one. Then they meet in a file, and nobody listens but on loopback.
+        """
+        if one_node:
+            return f"file://{Path(tempfile.mkdtemp(prefix='ladder-ranks-')) / 'meeting'}"
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def join(self, rank: int, world: int, meeting: str, device: str) -> None:
+        """Become one of several ranks, for the life of this process."""
+        if meeting.startswith("file:"):
+            for library in ("GLOO", "NCCL"):
+                os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)
+        # What is exchanged between processors stays there: flags and checkpoints keep no GPU waiting.
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world, timeout=GROUP_PATIENCE)
+        self.ranks = Ranks(rank, world)
 
     def prepare(self, spec: TrainingSpec) -> Prepared:
         """Host this student, from its newest checkpoint if there is one."""
-        self.trainer = None
-        self.trainer = Trainer(spec, self.base_of(spec.stack, spec.manifest.student.dtype, spec.device))
+        if self.trainer is not None:
+            self.trainer = None
+            release()
+        base = self.base_of(spec.stack, spec.manifest.student.dtype, spec.device)
+        with self._with_the_others():
+            self.trainer = Trainer(spec, base, self.ranks)
         return Prepared(self.trainer.done, self.trainer.warnings)
 
     def step(
@@ -149,19 +197,23 @@ class StudentActor(TeacherActor):
         for number, signals in zip(speakers, said, strict=True):
             parts.setdefault(number, []).append(signals)
         whole = {number: [wire.merged(each) for each in zip(*told, strict=True)] for number, told in parts.items()}
-        return self._hosted().step(step, batches, whole)
+        with self._with_the_others():
+            return self._hosted().step(step, batches, whole)
 
     def checkpoint(self) -> int:
         """Save the state; returns the number of steps done."""
-        return self._hosted().checkpoint()
+        with self._with_the_others():
+            return self._hosted().checkpoint()
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
         """Texts sampled from the child as it is now."""
-        return self._hosted().sample(openings, sampling)
+        with self._with_the_others():
+            return self._hosted().sample(openings, sampling)
 
     def finish(self, folder: Path) -> Rounding | None:
         """Write the candidate folder durably and let the student go; says what rounding did."""
-        rounding = self._hosted().finish(folder)
+        with self._with_the_others():
+            rounding = self._hosted().finish(folder)
         self.trainer = None
         self.clear()
         return rounding
@@ -170,17 +222,49 @@ class StudentActor(TeacherActor):
         assert self.trainer is not None, "prepare comes first"
         return self.trainer
 
+    @contextmanager
+    def _with_the_others(self) -> Iterator[None]:
+        """Say it plainly where an exchange with the other ranks breaks off.
+
+        Raises:
+            ActorDied: it did; another rank is gone, or hangs.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.ranks.world == 1 or not _is_broken_off(error):
+                raise
+            remedy = "the last checkpoint is kept; run the same command again to go on"
+            raise ActorDied(f"rank {self.ranks.rank} lost the others: {said_by(error)}", remedy=remedy) from None
+
+
+def _is_broken_off(error: RuntimeError) -> bool:
+    """Whether torch lost the connection to another rank; gloo says so in a plain RuntimeError."""
+    told = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in told for word in ("gloo", "nccl", "connection", "socket"))
+
 
 @dataclass(frozen=True)
 class StudentGroup:
-    """The ranks of one student. Methods return object references of rank 0."""
+    """The ranks of one student. Methods return the object references of all of them, in their order."""
 
     ranks: tuple[Any, ...]
 
-    def prepare(self, spec: TrainingSpec) -> Any:
-        return self._all("prepare", spec)
+    def join(self, devices: Sequence[str], *, one_node: bool) -> list[Any]:
+        """Let the ranks find each other; once in their lives.
 
-    def step(self, step: int, shares: Sequence[Any], said: Sequence[Mapping[int, Sequence[Any]]]) -> Any:
+        Args:
+            devices: torch device of each.
+            one_node: they all live on one.
+        """
+        meeting, world = self.ranks[0].meeting.remote(one_node=one_node), len(self.ranks)
+        places = enumerate(zip(self.ranks, devices, strict=True))
+        return [one.join.remote(rank, world, meeting, device) for rank, (one, device) in places]
+
+    def prepare(self, spec: TrainingSpec) -> list[Any]:
+        return [rank.prepare.remote(spec) for rank in self.ranks]
+
+    def step(self, step: int, shares: Sequence[Any], said: Sequence[Mapping[int, Sequence[Any]]]) -> list[Any]:
         """Send a step; signals go straight from where they are to the ranks.
 
         Args:
@@ -193,21 +277,21 @@ class StudentGroup:
             heard.append(
                 rank.step.remote(step, batches, speakers, *(part for parts in told.values() for part in parts))
             )
-        return heard[0]
+        return heard
 
-    def checkpoint(self) -> Any:
-        return self.ranks[0].checkpoint.remote()
+    def checkpoint(self) -> list[Any]:
+        return [rank.checkpoint.remote() for rank in self.ranks]
 
-    def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> Any:
-        return self.ranks[0].sample.remote(openings, sampling)
+    def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[Any]:
+        return [rank.sample.remote(openings, sampling) for rank in self.ranks]
 
-    def finish(self, folder: Path) -> Any:
-        return self.ranks[0].finish.remote(folder)
+    def finish(self, folder: Path) -> list[Any]:
+        return [rank.finish.remote(folder) for rank in self.ranks]
 
-    def _all(self, method: str, *arguments: Any) -> Any:
-        """Send to every rank, listen to the first."""
-        heard = [getattr(rank, method).remote(*arguments) for rank in self.ranks]
-        return heard[0]
+    def end(self) -> None:
+        """Kill all ranks, whatever they wait for."""
+        for rank in self.ranks:
+            ray.kill(rank)
 
 
 class EvaluatorActor:
@@ -218,9 +302,20 @@ class EvaluatorActor:
     ) -> Outputs:
         """The generations of the model in ``folder`` for a prompt set, encoded by the tokenizer in ``asker``."""
         torch.set_num_threads(threads)
-        return ask.run_prompts(folder, prompt_set, tokenizer_folder=asker, device=device, dtype=dtype)
+        with _released():
+            return ask.run_prompts(folder, prompt_set, tokenizer_folder=asker, device=device, dtype=dtype)
 
     def run_suite(self, folder: Path, suite: harness.Suite, dtype: str, device: str, threads: int) -> dict[str, Any]:
         """The results of a task of lm-evaluation-harness for the model in ``folder``."""
         torch.set_num_threads(threads)
-        return harness.evaluate(folder, suite, device, dtype)
+        with _released():
+            return harness.evaluate(folder, suite, device, dtype)
+
+
+@contextmanager
+def _released() -> Iterator[None]:
+    """What was taken of the device in here is given back: on the same GPU a student may be next."""
+    try:
+        yield
+    finally:
+        release()

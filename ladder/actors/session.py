@@ -6,13 +6,16 @@ Object references go straight from teachers to student; a bounded number of step
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import ray
+import ray.util
 from ray.exceptions import (
     GetTimeoutError,
     ObjectStoreFullError,
@@ -21,26 +24,64 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ladder.actors import own_ray, settings
-from ladder.actors.placement import Host, Machine, Slot, describe, look_around, place
+from ladder.actors.placement import (
+    NODE_ID,
+    Host,
+    Machine,
+    Node,
+    Placement,
+    describe,
+    is_rank,
+    look_around,
+    place,
+    processes,
+)
 from ladder.actors.remote import EvaluatorActor, StudentActor, StudentGroup, TeacherActor, TeacherHandle
 from ladder.data.batches import Batches, dealt
-from ladder.errors import LESS_MEMORY, ActorDied, LadderError, RunError, is_out_of_memory, out_of_memory, said
-from ladder.manifest import Devices, Runtime
-from ladder.train.spec import StepReport
+from ladder.errors import (
+    LESS_MEMORY,
+    ActorDied,
+    LadderError,
+    ManifestError,
+    RunError,
+    is_out_of_memory,
+    out_of_memory,
+    said,
+)
+from ladder.manifest import Runtime
+from ladder.train.spec import StepReport, combined
 
 os.environ.update(settings.missing())
 
 
 START_TIMEOUT = 180.0
 """Seconds that actors may take to start before the session says what it asked for."""
+LOOK_ROUND = 2
+"""Seconds between two looks at whether all nodes are there while actors start."""
 SIGN_OF_LIFE = 30.0
 """Seconds in which an actor that is thought dead may prove that it lives."""
 
 
+@dataclass(frozen=True)
+class _Standing:
+    """The group that is placed now.
+
+    Args:
+        nodes: Ray's ids of those that were alive then.
+    """
+
+    placement: Placement
+    group: PlacementGroup
+    nodes: frozenset[str]
+
+
 class Session:
-    """Actors by role. Ray and each actor start when they are first needed, and actors are reused after that.
+    """Actors by role, in one placement group. Ray and each actor start when they are first needed, and actors are
+    reused after that, as long as the next manifest places them alike.
 
     Args:
         address: of a running Ray cluster; None takes ``RAY_ADDRESS``, or starts Ray on this machine.
@@ -49,8 +90,11 @@ class Session:
     def __init__(self, address: str | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS")
         self._owns = not ray.is_initialized()
-        self._actors: dict[tuple[str, Slot], Any] = {}
-        self._hosts: dict[tuple[str, Slot], Host] = {}
+        self._actors: dict[str, Any] = {}
+        self._hosts: dict[str, Host] = {}
+        self._group: StudentGroup | None = None
+        self._standing: _Standing | None = None
+        self._lost = False
 
     def __enter__(self) -> Session:
         return self
@@ -61,73 +105,143 @@ class Session:
             ray.shutdown()
 
     def dismiss(self) -> None:
-        """End all actors; ``start`` makes new ones."""
-        for actor in self._actors.values():
-            with suppress(RayError):  # A Ray that is gone has ended them.
+        """End all actors and give up their places; ``start`` makes new ones."""
+        with suppress(RayError):  # A Ray that is gone has ended them.
+            for actor in self._actors.values():
                 ray.kill(actor)
+            if self._standing is not None:
+                ray.util.remove_placement_group(self._standing.group)
         self._actors.clear()
+        self._standing = None
 
     @cached_property
     def machine(self) -> Machine:
         """What Ray sees."""
         self._connect()
-        resources = ray.cluster_resources()
-        return Machine(resources.get("CPU", 0.0), resources.get("GPU", 0.0), _living_nodes())
+        return Machine(tuple(_nodes()))
 
-    def slots(self, devices: Devices) -> dict[str, Slot]:
-        """Where each role lives."""
-        return place(devices, self.machine)
+    def placement(self, runtime: Runtime, roles: Iterable[str]) -> Placement:
+        """Where each role lives. Whoever is asked for after a training has the place that was kept for it.
 
-    def start(self, roles: Mapping[str, Slot]) -> dict[str, Any]:
-        """Actors for these roles, started side by side where they do not run yet.
+        Raises:
+            ManifestError: the manifest asks for what no node has.
+            RunError: a node was lost, and none that could take its place came within the time that actors have to
+                start.
+        """
+        roles, standing, deadline = tuple(roles), self._standing, time.monotonic() + START_TIMEOUT
+        if standing and self._nodes_gone(standing):
+            self.__dict__.pop("machine", None)
+        elif standing and standing.placement.devices == runtime.devices and _kept(standing.placement, roles):
+            return standing.placement
+        while True:
+            try:
+                return place(runtime, self.machine, roles)
+            except ManifestError as error:
+                if not self._lost:
+                    raise
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"a node was lost, and {error.message}", where=error.where, remedy=_REMEDY
+                    ) from error
+            time.sleep(1.0)
+            self.__dict__.pop("machine", None)
+
+    def start(self, placement: Placement, roles: Iterable[str]) -> dict[str, Any]:
+        """Actors for some roles of a placement, started side by side where they do not run yet.
 
         Raises:
             RunError: Ray could not place them in time; the message names what was asked and what is there.
+            ActorDied: a node was lost meanwhile.
         """
         self._connect()
-        self._make_way(roles)
-        for role, slot in roles.items():
-            if (role, slot) not in self._actors:
+        roles = list(roles)
+        standing = self._stand(placement)
+        for role in roles:
+            if role not in self._actors:
+                slot = placement.slots[role]
                 options = ray.remote(
                     num_cpus=slot.cpus,
                     num_gpus=slot.gpus,
                     max_restarts=0,
                     max_task_retries=0,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(standing.group, slot.bundle),
                     runtime_env={"env_vars": settings.travelling()},
                 )
-                self._actors[role, slot] = options(_KINDS[role]).remote()
-        started = {role: self._actors[role, slot] for role, slot in roles.items()}
+                self._actors[role] = options(_KINDS[role.partition(".")[0]]).remote()
+        started = {role: self._actors[role] for role in roles}
         ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
-        _, missing = ray.wait(ready, num_returns=len(ready), timeout=START_TIMEOUT)
-        if missing:
-            raise RunError(
-                f"actors did not start within {START_TIMEOUT:g} s: asked for {describe(roles)}, "
-                f"free are {ray.available_resources()}",
-                remedy="free the cluster, add nodes, or pin fewer devices in runtime.devices",
-            )
-        self._hosts.update(zip(roles.items(), fetch(ready), strict=True))
+        self._await(lambda seconds: not ray.wait(ready, num_returns=len(ready), timeout=seconds)[1], standing)
+        self._hosts.update(zip(roles, fetch(ready), strict=True))
         return started
 
-    def hosts(self, roles: Mapping[str, Slot]) -> list[Host]:
+    def hosts(self, roles: Iterable[str]) -> list[Host]:
         """Where the actors for these roles live that were started."""
-        return [self._hosts[key] for key in roles.items()]
+        return [self._hosts[role] for role in roles]
 
-    def _make_way(self, roles: Mapping[str, Slot]) -> None:
-        """End actors whose role lives elsewhere now, as it does on a machine of fewer nodes: they hold its cores."""
-        for role, slot in [key for key in self._actors if key[0] in roles and key[1] != roles[key[0]]]:
-            ray.kill(self._actors.pop((role, slot)))
+    def _stand(self, placement: Placement) -> _Standing:
+        """The group for a placement. Actors of another one make way: they hold its cores."""
+        if self._standing is None or self._standing.placement != placement:
+            self.dismiss()
+            group = ray.util.placement_group(
+                [bundle.asked() for bundle in placement.bundles],
+                strategy="SPREAD" if placement.spread else "PACK",
+                bundle_label_selector=[dict(bundle.labels) for bundle in placement.bundles],
+            )
+            self._standing = _Standing(placement, group, frozenset(node.id for node in _nodes()))
+        standing = self._standing
+        self._await(standing.group.wait, standing)
+        return standing
+
+    def _await(self, arrived: Callable[[int], bool], standing: _Standing) -> None:
+        """Wait until what was asked of Ray is there.
+
+        Args:
+            arrived: waits so many seconds for it.
+
+        Raises:
+            RunError: it did not come in time.
+            ActorDied: a node was lost, so it may never come.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        while not arrived(LOOK_ROUND):
+            if gone := self._nodes_gone(standing):
+                raise ActorDied(f"{len(gone)} of {len(standing.nodes)} nodes went away", remedy=_REMEDY)
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"actors did not start within {START_TIMEOUT:g} s: {_asked_and_there(standing.placement)}",
+                    remedy="free the cluster, add nodes, or ask for less in runtime.devices, runtime.student.ranks or "
+                    "runtime.teachers.replicas",
+                )
+
+    def _nodes_gone(self, standing: _Standing) -> frozenset[str]:
+        return standing.nodes - {node.id for node in _nodes()}
 
     def bury(self) -> list[str]:
-        """Forget the actors that give no sign of life, so that ``start`` makes new ones; returns their roles."""
-        signs = {key: actor.__ray_ready__.remote() for key, actor in self._actors.items()}
-        if signs:
-            ray.wait(list(signs.values()), num_returns=len(signs), timeout=SIGN_OF_LIFE)
-        dead = [key for key, sign in signs.items() if not _arrived(sign)]
-        for key in dead:
-            ray.kill(self._actors.pop(key))
-        # A node may have gone with them.
+        """Forget the actors that give no sign of life, so that ``start`` makes new ones; returns their roles.
+
+        With one of the student's ranks all of them go: the others wait for it in an exchange that never comes. With a
+        node everybody goes, because fewer nodes are shared out anew.
+        """
+        signs = {actor.__ray_ready__.remote(): role for role, actor in self._actors.items()}
+        dead, pending, deadline = list[str](), list(signs), time.monotonic() + SIGN_OF_LIFE
+        while pending:
+            came, pending = ray.wait(pending, timeout=max(0.0, deadline - time.monotonic()))
+            if not came:
+                dead += [signs[sign] for sign in pending]
+                break
+            dead += [signs[sign] for sign in came if not _arrived(sign)]
+            if any(map(is_rank, dead)):
+                pending = [sign for sign in pending if not is_rank(signs[sign])]
+        if any(map(is_rank, dead)):
+            dead += [role for role in self._actors if is_rank(role) and role not in dead]
+        for role in dead:
+            ray.kill(self._actors.pop(role))
+        if self._standing and self._nodes_gone(self._standing):
+            self._lost = True
+            dead += self._actors
+            self.dismiss()
         self.__dict__.pop("machine", None)
-        return [role for role, _ in dead]
+        return dead
 
     def _connect(self) -> None:
         """Join the cluster, or start Ray on loopback without a dashboard, unless this process runs Ray already.
@@ -150,9 +264,17 @@ class Session:
                 # "local", because without an address Ray would join any cluster that was started on this machine.
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
-    def group(self, actor: Any) -> StudentGroup:
-        """The student's ranks."""
-        return StudentGroup((actor,))
+    def group(self, actors: Mapping[str, Any]) -> StudentGroup:
+        """The student's ranks among these actors, which have found each other."""
+        roles = processes("student", sum(map(is_rank, actors)))
+        group = StudentGroup(tuple(actors[role] for role in roles))
+        if len(roles) > 1 and group != self._group:
+            assert self._standing is not None, "the ranks were started"
+            slots = self._standing.placement.slots
+            nodes = {host.machine for host in self.hosts(roles)}
+            fetch(group.join([slots[role].device for role in roles], one_node=len(nodes) == 1))
+        self._group = group
+        return group
 
 
 def fetch(references: Any, timeout: float | None = None) -> Any:
@@ -179,6 +301,48 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
         raise told from error
 
 
+GRACE = 5.0
+"""Seconds in which the other ranks may say what they know, after one of them failed."""
+
+
+def hear(group: StudentGroup, references: Sequence[Any], timeout: float | None = None) -> list[Any]:
+    """The answers of all ranks of a group.
+
+    The first failure ends the waiting. Where it leaves ranks that wait for the one that failed, the group ends: they
+    would never answer.
+
+    Args:
+        timeout: seconds.
+
+    Raises:
+        LadderError: as ``fetch``, of the rank that knows best: the one that failed, and not one that lost it.
+    """
+    waiting, deadline = list(references), None if timeout is None else time.monotonic() + timeout
+    while waiting:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=left)
+        if not ready or _failure(ready[0]) is not None:
+            break
+    else:
+        return [fetch(one) for one in references]
+    answered, silent = ray.wait(list(references), num_returns=len(references), timeout=GRACE if ready else 0.0)
+    if silent and len(references) > 1:
+        group.end()
+    failures = [failure for one in answered if (failure := _failure(one)) is not None]
+    if not failures:
+        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=_REMEDY)
+    raise min(failures, key=lambda failure: (isinstance(failure, ActorDied), not isinstance(failure, LadderError)))
+
+
+def _failure(reference: Any) -> Exception | None:
+    """What went wrong behind a reference that is ready; None where nothing did."""
+    try:
+        fetch(reference, timeout=0.0)
+    except Exception as error:
+        return error
+    return None
+
+
 def _in_words(cause: Exception) -> LadderError | None:
     """An actor's failure as an error of ladder; None for a mistake in our own code."""
     if is_out_of_memory(cause) or isinstance(cause, ObjectStoreFullError):
@@ -194,9 +358,52 @@ def _in_words(cause: Exception) -> LadderError | None:
     return None
 
 
-def _living_nodes() -> int:
-    """Ray goes on listing the nodes that it lost."""
-    return sum(node["Alive"] for node in ray.nodes())
+def _nodes() -> list[Node]:
+    """The nodes that live; Ray goes on listing those that it lost."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    names = Counter(node["NodeName"] for node in alive)
+    return [
+        Node(
+            node["NodeName"] if names[node["NodeName"]] == 1 else f"{node['NodeName']}#{node['NodeID'][:6]}",
+            node["Resources"].get("CPU", 0.0),
+            int(node["Resources"].get("GPU", 0)),
+            {name: value for name, value in node["Labels"].items() if name != NODE_ID},
+            {name: amount for name, amount in node["Resources"].items() if _is_own(name)},
+            int(node["Resources"].get("object_store_memory", 0)),
+            node["NodeID"],
+        )
+        for node in alive
+    ]
+
+
+def _is_own(resource: str) -> bool:
+    """Whether somebody gave a node this resource when it was started."""
+    return resource not in ("CPU", "GPU", "memory", "object_store_memory") and not resource.startswith("node:")
+
+
+def _kept(placement: Placement, roles: Sequence[str]) -> bool:
+    """Whether these roles come after the training and have their places. The student's threads depend on the ranks that
+    its group was made for, so a training never takes another one's places."""
+    return placement.slots.keys() >= set(roles) and not any(map(is_rank, roles))
+
+
+def _asked_and_there(placement: Placement) -> str:
+    """What was asked for, role by role, and what there is, node by node."""
+    nodes, free, asked = _nodes(), own_ray.free_by_node(), list[str]()
+    names = {node.id: node.name for node in nodes}
+    for role, where in describe(placement.slots).items():
+        bundle = placement.bundles[placement.slots[role].bundle]
+        own = [
+            names.get(value, "a node that is gone") if name == NODE_ID else f"{name}={value}"
+            for name, value in bundle.labels.items()
+        ]
+        own += [f"{name}: {amount:g}" for name, amount in bundle.resources.items()]
+        asked.append(f"{role} on {where}{' of ' if own else ''}{', '.join(own)}")
+    there = [
+        f"{node}: free are {free.get(node.id, {}).get('CPU', 0.0):g} CPU, {free.get(node.id, {}).get('GPU', 0.0):g} GPU"
+        for node in nodes
+    ]
+    return f"asked for {', '.join(asked)}; there are {', '.join(there)}"
 
 
 def _join(address: str, quiet: Mapping[str, Any]) -> None:
@@ -233,7 +440,7 @@ def stream(
     stop: Callable[[], bool],
     *,
     put: Callable[[Any], Any] = ray.put,
-    get: Callable[[Any, float], Any] = fetch,
+    get: Callable[[Sequence[Any], float], Sequence[StepReport]] | None = None,
 ) -> Iterator[StepReport]:
     """Train over ``steps``, yielding a report for each, in order.
 
@@ -241,12 +448,13 @@ def stream(
         teachers: those that speak, by number.
         runtime: how many steps teachers may run ahead of the student, and how long a step may take.
         stop: asked before each step but the first is sent; steps already in flight are still done.
-        put, get: where references come from, and how what is behind one is waited for (with seconds of patience).
+        put, get: where references come from, and how those of all ranks are waited for (with seconds of patience);
+            Ray's where they are left out.
 
     Raises:
         ActorDied: an actor died, or a step took too long.
     """
-    patience = 60 * runtime.hung_after_minutes
+    patience, get = 60 * runtime.hung_after_minutes, get or partial(hear, group)
     pending: deque[Any] = deque()
     for step in steps:
         if step != steps.start and stop():
@@ -255,6 +463,6 @@ def stream(
         said = [{number: teacher.signal(share) for number, teacher in teachers.items()} for share in shares]
         pending.append(group.step(step, shares, said))
         if len(pending) > runtime.in_flight:
-            yield get(pending.popleft(), patience)
+            yield combined(get(pending.popleft(), patience))
     while pending:
-        yield get(pending.popleft(), patience)
+        yield combined(get(pending.popleft(), patience))

@@ -3,6 +3,7 @@
 Suffixes name the axes: N trained tokens, V columns of the vocabulary, S sources.
 """
 
+from ladder.distill.device import fast_float32, full_float32, onto, release
 from ladder.distill.divergence import generalized_jsd, jensen_shannon, js_bounds, kl, log_probabilities
 from ladder.distill.evidence import (
     Evidence,
@@ -14,7 +15,7 @@ from ladder.distill.evidence import (
     top1,
 )
 from ladder.distill.fused import BUFFERS, Chunking, FusedLoss, FusedResult, split, teachers_evidence
-from ladder.distill.kernels import has_compiler
+from ladder.distill.kernels import has_compiler, pays_to_compile
 from ladder.distill.objective import (
     Forecast,
     Objective,
@@ -68,7 +69,9 @@ __all__ = [
     "average_over_rows",
     "columns",
     "entropy",
+    "fast_float32",
     "forecast",
+    "full_float32",
     "gather_evidence",
     "generalized_jsd",
     "has_compiler",
@@ -77,7 +80,10 @@ __all__ = [
     "kl",
     "log_probabilities",
     "normalized_entropy_confidence",
+    "onto",
+    "pays_to_compile",
     "reduction_weights",
+    "release",
     "route",
     "route_agreement",
     "route_gold",

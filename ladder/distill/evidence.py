@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ladder.distill.device import onto
 from ladder.distill.divergence import chosen, expectation, jensen_shannon, log_probabilities
 from ladder.distill.vocabulary import IGNORE, column_of
 from ladder.errors import LadderError
@@ -164,16 +165,35 @@ def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:
 
 
 def row_means(values: Sequence[Tensor], row_N: Tensor) -> list[Tensor]:
-    """Each of these statistics [N] with every token's replaced by the mean of its row."""
-    _, index_N = torch.unique(row_N, return_inverse=True)
+    """Each of these statistics [N] with every token's replaced by the mean of its row.
+
+    Args:
+        row_N: which row each token belongs to; where it lies on the CPU, nobody waits for a GPU.
+    """
+    _, index_N = torch.unique(row_N.cpu(), return_inverse=True)
     counts_R = torch.bincount(index_N)
 
     def mean(value_N: Tensor) -> Tensor:
-        sums_R = torch.zeros(counts_R.shape, dtype=torch.float64, device=value_N.device)
-        sums_R.index_add_(0, index_N, value_N.double())
-        return (sums_R / counts_R)[index_N].to(value_N.dtype)
+        sums_R = _sums(value_N.double(), index_N, counts_R)
+        place_N = onto(index_N, value_N.device)
+        return (sums_R / onto(counts_R, value_N.device))[place_N].to(value_N.dtype)
 
     return [mean(value_N) for value_N in values]
+
+
+def _sums(value_N: Tensor, index_N: Tensor, counts_R: Tensor) -> Tensor:
+    """Sums over rows, float64 [R], the same each time that they are taken of the same numbers."""
+    if value_N.device.type == "cpu":
+        return torch.zeros(counts_R.shape, dtype=torch.float64).index_add_(0, index_N, value_N)
+    return _sums_in_order(value_N, index_N, counts_R)
+
+
+def _sums_in_order(value_N: Tensor, index_N: Tensor, counts_R: Tensor) -> Tensor:
+    """As ``index_add_``, which on a GPU adds in whichever order its threads come, and rounds differently each time.
+    Here the values of a row lie side by side in the order of the tokens, and one sum goes through each stretch."""
+    device = value_N.device
+    order_N = onto(index_N.argsort(stable=True), device)
+    return torch.segment_reduce(value_N[order_N], "sum", lengths=onto(counts_R, device), unsafe=True)
 
 
 def _statistics(log_p_NV: Tensor, labels_N: Tensor) -> _Statistics:

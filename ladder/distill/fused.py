@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ladder.distill.device import free_bytes, onto, workspace
 from ladder.distill.evidence import Evidence, concatenate
 from ladder.distill.kernels import LOWEST, Kernels, kernels_of
 from ladder.distill.objective import Objective, TokenLosses
@@ -34,7 +35,12 @@ BUFFERS = 3
 _CHUNK_BYTES = 128 * 2**20
 _TILE_BYTES = 8 * 2**20
 _GPU_SHARE = 0.02
-"""Share of a GPU's whole memory for one buffer of a chunk."""
+"""Share of what is free of a GPU for one buffer of a chunk."""
+_GPU_MOST = 4096
+"""Rows of a chunk on a GPU: with more, its products get no faster."""
+_GPU_TILE_BYTES = 64 * 2**20
+"""Of a tile on a GPU: a pass over it takes ten times as long as the start of a kernel, and where nothing is compiled a
+dozen tensors of that size live at once."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +52,21 @@ class Chunking:
 
     @classmethod
     def of(cls, columns: int, device: torch.device) -> Chunking:
-        """What suits float32 buffers [n, V] on this device."""
+        """What suits float32 buffers [n, V] on this device, with what is free of it now. Chunks on a GPU are powers of
+        two, so that a little more or less that is free changes nothing; on one that is not at hand they are the
+        largest."""
         row = 4 * columns
         if device.type == "cuda":
-            room = int(_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
-            chunk = _between(64, room // row, 4096)
-            return cls(chunk, chunk)
+            free = free_bytes(device)
+            most = _GPU_MOST if free is None else _between(64, int(_GPU_SHARE * free) // row, _GPU_MOST)
+            chunk = 1 << (most.bit_length() - 1)
+            return cls(chunk, _between(1, _GPU_TILE_BYTES // row, chunk))
         chunk = _between(128, _CHUNK_BYTES // row, 1024)
         return cls(chunk, _between(1, _TILE_BYTES // row, chunk))
 
     def touched(self, tokens: int) -> int:
         """Rows of the longest chunk that so many tokens are split into: as much of the buffers is ever touched."""
         return -(-tokens // -(-tokens // self.chunk)) if tokens else 0
-
-
-@lru_cache(maxsize=2)
-def workspace(buffers: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Buffers [buffers, rows, columns], handed out again and again: fresh memory costs a page fault every 4 KiB."""
-    return torch.empty(buffers, rows, columns, dtype=dtype, device=device)
 
 
 def split(rows_N: Tensor, size: int) -> Iterator[Tensor]:
@@ -103,6 +106,29 @@ class FusedSettings:
         """
         return columns(self.real_size, self.real_size, self.taboo_ids)
 
+    @cached_property
+    def _sizes(self) -> dict[torch.device, Chunking]:
+        return {}
+
+    def sizes(self, device: torch.device) -> Chunking:
+        """Rows at a time on this device. Chosen at the first step and kept, because what is free of a GPU changes from
+        step to step, and rounding with it."""
+        if self.chunking is not None:
+            return self.chunking
+        if device not in self._sizes:
+            self._sizes[device] = Chunking.of(self.real_size, device)
+        return self._sizes[device]
+
+    @cached_property
+    def _taboo(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def taboo(self, device: torch.device) -> Tensor:
+        """The removed ids, int64, sent to this device once."""
+        if device not in self._taboo:
+            self._taboo[device] = onto(torch.tensor(self.taboo_ids, dtype=torch.int64), device)
+        return self._taboo[device]
+
     @property
     def kernels(self) -> Kernels:
         """The two kernels that a tile goes through."""
@@ -127,8 +153,7 @@ class Buffers:
     """The [n, V] space of a chunk, and the sizes of chunk and tile."""
 
     def __init__(self, recipe: FusedSettings, device: torch.device, dtype: torch.dtype) -> None:
-        self.chunking = recipe.chunking or Chunking.of(recipe.real_size, device)
-        self.taboo = torch.tensor(recipe.taboo_ids, dtype=torch.int64, device=device)
+        self.chunking, self.taboo = recipe.sizes(device), recipe.taboo(device)
         self.space = workspace(BUFFERS, self.chunking.chunk, recipe.real_size, dtype, device)
 
     def logits(self, number: int, source: Source | Student, rows_n: Tensor) -> Tensor:
@@ -146,10 +171,14 @@ class Buffers:
 def teachers_evidence(recipe: FusedSettings, tokens: Tokens, teachers: Teachers, rows_n: Tensor) -> Evidence:
     """Statistics of the teachers on these tokens, without the student.
 
+    Args:
+        rows_n: which of the tokens; where they lie on the CPU, nobody waits for a GPU.
+
     Raises:
         LadderError: a teacher did not hear all of them.
     """
     speakers, parts = heard(teachers, rows_n), []
+    rows_n = onto(rows_n, tokens.labels_N.device)
     buffers = Buffers(recipe, rows_n.device, torch.float32)
     for chunk_n in buffers.chunks(rows_n):
         logits = [buffers.logits(number, source, chunk_n) for number, source in enumerate(speakers)]
@@ -177,8 +206,9 @@ class Sweep:
         leaf = student.tensors[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
         self.recipe, self.student, self.teachers, self.ahead = recipe, student, teachers, ahead
-        # Asked once a micro-batch, because the answer makes this process wait for a GPU.
-        self.any_open = bool(ahead.open_N.any())
+        # Read once a micro-batch, because this process waits for a GPU there, and decides everything by it.
+        self.needs = needed(ahead, teachers, recipe.objective)
+        self.any_open = bool(self.needs.open_N.any())
         self.weight_N = weight_N.to(dtype)
         self.tokens = Decided(tokens.labels_N, tokens.dreamer_N > 0, self.weight_N, ahead.open_N, ahead.routing)
         self.buffers = Buffers(recipe, leaf.device, dtype)
@@ -200,13 +230,13 @@ class Sweep:
         Grouped first and cut into chunks afterwards, so that all rows of a chunk need the same products: a token whose
         target is its label costs none of a teacher's, a dream only its dreamer's.
         """
-        needs = needed(self.ahead, self.teachers, self.recipe.objective)
+        needs, device = self.needs, self.losses.loss.device
         for numbers in ((), (0,), (1,), (0, 1)):
-            rows_N = self.ahead.trained_N
-            for number, needs_N in enumerate(needs):
+            rows_N = needs.trained_N
+            for number, needs_N in enumerate((needs.first_N, needs.second_N)):
                 rows_N = rows_N & (needs_N if number in numbers else ~needs_N)
             if rows_N.any():
-                yield numbers, rows_N.nonzero().squeeze(-1)
+                yield numbers, onto(rows_N.nonzero().squeeze(-1), device)
 
     def _chunk(self, speakers: Sequence[Source], rows_n: Tensor) -> Tensor:
         """The gradient of a chunk's raw logits, [n, V]; its losses and routes are put in their places."""
@@ -245,12 +275,13 @@ class FusedLoss(FusedSettings):
         """
         self.check_heads(*teachers)
         ahead = closed_routes(tokens, self.settings)
-        rows_n = needs_evidence(tokens, self.settings).nonzero().squeeze(-1)
-        if not len(rows_n):
+        # Which tokens these are, and which rows they make, is known on the CPU.
+        asked_n = needs_evidence(tokens.on_host, self.settings).nonzero().squeeze(-1)
+        if not len(asked_n):
             return ahead
-        part = tokens.at(rows_n)
-        evidence = teachers_evidence(self, tokens, teachers, rows_n)
-        routing = route(evidence, part.labels_N, self.settings, None, part.row_N)
+        evidence = teachers_evidence(self, tokens, teachers, asked_n)
+        rows_n = onto(asked_n, tokens.labels_N.device)
+        routing = route(evidence, tokens.labels_N[rows_n], self.settings, None, tokens.on_host.row_N[asked_n])
         return Ahead(ahead.routing.replaced(rows_n, routing), ahead.open_N)
 
     def __call__(

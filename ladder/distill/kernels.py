@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from shutil import which
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -257,9 +258,11 @@ _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 @cache
 def has_compiler(device: str) -> bool:
-    """Whether ``torch.compile`` can make code for this kind of device: Triton on a GPU, a C++ compiler on a CPU."""
+    """Whether ``torch.compile`` can make code for this kind of device: a C++ compiler on a CPU, and on a GPU Triton
+    with the C compiler that it builds its launchers with, which is ``CC`` where that is set, else gcc or clang."""
     if device != "cpu":
-        return find_spec("triton") is not None
+        named = os.environ.get("CC")
+        return find_spec("triton") is not None and any(map(which, [named] if named else ["gcc", "clang"]))
     try:
         from torch._inductor.cpp_builder import get_cpp_compiler
 
@@ -267,6 +270,22 @@ def has_compiler(device: str) -> bool:
     except Exception:
         # Whatever is missing, the answer is the same, and the eager function gives the same numbers.
         return False
+
+
+_WORTH = {"cpu": 4e9, "cuda": 2e11}
+"""Elements of logits [N, V] over a run from which on compiling pays. On two cores it takes up to half a minute and
+saves about 5 ns an element. On a GPU it takes a minute, Triton's kernels included, and saves some 70 passes of 4 bytes
+an element at about a terabyte a second, 0.3 ns: reckoned, and not measured."""
+
+
+def pays_to_compile(elements: float, device: str) -> bool:
+    """Whether compiled kernels save more than they cost over a run.
+
+    Args:
+        elements: of logits [N, V], of all steps.
+        device: its kind, such as ``cuda``.
+    """
+    return elements > _WORTH.get(device, _WORTH["cuda"])
 
 
 def compiled(function: F) -> F:

@@ -13,8 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ladder.distill.divergence import upcast
-
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -88,10 +86,7 @@ class StudentHead:
         return shape_(out_nV, self.scale, self.cap)
 
     def gradients(self, wanted: Sequence[bool]) -> HeadGradients:
-        sums = [
-            torch.zeros_like(upcast(tensor)) if want else None
-            for tensor, want in zip(self.tensors, wanted, strict=True)
-        ]
+        sums = [_nothing(tensor) if want else None for tensor, want in zip(self.tensors, wanted, strict=True)]
         return HeadGradients(self, tuple(sums))
 
 
@@ -103,16 +98,18 @@ class HeadGradients:
     sums: tuple[Tensor | None, ...]
 
     def add(self, rows_n: Tensor, gradient_nV: Tensor) -> None:
-        width = gradient_nV.shape[-1]
+        width, whole_nV = gradient_nV.shape[-1], gradient_nV
         for number, block in enumerate(self.head.blocks):
             input_sum, weight_sum = self.sums[2 * number : 2 * number + 2]
+            # Once for both products.
+            gradient_nV = narrowed(whole_nV, block.weight_VD)
             if input_sum is not None:
                 part_nD = torch.empty(len(rows_n), input_sum.shape[-1], dtype=input_sum.dtype, device=input_sum.device)
                 input_sum[rows_n] = product(gradient_nV, block.weight_VD[:width], part_nD)
             if weight_sum is not None:
                 product(gradient_nV.t(), block.input_ND[rows_n], weight_sum[:width], add=True)
         if self.head.bias_V is not None and (bias_sum := self.sums[-1]) is not None:
-            bias_sum[:width] += gradient_nV.sum(0)
+            bias_sum[:width] += whole_nV.sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +132,7 @@ class StudentLogits:
         return out_nV.copy_(self.logits_NV[rows_n, : out_nV.shape[-1]])
 
     def gradients(self, wanted: Sequence[bool]) -> LogitsGradients:
-        return LogitsGradients((torch.zeros_like(upcast(self.logits_NV)) if wanted[0] else None,))
+        return LogitsGradients((_nothing(self.logits_NV) if wanted[0] else None,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +156,32 @@ def shape_(raw_nV: Tensor, scale: float, cap: float | None) -> Tensor:
 def product(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
     """``out = left @ right``, or ``out += left @ right``, accumulated in the dtype of ``out``.
 
-    Half precision meets a float32 ``out``: on a GPU the product itself accumulates into float32; on a CPU both factors
-    are cast, because its half-precision products are slow.
+    Half precision meets a float32 ``out``: on a GPU the product itself takes half-precision factors and accumulates
+    into ``out``, without a tensor of its size beside it; on a CPU both factors are cast, because its half-precision
+    products are slow.
     """
     if out.dtype != right.dtype or left.dtype != right.dtype:
-        if out.is_cuda:
+        if not _sums_wide(out):
+            left, right = left.to(out.dtype), right.to(out.dtype)
+        else:
             half = right.dtype if left.dtype == out.dtype else left.dtype
-            part = torch.mm(left.to(half), right.to(half), out_dtype=out.dtype)
-            return out.add_(part) if add else out.copy_(part)
-        left, right = left.to(out.dtype), right.to(out.dtype)
+            left, right = left.to(half), right.to(half)
+            if add:
+                return torch.addmm(out, left, right, out_dtype=out.dtype, out=out)
+            return torch.mm(left, right, out_dtype=out.dtype, out=out)
     return torch.addmm(out, left, right, out=out) if add else torch.mm(left, right, out=out)
+
+
+def narrowed(left: Tensor, right: Tensor) -> Tensor:
+    """``left`` as :func:`product` would take it beside ``right``, for whoever multiplies it more than once."""
+    return left.to(right.dtype) if _sums_wide(left) and right.dtype.itemsize < left.dtype.itemsize else left
+
+
+def _sums_wide(tensor: Tensor) -> bool:
+    """Whether products of half precision are summed in float32 where this tensor lies."""
+    return tensor.device.type == "cuda"
+
+
+def _nothing(tensor: Tensor) -> Tensor:
+    """Zeros of its shape, in float32 at least."""
+    return torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ladder.distill.device import onto
 from ladder.distill.objective import Objective, taught
 from ladder.distill.routing import Route, Routing, RoutingSettings, route, skipped
 from ladder.distill.vocabulary import IGNORE, Columns
@@ -40,6 +42,10 @@ class Source(Protocol):
         """Which tokens this teacher has a signal for, bool [N]."""
 
     @property
+    def heard_N(self) -> Tensor:
+        """The same on the CPU, where reading it waits for nobody."""
+
+    @property
     def head_size(self) -> int:
         """Columns of its head, padding included."""
 
@@ -63,8 +69,9 @@ def heard(teachers: Teachers, rows_n: Tensor) -> list[Source]:
     Raises:
         LadderError: teacher 1 is not among them, or a teacher heard some of the tokens only.
     """
-    speaks = [source is not None and bool(source.speaks_N[rows_n].all()) for source in teachers]
-    partly = [source is not None and bool(source.speaks_N[rows_n].any()) for source in teachers]
+    rows_n = rows_n.cpu()
+    speaks = [source is not None and bool(source.heard_N[rows_n].all()) for source in teachers]
+    partly = [source is not None and bool(source.heard_N[rows_n].any()) for source in teachers]
     if not speaks[0] or speaks != partly:
         number = 1 if not speaks[0] else 2
         raise LadderError(f"teacher {number} did not hear all {len(rows_n)} tokens that are to be routed")
@@ -83,6 +90,8 @@ class Tokens:
     """Which example a token belongs to, int64."""
     kept_N: Tensor
     """False where the gold label is taboo: such a token takes no part at all."""
+    host: Tokens | None = None
+    """The same tokens on the CPU; None where these lie there, or nobody kept them."""
 
     @classmethod
     def of(cls, labels_N: Tensor, dreamer_N: Tensor, row_N: Tensor, columns: Columns) -> Tokens:
@@ -96,9 +105,25 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    def to(self, device: torch.device) -> Tokens:
+        """These tokens on this device; those of the CPU stay at hand, so that nobody waits to decide by them."""
+        if device == self.labels_N.device:
+            return self
+        return self._each(lambda part: onto(part, device), self.on_host)
+
+    @property
+    def on_host(self) -> Tokens:
+        """These tokens on the CPU."""
+        if self.host is not None:
+            return self.host
+        return self if self.labels_N.device.type == "cpu" else self._each(Tensor.cpu)
+
     def at(self, rows_n: Tensor) -> Tokens:
         """Some of the tokens."""
-        return Tokens(self.labels_N[rows_n], self.dreamer_N[rows_n], self.row_N[rows_n], self.kept_N[rows_n])
+        return self._each(lambda part: part[rows_n])
+
+    def _each(self, of: Callable[[Tensor], Tensor], host: Tokens | None = None) -> Tokens:
+        return Tokens(of(self.labels_N), of(self.dreamer_N), of(self.row_N), of(self.kept_N), host)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,22 +183,37 @@ def closed_routes(tokens: Tokens, settings: RoutingSettings) -> Ahead:
     return Ahead(routing.where(tokens.kept_N & ~open_N, skipped(tokens.kept_N)), open_N)
 
 
-def needed(ahead: Ahead, teachers: Teachers, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Which tokens need the logits of teacher 1 and of teacher 2, bool [N] each.
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """What the tokens of a micro-batch need, bool [N] each, on the CPU."""
 
-    An open token needs everyone who heard it; a decided one only those who have a share in what it costs.
+    trained_N: Tensor
+    open_N: Tensor
+    first_N: Tensor
+    """Who needs the logits of teacher 1."""
+    second_N: Tensor
+    """Who needs the logits of teacher 2."""
+
+
+def needed(ahead: Ahead, teachers: Teachers, objective: Objective) -> Needs:
+    """Which tokens need the logits of teacher 1 and of teacher 2.
+
+    An open token needs everyone who heard it; a decided one only those who have a share in what it costs. Read from the
+    device in one piece.
 
     Raises:
         LadderError: a token needs a teacher that did not hear it.
     """
     routing = ahead.routing
-    speaks = [torch.zeros_like(ahead.open_N) if source is None else source.speaks_N for source in teachers]
     taught_N = taught(routing)
     first_N = taught_N & (routing.weight1_N > 0)
     if objective.gamma:
         first_N = first_N | routing.on(Route.BLENDED)
-    first_N, second_N = first_N | ahead.open_N, taught_N & (routing.weight1_N < 1)
-    for number, (needs_N, speaks_N) in enumerate(zip((first_N, second_N), speaks, strict=True), 1):
-        if (needs_N & ~speaks_N).any():
-            raise LadderError(f"teacher {number} did not hear {int((needs_N & ~speaks_N).sum())} tokens that need it")
-    return first_N, second_N | (ahead.open_N & speaks[1])
+    on_device = (ahead.trained_N, ahead.open_N, first_N | ahead.open_N, taught_N & (routing.weight1_N < 1))
+    trained_N, open_N, first_N, second_N = torch.stack(on_device).cpu()
+    nobody_N = torch.zeros_like(open_N)
+    heard = [nobody_N if source is None else source.heard_N for source in teachers]
+    for number, (needs_N, heard_N) in enumerate(zip((first_N, second_N), heard, strict=True), 1):
+        if (needs_N & ~heard_N).any():
+            raise LadderError(f"teacher {number} did not hear {int((needs_N & ~heard_N).sum())} tokens that need it")
+    return Needs(trained_N, open_N, first_N, second_N | (open_N & heard[1]))

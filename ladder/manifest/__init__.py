@@ -7,6 +7,7 @@ from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.schema import (
     GATES,
+    ROLES,
     Architecture,
     Budget,
     ControlTokens,
@@ -28,6 +29,7 @@ from ladder.manifest.schema import (
     TeachersRuntime,
     ToneGate,
     TrainingParams,
+    Where,
 )
 from ladder.manifest.syntax import flat, unequal
 from ladder.manifest.words import modern, old_spelling
@@ -35,6 +37,7 @@ from ladder.manifest.words import modern, old_spelling
 __all__ = [
     "FAMILY",
     "GATES",
+    "ROLES",
     "Architecture",
     "Budget",
     "ControlTokens",
@@ -59,6 +62,7 @@ __all__ = [
     "TeachersRuntime",
     "ToneGate",
     "TrainingParams",
+    "Where",
     "contexts",
     "discover",
     "dream_prompts",

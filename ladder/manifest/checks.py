@@ -19,7 +19,7 @@ from ladder.manifest.effective import DISTILLATION, architecture, contexts, rout
 from ladder.manifest.files import named_files, named_folders
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import GATES, Dreams, EvolutionRequest, Laws, Manifest, MetricGate, Teacher
+from ladder.manifest.schema import GATES, ROLES, Dreams, EvolutionRequest, Laws, Manifest, MetricGate, Teacher
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
 
@@ -276,6 +276,25 @@ def ranks_have_work_to_share(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def resources_can_be_taken(manifest: Manifest) -> Iterator[Problem]:
+    """Of Ray's own resources ladder takes what a role needs; of others Ray hands out shares of one, or whole ones."""
+    for role in ROLES:
+        for name, amount in manifest.runtime.devices.of(role).resources.items():
+            field = f"runtime.devices.{role}.resources.{name}"
+            if name in _RAYS_OWN:
+                message = (
+                    f"found {name}, which Ray counts itself, expected a resource that `ray start --resources` names"
+                )
+                yield Problem(field, message, "leave it out; `device` says where it lives")
+            elif amount > 1 and amount != int(amount):
+                yield Problem(
+                    field, f"found {amount:g}, expected at most 1 or a whole number", f"write {int(amount) + 1}"
+                )
+
+
+_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
+
+
 def packed_rows_are_not_grouped(manifest: Manifest) -> Iterator[Problem]:
     """Long and short rows fill a sequence together; rows of one length often do not."""
     if manifest.data is not None and manifest.data.packing and manifest.data.group_by_length:
@@ -419,6 +438,7 @@ _TRAINING = (
     sequences_are_not_surprised,
     batch_splits_evenly,
     ranks_have_work_to_share,
+    resources_can_be_taken,
     packed_rows_are_not_grouped,
     masking_has_words,
     dreams_have_a_dreamer,

@@ -10,6 +10,7 @@ from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, Named
 from ladder.manifest.words import modern_section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
+Word = Annotated[str, Field(min_length=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -479,13 +480,35 @@ class Seeds(Section):
     dreams: Seed = 0
 
 
-class Devices(Section):
-    """Where each actor lives."""
+class Where(Section):
+    """Where a role's actors live: on which device, and on which nodes of a cluster."""
 
-    student: Device = "auto"
-    teacher1: Device = "auto"
-    teacher2: Device = "auto"
-    evaluator: Device = "auto"
+    device: Device = "auto"
+    """``auto``: a GPU where a node that may host it has one. ``cuda`` is any GPU; ``cuda:1`` is device 1 of a
+    node whose GPUs the run then has all to itself."""
+    labels: dict[Word, Word] = {}
+    """Labels that its node must have, as ``ray start --labels`` gives them."""
+    resources: dict[Word, Positive] = {}
+    """Of the resources that ``ray start --resources`` gives a node, how much each of its processes takes; above 1 only
+    whole numbers."""
+
+
+class Devices(Section):
+    """Where each actor lives: its device, or a section with ``device``, ``labels`` and ``resources``."""
+
+    student: Device | Where = "auto"
+    teacher1: Device | Where = "auto"
+    teacher2: Device | Where = "auto"
+    evaluator: Device | Where = "auto"
+
+    def of(self, role: str) -> Where:
+        """What is asked for a role; ``student.1`` and ``teacher1.1`` live as ``student`` and ``teacher1`` do."""
+        asked: Device | Where = getattr(self, role.partition(".")[0])
+        return asked if isinstance(asked, Where) else Where(device=asked)
+
+
+ROLES = tuple(Devices.model_fields)
+"""Whoever lives somewhere: ``student``, ``teacher1``, ``teacher2`` and ``evaluator``."""
 
 
 class StudentRuntime(Section):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ladder.distill import full_float32
 from ladder.errors import ManifestError, ModelError, is_out_of_memory, said
 from ladder.manifest import Lora
 from ladder.models.digest import read_object, weight_files
@@ -215,11 +216,14 @@ def _complaint(layer: LoraLinear) -> str:
     return "" if isinstance(out, torch.Tensor) else f"it gives {type(out).__name__}"
 
 
+@full_float32()
 def merged(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The base with the adapter of a peft folder merged into its weights. The base itself is used up."""
+    """The base with the adapter of a peft folder merged into its weights, by float32 products with all their bits: what
+    is merged is small beside the weights. The base itself is used up."""
     return PeftModel.from_pretrained(base, adapter).merge_and_unload()
 
 
+@full_float32()
 def merged_foreign(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """As ``merged``, for an adapter that somebody else made: it must fit the base with all its tensors, and be one that
     can be merged. Where it brings a larger embedding, the base's grows first.

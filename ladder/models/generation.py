@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from ladder.distill import full_float32
+
 _PADS_LEFT: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 _ROWS, _OWN, _PADDING = 3, 4, 2
 
@@ -64,6 +66,7 @@ def pads_left(model: PreTrainedModel) -> bool:
     return _PADS_LEFT[model]
 
 
+@full_float32()
 @torch.no_grad()
 def _padding_gap(model: PreTrainedModel) -> float:
     """How far padding moves the last token's logits, relative to their size; the smallest of some rows."""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ladder.distill import Block, StudentHead
+from ladder.distill import Block, StudentHead, full_float32
 from ladder.errors import ModelError, is_out_of_memory
 from ladder.models.digest import weight_files
 from ladder.models.load import config_of, load_model
@@ -216,8 +216,10 @@ class Difference:
         return self.worst <= max(1e-4, 2 * eps) and self.norm <= max(1e-4, eps)
 
 
+@full_float32()
 def prove(model: PreTrainedModel) -> Proof:
-    """The head of a model if it gives the model's own logits, in the dtype that the model computes in.
+    """The head of a model if it gives the model's own logits, in the dtype that the model computes in, but for TF32:
+    it would round backbone and head each in its own way, and a sound head would be doubted.
 
     Raises:
         ModelError: the model's logits are not finite.

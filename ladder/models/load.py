@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from ladder.distill import full_float32
 from ladder.errors import ModelError, TokenizerMismatch, is_out_of_memory, said
 from ladder.models.digest import tokenizer_digest, weight_files
 from ladder.models.preflight import check_config, check_labels, check_layers, check_size, panics_told, stored_shapes
@@ -110,6 +111,7 @@ def check_causal(model: PreTrainedModel) -> None:
         )
 
 
+@full_float32()
 @torch.no_grad()
 def causal_gaps(model: PreTrainedModel) -> Gaps:
     """The largest differences that matter; 0 where logits are no numbers, which others refuse."""
@@ -160,7 +162,7 @@ def load_model(folder: Path, dtype: str = "float32", device: str = "cpu") -> Pre
             no causal language model.
     """
     check_config(folder)
-    model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype)
+    model, report = _from_pretrained(AutoModelForCausalLM, folder, dtype, device)
     shapes = stored_shapes(folder)
     misfits = [key for kind in _MISFITS for key in report.get(kind, ())]
     _check_fit([key for key in misfits if not is_left_over(key, shapes.get(key))], folder)
@@ -234,7 +236,9 @@ def config_of(folder: Path) -> PretrainedConfig:
         raise ModelError(f"cannot be loaded: {said(error)}", where=str(folder), remedy=_ARCHITECTURE_REMEDY) from error
 
 
-def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _from_pretrained(
+    kind: Any, folder: Path, dtype: str, device: str = "cpu"
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The folder as an Auto class reads it, and which keys did not fit."""
     weight_files(folder)
     if (folder / "adapter_config.json").exists():
@@ -243,6 +247,9 @@ def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedMod
     check_layers(folder)
     config = config_of(folder)
     check_size(kind, config, folder)
+    # Each tensor goes from the file to the GPU by itself: several actors that begin together would each hold a whole
+    # model in the machine's memory.
+    straight = {} if torch.device(device).type == "cpu" else {"device_map": {"": device}}
     try:
         return kind.from_pretrained(
             folder,
@@ -253,6 +260,7 @@ def _from_pretrained(kind: Any, folder: Path, dtype: str) -> tuple[PreTrainedMod
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # so that they are reported, and named by _check_fit
             output_loading_info=True,
+            **straight,
         )
     except Exception as error:
         if is_out_of_memory(error):

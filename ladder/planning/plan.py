@@ -133,7 +133,7 @@ def check(requests: Sequence[Request], home: Path, registry: Registry | None) ->
 
 def _plan(request: Request, registry: Registry | None, planned: set[str], home: Path, base: int, measure: bool) -> Plan:
     manifest, params = request.manifest, request.manifest.training_params
-    machine = Machine(os.cpu_count() or 1, torch.cuda.device_count())
+    machine = Machine.alone(os.cpu_count() or 1, torch.cuda.device_count())
     known = decided_before(request, registry)
     lineage = ancestry_then(request, registry) if known and registry else resolve(request, registry)
     run = Run.open(request, lineage, registry, home)
@@ -168,7 +168,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         teachers=_speakers(request),
         price=price,
         threads=threads(manifest.runtime, machine),
-        placement=describe(place(manifest.runtime.devices, machine)),
+        placement=describe(place(manifest.runtime, machine).slots),
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
     )
@@ -191,7 +191,7 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
         write_start(temporary / "start", request, start.tokenizer, parent)
         parent = temporary / "start"
     runtime = request.manifest.runtime
-    devices = {role: slot.device for role, slot in place(runtime.devices, machine).items()}
+    devices = {role: slot.device for role, slot in place(runtime, machine).slots.items()}
     return price_of(start, home, machine, base, time_step(start, parent, devices, threads(runtime, machine)))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ladder.actors.placement import Machine, place
+from ladder.actors.placement import Machine, asks_for_nodes, place
 from ladder.errors import LawBroken
 from ladder.exam import Probe, question
 from ladder.gates.detectable import Detectable, detectable, warnings_of
@@ -44,6 +44,7 @@ from ladder.setup import (
     reading_warnings,
     recall_probes,
     replay_warnings,
+    student_ranks,
 )
 from ladder.train.ema import start_weight
 
@@ -120,17 +121,17 @@ def prepare(
     exam = Detectable() if request.parent is None else detectable(request.manifest.gates, own, recall)
     if trained and not priced:
         return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))
-    start = start_of(run, dataset, tokens) if there else None
+    start = start_of(run, dataset, tokens, student_ranks(run, machine)) if there else None
     if start and not decided:
         _check_start(start, own, recall)
     begins = not decided and not trained  # What was trained already is neither too early nor too dear.
     events = registry.history(request.child.family) if registry else []
     if begins:
         check_cooldown(request, events, now)
-    devices, limits = request.manifest.runtime.devices, request.manifest.budget
+    runtime, limits = request.manifest.runtime, request.manifest.budget
     # A cluster is asked what it has only where that can matter.
-    if machine and any(device.startswith("cuda") for _, device in devices):
-        place(devices, machine())
+    if machine and asks_for_nodes(runtime):
+        place(runtime, machine())
     price = price_of(start, home, machine(), bare) if machine and start and (priced or has_limits(limits)) else None
     if price and begins:
         check_price(request, price)

@@ -243,7 +243,7 @@ def price_of(ahead: Start, home: Path, machine: Machine, base: int, probed: Step
         ManifestError: the manifest pins what the machine does not have.
     """
     manifest, shape = ahead.request.manifest, ahead.shape
-    slots = place(manifest.runtime.devices, machine)
+    slots = place(manifest.runtime, machine).slots
     devices = {role: slot.device for role, slot in slots.items()}
     shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine)
     # Teachers that speak through the student's own base, in its process.

@@ -107,6 +107,7 @@ class Start:
         rows: encoded, by source, without dreams.
         beginnings: what its dreams begin with; None where it has no dreams, or they are written already.
         dreamt: its dreams, where they are written already.
+        ranks: processes that train it together; a step is split among them.
     """
 
     request: Request
@@ -122,6 +123,7 @@ class Start:
     rows: dict[str, list[Example]]
     beginnings: Beginnings | None
     dreamt: list[Dream]
+    ranks: int = 1
 
     @cached_property
     def batches(self) -> Batches:
@@ -134,7 +136,7 @@ class Start:
         Raises:
             ManifestError: as ``build_batches``.
         """
-        return build_batches(self.request, self.tokenizer, self.rows, dreams)
+        return build_batches(self.request, self.tokenizer, self.rows, dreams, self.ranks)
 
     def _expected(self) -> list[Dream]:
         wanted, seed = self.request.manifest.stabilizers.dreams, self.request.manifest.seeds.dreams
@@ -145,8 +147,8 @@ class Start:
         return [Dream(ids, opening, dreamers[n % len(dreamers)], "") for n, (ids, opening) in enumerate(guessed)]
 
 
-def start_of(run: Run, dataset: Dataset, tokens: Path) -> Start:
-    """Everything of the student but its weights."""
+def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
+    """Everything of the student but its weights; ``ranks`` as ``Start``."""
     request, manifest, parent = run.request, run.request.manifest, run.teachers.get(1)
     origin = origin_of(request, parent)
     if origin is not None and parent is None:
@@ -176,6 +178,7 @@ def start_of(run: Run, dataset: Dataset, tokens: Path) -> Start:
         rows=encode_dataset(request, tokenizer, named_positions(config), dataset, tokens),
         beginnings=beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) and dreaming else None,
         dreamt=read_dreams(run.dreams) if dreamers and written else [],
+        ranks=ranks,
     )
 
 

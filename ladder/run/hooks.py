@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ladder.actors.remote import StudentGroup
-from ladder.actors.session import fetch
+from ladder.actors.session import hear
 from ladder.errors import Halted, Interrupted, RunError
 from ladder.exam import Sampling, ask
 from ladder.laws import TRAINING_SAMPLES, TrainingRules, Violation
@@ -101,7 +101,7 @@ class Monitor(Hook):
     def of(cls, run: Run, tokenizer: PreTrainedTokenizerFast, group: StudentGroup, done: int) -> Monitor:
         """Begin, or go on from what was noted with the checkpoint of so many steps."""
         rules = training_rules(run, run.marked(done))
-        return cls(run, rules, _openings(run, tokenizer), lambda *asked: fetch(group.sample(*asked)))
+        return cls(run, rules, _openings(run, tokenizer), lambda *asked: hear(group, group.sample(*asked))[0])
 
     @property
     def every(self) -> int | None:

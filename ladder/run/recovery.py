@@ -1,5 +1,6 @@
 """What a run does about errors. Where an actor dies, the phase begins again from what it has made durable, with new
-actors in place of the dead ones; what ends the run is noted in its MLflow run.
+actors in place of the dead ones; where a step does not fit into a GPU, with smaller micro-batches; what ends the run is
+noted in its MLflow run.
 
 A phase that is repeated in this call goes the way of one that is resumed by the next call; there is no other way back.
 """
@@ -8,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
-from ladder.errors import LESS_MEMORY, ActorDied, Halted, Interrupted, LadderError, RegistryError
+from ladder.data.batches import Batches
+from ladder.errors import LESS_MEMORY, ActorDied, GpuOutOfMemory, Halted, Interrupted, LadderError, RegistryError
 from ladder.report.terminal import LOG, unexpected_told
 from ladder.setup import Context, Run
 
+_DIVIDED = "divided"
+"""In the notes of a run: by how much its micro-batches are divided beyond ``training_params.accumulation``."""
 DEATHS = 5
 """Deaths in a row, without a checkpoint between them, after which a run gives up."""
 
@@ -41,6 +46,38 @@ def recovering(phase: Callable[[], None], run: Run, context: Context) -> None:
                 ) from error
             dead = ", ".join(context.session.bury())
             context.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")
+        except Divided as error:
+            context.console.say(f"{error.message}; on from step {run.reached()}")
+
+
+class Divided(GpuOutOfMemory):
+    """A step did not fit into a GPU, and it is noted that its micro-batches shall be smaller."""
+
+
+def divided(batches: Batches, run: Run) -> Batches:
+    """The batches of a run with their micro-batches divided as often as a GPU had no room for them. The rows of a step
+    stay what they are, and so does its loss, up to rounding."""
+    return replace(batches, accumulation=batches.accumulation * run.notes().get(_DIVIDED, 1))
+
+
+@contextmanager
+def dividing(batches: Batches, run: Run) -> Iterator[None]:
+    """Where a step does not fit into a GPU, note that its micro-batches are to be divided by two once more.
+
+    Raises:
+        Divided: it is noted; the phase can begin again.
+        GpuOutOfMemory: a micro-batch is one row already.
+    """
+    try:
+        yield
+    except GpuOutOfMemory as error:
+        parts = 2 * batches.accumulation
+        if parts > batches.batch_size:
+            raise
+        run.note(**{_DIVIDED: 2 * run.notes().get(_DIVIDED, 1)})
+        raise Divided(
+            f"{error.message}; {parts} micro-batches a step instead of {batches.accumulation}", remedy=error.remedy
+        ) from error
 
 
 @contextmanager

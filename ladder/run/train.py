@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from ladder.actors.placement import crowded
 from ladder.actors.remote import StudentGroup, TeacherHandle
-from ladder.actors.session import fetch, stream
+from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
 from ladder.manifest import old_spelling
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
+from ladder.run.recovery import divided, dividing
 from ladder.sampling.dreams import Dream
 from ladder.setup import (
     Context,
@@ -47,10 +48,10 @@ class TrainingActors(NamedTuple):
     @classmethod
     def start(cls, roles: Roles, context: Context) -> TrainingActors:
         """Start the actors, or take those that run, and begin to measure them."""
-        actors = context.session.start(roles.placed)
+        actors = context.session.start(roles.placement, roles.actors)
         fetch([actor.reset_peak.remote() for actor in actors.values()])
         teachers = {number: TeacherHandle(actors[role], number) for number, role in roles.hosts.items()}
-        return cls(actors, teachers, context.session.group(actors["student"]))
+        return cls(actors, teachers, context.session.group(actors))
 
     def survey(self, usage: Usage) -> Usage:
         """With what the actors say now about their caches, since they were loaded, and their processes."""
@@ -80,11 +81,11 @@ def train(run: Run, work: Work, context: Context) -> None:
     dreams = write_dreams(
         run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say
     )
-    batches = start.batches_with(dreams)
+    batches = divided(start.batches_with(dreams), run)
     say(describe_pools(batches.pools))
     headless = frozenset(number for number, one in loaded.items() if one.kind != roles.teachers[number].kind)
-    prepared = fetch(crew.group.prepare(student_of(run, roles, folder, batches, headless)))
-    told = [*crowded(context.session.hosts(roles.placed), roles.threads)]
+    prepared = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))[0]
+    told = [*crowded(context.session.hosts(roles.actors), roles.threads)]
     told += [text for one in (*loaded.values(), prepared) for text in one.warnings]
     for text in told:
         say(f"warning: {text}")
@@ -94,7 +95,7 @@ def train(run: Run, work: Work, context: Context) -> None:
     after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
     run.note(frozen={number: [loaded[number].digest, after[number]] for number in crew.teachers})
     usage = crew.survey(usage)
-    rounding = fetch(crew.group.finish(run.candidate))
+    rounding = hear(crew.group, crew.group.finish(run.candidate))[0]
     run.note(disk_bytes=disk_bytes(run, usage))
     _show(run, context, "usage", usage)
     if rounding is not None:
@@ -115,7 +116,8 @@ def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, l
         # Laws judge first, and the journal notes what they found. What ends a run comes when that is durable.
         budget = Minutes(manifest.budget.max_minutes, journal, total)
         hooks = [laws, journal, Shown(progress), Halt(laws), Stop(stopped, total), budget]
-        run_legs(leg, lambda: fetch(crew.group.checkpoint()), hooks, done, total)
+        with dividing(batches, run):
+            run_legs(leg, lambda: hear(crew.group, crew.group.checkpoint()), hooks, done, total)
     return journal.usage
 
 

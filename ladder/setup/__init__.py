@@ -56,6 +56,7 @@ from ladder.setup.roles import (
     roles_of,
     shared_stacks,
     student_of,
+    student_ranks,
     teacher_spec,
     truncation_of,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "start_tokenizer",
     "stored_reports",
     "student_of",
+    "student_ranks",
     "teacher_spec",
     "text_case",
     "training_rules",

@@ -264,9 +264,9 @@ class EvaluatorHandle(NamedTuple):
     @classmethod
     def start(cls, runtime: Runtime, session: Session) -> EvaluatorHandle:
         """The evaluator where ``runtime`` wants it; it is started where it does not run yet."""
-        slot = session.slots(runtime.devices)["evaluator"]
-        evaluator = session.start({"evaluator": slot})["evaluator"]
-        return cls(evaluator, slot.device, threads(runtime, session.machine))
+        placement = session.placement(runtime, ["evaluator"])
+        evaluator = session.start(placement, ["evaluator"])["evaluator"]
+        return cls(evaluator, placement.slots["evaluator"].device, threads(runtime, session.machine))
 
 
 def hosted(run: Run) -> list[int]:

@@ -261,12 +261,17 @@ def start_tokenizer(request: Request, dataset: Dataset, parent: Path | None) -> 
 
 
 def build_batches(
-    request: Request, tokenizer: PreTrainedTokenizerFast, rows: Mapping[str, list[Example]], dreams: Sequence[Dream]
+    request: Request,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Mapping[str, list[Example]],
+    dreams: Sequence[Dream],
+    ranks: int = 1,
 ) -> Batches:
     """Every batch of the run, as a function of the step.
 
     Args:
         rows: as ``encode_dataset``.
+        ranks: of the student; a step is split into ``training_params.accumulation`` micro-batches for each of them.
 
     Raises:
         ManifestError: a batch is smaller than the number of its sources or parts.
@@ -278,7 +283,7 @@ def build_batches(
         {source: examples for source, examples in pools.items() if examples and shares[source] > 0},
         shares,
         params.batch_size,
-        params.accumulation,
+        ranks * params.accumulation,
         seeds.data,
         Collation(pad, data.max_length, data.packing),
         data.group_by_length,

@@ -8,13 +8,13 @@ adapters, and one process can host them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ladder.actors.placement import Machine, Slot, threads
+from ladder.actors.placement import Machine, Placement, Slot, processes, ranks_of, student_threads, threads
 from ladder.data.batches import Batches
 from ladder.errors import ManifestError
 from ladder.manifest import Manifest, Request, Runtime
@@ -166,8 +166,8 @@ def _obstacle(manifest: Manifest, *, genesis: bool) -> str | None:
 
 def _one_device(slots: Mapping[str, Slot], machine: Machine) -> bool:
     """Whether student and teachers would stand on one device anyway, so that a process each only costs memory."""
-    devices = {slots[role].device for role in ("student", "teacher1", "teacher2")}
-    return len(devices) == 1 and machine.nodes == 1 and machine.gpus <= 1
+    devices = {slot.device for role, slot in slots.items() if role != "evaluator"}
+    return len(devices) == 1 and machine.nodes == 1 and machine.gpus <= 1 and "student.1" not in slots
 
 
 @dataclass(frozen=True)
@@ -178,48 +178,88 @@ class Roles:
         teachers: what each teacher is told, by number.
         hosts: the role of the actor that hosts each teacher: its own, or ``student`` where it shares that one's base.
         stack: what the student starts as on that base; None where it has its own model.
-        slots: where each actor lives.
-        threads: torch threads of each actor.
+        placement: where each actor lives.
+        ranks, replicas: processes of the student, and of each teacher that does not share its base.
+        threads, student_threads: torch threads of each teacher's process, and of each rank.
     """
 
     teachers: dict[int, TeacherSpec]
     hosts: dict[int, str]
     stack: Stack | None
-    slots: dict[str, Slot]
+    placement: Placement
+    ranks: int
+    replicas: int
     threads: int
+    student_threads: int
 
     @property
-    def placed(self) -> dict[str, Slot]:
-        """The actors that are needed."""
-        return {role: self.slots[role] for role in ("student", *sorted(set(self.hosts.values()) - {"student"}))}
+    def actors(self) -> list[str]:
+        """The roles of a training."""
+        return _actors(self.hosts, self.ranks, self.replicas)
+
+    def processes_of(self, number: int) -> list[str]:
+        """The roles of the actors that host a teacher."""
+        return processes(self.hosts[number], self.replicas if self.hosts[number] != "student" else 1)
+
+
+def student_ranks(run: Run, machine: Callable[[], Machine] | None) -> int:
+    """How many processes train the student; one where the machine decides, and is not known here.
+
+    Args:
+        machine: asked only where it decides.
+    """
+    runtime, params = run.request.manifest.runtime, run.request.manifest.training_params
+    if runtime.student.ranks != "auto":
+        return runtime.student.ranks
+    if machine is None:
+        return 1
+    others = [*_actors({number: f"teacher{number}" for number in hosted(run)}, 0, _replicas(runtime)), "evaluator"]
+    return ranks_of(runtime, machine(), others, max(1, params.batch_size // params.accumulation))
+
+
+def _replicas(runtime: Runtime) -> int:
+    return runtime.teachers.replicas if runtime.teachers.replicas != "auto" else 1
 
 
 def roles_of(run: Run, context: Context) -> Roles:
-    """Decide who shares a base with whom, and what each teacher is told.
+    """Decide who shares a base with whom, where everybody lives, and what each teacher is told.
 
     Raises:
-        ManifestError: the manifest pins what this machine does not have.
+        ManifestError: the manifest asks for what the nodes do not have.
     """
-    manifest, machine = run.request.manifest, context.session.machine
-    slots, numbers = context.session.slots(manifest.runtime.devices), hosted(run)
-    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, machine)
+    manifest, session = run.request.manifest, context.session
+    runtime, numbers, replicas = manifest.runtime, hosted(run), _replicas(manifest.runtime)
+    apart, ranks = {number: f"teacher{number}" for number in numbers}, student_ranks(run, lambda: session.machine)
+    # Whether they would stand on one device decides who shares a base, and that who needs a place.
+    slots = session.placement(runtime, [*_actors(apart, ranks, replicas), "evaluator"]).slots
+    shared = shared_stacks(manifest, run.ancestry, run.folders, slots, session.machine)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
-    count = threads(manifest.runtime, machine)
-    hosts = {number: "student" if number in stacks else f"teacher{number}" for number in numbers}
-    cache = cache_settings(manifest.runtime, context.home)
+    hosts = {number: "student" if number in stacks else role for number, role in apart.items()}
+    placement = session.placement(runtime, [*_actors(hosts, ranks, replicas), "evaluator"])
+    count = threads(runtime, session.machine)
     teachers = {
         number: teacher_spec(
             manifest,
             run.teachers[number],
             number,
-            device=slots[hosts[number]].device,
+            device=placement.slots[hosts[number]].device,
             threads=count,
-            cache=cache,
+            cache=cache_settings(runtime, context.home),
             stack=stacks.get(number),
         )
         for number in numbers
     }
-    return Roles(teachers, hosts, shared.student if shared else None, slots, count)
+    own = student_threads(runtime, session.machine, placement)
+    return Roles(teachers, hosts, shared.student if shared else None, placement, ranks, replicas, count, own)
+
+
+def _actors(hosts: Mapping[int, str], ranks: int, replicas: int) -> list[str]:
+    """The roles of a training, the student's first."""
+    teachers = sorted(set(hosts.values()) - {"student"})
+    return [
+        *(processes("student", ranks) if ranks else []),
+        *(role for teacher in teachers for role in processes(teacher, replicas)),
+    ]
 
 
 def student_of(run: Run, roles: Roles, start: Path, batches: Batches, headless: frozenset[int]) -> TrainingSpec:
@@ -231,8 +271,8 @@ def student_of(run: Run, roles: Roles, start: Path, batches: Batches, headless: 
         {number: run.teachers[number] for number in roles.teachers},
         run.folder,
         base_name=parent.ref if parent else str(run.request.child),
-        device=roles.slots["student"].device,
-        threads=roles.threads,
+        device=roles.placement.slots["student"].device,
+        threads=roles.student_threads,
         stack=roles.stack,
         headless=headless,
         loss_elements=loss_elements(batches, manifest.training_params.steps, config_of(start)),

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch, Collation, collate
 from ladder.data.examples import Example
+from ladder.distill import full_float32, onto
 from ladder.errors import ModelError, is_out_of_memory
-from ladder.models import hidden_states
+from ladder.models import Head, hidden_states
 
 _LENGTH = 6
+_ROWS = 256
+"""Tokens that are projected at a time."""
+_ALIGNED = 16
+"""Elements by which a row of a mask is aligned for the attention kernels of a GPU."""
 
 
 def check_packing(model: PreTrainedModel) -> None:
@@ -32,6 +40,7 @@ def check_packing(model: PreTrainedModel) -> None:
         )
 
 
+@full_float32()
 @torch.no_grad()
 def prove_packing(model: PreTrainedModel) -> tuple[float, float]:
     """How far the logits of one row differ behind two other rows, and behind one of them and alone; relative to the
@@ -68,7 +77,7 @@ def _read(model: PreTrainedModel, *rows: Example) -> Tensor:
 def trained_hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Final hidden states [N, D] at the positions that predict a trained token."""
     hidden_BTD = hidden_states(model, **_inputs(model, batch))
-    return hidden_BTD.flatten(0, 1)[torch.from_numpy(batch.rows_N.copy()).to(model.device)]
+    return hidden_BTD.flatten(0, 1)[_sent(batch.rows_N, model.device)]
 
 
 def trained_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -80,26 +89,44 @@ def trained_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
         position_ids=inputs["position_ids_BT"],
         use_cache=False,
     ).logits
-    return logits_BTV.flatten(0, 1)[torch.from_numpy(batch.rows_N.copy()).to(model.device)]
+    return logits_BTV.flatten(0, 1)[_sent(batch.rows_N, model.device)]
+
+
+@torch.no_grad()
+def projected(head: Head, hidden_ND: Tensor) -> Iterator[Tensor]:
+    """Logits [n, V] of some hundred tokens at a time, in order, by a proved head: what a model's own forward makes for
+    every position of a batch, padding and prompts included, is [B, T, V]."""
+    yield from map(head.logits, hidden_ND.split(_ROWS))
 
 
 def _inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
-    arrays = {
-        "input_ids_BT": batch.input_ids_BT,
-        "attention": batch.attention(),
-        "position_ids_BT": batch.position_ids_BT,
+    inputs = {
+        "input_ids_BT": _sent(batch.input_ids_BT, model.device),
+        "position_ids_BT": _sent(batch.position_ids_BT, model.device),
     }
-    tensors = {name: torch.from_numpy(array.copy()).to(model.device) for name, array in arrays.items()}
-    if batch.packed:
-        _check_window(model, batch.input_ids_BT.shape[1])
-        tensors["attention"] = _additive(tensors["attention"], model.dtype)
-    return tensors
+    if not batch.packed:
+        return inputs | {"attention": _sent(batch.attention(), model.device)}
+    _check_window(model, batch.input_ids_BT.shape[1])
+    return inputs | {"attention": _packed_mask(_sent(batch.segment_BT, model.device), model.dtype)}
 
 
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where attention is allowed, else the lowest number. Every attention adds such a mask; only some take booleans,
-    and eager attention would add those as 0 and 1."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+def _sent(array: np.ndarray, device: torch.device) -> Tensor:
+    return onto(torch.from_numpy(array.copy()), device)
+
+
+def _packed_mask(segment_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive [B, 1, T, T], causal within examples: 0 where attention is allowed, else the lowest number. Every
+    attention adds such a mask; only some take booleans, and eager attention would add those as 0 and 1.
+
+    It is made where the model is, out of [B, T]. On a GPU its rows are aligned as the memory-efficient kernel of
+    torch's attention needs them, which would copy it in every layer otherwise; the flash kernels take no mask.
+    """
+    rows, width = segment_BT.shape
+    apart_BTT = segment_BT.unsqueeze(2) != segment_BT.unsqueeze(1)
+    later_TT = torch.ones(width, width, dtype=torch.bool, device=segment_BT.device).triu(1)
+    wide = width if segment_BT.device.type == "cpu" else -(-width // _ALIGNED) * _ALIGNED
+    mask_B1TT = torch.zeros(rows, 1, width, wide, dtype=dtype, device=segment_BT.device)[..., :width]
+    return mask_B1TT.masked_fill_((apart_BTT | later_TT).unsqueeze(1), torch.finfo(dtype).min)
 
 
 def _check_window(model: PreTrainedModel, width: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladder.distill import Known
+from ladder.distill import Known, onto
 from ladder.errors import ModelError
 from ladder.models import Head, deduplicated, load_head
 from ladder.teachers.wire import Signal, TopK, Truncation, decode, decode_topk, rebuild
@@ -34,9 +34,10 @@ class SignalSource(ABC):
         row_N = np.full(tokens, -1, dtype=np.int64)
         row_N[places] = np.arange(len(places))
         self.device = device
-        self.row_N = torch.from_numpy(row_N).to(device)
+        host_N = torch.from_numpy(row_N)
+        self.row_N = onto(host_N, device)
         """Row of each token, int64 [N]; -1 where the teacher did not hear it."""
-        self.speaks_N = self.row_N >= 0
+        self.speaks_N, self.heard_N = self.row_N >= 0, host_N >= 0
 
     @abstractmethod
     def logits(self, rows_n: Tensor, out_nV: Tensor) -> Tensor:

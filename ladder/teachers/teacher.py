@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,22 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder.data.batches import IGNORE, Batch
+from ladder.distill import fast_float32
 from ladder.errors import ModelError
-from ladder.models import SharedBase, Stack, TeacherModel, WholeModel, load_model, load_tokenizer, prove, tensors_digest
+from ladder.models import (
+    Head,
+    SharedBase,
+    Stack,
+    TeacherModel,
+    WholeModel,
+    load_model,
+    load_tokenizer,
+    prove,
+    tensors_digest,
+)
 from ladder.sampling.dreams import Dream, DreamBatch, write_block
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
-from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
+from ladder.teachers.forward import check_packing, projected, trained_hidden_states, trained_logits
 from ladder.teachers.wire import Kind, Rows, Signal, Truncation, capture, dtype_name, encode, encode_topk
 
 
@@ -119,13 +130,16 @@ class Teacher:
             self.config = model.config.get_text_config()
             if spec.packing:
                 check_packing(model)
-            proof = prove(model) if spec.kind == "hidden" else None
+            fast_float32(model.device)
+            proof = prove(model) if spec.kind == "hidden" or projects(model.device) else None
         self.head = proof.head if proof else None
-        self.kind: Kind = "logits" if proof and not proof.head else spec.kind
+        told = proof and not proof.head and spec.kind == "hidden"
+        self.kind: Kind = "logits" if told else spec.kind
         """What it really sends."""
-        self.warnings = (self._costs(proof.doubt),) if proof and not proof.head else ()
+        self.warnings = (self._costs(proof.doubt),) if proof and told else ()
         """What is not as it was asked for, for a person to read."""
-        key = CacheKey.of(spec.folder, self.kind, spec.dtype, spec.truncation) if spec.cache else None
+        computed = spec.dtype if torch.device(spec.device).type == "cpu" else f"{spec.dtype} on a GPU"
+        key = CacheKey.of(spec.folder, self.kind, computed, spec.truncation) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
     @torch.no_grad()
@@ -161,10 +175,27 @@ class Teacher:
         """Hidden states or logits at every trained token of these sequences."""
         if self.kind == "hidden":
             return encode(self._run(heard, trained_hidden_states))
+        if self.head is not None and len(heard.rows_N):
+            return self._projected(heard, self.head)
         logits = self._run(heard, trained_logits)
         if self.spec.truncation is None:
             return encode(logits)
         return encode_topk(capture(logits, next_ids(heard).to(logits.device), self.spec.truncation))
+
+    def _projected(self, heard: Batch, head: Head) -> Rows:
+        """Logits, or what is kept of them, through the proved head."""
+        with self.hosted.speaking() as model:
+            parts = list(self._kept(projected(head, trained_hidden_states(model, heard)), next_ids(heard)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _kept(self, logits: Iterable[Tensor], next_N: Tensor) -> Iterator[Rows]:
+        done = 0
+        for logits_nV in logits:
+            next_n, done = next_N[done : done + len(logits_nV)], done + len(logits_nV)
+            if self.spec.truncation is None:
+                yield encode(logits_nV.to(self.dtype))
+            else:
+                yield encode_topk(capture(logits_nV, next_n.to(logits_nV.device), self.spec.truncation))
 
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
@@ -174,7 +205,7 @@ class Teacher:
 
     def _width(self) -> int:
         """Columns of the signal: the hidden size, or those of the head."""
-        return self.head.shape[1] if self.head else self.config.vocab_size
+        return self.head.shape[1] if self.head and self.kind == "hidden" else self.config.vocab_size
 
     def _costs(self, doubt: str) -> str:
         sizes = f"{self.config.vocab_size} numbers a token instead of {self.config.hidden_size}"
@@ -189,6 +220,13 @@ def _teacher_model(spec: TeacherSpec, base: SharedBase | None) -> TeacherModel:
         return WholeModel(load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False))
     assert base is not None, "a stack stands on a shared base"
     return base.model_of(spec.stack)
+
+
+def projects(device: torch.device) -> bool:
+    """Whether a teacher that sends logits takes them from its hidden states of the trained tokens alone, where its head
+    is proved: on a GPU, where [B, T, V] is what its memory ends at. On a CPU, what it says stays bit by bit what the
+    model itself does."""
+    return device.type != "cpu"
 
 
 def next_ids(batch: Batch) -> Tensor:

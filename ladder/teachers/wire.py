@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladder.distill import Columns, columns, entropy, log_probabilities
+from ladder.distill import Columns, columns, entropy, log_probabilities, onto
 from ladder.errors import ModelError
 
 CHUNK = 256
@@ -211,7 +211,7 @@ def decode(array: np.ndarray, dtype: str, device: torch.device) -> Tensor:
         # What Ray hands out is read-only; torch has no read-only tensors and warns.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         tensor = torch.from_numpy(array)
-    return (tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor).to(device)
+    return onto(tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor, device)
 
 
 def decode_topk(signal: Signal, device: torch.device) -> TopK:

@@ -1,24 +1,36 @@
-"""Checkpoints: tensors in safetensors, the rest in JSON, a folder that is either whole or absent. Two are kept."""
+"""Checkpoints: tensors in safetensors, the rest in JSON, a folder that is either whole or absent. Two are kept.
+
+Several ranks write one folder together (torch's distributed checkpoint), each what it holds; any number of ranks, also
+one alone, goes on from either kind.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed.checkpoint as distributed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn, optim
+from torch.distributed import is_initialized
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ladder.system.files import save_folder
+from ladder.train.ranks import ALONE, Ranks
 
+_TENSORS, _PARTS = "tensors.safetensors", "parts"
 KEPT = 2
 """The newest and the one before. While a checkpoint takes the place of one of the same step, there is a moment without
 either (``save_folder`` renames twice), and a kill in it must leave something to go on from."""
@@ -39,29 +51,72 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write ``folder/step-00000100`` and drop all but the newest two."""
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, ranks: Ranks = ALONE) -> None:
+    """Write ``folder/step-00000100`` and drop all but the newest two. All ranks must save, each its own tensors."""
 
-    # What would be lost is written first and removed last. Both files go into a folder without a reader's name; it is
+    # What would be lost is written first and removed last. All files go into a folder without a reader's name; it is
     # synced and renamed when it is whole, and only then an older checkpoint goes. A kill between leaves one too many,
     # which the next save drops.
     def write(target: Path) -> None:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
-        save_file(tensors, target / "tensors.safetensors")
+        if ranks.world == 1:
+            tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
+            save_file(tensors, target / _TENSORS)
+        else:
+            (folder / _PARTS).rename(target / _PARTS)
         (target / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}), encoding="utf-8")
 
-    save_folder(folder / f"step-{checkpoint.step:08d}", write)
-    for old in _folders(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    if ranks.world > 1:
+        with ranks.together():
+            if ranks.first:
+                shutil.rmtree(folder / _PARTS, ignore_errors=True)
+        distributed.save(dict(checkpoint.tensors), checkpoint_id=folder / _PARTS)
+    with ranks.together():
+        if ranks.first:
+            save_folder(folder / f"step-{checkpoint.step:08d}", write)
+            for old in _folders(folder)[:-KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
 
 
-def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint, or None."""
+def latest_checkpoint(folder: Path, pattern: Callable[[str], Tensor | None] = lambda key: None) -> Checkpoint | None:
+    """The newest checkpoint, or None. Where ranks wrote it together, all ranks must read it.
+
+    Args:
+        pattern: of a tensor's key the parameter that it is about; where that is split over ranks, so is what is read.
+    """
     folders = _folders(folder)
     if not folders:
         return None
-    state = json.loads((folders[-1] / "state.json").read_text(encoding="utf-8"))
-    return Checkpoint(state.pop("step"), load_file(folders[-1] / "tensors.safetensors"), state)
+    newest = folders[-1]
+    state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    if (newest / _TENSORS).is_file():
+        tensors = {key: part_of(value, pattern(key)) for key, value in load_file(newest / _TENSORS).items()}
+    else:
+        tensors = _read_parts(newest / _PARTS, pattern)
+    return Checkpoint(state.pop("step"), tensors, state)
+
+
+def _read_parts(folder: Path, pattern: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
+    """What ranks wrote together; each reads what it needs of it."""
+    known = FileSystemReader(folder).read_metadata().state_dict_metadata
+    sizes = {key: value for key, value in known.items() if isinstance(value, TensorStorageMetadata)}
+    tensors = {key: _room(value, pattern(key)) for key, value in sizes.items()}
+    distributed.load(tensors, checkpoint_id=folder, no_dist=not is_initialized())
+    return tensors
+
+
+def _room(stored: TensorStorageMetadata, pattern: Tensor | None) -> Tensor:
+    """An empty tensor for a stored one; split as its parameter is, where the two have one shape."""
+    dtype = stored.properties.dtype
+    if pattern is not None and stored.size == pattern.shape:
+        return torch.empty_like(pattern, dtype=dtype, requires_grad=False)
+    return torch.empty(stored.size, dtype=dtype)
+
+
+def part_of(value: Tensor, pattern: Tensor | None) -> Tensor:
+    """This rank's part of a whole tensor, split as its parameter is; no rank asks another."""
+    if not isinstance(pattern, DTensor) or value.shape != pattern.shape:
+        return value
+    return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements, src_data_rank=None)
 
 
 def latest_step(folder: Path) -> int:

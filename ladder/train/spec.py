@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ladder.manifest import Manifest
@@ -100,3 +101,15 @@ class StepReport:
     waited: float = field(default=0.0, compare=False)
     kl: float | None = None
     entropy: float | None = None
+
+
+def combined(reports: Sequence[StepReport]) -> StepReport:
+    """One report of all ranks': what teachers sent to all of them, and the times of the slowest."""
+    if len(reports) == 1:
+        return reports[0]
+    return replace(
+        reports[0],
+        wire_bytes=sum(report.wire_bytes for report in reports),
+        seconds=max(report.seconds for report in reports),
+        waited=max(report.waited for report in reports),
+    )

@@ -4,82 +4,81 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
-from ladder.distill import Forecast, Student, StudentLogits, has_compiler
+from ladder.distill import Forecast, fast_float32, has_compiler, pays_to_compile
 from ladder.errors import RunError
 from ladder.exam import Sampling, ask
 from ladder.methods import method_of
 from ladder.models import (
-    STUDENT,
     Rounding,
     SharedBase,
     add_adapter,
-    as_stored,
-    check_survives,
     load_model,
     load_quantized,
     load_tokenizer,
-    merged,
     plain,
     prove,
-    save_model,
 )
-from ladder.system.files import save_folder
-from ladder.system.terms import carry
-from ladder.teachers import Signal, TeacherHead, check_packing, shared, trained_hidden_states, trained_logits
+from ladder.teachers import Signal, TeacherHead, check_packing, shared
+from ladder.train.candidate import write_candidate
 from ladder.train.checkpoint import Checkpoint, dump_state, latest_checkpoint, load_state, save_checkpoint
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed
 from ladder.train.optimizer import lr_factor, make_optimizer
+from ladder.train.ranks import ALONE, Ranks
 from ladder.train.spec import StepClock, StepReport, TrainingSpec
-
-_TOO_SMALL = (
-    "write student.save_dtype: float32 (twice the size), or train with more steps or a larger training_params.lr"
+from ladder.train.student import (
+    Forward,
+    SharedHeads,
+    StudentModule,
+    computing,
+    gathered,
+    keep_little,
+    replicated,
+    sharded,
+    totals,
+    whole,
 )
-WORTH = 4_000_000_000
-"""Elements of logits [N, V] over a run from which on compiling the loss pays: it takes up to half a minute on two
-cores, and saves about 5 ns an element there."""
 
 
 class Trainer:
-    """One student in training. Continues from the newest checkpoint in its folder.
+    """One student in training, or one rank of it. Continues from the newest checkpoint in its folder.
 
     Args:
         base: what the student's adapter is trained on, where ``spec.stack`` says that it shares a base.
+        ranks: those that train the student together. All of them must be told the same, in the same order, but for
+            their own part of a step.
     """
 
-    def __init__(self, spec: TrainingSpec, base: SharedBase | None = None) -> None:
-        self.spec, self.base = spec, base
-        self.params = spec.manifest.training_params
+    def __init__(self, spec: TrainingSpec, base: SharedBase | None = None, ranks: Ranks = ALONE) -> None:
+        self.spec, self.base, self.ranks = spec, base, ranks
+        manifest = spec.manifest
+        self.params, self.device = manifest.training_params, torch.device(spec.device)
+        self.dtype: torch.dtype = getattr(torch, manifest.student.dtype)
+        """What the student computes in. What is trained of it is held in float32."""
+        self.split = ranks.world > 1 and manifest.runtime.student.sharding == "fsdp"
         torch.set_num_threads(spec.threads)
-        torch.manual_seed(spec.manifest.seeds.init)
+        fast_float32(self.device)
         self.tokenizer = load_tokenizer(spec.start)
-        self.model = self._start()
+        self.warnings: tuple[str, ...] = ()
+        """What is not as it was asked for, for a person to read."""
+        self.shared_heads: SharedHeads | None = None
+        self.forward: Forward = self._build()
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = make_optimizer(self.parameters, self.params)
-        stabilizers = spec.manifest.stabilizers
-        self.ema = Ema(self.parameters, stabilizers.ema_decay) if stabilizers.ema else None
-        proof = prove(plain(self.model))
-        self.head = proof.head
-        self.warnings = () if proof.head else (self._costs(proof.doubt),)
-        """What is not as it was asked for, for a person to read."""
-        if spec.manifest.data is not None and spec.manifest.data.packing:
-            check_packing(plain(self.model))
-        # Only now, because head and packing are proved without dropout.
-        self.model.train()
-        self.teachers = shared({number: self._teacher_head(number) for number in spec.teachers}, self.head)
-        self.loss = Loss.of(spec.manifest, method_of(spec.manifest), self.tokenizer, self._compiles())
-        laws = spec.manifest.laws.training
-        self.reads_entropy = laws is not None and laws.min_entropy is not None
+        self.ema = Ema(self.parameters, manifest.stabilizers.ema_decay) if manifest.stabilizers.ema else None
         self.done = 0
         self.ticks = 0
         self.last: StepReport | None = None
@@ -91,18 +90,24 @@ class Trainer:
 
         Args:
             step: its number; repeating the last one changes nothing and gives the same report.
-            batches: the micro-batches.
+            batches: the micro-batches, of several ranks this one's.
             signals: for each speaking teacher, one signal a micro-batch.
+
+        Returns:
+            The report; of several ranks with this one's times and bytes, everything else is the same on all.
 
         Raises:
             RunError: the step is out of order, or loss or gradient is not finite.
+            LadderError: another rank could not prepare its part.
         """
         if self.last is not None and step == self.last.step:
             return self.last
         if step != self.done:
             raise RunError(f"step {step} was sent, step {self.done} is next")
         waited = self.clock.begin()
-        report = self._optimise(step, self._backward(batches, signals))
+        with self.shared_heads.gathered() if self.shared_heads else nullcontext():
+            sums = self._backward(batches, signals)
+        report = self._optimise(step, sums)
         report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
@@ -114,7 +119,7 @@ class Trainer:
             said: what each teacher says about the micro-batch.
             rows_n: which of the N tokens, int64 [n]; none of them dreams.
         """
-        return self.loss.forecast(self._routed(batch, said), torch.from_numpy(rows_n).to(self.model.device))
+        return self.loss.forecast(self._routed(batch, said), torch.from_numpy(rows_n).to(self.device))
 
     def checkpoint(self) -> int:
         """Save the state after the last step; returns the number of steps done."""
@@ -122,23 +127,28 @@ class Trainer:
             "model": self.parameters,
             "ema": self.ema.shadow if self.ema else {},
             "optimizer": dump_state(self.optimizer, self.model),
-            "random": _random_state(self.model.device),
+            "random": _random_state(self.device, self.ranks),
         }
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
         state = {"ticks": self.ticks}
-        save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state))
+        save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state), self.ranks)
         self.clock.idle()
         return self.done
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
         """Texts sampled from the child as it is now, EMA weights where EMA is on. The training is not changed by it.
 
+        Returns:
+            The texts; none on a rank that is not needed for it.
+
         Raises:
             GateError: logits are not finite, or an opening is too long.
         """
+        if not (self.split or self.ranks.first):
+            return []
         self.model.eval()
         try:
-            with self.ema.lent(self.parameters) if self.ema else nullcontext():
+            with self.ema.lent(self.parameters) if self.ema else nullcontext(), self._computing(), self._gathered():
                 taboo = self.loss.fused.taboo_ids
                 return ask.sample_texts(plain(self.model), self.tokenizer, openings, sampling, taboo_ids=taboo)
         finally:
@@ -146,63 +156,84 @@ class Trainer:
             self.clock.idle()
 
     def finish(self, folder: Path) -> Rounding | None:
-        """Write the candidate, EMA weights where EMA is on, as a plain Hugging Face folder (and its adapter), in the
-        dtype that ``student.save_dtype`` asks for, or that of what it started as.
-
-        Returns:
-            What became of the change where weights were rounded.
-
-        Raises:
-            RunError: the last step made a weight that is not finite, which no later loss could show; or nothing of
-                what changed is left after rounding.
-        """
+        """Write the candidate, EMA weights where EMA is on: ``write_candidate``, which the first rank does."""
         if self.ema:
-            self.ema.replace(self.parameters)
-        if broken := [name for name, value in self.parameters.items() if not value.isfinite().all()]:
-            raise RunError(f"{broken[0]} is not finite", where="training_params.lr", remedy="lower the learning rate")
-        rounding: list[Rounding | None] = []
+            self.ema.copy_to(self.parameters)
+        trained = {name: self._kept(whole(value.detach())) for name, value in self.parameters.items()}
+        with self.ranks.together():
+            if self.ranks.first:
+                return write_candidate(folder, self.spec, self.tokenizer, self.model, trained, whole=not self.split)
+        return None
 
-        def write(target: Path) -> None:
-            save_model(target, self._whole(target / "adapter"), self.tokenizer)
-            rounding.append(as_stored(target, self.spec.start, self.spec.manifest.student.save_dtype))
-            carry(self.spec.start, target)
-            if rounding[0] is not None:
-                check_survives(rounding[0], "student.save_dtype", _TOO_SMALL)
+    def _kept(self, value: Tensor) -> Tensor:
+        """A gathered parameter where it will be written from: on the first rank alone, and not on its GPU."""
+        if not self.split:
+            return value
+        return value.cpu() if self.ranks.first else value.new_empty(0)
 
-        save_folder(folder, write)
-        return rounding[0]
+    def _build(self) -> Forward:
+        """Load everything, and share it out. Ranks that split the student take turns, so that one machine's memory
+        holds it whole once."""
+        mesh = init_device_mesh(self.device.type, (self.ranks.world,)) if self.split else None
+        for turn in range(self.ranks.world) if self.split else [self.ranks.rank]:
+            with self.ranks.together():
+                if turn == self.ranks.rank:
+                    module = self._load()
+                    if mesh is not None:
+                        sharded(module, mesh, self.dtype)
+                        self.shared_heads = SharedHeads(self.teachers, mesh)
+        # What ranks draw from here on is for their own rows.
+        if not self.ranks.first:
+            torch.manual_seed(self.spec.manifest.seeds.init + self.ranks.rank)
+        return replicated(module) if self.ranks.world > 1 and not self.split else module
 
-    def _whole(self, adapter: Path) -> PreTrainedModel:
-        """The child as a model of its own; where it is an adapter, that is written into a folder as well."""
-        if self.model is plain(self.model):
-            return self.model
-        self.model.peft_config[STUDENT].base_model_name_or_path = self.spec.base_name
-        self.model.save_pretrained(adapter, selected_adapters=[STUDENT], save_embedding_layers=False)
-        # Onto what the child starts as, and not onto what is in memory, which may be quantised or have other
-        # generations' adapters on it; in float32, so that what is small is rounded once, and counted.
-        device = self.spec.device if self.spec.manifest.student.dtype == "float32" else "cpu"
-        return merged(load_model(self.spec.start, "float32", device), adapter)
+    def _load(self) -> StudentModule:
+        """Model, teachers' heads and loss."""
+        manifest = self.spec.manifest
+        torch.manual_seed(manifest.seeds.init)
+        self.model = self._start()
+        if manifest.runtime.student.gradient_checkpointing:
+            keep_little(plain(self.model))
+        proof = prove(plain(self.model))
+        self.head = proof.head
+        self.warnings = () if proof.head else (self._costs(proof.doubt),)
+        if manifest.data is not None and manifest.data.packing:
+            check_packing(plain(self.model))
+        # Only now, because head and packing are proved without dropout.
+        self.model.train()
+        # A head that is split over ranks is there only while the student runs.
+        own = None if self.split else self.head
+        self.teachers = shared({number: self._teacher_head(number) for number in self.spec.teachers}, own)
+        self.loss = Loss.of(manifest, method_of(manifest), self.tokenizer, self._compiles())
+        laws = manifest.laws.training
+        read = laws is not None and laws.min_entropy is not None
+        return StudentModule(self.model, self.head, self.loss, reads_entropy=read)
 
     def _start(self) -> PreTrainedModel:
-        manifest = self.spec.manifest
+        """What the child starts as. All that will move is float32: in a narrower type most steps would be rounded
+        away. A student that is split over ranks gets to its device layer by layer."""
+        manifest, device = self.spec.manifest, "cpu" if self.split else self.spec.device
         lora, stack = manifest.student.adapter, self.spec.stack
         if stack is not None and lora is not None:
             assert self.base is not None, "a stack stands on a shared base"
             return self.base.learn(stack, lora, manifest.seeds.init)
-        load = load_quantized if lora and lora.base == "nf4" else load_model
-        model = load(self.spec.start, manifest.student.dtype, self.spec.device)
+        if lora is None:
+            return load_model(self.spec.start, "float32", device)
+        load = load_quantized if lora.base == "nf4" else load_model
+        model = load(self.spec.start, manifest.student.dtype, device)
         torch.manual_seed(manifest.seeds.init)
-        return add_adapter(model, lora) if lora else model
+        return add_adapter(model, lora)
 
     def _compiles(self) -> bool:
-        wanted, device = self.spec.manifest.runtime.compile, self.model.device.type
+        wanted, device = self.spec.manifest.runtime.compile, self.device.type
         if wanted == "on" and not has_compiler(device):
             raise RunError(
                 f"no compiler was found for device {device}",
                 where="runtime.compile",
                 remedy="install a C++ compiler (Triton for a GPU), or write auto",
             )
-        return wanted == "on" or (wanted == "auto" and self.spec.loss_elements > WORTH and has_compiler(device))
+        pays = wanted == "auto" and pays_to_compile(self.spec.loss_elements, device)
+        return wanted == "on" or (pays and has_compiler(device))
 
     def _teacher_head(self, number: int) -> TeacherHead:
         manifest, folder = self.spec.manifest, self.spec.teachers[number]
@@ -217,43 +248,56 @@ class Trainer:
         )
 
     def _backward(self, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> list[dict[str, Tensor]]:
-        """Route every micro-batch, count over all of them, then accumulate the gradient of the one reduced loss."""
-        work = [
-            self._routed(batch, {number: said[place] for number, said in signals.items()})
-            for place, batch in enumerate(batches)
-        ]
-        counts_S = torch.stack([self.loss.counts(item) for item in work]).sum(0)
+        """Route every micro-batch, count over all of them and all ranks, then accumulate the gradient of the one
+        reduced loss."""
+        with self.ranks.together():
+            work = [
+                self._routed(batch, {number: said[place] for number, said in signals.items()})
+                for place, batch in enumerate(batches)
+            ]
+            counts_S = torch.stack([self.loss.counts(item) for item in work]).sum(0)
+        self.ranks.sum(counts_S)
         sums = []
         for item in work:
-            student = self._student(item.batch)
-            total, parts = self.loss(student, item, counts_S)
-            if self.reads_entropy:
-                parts |= self.loss.entropy(student, item)
-            total.backward()
+            with self._apart(item is not work[-1]), self._computing():
+                total, parts = self.forward(item, counts_S)
+                # Whoever brings the ranks together takes the mean.
+                (total if self.ranks.world == 1 else total * self.ranks.world).backward()
             sums.append(parts)
         return sums
 
+    def _apart(self, more: bool) -> AbstractContextManager[None]:
+        """Keep gradients to this rank where more micro-batches follow. Split ones are summed each time, because whole
+        ones would take the room that splitting saves."""
+        apart: AbstractContextManager[None] = nullcontext()
+        if more and isinstance(self.forward, DistributedDataParallel):
+            apart = self.forward.no_sync()
+        return apart
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """The weights in the dtype that the student computes in; what is split over ranks is gathered in it."""
+        narrower = self.dtype != torch.float32 and self.spec.manifest.student.adapter is None
+        return computing(self.model, self.dtype) if narrower and not self.split else nullcontext()
+
+    def _gathered(self) -> AbstractContextManager[None]:
+        """What belongs to no layer, whole on every rank; the layers gather themselves."""
+        return gathered([self.forward]) if isinstance(self.forward, FSDPModule) else nullcontext()
+
     def _routed(self, batch: Batch, said: Mapping[int, Signal]) -> Routed:
         sources = {number: self.teachers[number].source(one, len(batch.rows_N)) for number, one in said.items()}
-        return self.loss.routed(batch, sources, self.model.device)
-
-    def _student(self, batch: Batch) -> Student:
-        model = plain(self.model)
-        if self.head is None:
-            return StudentLogits(trained_logits(model, batch))
-        return self.head.student(trained_hidden_states(model, batch))
+        return self.loss.routed(batch, sources, self.device)
 
     def _optimise(self, step: int, sums: list[dict[str, Tensor]]) -> StepReport:
-        totals = {name: torch.stack([part[name] for part in sums]).sum().item() for name in sums[0]}
+        found = totals(sums, self.ranks)
         lr = self.params.lr * lr_factor(self.ticks, self.params.steps, self.params.warmup, self.params.schedule)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.params.max_grad_norm).item()
-        if not math.isfinite(totals["loss"]) or not math.isfinite(norm):
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.params.max_grad_norm)).item()
+        if not math.isfinite(found["loss"]) or not math.isfinite(norm):
             raise RunError(
-                f"loss {totals['loss']:g} with gradient norm {norm:g} at step {step}",
+                f"loss {found['loss']:g} with gradient norm {norm:g} at step {step}",
                 where="training_params.lr",
                 remedy="lower the learning rate or max_grad_norm; the last checkpoint is kept",
             )
-        ticked = totals["taught"] > 0
+        ticked = found["taught"] > 0
         if ticked:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -262,10 +306,10 @@ class Trainer:
                 self.ema.update(self.parameters)
             self.ticks += 1
         self.optimizer.zero_grad(set_to_none=True)
-        return _report(step, totals, lr, norm, ticked)
+        return _report(step, found, lr, norm, ticked)
 
     def _restore(self) -> None:
-        found = latest_checkpoint(self.spec.folder / "checkpoints")
+        found = latest_checkpoint(self.spec.folder / "checkpoints", self._pattern)
         if found is None:
             return
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "random": {}}
@@ -280,7 +324,12 @@ class Trainer:
         self.done, self.ticks = found.step, found.state["ticks"]
         if self.ema:
             self.ema.load(groups["ema"], self.ticks)
-        _set_random_state(groups["random"], self.model.device)
+        _set_random_state(groups["random"], self.device, self.ranks)
+
+    def _pattern(self, key: str) -> Tensor | None:
+        """The parameter that a tensor of a checkpoint belongs to, which may be split over ranks."""
+        group, _, name = key.partition(":")
+        return self.parameters.get(name.partition("/")[2] if group == "optimizer" else name)
 
 
 def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked: bool) -> StepReport:
@@ -312,12 +361,20 @@ def wire_bytes(signals: Mapping[int, Sequence[Signal]]) -> int:
     return sum(signal.nbytes for said in signals.values() for signal in said)
 
 
-def _random_state(device: torch.device) -> dict[str, Tensor]:
+def _random_state(device: torch.device, ranks: Ranks) -> dict[str, Tensor]:
+    """The state of the generators; of several ranks each keeps its own under its number."""
     state = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    state |= {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return state if ranks.world == 1 else {f"{name}/{ranks.rank}": value for name, value in state.items()}
 
 
-def _set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+def _set_random_state(state: Mapping[str, Tensor], device: torch.device, ranks: Ranks) -> None:
+    """Take up the state of this rank; one that was not there before goes on as it was seeded."""
+    own = {name: state.get(f"{name}/{ranks.rank}", state.get(name) if ranks.first else None) for name in _GENERATORS}
+    if (cpu := own["cpu"]) is not None:
+        torch.set_rng_state(cpu)
+    if device.type == "cuda" and (cuda := own["cuda"]) is not None:
+        torch.cuda.set_rng_state(cuda, device)
+
+
+_GENERATORS = ("cpu", "cuda")

@@ -1,25 +1,32 @@
-"""What Ray and torch say when an actor fails, told once: which errors are tried again, and what to do about each."""
+"""What Ray and torch say when an actor fails, told once: which errors are tried again, and what to do about each; and
+which actors stay, make way or are ended."""
 
 from __future__ import annotations
 
 import errno
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import ray.exceptions as of_ray
+import ray.util
 import torch
 
-from ladder.actors import session
-from ladder.actors.placement import Slot
-from ladder.errors import ActorDied, ModelError, OutOfMemory, RunError
+from ladder.actors import own_ray, session
+from ladder.actors.placement import NODE_ID, Node
+from ladder.errors import ActorDied, GpuOutOfMemory, ManifestError, ModelError, OutOfMemory, RunError
+from ladder.manifest import ROLES, Runtime
 
 DIED = of_ray.ActorDiedError()
 SPOKEN = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12"
 
+FULL = "CUDA out of memory. Tried 9 GiB"
 TOLD: dict[str, tuple[Exception, type[RunError], str]] = {
     "torch on a CPU": (RuntimeError(SPOKEN), OutOfMemory, "out of memory: DefaultCPUAllocator: can't allocate memory"),
-    "torch on a GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB"), OutOfMemory, "CUDA out of memory"),
+    "torch on a GPU": (torch.OutOfMemoryError(FULL), GpuOutOfMemory, "CUDA out of memory"),
+    "cuBLAS": (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling"), GpuOutOfMemory, "ALLOC_FAILED"),
     "Python": (MemoryError(), OutOfMemory, "out of memory: MemoryError"),
     "the operating system": (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory, "Cannot allocate memory"),
     "the object store": (of_ray.ObjectStoreFullError("full"), OutOfMemory, "The local object store is full"),
@@ -80,20 +87,154 @@ def test_our_own_mistakes_stay_visible(monkeypatch: pytest.MonkeyPatch) -> None:
         fetched(monkeypatch, in_an_actor(KeyError("digest")))
 
 
+def a_node(number: int, *, alive: bool = True, name: str = "", **resources: float) -> dict[str, Any]:
+    """As ``ray.nodes()`` lists it."""
+    node_id = f"{number}" * 56
+    own = {"CPU": 2.0, "memory": 9.0, "object_store_memory": 5.0, f"node:10.0.0.{number}": 1.0}
+    labels = {NODE_ID: node_id, "rack": "a"}
+    name = name or f"10.0.0.{number}"
+    return {"NodeID": node_id, "Alive": alive, "NodeName": name, "Resources": own | resources, "Labels": labels}
+
+
+class FakeRay:
+    """What a session asks of Ray when it places actors.
+
+    Args:
+        nodes: as ``ray.nodes()`` lists them.
+        patience: looks that it takes until a group is there.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, Any], patience: int = 0) -> None:
+        self.nodes, self.patience, self.done = list(nodes), patience, list[str]()
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(ray, "nodes", lambda: self.nodes)
+        monkeypatch.setattr(ray, "kill", lambda actor: self.done.append(f"kill {actor}"))
+        monkeypatch.setattr(ray, "wait", lambda signs, **_: (signs[:1], signs[1:]))
+        monkeypatch.setattr(ray.util, "placement_group", self.group)
+        monkeypatch.setattr(ray.util, "remove_placement_group", lambda group: self.done.append("remove"))
+        monkeypatch.setattr(own_ray, "free_by_node", lambda: {node["NodeID"]: {"CPU": 0.5} for node in self.nodes})
+
+    def group(self, bundles: list[dict[str, float]], **_: Any) -> Any:
+        self.done.append(f"group of {len(bundles)}")
+        return SimpleNamespace(wait=self.wait)
+
+    def wait(self, seconds: int) -> bool:
+        self.patience -= 1
+        return self.patience < 0
+
+
 def test_a_lost_node_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads are the cores of a node: one that is gone would halve them."""
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    FakeRay(monkeypatch, a_node(1), a_node(2, alive=False))
     assert session.Session("local").machine.nodes == 1
 
 
-def test_an_actor_makes_way_for_its_role_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise it holds the cores that its successor needs."""
-    killed: list[str] = []
-    monkeypatch.setattr(ray, "kill", killed.append)
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    opened, large, small = session.Session("local"), Slot(1.0, 0.0, "cpu"), Slot(0.5, 0.0, "cpu")
-    opened._actors = {("student", large): "old student", ("teacher1", small): "teacher", ("evaluator", large): "other"}
-    opened._make_way({"student": small, "teacher1": small})
-    assert killed == ["old student"] and ("student", large) not in opened._actors and len(opened._actors) == 2
+def test_a_node_is_known_by_what_it_was_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay(monkeypatch, a_node(1, GPU=3.0, big=2.0), a_node(2, name="b"), a_node(3, name="b"))
+    first, second, third = session.Session("local").machine.members
+    assert first == Node("10.0.0.1", 2.0, 3, {"rack": "a"}, {"big": 2.0}, 5, "1" * 56)
+    assert second.name != third.name and second.name.startswith("b#"), "people can tell them apart"
+
+
+def test_actors_make_way_for_another_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise they hold the cores that their successors need."""
+    fake = FakeRay(monkeypatch, a_node(1))
+    opened = session.Session("local")
+    one, two = opened.placement(Runtime(), ROLES), opened.placement(Runtime(), ["student.1", *ROLES])
+    opened._stand(one)
+    opened._actors = {"student": "old student", "teacher1": "teacher"}
+    opened._stand(opened.placement(Runtime(threads=1), ["student"]))
+    assert fake.done == ["group of 4"], "placed alike, actors stay"
+    opened._stand(two)
+    assert fake.done[1:] == ["kill old student", "kill teacher", "remove", "group of 4"] and not opened._actors
+
+
+def test_who_comes_after_a_training_takes_the_place_that_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay(monkeypatch, a_node(1, GPU=4.0))
+    opened, roles = session.Session("local"), ["student", "teacher1", "evaluator"]
+    standing = opened.placement(Runtime(), roles)
+    opened._stand(standing)
+    assert opened.placement(Runtime(), ["evaluator"]) is standing
+    assert opened.placement(Runtime(), ["student", "evaluator"]) != standing, "a training is placed for itself"
+    elsewhere = Runtime.model_validate({"devices": {"evaluator": "cpu"}})
+    assert opened.placement(elsewhere, ["evaluator"]) != standing
+
+
+def test_what_ray_cannot_place_is_told_role_by_role_and_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "START_TIMEOUT", 0.0)
+    FakeRay(monkeypatch, a_node(1, GPU=2.0, big=1.0), a_node(2), patience=9)
+    opened = session.Session("local")
+    runtime = Runtime.model_validate({"devices": {"teacher1": {"device": "cpu", "resources": {"big": 1.0}}}})
+    with pytest.raises(RunError, match="did not start within 0 s") as caught:
+        opened._stand(opened.placement(runtime, ["student", "teacher1"]))
+    told = str(caught.value)
+    assert "asked for student on cuda:0 (1 CPU, 1 GPU), teacher1 on cpu (1 CPU, 0 GPU) of big: 1; " in told
+    assert "there are 10.0.0.1 (2 CPU, 2 GPU, rack=a, big: 1): free are 0.5 CPU, 0 GPU, 10.0.0.2 (2 CPU" in told
+    assert told.endswith("runtime.devices, runtime.student.ranks or runtime.teachers.replicas)")
+
+
+def test_a_node_that_goes_while_actors_start_is_no_matter_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay(monkeypatch, a_node(1), a_node(2), patience=9)
+    opened = session.Session("local")
+    placement = opened.placement(Runtime(), ROLES)
+    ray_waits = fake.wait
+
+    def wait(seconds: int) -> bool:
+        fake.nodes[1]["Alive"] = False
+        return ray_waits(seconds)
+
+    monkeypatch.setattr(fake, "wait", wait)
+    with pytest.raises(ActorDied, match="1 of 2 nodes went away"):
+        opened._stand(placement)
+
+
+def test_a_run_waits_for_a_node_like_the_one_that_it_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay(monkeypatch, a_node(1), a_node(2, big=1.0))
+    runtime = Runtime.model_validate({"devices": {"teacher1": {"resources": {"big": 1.0}}}})
+    opened = session.Session("local")
+    opened._stand(opened.placement(runtime, ["student", "teacher1"]))
+    fake.nodes.pop()
+    assert opened.bury() == [] and fake.done[-1] == "remove"
+    monkeypatch.setattr(time, "sleep", lambda _: fake.nodes.append(a_node(3, big=1.0)))
+    assert set(opened.placement(runtime, ["student", "teacher1"]).slots) == {"student", "teacher1"}
+    fake.nodes.pop()
+    opened.__dict__.pop("machine")
+    monkeypatch.setattr(session, "START_TIMEOUT", 0.0)
+    with pytest.raises(RunError, match="a node was lost, and teacher1 asks for 1 of the resource big") as caught:
+        opened.placement(runtime, ["student", "teacher1"])
+    assert not isinstance(caught.value, ManifestError) and "go on" in str(caught.value)
+
+
+def test_what_no_node_ever_had_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay(monkeypatch, a_node(1))
+    runtime = Runtime.model_validate({"devices": {"teacher1": {"labels": {"rack": "b"}}}})
+    with pytest.raises(ManifestError, match=r"the label rack=b, and no node has that; nodes: 10.0.0.1 .*rack=a"):
+        session.Session("local").placement(runtime, ["teacher1"])
+
+
+class Mute:
+    """An actor that gives a sign of life, or none."""
+
+    def __init__(self, name: str, *, alive: bool = True) -> None:
+        self.name, self.alive = name, alive
+        self.__ray_ready__ = SimpleNamespace(remote=lambda: self)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def test_with_one_rank_all_of_them_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait in an exchange that the dead one never comes to: nobody waits for a sign of life from them."""
+    fake = FakeRay(monkeypatch, a_node(1))
+    monkeypatch.setattr(session, "_arrived", lambda sign: sign.alive)
+    opened = session.Session("local")
+    opened._actors = {
+        role: Mute(role, alive=role != "student.1") for role in ("student.1", "student", "student.2", "teacher1")
+    }
+    assert sorted(opened.bury()) == ["student", "student.1", "student.2"]
+    assert list(opened._actors) == ["teacher1"] and "kill teacher1" not in fake.done and len(fake.done) == 3
+
+
+def test_ranks_come_in_their_order() -> None:
+    actors = {"teacher1": "t", "student.2": "c", "student": "a", "student.1": "b"}
+    assert session.Session("local").group(actors).ranks == ("a", "b", "c")

@@ -42,6 +42,10 @@ class DenseSource:
     speaks_N: Tensor
 
     @property
+    def heard_N(self) -> Tensor:
+        return self.speaks_N
+
+    @property
     def head_size(self) -> int:
         return self.logits_NV.shape[1]
 

@@ -148,7 +148,7 @@ def test_deaths_with_progress_between_them_do_not() -> None:
 @pytest.mark.usefixtures("own_actors")
 def test_an_actor_that_hangs_is_buried(monkeypatch: pytest.MonkeyPatch) -> None:
     import ladder.actors.session as session
-    from ladder.actors.placement import Slot
+    from ladder.manifest import ROLES, Runtime
 
     assert SIGN_OF_LIFE >= 10
 
@@ -158,11 +158,11 @@ def test_an_actor_that_hangs_is_buried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "SIGN_OF_LIFE", 2.0)
     monkeypatch.setattr(session, "_KINDS", dict.fromkeys(session._KINDS, Idle))
     with session.Session() as opened:
-        slot = Slot(0.1, 0.0, "cpu")
-        alive, stuck = opened.start({"evaluator": slot, "teacher1": slot}).values()
+        placement, roles = opened.placement(Runtime(), ROLES), ("evaluator", "teacher1")
+        alive, stuck = opened.start(placement, roles).values()
         reference = stuck.__ray_call__.remote(lambda self: __import__("time").sleep(600))
         with pytest.raises(ActorDied, match="did not answer within 1 s"):
             session.fetch(reference, timeout=1)
         assert opened.bury() == ["teacher1"]
-        again = opened.start({"evaluator": slot, "teacher1": slot})
+        again = opened.start(placement, roles)
         assert again["evaluator"] is alive and again["teacher1"] is not stuck

@@ -22,6 +22,11 @@ def greedy(actor: Any) -> None:
     torch.empty(2**50)
 
 
+def full(actor: Any) -> None:
+    """What torch raises, inside the actor, where a GPU has no room."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+
 def test_it_is_said_and_the_run_goes_on_with_more(
     copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
@@ -51,3 +56,26 @@ def test_it_is_said_and_the_run_goes_on_with_more(
     same = struck.registry.head("Toy").digest == whole.registry.head("Toy").digest
     tally("an actor without memory", tried=1, the_same_digest=same)
     assert same and logged(struck) == logged(whole)
+
+
+def test_a_step_that_a_gpu_has_no_room_for_is_done_in_smaller_parts(
+    copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    struck, real, parts = copy_of("struck"), train.stream, list[int]()
+
+    def stream(group: Any, teachers: Any, batches: Any, *others: Any) -> Iterator[Any]:
+        parts.append(batches.accumulation)
+        for report in real(group, teachers, batches, *others):
+            if report.step == 6 and batches.accumulation == 1:
+                fetch(group.ranks[0].__ray_call__.remote(full))
+            yield report
+
+    monkeypatch.setattr(train, "stream", stream)
+    (outcome,) = struck.evolve(child(struck))
+    assert outcome.verdict == "PROMOTED", outcome.detail
+    assert parts[0] == parts[1] == 1 and set(parts[2:]) == {2}, "the checkpoint of step 4 was the last one that fitted"
+    (folder,) = struck.home.glob("runs/Toy-G003/*")
+    notes = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert notes["divided"] == 2 and "deaths" not in notes
+    tally("a step without room on a GPU", tried=1, gone_on=True)
+    assert logged(struck) == list(range(24))

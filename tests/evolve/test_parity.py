@@ -68,7 +68,7 @@ def _another(parent: Path, folder: Path, index: int) -> Path:
 class NoActors:
     """A session that nobody may ask for an actor."""
 
-    machine = Machine(2, 0)
+    machine = Machine.alone(2)
 
     def start(self, roles: Any) -> Any:
         pytest.fail(f"an actor was started: {roles}")

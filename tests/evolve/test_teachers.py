@@ -96,6 +96,6 @@ def test_a_bfloat16_family_stays_in_bfloat16(ray_session: None, toy: Any, narrow
     folders = {one.digest: toy.registry.materialize(one) for one in line}
     request = read_requests([paths[1]])[0]
     slots = dict.fromkeys(("student", "teacher1", "teacher2"), Slot(1, 0, "cpu"))
-    shared = shared_stacks(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
+    shared = shared_stacks(request.manifest, Ancestry(line[1], line[0], line), folders, slots, Machine.alone(2))
     assert shared is not None and set(shared.teachers) == {1} and shared.teachers[1].adapters == ()
     assert shared.teachers[1].base == folders[line[1].digest]

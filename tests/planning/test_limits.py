@@ -15,7 +15,7 @@ from ladder.actors.placement import Machine
 from ladder.errors import LawBroken
 from ladder.manifest import Request, read_request
 from ladder.planning.plan import make_plans
-from ladder.planning.prepare import check_cooldown, check_price
+from ladder.planning.prepare import check_cooldown, check_price, prepare
 from ladder.registry import Event
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
@@ -68,7 +68,7 @@ def work(tmp_path: Path, events: list[Event]) -> Any:
     registry = SimpleNamespace(
         history=lambda family: events, decided=lambda child, digest: None, generations=lambda family: []
     )
-    machine = Machine(2, 0)
+    machine = Machine.alone(2)
     session, console = SimpleNamespace(machine=machine), SimpleNamespace(say=lambda text: None)
     return SimpleNamespace(registry=registry, home=tmp_path, bare=GIB, session=session, console=console)
 
@@ -97,3 +97,27 @@ def test_evolve_asks_for_permission_before_it_trains(tmp_path: Path, monkeypatch
 def test_plan_refuses_what_evolve_would(tmp_path: Path) -> None:
     with pytest.raises(LawBroken, match="max_disk_gib"):
         make_plans([request(tmp_path, budget={"max_disk_gib": 1e-6})], tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "ranks"), [(2, None, 2), (1, None, 1), ("auto", None, 1), ("auto", 0, 1), ("auto", 4, 3)]
+)
+def test_a_step_is_split_among_as_many_ranks_as_there_will_be(
+    tmp_path: Path, asked: Any, gpus: int | None, ranks: int
+) -> None:
+    """Only ``auto`` needs to know the machine; a student that starts a family shares its GPUs with the evaluator."""
+    devices = {"student": "cuda", "teacher1": "cpu", "teacher2": "cpu", "evaluator": "cuda"} if gpus else {}
+    runtime = {"devices": devices, "student": {"ranks": asked}}
+    wanted = request(tmp_path, runtime=runtime, training_params={"steps": 2, "batch_size": 6, "accumulation": 2})
+    machine = None if gpus is None else lambda: Machine(2, gpus)
+    run = Run(wanted, Ancestry(None, None, ()), {}, tmp_path / "run")
+    start = prepare(run, None, tmp_path, machine, bare=0, tokens=tmp_path / "tokens").start
+    assert start is not None and (start.ranks, len(start.batches(0))) == (ranks, 2 * ranks)
+
+
+def test_auto_makes_no_more_ranks_than_a_step_has_micro_batches_for(tmp_path: Path) -> None:
+    runtime = {"student": {"ranks": "auto"}}
+    wanted = request(tmp_path, runtime=runtime, training_params={"steps": 2, "batch_size": 6, "accumulation": 2})
+    run = Run(wanted, Ancestry(None, None, ()), {}, tmp_path / "run")
+    start = prepare(run, None, tmp_path, lambda: Machine(2, 16), bare=0, tokens=tmp_path / "tokens").start
+    assert start is not None and start.ranks == 3

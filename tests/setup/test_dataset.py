@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ladder.data.batches import Batches
+from ladder.data.batches import Batches, dealt
 from ladder.data.rows import Row, parse_row
 from ladder.data.sidecars import ERASED, HASHED, PROBES, digest_lines, keep, kept_controls, kept_day
 from ladder.errors import DataError
@@ -69,6 +69,17 @@ def test_the_data_section_decides_how_batches_are_made(parent: Path, tmp_path: P
     assert batches.collation.packing is asked.get("packing", False)
     assert batches.group_by_length is asked.get("group_by_length", False)
     assert len(batches(0)) == 2 and not (tmp_path / "tokens").exists()
+
+
+def test_every_rank_has_as_many_micro_batches_as_the_manifest_says(parent: Path, tmp_path: Path) -> None:
+    alone = build(tmp_path, parent, 20)
+    request = read_request(tmp_path / "manifest.json")
+    two = build_batches(request, load_tokenizer(parent), alone.pools, (), ranks=2)  # type: ignore[arg-type]
+    for step in range(3):
+        shares = dealt(two(step), 2)
+        assert [len(share) for share in shares] == [2, 2] and len(alone(step)) == 2
+        found = sorted(digest for share in shares for micro in share for digest in micro.digests)
+        assert found == sorted(digest for micro in alone(step) for digest in micro.digests)
 
 
 def test_many_rows_are_encoded_once(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from ladder import evolve
+from ladder.actors.placement import Machine
 from ladder.actors.remote import EvaluatorActor
 from ladder.errors import ManifestError
 from ladder.exam.harness import Suite
@@ -72,9 +73,9 @@ def examined(request: Request, home: Path, child: Path, parent: Path | None) -> 
     )
     slot = SimpleNamespace(device="cpu")
     session = SimpleNamespace(
-        slots=lambda devices: {"evaluator": slot},
-        start=lambda roles: {"evaluator": evaluator},
-        machine=SimpleNamespace(cpus=1, gpus=0, nodes=1),
+        placement=lambda runtime, roles: SimpleNamespace(slots={"evaluator": slot}),
+        start=lambda placement, roles: {"evaluator": evaluator},
+        machine=Machine.alone(1),
     )
     work: Any = SimpleNamespace(home=home, session=session, console=SimpleNamespace(say=lambda text: None))
     with patch("ladder.actors.remote.harness.evaluate", harness.evaluate):

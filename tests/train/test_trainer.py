@@ -296,9 +296,11 @@ def test_a_model_with_dropout_of_its_own_is_trusted_and_trained_with_it(
 
 def test_bfloat16(school: Any) -> None:
     manifest = school.make_manifest(student={"dtype": "bfloat16"}, lr=1e-3)
-    trainer = Trainer(school.spec(manifest))
+    trainer, computed = Trainer(school.spec(manifest)), set()
+    trainer.model.model.norm.register_forward_hook(lambda *told: computed.add(told[-1].dtype))
     reports = school.run(trainer, school.make_batches(manifest), range(3))
-    assert trainer.model.dtype == torch.bfloat16 and trainer.ema.shadow["model.norm.weight"].dtype == torch.float32
+    assert trainer.model.dtype == torch.float32 and trainer.ema.shadow["model.norm.weight"].dtype == torch.float32
+    assert computed == {torch.bfloat16} and trainer.model.lm_head.weight is trainer.model.model.embed_tokens.weight
     assert all(math.isfinite(report.loss) for report in reports)
 
 
