@@ -23,6 +23,7 @@ from benchmarks.cluster.sizes import MODELS, RATE, READING, TOKENS, Model
 from ladder.actors.remote import StudentGroup
 from ladder.actors.session import stream
 from ladder.manifest import Runtime
+from ladder.train.spec import StepReport
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Costs:
     """One step's work, if one process did all of a role's.
 
     Args:
-        student: seconds of a single rank for what the ranks share out; ``fixed`` those of each for what they do not, such
-            as the optimiser's step.
+        student: seconds of a single rank for what the ranks share out; ``fixed`` those of each for what they do not,
+            such as the optimiser's step.
         teachers: seconds of each teacher with a single process.
         wire: bytes that each teacher says.
         courier: seconds of the driver for making the batch.
@@ -165,7 +166,7 @@ class Cluster:
         links = {(way, number): 1.0 for way in ("out", "in") for number in range(count)}
         self.clock = Clock(capacity | links)
         self.moved, self.stored, self.peak = [0.0] * count, [0.0] * count, [0.0] * count
-        self.arrived: dict[int, list[Callable[[], None]]] = {}
+        self.arrived, self.ended = dict[int, list[Callable[[], None]]](), list[float]()
         ranks, replicas = layout.ranks, layout.replicas
         self.ranks = [Actor(self, layout.student[rank * len(layout.student) // ranks]) for rank in range(ranks)]
         places = [layout.teachers[place % len(layout.teachers)] for place in range(replicas * len(costs.teachers))]
@@ -180,12 +181,12 @@ class Cluster:
         self.is_there(made)
         return made
 
-    def get(self, references: Reference | Sequence[Reference], patience: float) -> float:
-        """Wait for all; gives the time at which the last one was there."""
-        wanted = [references] if isinstance(references, Reference) else references
-        while not all(reference.there for reference in wanted):
+    def get(self, references: Sequence[Reference], patience: float) -> list[StepReport]:
+        """Wait for all ranks' answers, and remember when the last one was there."""
+        while not all(reference.there for reference in references):
             self.clock.tick()
-        return max(reference.ended for reference in wanted)
+        self.ended.append(max(reference.ended for reference in references))
+        return [StepReport(len(self.ended) - 1, loss=0.0)]
 
     def sleep(self, seconds: float) -> None:
         """The driver is busy."""
@@ -325,22 +326,13 @@ def simulate(costs: Costs, layout: Layout, in_flight: int = 3, steps: int = 32) 
         return [step] * layout.ranks
 
     teachers: Any = {number: Pool(actors, number) for number, actors in cluster.teachers.items()}
-    told: list[Any] = list(
-        stream(
-            StudentGroup(tuple(cluster.ranks)),
-            teachers,
-            batches,  # type: ignore[arg-type]
-            range(steps),
-            runtime,
-            lambda: False,
-            put=cluster.put,
-            get=cluster.get,
-        )
-    )
+    group, make, get, count = StudentGroup(tuple(cluster.ranks)), cluster.put, cluster.get, range(steps)
+    for _ in stream(group, teachers, batches, count, runtime, lambda: False, put=make, get=get):  # type: ignore[arg-type]
+        pass
     # What is in flight together may end in turns of unequal length, so whole rounds of it are counted.
     last, together = steps - in_flight - 2, in_flight + 1
     first = last - (last - steps // 4) // together * together
-    seconds = told[last] - told[first]
+    seconds = cluster.ended[last] - cluster.ended[first]
     everybody = [actor for actors in cluster.teachers.values() for actor in actors]
     exchanged = (last - first) * costs.exchange if layout.ranks > 1 else 0.0
     at_work = sum(sum(rank.worked[first + 1 : last + 1]) for rank in cluster.ranks) / layout.ranks + exchanged
