@@ -19,9 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.cluster.sizes import MODELS, RATE, READING, TOKENS, Model
 from ladder.actors.remote import StudentGroup
 from ladder.actors.session import stream
 from ladder.manifest import Runtime
+from ladder.train.spec import StepReport
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Costs:
     """One step's work, if one process did all of a role's.
 
     Args:
-        student: seconds of a single rank.
+        student: seconds of a single rank for what the ranks share out; ``fixed`` those of each for what they do not,
+            such as the optimiser's step.
         teachers: seconds of each teacher with a single process.
         wire: bytes that each teacher says.
         courier: seconds of the driver for making the batch.
@@ -57,6 +60,7 @@ class Costs:
     student: float
     teachers: tuple[float, ...]
     wire: tuple[float, ...]
+    fixed: float = 0.0
     courier: float = 0.0
     batch: float = 0.0
     exchange: float = 0.0
@@ -86,7 +90,7 @@ class Found:
 
     Args:
         step: seconds from one step's end to the next one's.
-        waiting: share of the ranks' time in which they waited for signals, 0 to 1.
+        waiting: share of the ranks' time in which they waited for signals or for each other, 0 to 1.
         busy: share of the teachers' time in which they worked.
         wire: most bytes that a node sent or received for a step.
         store: most bytes in a node's object store; ``overflow`` whether a node has less than it would need.
@@ -162,7 +166,7 @@ class Cluster:
         links = {(way, number): 1.0 for way in ("out", "in") for number in range(count)}
         self.clock = Clock(capacity | links)
         self.moved, self.stored, self.peak = [0.0] * count, [0.0] * count, [0.0] * count
-        self.arrived: dict[int, list[Callable[[], None]]] = {}
+        self.arrived, self.ended = dict[int, list[Callable[[], None]]](), list[float]()
         ranks, replicas = layout.ranks, layout.replicas
         self.ranks = [Actor(self, layout.student[rank * len(layout.student) // ranks]) for rank in range(ranks)]
         places = [layout.teachers[place % len(layout.teachers)] for place in range(replicas * len(costs.teachers))]
@@ -177,11 +181,12 @@ class Cluster:
         self.is_there(made)
         return made
 
-    def get(self, reference: Reference, patience: float) -> float:
-        """Wait; gives the time at which it was there."""
-        while not reference.there:
+    def get(self, references: Sequence[Reference], patience: float) -> list[StepReport]:
+        """Wait for all ranks' answers, and remember when the last one was there."""
+        while not all(reference.there for reference in references):
             self.clock.tick()
-        return reference.ended
+        self.ended.append(max(reference.ended for reference in references))
+        return [StepReport(len(self.ended) - 1, loss=0.0)]
 
     def sleep(self, seconds: float) -> None:
         """The driver is busy."""
@@ -244,8 +249,8 @@ class Actor:
 
     def __init__(self, cluster: Cluster, node: int) -> None:
         self.cluster, self.node, self.queue = cluster, node, deque[_Call]()
-        self.idle, self.free_since = True, 0.0
-        self.worked, self.waited = list[float](), list[float]()
+        self.idle = True
+        self.worked = list[float]()
         self.signal, self.step = SimpleNamespace(remote=self._signal), SimpleNamespace(remote=self._step)
 
     def _signal(self, number: int, batches: Reference, *_: object) -> Reference:
@@ -253,7 +258,8 @@ class Actor:
         return self._call(costs.teachers[number] / parts, costs.wire[number] / parts, [batches])
 
     def _step(self, step: int, batches: Reference, speakers: Sequence[int], *said: Reference) -> Reference:
-        return self._call(self.cluster.costs.student / self.cluster.layout.ranks, 0.0, [batches, *said], step)
+        costs, ranks = self.cluster.costs, self.cluster.layout.ranks
+        return self._call(costs.student / ranks + costs.fixed, 0.0, [batches, *said], step)
 
     def _call(self, seconds: float, size: float, given: list[Reference], step: int | None = None) -> Reference:
         call = _Call(seconds + self.cluster.costs.call, given, Reference(size, self.node), step, missing=len(given))
@@ -272,18 +278,22 @@ class Actor:
         if self.idle and self.queue and not self.queue[0].missing:
             call, clock = self.queue.popleft(), self.cluster.clock
             self.idle = False
-            self.waited.append(clock.now - self.free_since)
             began, uses = clock.now, {("cores", self.node): self.cluster.costs.threads}
 
             def ended() -> None:
                 for reference in call.given:
                     self.cluster.used(reference)
-                self.idle, self.free_since = True, clock.now
-                self.worked.append(clock.now - began)
+                self.idle = True
                 self.cluster.is_there(call.answer)
                 self._next()
 
-            worked = ended if call.step is None else lambda: self.cluster.meet(call.step or 0, ended)
+            def worked() -> None:
+                self.worked.append(clock.now - began)
+                if call.step is None:
+                    ended()
+                else:
+                    self.cluster.meet(call.step, ended)
+
             clock.begin(call.seconds, uses, worked)
 
 
@@ -316,31 +326,67 @@ def simulate(costs: Costs, layout: Layout, in_flight: int = 3, steps: int = 32) 
         return [step] * layout.ranks
 
     teachers: Any = {number: Pool(actors, number) for number, actors in cluster.teachers.items()}
-    told: list[Any] = list(
-        stream(
-            StudentGroup(tuple(cluster.ranks)),
-            teachers,
-            batches,  # type: ignore[arg-type]
-            range(steps),
-            runtime,
-            lambda: False,
-            put=cluster.put,
-            get=cluster.get,
-        )
-    )
+    group, make, get, count = StudentGroup(tuple(cluster.ranks)), cluster.put, cluster.get, range(steps)
+    for _ in stream(group, teachers, batches, count, runtime, lambda: False, put=make, get=get):  # type: ignore[arg-type]
+        pass
     # What is in flight together may end in turns of unequal length, so whole rounds of it are counted.
     last, together = steps - in_flight - 2, in_flight + 1
     first = last - (last - steps // 4) // together * together
-    seconds = told[last] - told[first]
+    seconds = cluster.ended[last] - cluster.ended[first]
     everybody = [actor for actors in cluster.teachers.values() for actor in actors]
-    waited = sum(sum(rank.waited[first + 1 : last + 1]) for rank in cluster.ranks)
+    exchanged = (last - first) * costs.exchange if layout.ranks > 1 else 0.0
+    at_work = sum(sum(rank.worked[first + 1 : last + 1]) for rank in cluster.ranks) / layout.ranks + exchanged
     asked = slice((first + 1) * layout.ranks, (last + 1) * layout.ranks)
     worked = sum(sum(actor.worked[asked]) for actor in everybody)
     return Found(
         step=seconds / (last - first),
-        waiting=waited / layout.ranks / seconds,
+        waiting=1.0 - at_work / seconds,
         busy=worked / len(everybody) / seconds if everybody else 0.0,
         wire=max(cluster.moved) / steps,
         store=max(cluster.peak),
         overflow=any(peak > node.store for peak, node in zip(cluster.peak, layout.nodes, strict=True)),
     )
+
+
+RANKS, REPLICAS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8)
+GPUS = 8
+"""Of a node."""
+BANDWIDTH = 50e9
+"""Bytes a second of a node's network: 400 Gbit/s. Assumed."""
+
+
+def of_model(model: Model, ranks: int, replicas: int) -> tuple[Costs, Layout]:
+    """A step of so many tokens for each rank, on nodes of eight GPUs: the ranks' first, then those of the teachers. The
+    exchange of gradients is taken to hide behind the backward pass."""
+    tokens, students = ranks * TOKENS, -(-ranks // GPUS)
+    reading = tokens * READING * model.teaching / RATE
+    costs = Costs(
+        student=tokens * model.training(3) / RATE,
+        teachers=(reading, reading),
+        wire=(tokens * model.wire("hidden"),) * 2,
+        batch=tokens * 8.0 * 3,
+        threads=0.0,
+    )
+    nodes = students + -(-2 * replicas // GPUS)
+    return costs, Layout(
+        ranks=ranks,
+        replicas=replicas,
+        nodes=(Node(bandwidth=BANDWIDTH),) * nodes,
+        student=tuple(range(students)),
+        teachers=tuple(range(students, nodes)),
+    )
+
+
+def table(model: Model, steps: int = 16) -> str:
+    """Tokens a second by ranks and replicas of both teachers, and the share of time in which ranks wait."""
+    lines = [["ranks", *(f"{replicas} replicas" if replicas > 1 else "1 of each teacher" for replicas in REPLICAS)]]
+    lines.append(["---"] * len(lines[0]))
+    for ranks in RANKS:
+        found = [simulate(*of_model(model, ranks, replicas), steps=steps) for replicas in REPLICAS]
+        cells = [f"{ranks * TOKENS / one.step:,.0f} ({one.waiting:.0%})" for one in found]
+        lines.append([str(ranks), *cells])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+if __name__ == "__main__":
+    print(table(next(model for model in MODELS if model.name == "7B")), end="")

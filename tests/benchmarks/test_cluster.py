@@ -1,18 +1,26 @@
-"""The virtual clock gives answers that can be had by hand."""
+"""The virtual clock gives answers that can be had by hand, and sizes are those of ladder's own codec."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import torch
 
 from benchmarks.cluster.simulate import Costs, Layout, Node, simulate
+from benchmarks.cluster.sizes import MODELS, table
+from benchmarks.continual.report import between
+from ladder.teachers.wire import Signal, Truncation, capture, encode, encode_topk
 
+ROOT = Path(__file__).parents[2]
 ALONE = Layout()
 SHARED = Layout(nodes=(Node(cores=2.0),))
 
 
 def test_a_student_alone_takes_its_own_time() -> None:
     found = simulate(Costs(2.0, (), ()), ALONE)
-    assert (found.step, found.waiting, found.busy) == (2.0, 0.0, 0.0)
+    assert (found.step, found.waiting, found.busy) == (2.0, pytest.approx(0.0), 0.0)
 
 
 def test_a_faster_teacher_works_ahead() -> None:
@@ -51,6 +59,10 @@ def test_ranks_share_the_work_and_end_together() -> None:
     found = simulate(costs, Layout(ranks=4))
     assert found.step == pytest.approx(1.0 + 0.5) and found.waiting == pytest.approx(0.0)
     assert simulate(costs, Layout(ranks=1)).step == pytest.approx(4.0), "one rank has nobody to exchange with"
+    assert simulate(Costs(4.0, (), (), fixed=0.5), Layout(ranks=4)).step == pytest.approx(1.5)
+    # The teacher speaks to one rank after another, and whoever was first waits for the others.
+    slow = simulate(Costs(4.0, (8.0,), (0.0,)), Layout(ranks=4))
+    assert slow.step == pytest.approx(8.0) and slow.waiting == pytest.approx(7 / 8)
 
 
 def test_processes_that_share_cores_slow_each_other_down() -> None:
@@ -84,3 +96,27 @@ def test_steps_in_flight_fill_the_object_store_and_no_more() -> None:
         found = simulate(costs, ALONE, in_flight=in_flight)
         assert found.store == 100.0 * (in_flight + 1) and not found.overflow
     assert simulate(costs, Layout(nodes=(Node(store=399.0),)), in_flight=3).overflow
+
+
+def test_the_page_holds_the_sizes_that_the_script_prints() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    assert between(page, "sizes", table()) == page
+
+
+@pytest.mark.parametrize(("name", "billions"), [("0.5B", 0.494), ("1.7B", 1.711), ("7B", 7.615), ("70B", 70.55)])
+def test_a_size_is_that_of_the_published_model(name: str, billions: float) -> None:
+    """Norms and biases left out."""
+    (model,) = [model for model in MODELS if model.name == name]
+    assert model.shape.parameters / 1e9 == pytest.approx(billions, rel=2e-3)
+
+
+def test_bytes_on_the_wire_are_those_of_a_signal() -> None:
+    """Of one token, by ladder's own codec."""
+    for model in MODELS[:2]:
+        hidden, logits = torch.zeros(1, model.shape.hidden), torch.zeros(1, model.shape.vocabulary)
+        for kind, values in (("hidden", hidden), ("logits", logits)):
+            rows = encode(values.bfloat16())
+            assert Signal(kind, "bfloat16", rows, np.arange(1)).nbytes == model.wire(kind)  # type: ignore[arg-type]
+        truncation = Truncation(64, 1.0, model.shape.vocabulary)
+        rows = encode_topk(capture(logits, torch.zeros(1, dtype=torch.long), truncation))
+        assert Signal("topk", "float32", rows, np.arange(1), truncation).nbytes == model.wire("topk")
