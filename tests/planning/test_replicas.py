@@ -125,6 +125,17 @@ def test_the_price_names_every_rank_and_every_replica(run: Any) -> None:
     assert alone.price.store_bytes == 4 * alone.price.rank_wire_bytes == several.price.store_bytes
 
 
+@pytest.mark.parametrize("cache", ["off", "memory"])
+def test_replicas_share_what_a_teacher_sends_and_keeps(run: Any, cache: str) -> None:
+    one, two = (
+        work(run(runtime=runtime(count, signal_cache=cache)), Machine(2, 0), priced=True).price for count in (1, 2)
+    )
+    assert one is not None and two is not None and one.store_bytes == two.store_bytes
+    less = one.store_bytes // 2 + (one.cache_bytes // 4 if cache == "memory" else 0)
+    assert one.memory_bytes["teacher1"] - two.memory_bytes["teacher1"] == pytest.approx(less, abs=8)
+    assert one.memory_bytes["student"] == two.memory_bytes["student"]
+
+
 def test_a_plan_says_how_long_the_student_waits(run: Any) -> None:
     told = {"child": "Luna-G002", "method": "m", "digest": "d", "parent": None, "grandparent": None, "decided": None}
     more = {"ready": None, "rows": 1, "probes": 0, "steps": 1, "tokens": 1, "teachers": 2, "threads": 1}
