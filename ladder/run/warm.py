@@ -14,7 +14,7 @@ from ladder.actors.session import fetch
 from ladder.data.batches import Batch
 from ladder.manifest import Request
 from ladder.models import dated
-from ladder.planning.prepare import Work, prepare
+from ladder.planning.prepare import prepare
 from ladder.planning.start import Start
 from ladder.registry.lineage import decided_before, resolve
 from ladder.report.text import size_text
