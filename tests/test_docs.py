@@ -117,8 +117,8 @@ def test_a_word_of_ours_is_explained_in_the_index(word: str) -> None:
 
 
 def test_the_clusters_that_are_shown_start_what_there_is() -> None:
-    """The RayJob's entrypoint is a job of ours with its options, the home lies on the volume that every pod has, and its
-    Ray is the one that is tested; the commands of ``ray up`` have options that Ray knows."""
+    """The RayJob's entrypoint is a job of ours, the home lies on the volume that every pod has, and its Ray is the one
+    that is tested; the commands of ``ray up`` have options that Ray knows."""
     shown = FENCE.findall((DOCS / "cluster.md").read_text(encoding="utf-8"))
     job, machines = (yaml.safe_load(body) for kind, body in shown if kind == "yaml")
     spec = job["spec"]
