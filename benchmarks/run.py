@@ -32,6 +32,7 @@ SECTIONS = {
     "wire": "benchmarks.wire",
     "base": "benchmarks.shared_base",
     "checkpoint": "benchmarks.checkpoint",
+    "scaling": "benchmarks.cluster.scaling",
 }
 
 

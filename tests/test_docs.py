@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
+from ray.scripts import scripts
 
 from ladder.manifest import checks, read_requests
 
@@ -109,6 +114,39 @@ def test_a_word_of_ours_is_explained_in_the_index(word: str) -> None:
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", sections(INDEX)["Words"], re.MULTILINE)
     meanings = {each.strip(): meaning for words, meaning in rows for each in words.split(",")}
     assert len(meanings[word].split()) >= 5
+
+
+def test_the_clusters_that_are_shown_start_what_there_is() -> None:
+    """The RayJob's entrypoint is a job of ours, the home lies on the volume that every pod has, and its Ray is the one
+    that is tested; the commands of ``ray up`` have options that Ray knows."""
+    shown = FENCE.findall((DOCS / "cluster.md").read_text(encoding="utf-8"))
+    job, machines = (yaml.safe_load(body) for kind, body in shown if kind == "yaml")
+    spec = job["spec"]
+    python, dash, module, *arguments = shlex.split(spec["entrypoint"])
+    assert (python, dash, job["kind"]) == ("python", "-m", "RayJob") and spec["backoffLimit"] > 0
+    given = list[argparse.Namespace]()
+    work = importlib.import_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "_evolve", lambda asked: given.append(asked) or [])
+        assert work.main(arguments) == 0
+    pods = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    for pod in pods:
+        (container,) = pod["template"]["spec"]["containers"]
+        (mount,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "ladder"]
+        assert all(path.is_relative_to(mount) for path in (given[0].home, *given[0].manifests))
+        claims = {one["name"] for one in pod["template"]["spec"]["volumes"] if "persistentVolumeClaim" in one}
+        assert claims == {"ladder"}
+    assert f"ray=={spec['rayClusterSpec']['rayVersion']}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    labels = {pod["rayStartParams"]["labels"] for pod in pods[1:]}
+    (manifest,) = manifests(DOCS / "cluster.md")
+    asked = manifest["runtime"]["devices"]["teacher1"]["labels"]
+    assert {f"{name}={value}" for name, value in asked.items()} < labels
+    known = {name for option in scripts.start.params for name in option.opts}
+    for command in (*machines["head_start_ray_commands"], *machines["worker_start_ray_commands"]):
+        words = shlex.split(command)
+        assert words[0] == "ray" and {word.partition("=")[0] for word in words if word.startswith("--")} <= known
+    for pod in pods:
+        assert {f"--{name}" for name in pod["rayStartParams"]} <= known
 
 
 def test_evidence_stands_apart_from_the_guide() -> None:

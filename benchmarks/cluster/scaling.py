@@ -57,9 +57,6 @@ class Family:
         draw = random.Random(0)
         lines = [{"text": " ".join(draw.choices(words, k=120))} for _ in range(160)]
         (self.folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (self.folder / "probes.jsonl").write_text(
-            '{"prompt": "What is it that they all asked for?", "answer": "zzz"}\n'
-        )
         shape = {"layers": self.layers, "hidden": self.hidden, "heads": 4, "vocab_size": 400, "max_positions": 512}
         first = self._write(0, {"training_method": "pretraining"}, 2, student={"architecture": shape})
         return [first, self._write(1, {"training_method": "continual_pretraining", "parent_gen": _name(0)}, 2)]
@@ -75,7 +72,7 @@ class Family:
         runtime = {"signal_cache": "off", "compile": "off", "threads": self.threads} | sections.pop("runtime", {})
         body = {
             "evolution_request": {"child_gen": _name(number), **request},
-            "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 256},
+            "data": {"train": ["rows.jsonl"], "max_length": 256},
             "training_params": params,
             "stabilizers": {"dreams": False, "replay_buffer": False} if number else {},
             "gates": {"recall": {"max_drop": 1.0}, "generalize": {"min_gain": -1.0}, "decoding": {"max_new_tokens": 1}},

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.cluster.sizes import MODELS, RATE, READING, TOKENS, Model
-from ladder.actors.remote import StudentGroup
+from ladder.actors.remote import StudentGroup, TeacherHandle
 from ladder.actors.session import stream
 from ladder.manifest import Runtime
 from ladder.train.spec import StepReport
@@ -306,17 +305,6 @@ class _Call:
     missing: int
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The processes of one teacher: each says its part about every share."""
-
-    actors: Sequence[Actor]
-    number: int
-
-    def signal(self, batches: Reference) -> tuple[Reference, ...]:
-        return tuple(actor.signal.remote(self.number, batches) for actor in self.actors)
-
-
 def simulate(costs: Costs, layout: Layout, in_flight: int = 3, steps: int = 32) -> Found:
     """Train so many steps; those that fill the pipeline and those that drain it are not counted."""
     cluster, runtime = Cluster(costs, layout), Runtime(in_flight=in_flight)
@@ -325,7 +313,7 @@ def simulate(costs: Costs, layout: Layout, in_flight: int = 3, steps: int = 32) 
         cluster.sleep(costs.courier)
         return [step] * layout.ranks
 
-    teachers: Any = {number: Pool(actors, number) for number, actors in cluster.teachers.items()}
+    teachers = {number: TeacherHandle(tuple(actors), number) for number, actors in cluster.teachers.items()}
     group, make, get, count = StudentGroup(tuple(cluster.ranks)), cluster.put, cluster.get, range(steps)
     for _ in stream(group, teachers, batches, count, runtime, lambda: False, put=make, get=get):  # type: ignore[arg-type]
         pass
