@@ -178,7 +178,9 @@ class StudentActor(TeacherActor):
         # What is exchanged between processors stays there: flags and checkpoints keep no GPU waiting.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world, timeout=GROUP_PATIENCE)
-        self.ranks = Ranks(rank, world)
+        # Where the device computes, the processor may write a checkpoint meanwhile; otherwise it would be in its way.
+        aside = dist.new_group(backend="gloo", timeout=GROUP_PATIENCE) if device.startswith("cuda") else None
+        self.ranks = Ranks(rank, world, aside)
 
     def prepare(self, spec: TrainingSpec) -> Prepared:
         """Host this student, from its newest checkpoint if there is one."""
@@ -210,6 +212,11 @@ class StudentActor(TeacherActor):
         """Save the state; returns the number of steps done."""
         with self._with_the_others():
             return self._hosted().checkpoint()
+
+    def settle(self) -> None:
+        """See that the last checkpoint is in its place."""
+        with self._with_the_others():
+            self._hosted().settle()
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
         """Texts sampled from the child as it is now."""
@@ -287,6 +294,9 @@ class StudentGroup:
 
     def checkpoint(self) -> list[Any]:
         return [rank.checkpoint.remote() for rank in self.ranks]
+
+    def settle(self) -> list[Any]:
+        return [rank.settle.remote() for rank in self.ranks]
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[Any]:
         return [rank.sample.remote(openings, sampling) for rank in self.ranks]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ladder.actors.remote import StudentGroup
 from ladder.actors.session import hear
-from ladder.errors import Halted, Interrupted, RunError
+from ladder.errors import Halted, Interrupted, LadderError, RunError
 from ladder.exam import Sampling, ask
 from ladder.laws import TRAINING_SAMPLES, TrainingRules, Violation
 from ladder.registry import Registry
@@ -50,12 +50,14 @@ def run_legs(
     hooks: Sequence[Hook],
     done: int,
     total: int,
+    settle: Callable[[], object] = lambda: None,
 ) -> None:
     """Train up to ``total`` steps, and write a checkpoint after each leg.
 
     Args:
         leg: trains one or more steps from this one on, and reports each.
         done: steps that are done already.
+        settle: waits for a checkpoint that is still being written, before a hook may end the run.
     """
     while done < total:
         for report in leg(done):
@@ -65,8 +67,12 @@ def run_legs(
         for hook in hooks:
             hook.before_checkpoint(done)
         checkpoint()
-        for hook in hooks:
-            hook.after_checkpoint(done)
+        try:
+            for hook in hooks:
+                hook.after_checkpoint(done)
+        except LadderError:
+            settle()
+            raise
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,14 @@ def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, l
         budget = Minutes(manifest.budget.max_minutes, journal, total)
         hooks = [laws, journal, Shown(progress), Halt(laws), Stop(stopped, total), budget]
         with dividing(batches, run):
-            run_legs(leg, lambda: hear(crew.group, crew.group.checkpoint()), hooks, done, total)
+            run_legs(
+                leg,
+                lambda: hear(crew.group, crew.group.checkpoint()),
+                hooks,
+                done,
+                total,
+                settle=lambda: hear(crew.group, crew.group.settle()),
+            )
     return journal.usage
 
 

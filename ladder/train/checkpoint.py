@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, ranks: Ranks = ALONE) -> None:
     """Write ``folder/step-00000100`` and drop all but the newest two. All ranks must save, each its own tensors."""
+    begin_checkpoint(folder, checkpoint, ranks)()
+
+
+def begin_checkpoint(folder: Path, checkpoint: Checkpoint, ranks: Ranks) -> Callable[[], None]:
+    """Take what a checkpoint holds, which may change from here on, and begin to write it; by threads beside the
+    training where the ranks have a group aside for that, else at once.
+
+    Returns:
+        What waits until it is written, puts it in place as ``save_checkpoint``, and must be called by all ranks.
+    """
 
     # What would be lost is written first and removed last. All files go into a folder without a reader's name; it is
     # synced and renamed when it is whole, and only then an older checkpoint goes. A kill between leaves one too many,
@@ -65,16 +76,32 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, ranks: Ranks = ALONE) 
             (folder / _PARTS).rename(target / _PARTS)
         (target / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}), encoding="utf-8")
 
-    if ranks.world > 1:
+    written = _begin_parts(folder / _PARTS, checkpoint.tensors, ranks) if ranks.world > 1 else None
+
+    def put_in_place() -> None:
+        with ranks.together():
+            if written is not None:
+                written.result()
         with ranks.together():
             if ranks.first:
-                shutil.rmtree(folder / _PARTS, ignore_errors=True)
-        distributed.save(dict(checkpoint.tensors), checkpoint_id=folder / _PARTS)
+                save_folder(folder / f"step-{checkpoint.step:08d}", write)
+                for old in _folders(folder)[:-KEPT]:
+                    shutil.rmtree(old, ignore_errors=True)
+
+    return put_in_place
+
+
+def _begin_parts(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> Future[Any] | None:
+    """Let every rank write what it holds; None where that is done already."""
     with ranks.together():
         if ranks.first:
-            save_folder(folder / f"step-{checkpoint.step:08d}", write)
-            for old in _folders(folder)[:-KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    if ranks.aside is None:
+        distributed.save(dict(tensors), checkpoint_id=folder)
+        return None
+    begun = distributed.async_save(dict(tensors), checkpoint_id=folder, process_group=ranks.aside)
+    assert isinstance(begun, Future), "it was told of no stager"
+    return begun
 
 
 def latest_checkpoint(folder: Path, pattern: Callable[[str], Tensor | None] = lambda key: None) -> Checkpoint | None:

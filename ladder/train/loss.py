@@ -27,6 +27,7 @@ from ladder.distill import (
     forecast,
     js_bounds,
     log_probabilities,
+    onto,
     reduction_weights,
     route,
     row_means,
@@ -55,13 +56,14 @@ def js_doubt(tokens: Tokens, teachers: Teachers, settings: RoutingSettings) -> d
     first, second = teachers
     if not (isinstance(first, TopKSource) and isinstance(second, TopKSource)) or settings.routing == "gold":
         return {}
-    routed_N = _by_divergence(tokens, settings) & first.speaks_N & second.speaks_N
-    rows_n = routed_N.nonzero().squeeze(-1)
+    routed_N = _by_divergence(tokens.on_host, settings) & first.heard_N & second.heard_N
+    host_n = routed_N.nonzero().squeeze(-1)
+    rows_n = onto(host_n, tokens.labels_N.device)
     lower_n, upper_n = _bounds(first, second, rows_n)
     if settings.granularity == "sequence":
-        lower_n, upper_n = row_means((lower_n, upper_n), tokens.row_N[rows_n])
+        lower_n, upper_n = row_means((lower_n, upper_n), tokens.on_host.row_N[host_n])
     doubtful_n = (lower_n < settings.js_threshold) & (upper_n >= settings.js_threshold)
-    return {"js_routed": routed_N.sum(), "js_uncertain": doubtful_n.sum()}
+    return {"js_routed": onto(routed_N.sum(), rows_n.device), "js_uncertain": doubtful_n.sum()}
 
 
 def _by_divergence(tokens: Tokens, settings: RoutingSettings) -> Tensor:
@@ -116,12 +118,13 @@ class Loss:
     def routed(self, batch: Batch, sources: Mapping[int, Source], device: torch.device) -> Routed:
         """Decide what must be decided before the step's tokens can be counted."""
         labels_N, source_N, dreamer_N, example_N = (
-            torch.from_numpy(array.copy()).to(device)
+            torch.from_numpy(array.copy())
             for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
         )
         teachers = (sources.get(1), sources.get(2))
-        tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns)
-        return Routed(batch, teachers, tokens, source_N, self.fused.route_ahead(tokens, teachers))
+        # Checked and decided by on the CPU, where they come from.
+        tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns).to(device)
+        return Routed(batch, teachers, tokens, onto(source_N, device), self.fused.route_ahead(tokens, teachers))
 
     def counts(self, item: Routed) -> Tensor:
         """Trained tokens of each source [S] in one micro-batch, skipped ones not counted."""

@@ -20,10 +20,13 @@ class Ranks:
     Args:
         rank: its number, from 0.
         world: how many there are.
+        aside: a group of the same ranks for what is exchanged while they train, such as the writing of a checkpoint:
+            exchanges of one group must come in one order. None where nothing is.
     """
 
     rank: int = 0
     world: int = 1
+    aside: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:

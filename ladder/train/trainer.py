@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from ladder.models import (
 )
 from ladder.teachers import Signal, TeacherHead, check_packing, shared
 from ladder.train.candidate import write_candidate
-from ladder.train.checkpoint import Checkpoint, dump_state, latest_checkpoint, load_state, save_checkpoint
+from ladder.train.checkpoint import Checkpoint, begin_checkpoint, dump_state, latest_checkpoint, load_state
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed
 from ladder.train.optimizer import lr_factor, make_optimizer
@@ -83,6 +83,8 @@ class Trainer:
         self.ticks = 0
         self.last: StepReport | None = None
         self.clock = StepClock()
+        self.pending: Callable[[], None] | None = None
+        """What finishes the checkpoint that is being written."""
         self._restore()
 
     def step(self, step: int, batches: Sequence[Batch], signals: Mapping[int, Sequence[Signal]]) -> StepReport:
@@ -122,7 +124,11 @@ class Trainer:
         return self.loss.forecast(self._routed(batch, said), torch.from_numpy(rows_n).to(self.device))
 
     def checkpoint(self) -> int:
-        """Save the state after the last step; returns the number of steps done."""
+        """Save the state after the last step; returns the number of steps done.
+
+        Where ranks have a group aside, it is written while they train on, and is there after ``settle``.
+        """
+        self.settle()
         groups = {
             "model": self.parameters,
             "ema": self.ema.shadow if self.ema else {},
@@ -131,9 +137,18 @@ class Trainer:
         }
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
         state = {"ticks": self.ticks}
-        save_checkpoint(self.spec.folder / "checkpoints", Checkpoint(self.done, tensors, state), self.ranks)
+        kept = Checkpoint(self.done, tensors, state)
+        self.pending = begin_checkpoint(self.spec.folder / "checkpoints", kept, self.ranks)
+        if self.ranks.aside is None:
+            self.settle()
         self.clock.idle()
         return self.done
+
+    def settle(self) -> None:
+        """See that the last checkpoint is whole and in its place."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending()
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
         """Texts sampled from the child as it is now, EMA weights where EMA is on. The training is not changed by it.
@@ -157,6 +172,7 @@ class Trainer:
 
     def finish(self, folder: Path) -> Rounding | None:
         """Write the candidate, EMA weights where EMA is on: ``write_candidate``, which the first rank does."""
+        self.settle()
         if self.ema:
             self.ema.copy_to(self.parameters)
         trained = {name: self._kept(whole(value.detach())) for name, value in self.parameters.items()}

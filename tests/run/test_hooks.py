@@ -87,13 +87,14 @@ def test_a_step_that_will_come_again_is_not_logged(run: Run) -> None:
 
 
 def test_a_stop_and_a_spent_budget_end_a_run_behind_its_checkpoint(run: Run) -> None:
-    written, spent = list[int](), journal(run, [])
+    written, spent = list[Any](), journal(run, [])
     with pytest.raises(Interrupted, match="stopped after step 2 of 3"):
-        run_legs(leg, lambda: written.append(1), [Stop(lambda: True, 3)], 0, 3)
+        run_legs(leg, lambda: written.append(1), [Stop(lambda: True, 3)], 0, 3, lambda: written.append("in place"))
+    assert written == [1, "in place"], "what ends a run waits for the checkpoint that it speaks of"
     spent.seconds = 61.0
     with pytest.raises(RunError, match=r"trained 1\.0 minutes, 2 of 3 steps"):
         run_legs(leg, lambda: written.append(2), [Minutes(1.0, spent, 3)], 0, 3)
-    assert written == [1, 2]
+    assert written == [1, "in place", 2]
     for most in (None, 2.0):
         run_legs(leg, lambda: None, [Minutes(most, spent, 3)], 0, 3)
     run_legs(leg, lambda: None, [Minutes(1.0, spent, 3)], 2, 3)

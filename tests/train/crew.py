@@ -152,6 +152,33 @@ def steps(ranks: Any, spec: Any, batches: Any, teachers: Sequence[Any], first: i
     return (state if ranks.first else {}), reports
 
 
+def written_aside(ranks: Any, spec: Any, batches: Any, teachers: Sequence[Any], first: int, last: int) -> Any:
+    """As ``steps``, with a checkpoint that is written while the next steps are taken: what was there when it was begun,
+    and whether a whole one stood there before and after it was waited for."""
+    from dataclasses import replace
+
+    import torch.distributed as dist
+
+    from ladder.data.batches import dealt
+    from ladder.train.checkpoint import latest_step
+    from ladder.train.student import whole
+    from ladder.train.trainer import Trainer
+
+    trainer = Trainer(spec, ranks=replace(ranks, aside=dist.new_group(backend="gloo")))
+    for step in range(first, last + 3):
+        if step == last:
+            trainer.checkpoint()
+            parts = {"model": trainer.parameters, "ema": trainer.ema.shadow if trainer.ema else {}}
+            state = {
+                f"{p}:{n}": whole(value.detach()).clone() for p, held in parts.items() for n, value in held.items()
+            }
+        share = dealt(batches(step), ranks.world)[ranks.rank]
+        trainer.step(step, share, signals(teachers, share))
+    before = latest_step(spec.folder / "checkpoints")
+    trainer.settle()
+    return (state if ranks.first else {}), before, latest_step(spec.folder / "checkpoints")
+
+
 def finished(ranks: Any, spec: Any, folder: Path) -> Any:
     """Write the candidate of the newest checkpoint."""
     from ladder.train.trainer import Trainer

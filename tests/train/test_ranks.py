@@ -12,7 +12,7 @@ import torch
 
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model
-from tests.train.crew import Crew, alone, broken, finished, gradient, sampled, steps
+from tests.train.crew import Crew, alone, broken, finished, gradient, sampled, steps, written_aside
 
 DISTILLATION = "teacher_student_distillation"
 LORA = {"student": {"adapter": {"r": 4, "alpha": 8}}}
@@ -102,6 +102,17 @@ def test_two_ranks_resume_bit_by_bit(told: Any, crew: Crew, kind: str, sharding:
     found = crew(2, steps, replace(spec, folder=spec.folder / "cut"), batches, teachers, 4, 8)
     assert [reports[4:] for _, reports in expected] == [reports for _, reports in found]
     assert not unequal(found[0][0], expected[0][0])
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_checkpoint_that_is_written_beside_the_steps_is_that_of_its_moment(
+    told: Any, crew: Crew, sharding: str
+) -> None:
+    spec, batches, teachers = told(KINDS["surprise"], 2, sharding)
+    (state, before, after), *_ = crew(2, written_aside, spec, batches, teachers, 0, 4)
+    assert (before, after) == (0, 4)
+    found, _ = crew(2, steps, spec, batches, teachers, 4, 4)[0]
+    assert not unequal(found, state)
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
