@@ -95,6 +95,9 @@ class TeacherActor(Measured):
         if stack is None:
             return None
         if self.base is None or self.base.folder != stack.base:
+            if self.base is not None:
+                self.base = None
+                release()
             self.base = SharedBase(stack.base, dtype, device)
         return self.base
 

@@ -84,7 +84,10 @@ def _largest() -> int:
 
 
 def _give_back() -> None:
-    """Let glibc return what an earlier manifest freed; other libraries do so on their own, or never."""
+    """Let glibc and torch return what an earlier manifest, or a step that found no memory, freed; other libraries do so
+    on their own, or never."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -9,6 +9,7 @@ import pytest
 
 from ladder.actors import remote
 from ladder.actors.remote import EvaluatorActor, TeacherActor
+from ladder.models import Stack
 from ladder.teachers.teacher import TeacherSpec
 
 
@@ -33,6 +34,20 @@ def test_a_teacher_that_is_replaced_and_one_that_goes(parent: Path, released: li
     assert seen == [False], "the old one is gone before the new one needs its room"
     actor.clear()
     assert released == [1]
+
+
+def test_a_base_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    actor, seen = TeacherActor(), list[bool]()
+
+    class Base:
+        def __init__(self, folder: Path, dtype: str, device: str) -> None:
+            self.folder = folder
+
+    monkeypatch.setattr(remote, "SharedBase", Base)
+    monkeypatch.setattr(remote, "release", lambda: seen.append(actor.base is None))
+    for folder in ("a", "a", "b"):
+        actor.base_of(Stack(Path(folder)), "float32", "cpu")
+    assert seen == [True], "the old one is gone before the new one needs its room"
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -94,6 +94,13 @@ def test_a_cache_tells_a_gpus_signals_from_a_cpus(
     assert here == real(parent, "topk", "float32", SOME) and there.name != here.name
 
 
+def test_a_teacher_on_a_gpu_takes_tf32(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(teacher, "fast_float32", asked.append)
+    spoken(parent, "hidden")
+    assert asked == [torch.device("cpu")]
+
+
 def test_a_packed_mask_is_made_where_the_model_is_and_aligned_for_its_kernels() -> None:
     packed = batch(GOLD, FIRST, SECOND, SHORT, packing=True)
     segments = torch.from_numpy(packed.segment_BT.copy())
