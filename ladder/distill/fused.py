@@ -119,6 +119,10 @@ class FusedSettings:
             self._sizes[device] = Chunking.of(self.real_size, device)
         return self._sizes[device]
 
+    def keep(self, chunking: Chunking, device: torch.device) -> None:
+        """Take these sizes on this device: those of the run that is gone on with."""
+        self._sizes[device] = chunking
+
     @cached_property
     def _taboo(self) -> dict[torch.device, Tensor]:
         return {}

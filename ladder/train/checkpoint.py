@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ def _read_parts(folder: Path, pattern: Callable[[str], Tensor | None]) -> dict[s
     known = FileSystemReader(folder).read_metadata().state_dict_metadata
     sizes = {key: value for key, value in known.items() if isinstance(value, TensorStorageMetadata)}
     tensors = {key: _room(value, pattern(key)) for key, value in sizes.items()}
-    distributed.load(tensors, checkpoint_id=folder, no_dist=not is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # A rank alone needs none.
+        distributed.load(tensors, checkpoint_id=folder, no_dist=not is_initialized())
     return tensors
 
 

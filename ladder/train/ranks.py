@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ladder.errors import LadderError, RunError
+from ladder.errors import LadderError, RunError, is_out_of_memory, out_of_memory
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ class Ranks:
 
 def _strange(failure: Exception | None, rank: int) -> LadderError | None:
     """An error that is none of ladder's, in a form that every process can read."""
-    return None if failure is None else RunError(f"rank {rank} failed: {type(failure).__name__}: {failure}")
+    if failure is None:
+        return None
+    if is_out_of_memory(failure):
+        return out_of_memory(failure)
+    return RunError(f"rank {rank} failed: {type(failure).__name__}: {failure}")
 
 
 ALONE = Ranks()

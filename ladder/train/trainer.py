@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
-from ladder.distill import Forecast, fast_float32, has_compiler, pays_to_compile
+from ladder.distill import Chunking, Forecast, fast_float32, has_compiler, pays_to_compile
 from ladder.errors import RunError
 from ladder.exam import Sampling, ask
 from ladder.methods import method_of
@@ -136,13 +137,17 @@ class Trainer:
             "random": _random_state(self.device, self.ranks),
         }
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
-        state = {"ticks": self.ticks}
+        state = {"ticks": self.ticks, **self._chunking()}
         kept = Checkpoint(self.done, tensors, state)
         self.pending = begin_checkpoint(self.spec.folder / "checkpoints", kept, self.ranks)
         if self.ranks.aside is None:
             self.settle()
         self.clock.idle()
         return self.done
+
+    def _chunking(self) -> dict[str, Any]:
+        """Rows at a time, where they depend on what was free of a GPU: a run that goes on rounds as it did."""
+        return {"chunking": asdict(self.loss.fused.sizes(self.device))} if self.device.type == "cuda" else {}
 
     def settle(self) -> None:
         """See that the last checkpoint is whole and in its place."""
@@ -246,7 +251,7 @@ class Trainer:
             raise RunError(
                 f"no compiler was found for device {device}",
                 where="runtime.compile",
-                remedy="install a C++ compiler (Triton for a GPU), or write auto",
+                remedy="install a C++ compiler (for a GPU Triton and a C compiler), or write auto",
             )
         pays = wanted == "auto" and pays_to_compile(self.spec.loss_elements, device)
         return wanted == "on" or (pays and has_compiler(device))
@@ -338,6 +343,8 @@ class Trainer:
             for name, value in self.parameters.items():
                 value.copy_(groups["model"][name])
         self.done, self.ticks = found.step, found.state["ticks"]
+        if "chunking" in found.state:
+            self.loss.fused.keep(Chunking(**found.state["chunking"]), self.device)
         if self.ema:
             self.ema.load(groups["ema"], self.ticks)
         _set_random_state(groups["random"], self.device, self.ranks)
