@@ -90,7 +90,7 @@ def measure(options: Options) -> dict[str, Any]:
     if not options.ray:
         return {"title": title, "notes": ["left out: it needs Ray's actors"], "rows": []}
     cells = options.pick(CELLS, CELLS[:2])
-    steps, hidden, layers = options.pick((24, 256, 4), (8, 32, 1))
+    steps, hidden, layers = options.pick((20, 256, 2), (8, 32, 1))
     with TemporaryDirectory(prefix="ladder-scaling-") as folder:
         family = Family(Path(folder), steps, hidden, layers, options.threads)
         seconds = _trained(family, cells)
