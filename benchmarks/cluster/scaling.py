@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -100,7 +102,7 @@ def measure(options: Options) -> dict[str, Any]:
     notes = [
         f"equal work: {ROWS} rows of 256 tokens a step, D {hidden}, {layers} layers, nothing cached; every process "
         f"uses {options.threads} threads of the same {options.threads} cores",
-        "simulated from one step's pieces, each measured alone in one process",
+        "simulated from the processor seconds of one step's pieces, each measured alone in one process",
     ]
     if len(grown) > 1:
         exponent, low, high = growth(grown)
@@ -155,14 +157,14 @@ def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
 
 
 def _pieces(family: Family, cell: Cell) -> Costs:
-    """What one process does of a step, alone: a step of all rows and one of half of them say what does not shrink."""
+    """What one process does of a step, alone, in seconds of all cores: a step of all rows and one of half of them say
+    what does not shrink."""
     whole, half = (_timing(family, cell, rows) for rows in (ROWS, ROWS // 2))
-    shared = 2 * (whole.student - half.student)
-    parameters = 12 * family.layers * family.hidden**2
+    shared, parameters = 2 * (whole.student - half.student), 12 * family.layers * family.hidden**2
     return Costs(
-        student=shared,
-        fixed=max(0.0, whole.student - shared),
-        teachers=tuple(work.reading for work in whole.teachers),
+        student=shared / family.threads,
+        fixed=max(0.0, whole.student - shared) / family.threads,
+        teachers=tuple(work.reading / family.threads for work in whole.teachers),
         wire=(0.0,) * len(whole.teachers),
         courier=whole.courier,
         exchange=2 * 4 * parameters / LOOPBACK,
@@ -172,6 +174,7 @@ def _pieces(family: Family, cell: Cell) -> Costs:
 
 
 def _timing(family: Family, cell: Cell, rows: int) -> Any:
+    """Of a step, in seconds of processors and not of the clock: what else runs on this machine is not counted in."""
     from ladder.manifest import read_requests
     from ladder.planning.prepare import prepare
     from ladder.planning.timing import time_step
@@ -186,7 +189,8 @@ def _timing(family: Family, cell: Cell, rows: int) -> Any:
     work = prepare(run, registry, home, None, bare=0, tokens=family.folder / "tokens")
     assert work.start is not None
     devices = dict.fromkeys(("student", "teacher1", "teacher2"), "cpu")
-    return time_step(work.start, run.teachers[1], devices, family.threads)
+    with mock.patch("time.perf_counter", time.process_time):
+        return time_step(work.start, run.teachers[1], devices, family.threads)
 
 
 def _name(number: int) -> str:
