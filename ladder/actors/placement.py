@@ -293,7 +293,7 @@ def _load(room: _Room, card: int) -> tuple[float, ...]:
     """How little a card suits one more role; a node whose cards are taken by number is taken whole."""
     on_it, ranks_here = room.cards[card], any(map(is_rank, room.roles))
     working = sum(role != "evaluator" for role in on_it)
-    return len(on_it), not room.numbered, working, any(map(is_rank, on_it)), ranks_here, len(room.roles)
+    return len(on_it), not room.numbered, any(map(is_rank, on_it)), working, ranks_here, len(room.roles)
 
 
 def _seat_ranks(ranks: Sequence[str], where: Where, rooms: Sequence[_Room]) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ladder.distill.device import onto
 from ladder.errors import DataError, ManifestError, ModelError
 
 IGNORE = -100
@@ -55,7 +56,7 @@ class Columns:
         if logits_NV.shape[-1] != self.head_size:
             raise ModelError(f"the logits have {logits_NV.shape[-1]} columns, expected {self.head_size}")
         if self.taboo_ids:
-            return logits_NV.index_select(-1, self.kept_V.to(logits_NV.device))
+            return logits_NV.index_select(-1, onto(self.kept_V, logits_NV.device))
         return logits_NV if self.size == self.head_size else logits_NV[..., : self.size]
 
     def relabel(self, labels_N: Tensor) -> Tensor:

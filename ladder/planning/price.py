@@ -466,7 +466,9 @@ def _tensors(
     group = group_of(manifest, ahead.ranks)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
     device = torch.device(slots["student"].device)
-    chunking = Chunking.of(len(ahead.tokenizer), device)
+    # A driver without a GPU cannot ask how large the one of another node is.
+    seen = device.type == "cpu" or torch.cuda.is_available()
+    chunking = Chunking.of(len(ahead.tokenizer), device if seen else torch.device("cpu"))
     # Memory of a CPU that was never written to takes no place.
     chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
     ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)

@@ -16,7 +16,7 @@ from ladder.errors import ModelError, is_out_of_memory
 from ladder.models import Head, hidden_states
 
 _LENGTH = 6
-_ROWS = 256
+PROJECTED = 256
 """Tokens that are projected at a time."""
 _ALIGNED = 16
 """Elements by which a row of a mask is aligned for the attention kernels of a GPU."""
@@ -96,7 +96,7 @@ def trained_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
 def projected(head: Head, hidden_ND: Tensor) -> Iterator[Tensor]:
     """Logits [n, V] of some hundred tokens at a time, in order, by a proved head: what a model's own forward makes for
     every position of a batch, padding and prompts included, is [B, T, V]."""
-    yield from map(head.logits, hidden_ND.split(_ROWS))
+    yield from map(head.logits, hidden_ND.split(PROJECTED))
 
 
 def _inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from ladder.models import (
 )
 from ladder.sampling.dreams import Dream, DreamBatch, write_block
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
-from ladder.teachers.forward import check_packing, projected, trained_hidden_states, trained_logits
-from ladder.teachers.wire import Kind, Rows, Signal, Truncation, capture, dtype_name, encode, encode_topk
+from ladder.teachers.forward import PROJECTED, check_packing, projected, trained_hidden_states, trained_logits
+from ladder.teachers.wire import Kind, Rows, Signal, Truncation, capture, dtype_name, encode, encode_topk, joined
 
 
 def recalled(heard: Batch, say: Callable[[Batch], Rows], cache: SignalCache) -> Rows:
@@ -197,22 +197,18 @@ class Teacher:
         logits = self._run(heard, trained_logits)
         if self.spec.truncation is None:
             return encode(logits)
-        return encode_topk(capture(logits, next_ids(heard).to(logits.device), self.spec.truncation))
+        return encode_topk(capture(logits, next_ids(heard), self.spec.truncation))
 
     def _projected(self, heard: Batch, head: Head) -> Rows:
         """Logits, or what is kept of them, through the proved head."""
         with self.hosted.speaking() as model:
-            parts = list(self._kept(projected(head, trained_hidden_states(model, heard)), next_ids(heard)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _kept(self, logits: Iterable[Tensor], next_N: Tensor) -> Iterator[Rows]:
-        done = 0
-        for logits_nV in logits:
-            next_n, done = next_N[done : done + len(logits_nV)], done + len(logits_nV)
+            logits = projected(head, trained_hidden_states(model, heard))
             if self.spec.truncation is None:
-                yield encode(logits_nV.to(self.dtype))
-            else:
-                yield encode_topk(capture(logits_nV, next_n.to(logits_nV.device), self.spec.truncation))
+                parts = [encode(logits_nV.to(self.dtype)) for logits_nV in logits]
+                return {"values": np.concatenate([part["values"] for part in parts])}
+            next_n = next_ids(heard).split(PROJECTED)
+            pairs = zip(logits, next_n, strict=True)
+            return encode_topk(joined([capture(logits_nV, ids_n, self.spec.truncation) for logits_nV, ids_n in pairs]))
 
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:

@@ -85,14 +85,20 @@ def capture(logits_MH: Tensor, next_ids_M: Tensor, truncation: Truncation) -> To
         DataError: a next token that the tokenizer does not know.
     """
     keep = truncation.columns(logits_MH.shape[-1])
-    labels_M = keep.relabel(next_ids_M)
+    # On the CPU, where they come from: a check on a GPU would wait for it.
+    labels_M = onto(keep.relabel(next_ids_M.cpu()), logits_MH.device)
     parts = [
         _capture(keep.select(logits).float(), labels, truncation)
         for logits, labels in zip(logits_MH.split(CHUNK), labels_M.split(CHUNK), strict=True)
     ]
     logits, places, *figures = (torch.cat(fields) for fields in zip(*parts, strict=True))
-    ids_MK = keep.kept_V.to(places.device)[places].to(torch.int32)
+    ids_MK = onto(keep.kept_V, places.device)[places].to(torch.int32)
     return TopK(logits, ids_MK, *figures)
+
+
+def joined(parts: Sequence[TopK]) -> TopK:
+    """One after the other, where they lie."""
+    return TopK(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TopK)})
 
 
 def _capture(logits_nV: Tensor, labels_n: Tensor, truncation: Truncation) -> tuple[Tensor, ...]:
@@ -120,10 +126,10 @@ def rebuild(top: TopK, truncation: Truncation, out_nV: Tensor) -> Tensor:
     if out_nV.shape[-1] != truncation.vocabulary:
         raise ModelError(f"found {out_nV.shape[-1]} columns for top-k logits, expected {truncation.vocabulary}")
     left = truncation.permitted - truncation.kept
-    share = torch.tensor(float(max(left, 1)), device=out_nV.device).log()
+    share = torch.tensor(float(max(left, 1))).log().item()
     out_nV.copy_((truncation.temperature * (top.tail_at_T_M - share)).unsqueeze(-1).expand_as(out_nV))
     if truncation.taboo_ids:
-        out_nV.index_fill_(1, torch.tensor(truncation.taboo_ids, device=out_nV.device), float("-inf"))
+        out_nV.index_fill_(1, onto(torch.tensor(truncation.taboo_ids), out_nV.device), float("-inf"))
     return out_nV.scatter_(1, top.ids_MK.long(), top.logits_MK.to(out_nV.dtype))
 
 

@@ -109,7 +109,7 @@ def test_a_step_is_split_among_as_many_ranks_as_there_will_be(
     devices = {"student": "cuda", "teacher1": "cpu", "teacher2": "cpu", "evaluator": "cuda"} if gpus else {}
     runtime = {"devices": devices, "student": {"ranks": asked}}
     wanted = request(tmp_path, runtime=runtime, training_params={"steps": 2, "batch_size": 6, "accumulation": 2})
-    machine = None if gpus is None else lambda: Machine(2, gpus)
+    machine = None if gpus is None else lambda: Machine.alone(2, gpus)
     run = Run(wanted, Ancestry(None, None, ()), {}, tmp_path / "run")
     start = prepare(run, None, tmp_path, machine, bare=0, tokens=tmp_path / "tokens").start
     assert start is not None and (start.ranks, len(start.batches(0))) == (ranks, 2 * ranks)
@@ -119,5 +119,5 @@ def test_auto_makes_no_more_ranks_than_a_step_has_micro_batches_for(tmp_path: Pa
     runtime = {"student": {"ranks": "auto"}}
     wanted = request(tmp_path, runtime=runtime, training_params={"steps": 2, "batch_size": 6, "accumulation": 2})
     run = Run(wanted, Ancestry(None, None, ()), {}, tmp_path / "run")
-    start = prepare(run, None, tmp_path, lambda: Machine(2, 16), bare=0, tokens=tmp_path / "tokens").start
+    start = prepare(run, None, tmp_path, lambda: Machine.alone(2, 16), bare=0, tokens=tmp_path / "tokens").start
     assert start is not None and start.ranks == 3

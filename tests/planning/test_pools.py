@@ -78,7 +78,7 @@ class Late:
             idle[0] = time.perf_counter()
 
         def send(step_: int, shares: Any, said: Any) -> Future[None]:
-            return pool.submit(step, [part for parts in said[0].values() for part in parts])
+            return [pool.submit(step, [part for parts in said[0].values() for part in parts])]
 
         return SimpleNamespace(ranks=(None,), step=send)
 
@@ -86,7 +86,7 @@ class Late:
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
     monkeypatch.setattr(session.ray, "put", lambda value: value)
-    monkeypatch.setattr(session, "fetch", lambda future, timeout=None: future.result())
+    monkeypatch.setattr(session, "hear", lambda group, futures, timeout=None: [future.result() for future in futures])
     with ExitStack() as stack:
         yield Late(stack)
 

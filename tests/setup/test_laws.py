@@ -88,8 +88,9 @@ def dataset(tmp_path: Path, parent: Path, monkeypatch: pytest.MonkeyPatch) -> Da
             yield StepReport(step, 9.0 if step == 5 else 1.0)
 
     monkeypatch.setattr(training, "stream", stream)
+    monkeypatch.setattr(training, "fetch", lambda answer: answer)
     for module in (training, hooks):
-        monkeypatch.setattr(module, "fetch", lambda answer: answer)
+        monkeypatch.setattr(module, "hear", lambda group, answer: [answer])
     return Dataset(tmp_path, parent)
 
 

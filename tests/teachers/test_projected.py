@@ -32,7 +32,8 @@ def test_it_says_the_same_and_makes_no_logits_of_other_tokens(
 ) -> None:
     plain = spoken(parent, kind).signal(MADE)
     monkeypatch.setattr(teacher, "projects", lambda _: True)
-    monkeypatch.setattr(forward, "_ROWS", rows)
+    for module in (forward, teacher):
+        monkeypatch.setattr(module, "PROJECTED", rows)
     hosted = spoken(parent, kind)
     with hosted.hosted.speaking() as model:
         model.get_output_embeddings().register_forward_hook(lambda *_: pytest.fail("the model made its own logits"))
