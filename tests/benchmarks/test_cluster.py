@@ -13,6 +13,7 @@ from benchmarks.cluster.simulate import Costs, Layout, Node, simulate
 from benchmarks.cluster.sizes import MODELS, table
 from benchmarks.continual.report import between
 from ladder.manifest import read_requests
+from ladder.planning.pools import waiting
 from ladder.teachers.wire import Signal, Truncation, capture, encode, encode_topk
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,14 @@ def test_bytes_on_the_wire_are_those_of_a_signal() -> None:
         truncation = Truncation(64, 1.0, model.shape.vocabulary)
         rows = encode_topk(capture(logits, torch.zeros(1, dtype=torch.long), truncation))
         assert Signal("topk", "float32", rows, np.arange(1), truncation).nbytes == model.wire("topk")
+
+
+@pytest.mark.parametrize(("teacher", "replicas", "in_flight"), [(0.5, 1, 3), (3.0, 1, 1), (3.0, 2, 3), (3.0, 4, 2)])
+def test_the_plan_says_what_the_simulation_says(teacher: float, replicas: int, in_flight: int) -> None:
+    """``ladder.planning.pools`` reckons with the steps' order by a recursion; here actors do it."""
+    found = simulate(Costs(1.0, (teacher,), (0.0,)), Layout(replicas=replicas), in_flight)
+    planned = waiting(1.0, [np.full((400, replicas), teacher / replicas)], in_flight)
+    assert found.waiting == pytest.approx(planned, abs=0.01)
 
 
 def test_an_exponent_is_found_with_its_interval() -> None:
