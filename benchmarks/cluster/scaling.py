@@ -157,8 +157,8 @@ def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
 
 
 def _pieces(family: Family, cell: Cell) -> Costs:
-    """What one process does of a step, alone, in seconds of all cores: a step of all rows and one of half of them say
-    what does not shrink."""
+    """What one process does of a step, alone, as if its threads shared the work out evenly: a step of all rows and one of
+    half of them say what does not shrink."""
     whole, half = (_timing(family, cell, rows) for rows in (ROWS, ROWS // 2))
     shared, parameters = 2 * (whole.student - half.student), 12 * family.layers * family.hidden**2
     return Costs(
@@ -174,7 +174,8 @@ def _pieces(family: Family, cell: Cell) -> Costs:
 
 
 def _timing(family: Family, cell: Cell, rows: int) -> Any:
-    """Of a step, in seconds of processors and not of the clock: what else runs on this machine is not counted in."""
+    """Of a step, in seconds of a processor and not of the clock, with one thread: neither what else runs on this machine
+    nor threads that wait for each other are counted in."""
     from ladder.manifest import read_requests
     from ladder.planning.prepare import prepare
     from ladder.planning.timing import time_step
@@ -190,7 +191,7 @@ def _timing(family: Family, cell: Cell, rows: int) -> Any:
     assert work.start is not None
     devices = dict.fromkeys(("student", "teacher1", "teacher2"), "cpu")
     with mock.patch("time.perf_counter", time.process_time):
-        return time_step(work.start, run.teachers[1], devices, family.threads)
+        return time_step(work.start, run.teachers[1], devices, 1)
 
 
 def _name(number: int) -> str:
