@@ -157,7 +157,7 @@ def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
 
 
 def _pieces(family: Family, cell: Cell) -> Costs:
-    """What one process does of a step, alone, as if its threads shared the work out evenly: a step of all rows and one of
+    """What one process does of a step, alone, as if its threads shared the work evenly: a step of all rows and one of
     half of them say what does not shrink."""
     whole, half = (_timing(family, cell, rows) for rows in (ROWS, ROWS // 2))
     shared, parameters = 2 * (whole.student - half.student), 12 * family.layers * family.hidden**2
@@ -174,8 +174,8 @@ def _pieces(family: Family, cell: Cell) -> Costs:
 
 
 def _timing(family: Family, cell: Cell, rows: int) -> Any:
-    """Of a step, in seconds of a processor and not of the clock, with one thread: neither what else runs on this machine
-    nor threads that wait for each other are counted in."""
+    """Of a step, in seconds of a processor and not of the clock, with one thread: neither what else runs here nor
+    threads that wait for each other are counted in."""
     from ladder.manifest import read_requests
     from ladder.planning.prepare import prepare
     from ladder.planning.timing import time_step
