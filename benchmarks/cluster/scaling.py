@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -97,7 +97,8 @@ def measure(options: Options) -> dict[str, Any]:
         family = Family(Path(folder), steps, hidden, layers, options.threads)
         seconds = _trained(family, cells)
         pieces = {number: _pieces(family, Cell(1, number, 1)) for number in {cell.teachers for cell in cells}}
-    rows = [_row(cell, seconds[cell], predicted(pieces[cell.teachers], cell, options.threads)) for cell in cells]
+    simulated = {cell: predicted(pieces[cell.teachers], cell, options.threads) for cell in cells}
+    rows = [_row(cell, seconds, simulated) for cell in cells]
     grown = {cell.ranks: seconds[cell] for cell in cells if (cell.teachers, cell.replicas) == (2, 1)}
     notes = [
         f"equal work: {ROWS} rows of 256 tokens a step, D {hidden}, {layers} layers, nothing cached; every process "
@@ -129,11 +130,19 @@ def predicted(costs: Costs, cell: Cell, cores: float) -> float:
     return simulate(costs, Layout(cell.ranks, cell.replicas, (Node(cores=cores),))).step
 
 
-def _row(cell: Cell, seconds: Sequence[float], simulated: float) -> dict[str, Any]:
-    measured = median(seconds)
-    low, high = np.quantile(seconds, (0.25, 0.75)).tolist()
+def _row(cell: Cell, seconds: Mapping[Cell, Sequence[float]], simulated: Mapping[Cell, float]) -> dict[str, Any]:
+    """One training, in seconds and as a multiple of the first one, which other work on the machine moves less."""
+    low, high = np.quantile(seconds[cell], (0.25, 0.75)).tolist()
+    measured, first = median(seconds[cell]), next(iter(seconds))
+    times, foreseen = measured / median(seconds[first]), simulated[cell] / simulated[first]
     spread = {"median": measured, "low": low, "high": high}
-    return cell._asdict() | {"step, s": spread, "simulated, s": simulated, "simulated / measured": simulated / measured}
+    return cell._asdict() | {
+        "step, s": spread,
+        "simulated, s": simulated[cell],
+        "times the first": times,
+        "simulated": foreseen,
+        "simulated / measured": foreseen / times,
+    }
 
 
 def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
