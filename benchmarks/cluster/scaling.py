@@ -30,7 +30,7 @@ LOOPBACK = 1e9
 CALL = 2e-3
 """Seconds of an actor's call beside its work; assumed."""
 FORGOTTEN = 4
-"""First steps of a training, in which the pipeline fills and memory is first touched."""
+"""Steps at either end of a training that are left out: the pipeline fills and drains, and memory is first touched."""
 
 
 class Cell(NamedTuple):
@@ -92,7 +92,7 @@ def measure(options: Options) -> dict[str, Any]:
     if not options.ray:
         return {"title": title, "notes": ["left out: it needs Ray's actors"], "rows": []}
     cells = options.pick(CELLS, CELLS[:2])
-    steps, hidden, layers = options.pick((20, 256, 2), (8, 32, 1))
+    steps, hidden, layers = options.pick((20, 256, 2), (12, 32, 1))
     with TemporaryDirectory(prefix="ladder-scaling-") as folder:
         family = Family(Path(folder), steps, hidden, layers, options.threads)
         seconds = _trained(family, cells)
@@ -161,7 +161,7 @@ def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
     for cell, outcome in zip(children, outcomes[2:], strict=True):
         steps = registry.step_metrics(registry.find(str(outcome.ref)).run_id, "perf/")
         both = zip(steps["seconds"], steps["waited"], strict=True)
-        found[cell] = [taken + waited for (_, taken), (_, waited) in both][FORGOTTEN:]
+        found[cell] = [taken + waited for (_, taken), (_, waited) in both][FORGOTTEN:-FORGOTTEN]
     return found
 
 
