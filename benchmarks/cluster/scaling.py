@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -28,7 +30,7 @@ LOOPBACK = 1e9
 CALL = 2e-3
 """Seconds of an actor's call beside its work; assumed."""
 FORGOTTEN = 4
-"""First steps of a training, in which the pipeline fills and memory is first touched."""
+"""Steps at either end of a training that are left out: the pipeline fills and drains, and memory is first touched."""
 
 
 class Cell(NamedTuple):
@@ -90,17 +92,18 @@ def measure(options: Options) -> dict[str, Any]:
     if not options.ray:
         return {"title": title, "notes": ["left out: it needs Ray's actors"], "rows": []}
     cells = options.pick(CELLS, CELLS[:2])
-    steps, hidden, layers = options.pick((24, 256, 4), (8, 32, 1))
+    steps, hidden, layers = options.pick((20, 256, 2), (12, 32, 1))
     with TemporaryDirectory(prefix="ladder-scaling-") as folder:
         family = Family(Path(folder), steps, hidden, layers, options.threads)
         seconds = _trained(family, cells)
         pieces = {number: _pieces(family, Cell(1, number, 1)) for number in {cell.teachers for cell in cells}}
-    rows = [_row(cell, seconds[cell], predicted(pieces[cell.teachers], cell, options.threads)) for cell in cells]
+    simulated = {cell: predicted(pieces[cell.teachers], cell, options.threads) for cell in cells}
+    rows = [_row(cell, seconds, simulated) for cell in cells]
     grown = {cell.ranks: seconds[cell] for cell in cells if (cell.teachers, cell.replicas) == (2, 1)}
     notes = [
         f"equal work: {ROWS} rows of 256 tokens a step, D {hidden}, {layers} layers, nothing cached; every process "
         f"uses {options.threads} threads of the same {options.threads} cores",
-        "simulated from one step's pieces, each measured alone in one process",
+        "simulated from the processor seconds of one step's pieces, each measured alone in one process",
     ]
     if len(grown) > 1:
         exponent, low, high = growth(grown)
@@ -127,11 +130,19 @@ def predicted(costs: Costs, cell: Cell, cores: float) -> float:
     return simulate(costs, Layout(cell.ranks, cell.replicas, (Node(cores=cores),))).step
 
 
-def _row(cell: Cell, seconds: Sequence[float], simulated: float) -> dict[str, Any]:
-    measured = median(seconds)
-    low, high = np.quantile(seconds, (0.25, 0.75)).tolist()
+def _row(cell: Cell, seconds: Mapping[Cell, Sequence[float]], simulated: Mapping[Cell, float]) -> dict[str, Any]:
+    """One training, in seconds and as a multiple of the first one, which other work on the machine moves less."""
+    low, high = np.quantile(seconds[cell], (0.25, 0.75)).tolist()
+    measured, first = median(seconds[cell]), next(iter(seconds))
+    times, foreseen = measured / median(seconds[first]), simulated[cell] / simulated[first]
     spread = {"median": measured, "low": low, "high": high}
-    return cell._asdict() | {"step, s": spread, "simulated, s": simulated, "simulated / measured": simulated / measured}
+    return cell._asdict() | {
+        "step, s": spread,
+        "simulated, s": simulated[cell],
+        "times the first": times,
+        "simulated": foreseen,
+        "simulated / measured": foreseen / times,
+    }
 
 
 def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
@@ -150,19 +161,19 @@ def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
     for cell, outcome in zip(children, outcomes[2:], strict=True):
         steps = registry.step_metrics(registry.find(str(outcome.ref)).run_id, "perf/")
         both = zip(steps["seconds"], steps["waited"], strict=True)
-        found[cell] = [taken + waited for (_, taken), (_, waited) in both][FORGOTTEN:]
+        found[cell] = [taken + waited for (_, taken), (_, waited) in both][FORGOTTEN:-FORGOTTEN]
     return found
 
 
 def _pieces(family: Family, cell: Cell) -> Costs:
-    """What one process does of a step, alone: a step of all rows and one of half of them say what does not shrink."""
+    """What one process does of a step, alone, as if its threads shared the work evenly: a step of all rows and one of
+    half of them say what does not shrink."""
     whole, half = (_timing(family, cell, rows) for rows in (ROWS, ROWS // 2))
-    shared = 2 * (whole.student - half.student)
-    parameters = 12 * family.layers * family.hidden**2
+    shared, parameters = 2 * (whole.student - half.student), 12 * family.layers * family.hidden**2
     return Costs(
-        student=shared,
-        fixed=max(0.0, whole.student - shared),
-        teachers=tuple(work.reading for work in whole.teachers),
+        student=shared / family.threads,
+        fixed=max(0.0, whole.student - shared) / family.threads,
+        teachers=tuple(work.reading / family.threads for work in whole.teachers),
         wire=(0.0,) * len(whole.teachers),
         courier=whole.courier,
         exchange=2 * 4 * parameters / LOOPBACK,
@@ -172,6 +183,8 @@ def _pieces(family: Family, cell: Cell) -> Costs:
 
 
 def _timing(family: Family, cell: Cell, rows: int) -> Any:
+    """Of a step, in seconds of a processor and not of the clock, with one thread: neither what else runs here nor
+    threads that wait for each other are counted in."""
     from ladder.manifest import read_requests
     from ladder.planning.prepare import prepare
     from ladder.planning.timing import time_step
@@ -186,7 +199,8 @@ def _timing(family: Family, cell: Cell, rows: int) -> Any:
     work = prepare(run, registry, home, None, bare=0, tokens=family.folder / "tokens")
     assert work.start is not None
     devices = dict.fromkeys(("student", "teacher1", "teacher2"), "cpu")
-    return time_step(work.start, run.teachers[1], devices, family.threads)
+    with mock.patch("time.perf_counter", time.process_time):
+        return time_step(work.start, run.teachers[1], devices, 1)
 
 
 def _name(number: int) -> str:

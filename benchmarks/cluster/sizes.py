@@ -14,8 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ladder.manifest import Runtime
-from ladder.planning.memory import Shape, teacher_held
+from ladder.planning.memory import FLOAT, Group, Shape, teacher_held, training_state
 from ladder.planning.price import row_bytes
+from ladder.train.optimizer import AdamW
 
 RANKS = 8
 TOKENS = 8192
@@ -32,7 +33,6 @@ READING = 1.0
 3.7) times its forward alone on two cores, where the products are three times as many."""
 PLACE = 8
 """Bytes that say which token a row is about."""
-GPU = 80e9
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,14 @@ class Model:
 
     @classmethod
     def of(cls, name: str, layers: int, hidden: int, wide: int, keys: int, vocabulary: int, *, tied: bool) -> Model:
-        backbone = layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * wide)
-        return cls(name, Shape(layers, hidden, wide, keys, vocabulary, backbone + (2 - tied) * vocabulary * hidden))
-
-    @property
-    def outer(self) -> int:
-        """Parameters outside of the layers: the embedding, and the head where it has its own."""
-        return self.shape.parameters - self.backbone
-
-    @property
-    def backbone(self) -> int:
-        """Parameters of the layers."""
-        one = self.shape
-        return one.layers * (2 * one.hidden**2 + 2 * one.hidden * one.keys + 3 * one.hidden * one.intermediate)
+        layered = layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * wide)
+        every = layered + (2 - tied) * vocabulary * hidden
+        return cls(name, Shape(layers, hidden, wide, keys, vocabulary, every, layered=layered))
 
     @property
     def teaching(self) -> float:
         """FLOP of a teacher for a token: twice its layers, and causal attention within a row."""
-        return 2 * self.backbone + 2 * ROW * self.shape.hidden * self.shape.layers
+        return 2 * self.shape.layered + 2 * ROW * self.shape.hidden * self.shape.layers
 
     def training(self, passes: int) -> float:
         """FLOP of the student for a token: so many times a forward pass, and the loss's five products with a head."""
@@ -75,6 +65,11 @@ class Model:
     def heads(self) -> int:
         """Bytes of two teachers' heads in bfloat16."""
         return 2 * teacher_held(self.shape, 2, "hidden")
+
+    def state(self, *, sharded: bool) -> int:
+        """Bytes of a rank: bfloat16 over float32 weights, AdamW, and the average of weights."""
+        group, every = Group(RANKS, sharded=sharded, masters=True), self.shape.parameters
+        return training_state(self.shape, every, 2, kept=AdamW.state_bytes(FLOAT), ema=True, group=group)
 
     def feeding(self, passes: int, ranks: int = RANKS) -> float:
         """GPUs of each teacher that keep so many ranks from waiting."""
@@ -106,8 +101,8 @@ ROWS: tuple[Row, ...] = (
     ("**two teachers' heads** during a step, GB a rank", "2 x 2 V D", lambda m: _gb(m.heads)),
     ("the same at rest, over 8 ranks", "/ 8", lambda m: _gb(m.heads / RANKS)),
     ("**a teacher**, GB", "2 P", lambda m: _gb(2 * m.shape.parameters)),
-    ("**the student's state**, ddp, GB a rank", "22 P", lambda m: _gb(22 * m.shape.parameters)),
-    ("the same, fsdp over 8", "20 P / 8 + 2 E + 2 x 2 B / layers", lambda m: _gb(_sharded(m))),
+    ("**the student's state**, ddp, GB a rank", "22 P", lambda m: _gb(m.state(sharded=False))),
+    ("the same, fsdp over 8", "20 P / 8 + 4 (E + 2 B / layers)", lambda m: _gb(m.state(sharded=True))),
     ("exchanged a step and rank, GB", "8 P x 7 / 8", lambda m: _gb(7 * m.shape.parameters)),
     ("student, GFLOP a token", "6 B + 6 T D layers + 1.15 x 10 V D", lambda m: f"{m.training(3) / 1e9:,.0f}"),
     ("a teacher, GFLOP a token", "2 B + 2 T D layers", lambda m: f"{m.teaching / 1e9:,.0f}"),
@@ -126,11 +121,6 @@ def table() -> str:
     lines = [["", "formula", *(model.name for model in MODELS)], ["---"] * (2 + len(MODELS))]
     lines += [[name, formula, *map(cell, MODELS)] for name, formula, cell in ROWS]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _sharded(model: Model) -> float:
-    """A rank's part, what stands outside of the layers, and two layers: one at work and the next one on its way."""
-    return 20 * model.shape.parameters / RANKS + 2 * model.outer + 4 * model.backbone / model.shape.layers
 
 
 def _stored(model: Model, kind: str) -> float:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.cluster.scaling import CELLS, Cell, Family, growth, predicted
 from benchmarks.cluster.simulate import Costs, Layout, Node, simulate
 from benchmarks.cluster.sizes import MODELS, table
 from benchmarks.continual.report import between
+from ladder.manifest import read_requests
+from ladder.planning.pools import waiting
 from ladder.teachers.wire import Signal, Truncation, capture, encode, encode_topk
 
 ROOT = Path(__file__).parents[2]
@@ -120,3 +123,34 @@ def test_bytes_on_the_wire_are_those_of_a_signal() -> None:
         truncation = Truncation(64, 1.0, model.shape.vocabulary)
         rows = encode_topk(capture(logits, torch.zeros(1, dtype=torch.long), truncation))
         assert Signal("topk", "float32", rows, np.arange(1), truncation).nbytes == model.wire("topk")
+
+
+@pytest.mark.parametrize(("teacher", "replicas", "in_flight"), [(0.5, 1, 3), (3.0, 1, 1), (3.0, 2, 3), (3.0, 4, 2)])
+def test_the_plan_says_what_the_simulation_says(teacher: float, replicas: int, in_flight: int) -> None:
+    """``ladder.planning.pools`` reckons with the steps' order by a recursion; here actors do it."""
+    found = simulate(Costs(1.0, (teacher,), (0.0,)), Layout(replicas=replicas), in_flight)
+    planned = waiting(1.0, [np.full((400, replicas), teacher / replicas)], in_flight)
+    assert found.waiting == pytest.approx(planned, abs=0.01)
+
+
+def test_an_exponent_is_found_with_its_interval() -> None:
+    generator = np.random.default_rng(1)
+    seconds = {ranks: (ranks**0.5 * np.exp(0.05 * generator.normal(size=40))).tolist() for ranks in (1, 2, 4)}
+    exponent, low, high = growth(seconds)
+    assert low < exponent < high and exponent == pytest.approx(0.5, abs=0.05) and high - low < 0.1
+    assert growth({ranks: [3.0] * 5 for ranks in (1, 2)}) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+
+
+def test_every_training_that_is_measured_is_a_manifest(tmp_path: Path) -> None:
+    """At equal work: they differ in who carries it out."""
+    family = Family(tmp_path, steps=8, hidden=32, layers=1, threads=1)
+    paths = [family.child(2 + place, cell) for place, cell in enumerate(CELLS)]
+    first, *_, last = read_requests([*family.genesis(), *paths])
+    assert (first.manifest.training_params.steps, last.manifest.training_params.steps) == (2, 8)
+    assert last.manifest.runtime.student.ranks == CELLS[-1].ranks and last.manifest.evolution_request.branch
+
+
+def test_a_prediction_shares_the_cores_out() -> None:
+    costs = Costs(1.0, (0.5, 0.5), (0.0, 0.0), fixed=0.25, threads=2.0)
+    assert predicted(costs, Cell(1, 2, 1), 2.0) == pytest.approx(2.25)
+    assert predicted(costs, Cell(2, 2, 2), 2.0) == pytest.approx(2.5), "each rank has the optimiser's work"
