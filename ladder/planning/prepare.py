@@ -133,9 +133,8 @@ def prepare(
     # A cluster is asked what it has only where that can matter.
     if machine and any(device.startswith("cuda") for _, device in devices):
         place(devices, machine())
-    kept = {int(number): count for number, count in run.notes().get("replicas", {}).items()}
     wanted = priced or has_limits(limits) or request.manifest.runtime.teachers.replicas == "auto"
-    price = price_of(start, home, machine(), bare, kept=kept) if machine and start and wanted else None
+    price = price_of(start, home, machine(), bare, kept=kept_replicas(run)) if machine and start and wanted else None
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
@@ -169,6 +168,11 @@ def _ranks(request: Request, machine: Callable[[], Machine] | None) -> int:
     there = machine()
     others = [role for role, slot in place(runtime.devices, there).items() if role != "student" and slot.gpus]
     return max(1, min(int(there.gpus) - len(others), params.batch_size // params.accumulation))
+
+
+def kept_replicas(run: Run) -> dict[int, int]:
+    """The replicas of each teacher that a run began with, by number; nothing before it has begun."""
+    return {int(number): count for number, count in run.notes().get("replicas", {}).items()}
 
 
 def _replicas(start: Start) -> dict[int, int]:
