@@ -450,6 +450,12 @@ def student_threads(runtime: Runtime, machine: Machine, placement: Placement) ->
     return runtime.student.threads or runtime.threads or max(1, threads(runtime, machine) // placement.beside)
 
 
+def student_store(runtime: Runtime, machine: Machine) -> int:
+    """Bytes that the object store of the student's node has at least; 0 where that is not known."""
+    where = runtime.devices.of("student")
+    return min((node.store_bytes for node in machine.members if _may_host(node, where)), default=0)
+
+
 def describe(slots: Mapping[str, Slot]) -> dict[str, str]:
     """Placement in words, for ``plan``."""
     return {role: f"{slot.device} ({slot.cpus:g} CPU, {slot.gpus:g} GPU)" for role, slot in slots.items()}
