@@ -436,13 +436,14 @@ def _taken(role: str, where: Where, rooms: Iterable[_Room]) -> ManifestError:
 
 
 def threads(runtime: Runtime, machine: Machine) -> int:
-    """Torch threads of each actor but the student's: the manifest's, or all cores of its node, of the smallest one
-    where nodes differ.
+    """Torch threads of each actor but the student's: the manifest's, or all cores of its node, of a mean one where
+    nodes differ. Nodes that only run the driver do not count.
 
     Cores are not divided up: the student has most of the work, and its teachers are ahead of it most of the time. On
     two cores a step with two teachers took 7.0 s with two threads each, and 11.0 s with one.
     """
-    return runtime.threads or max(1, int(min((node.cpus for node in machine.members if node.cpus), default=1)))
+    working = sum(node.cpus > 0 for node in machine.members)
+    return runtime.threads or max(1, int(machine.cpus // max(1, working)))
 
 
 def student_threads(runtime: Runtime, machine: Machine, placement: Placement) -> int:

@@ -178,6 +178,7 @@ class Session:
         ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
         self._await(lambda seconds: not ray.wait(ready, num_returns=len(ready), timeout=seconds)[1], standing)
         self._hosts.update(zip(roles, fetch(ready), strict=True))
+        self._lost = False
         return started
 
     def hosts(self, roles: Iterable[str]) -> list[Host]:
