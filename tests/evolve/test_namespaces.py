@@ -41,20 +41,23 @@ class Machines:
     def __init__(self, folder: Path) -> None:
         self.folder, self.started = folder, dict[str, subprocess.Popen[Any]]()
         self.names = {role: f"lad{os.getpid()}{role[0]}" for role in ("head", "teaches", "learns")}
+
+    def connect(self) -> None:
+        """Make the machines, and start Ray's head on the first."""
         for name in self.names.values():
             run("ip", "netns", "add", name)
-            run("ip", "-n", name, "link", "set", "lo", "up")
+            run("ip", "-n", name, "link", "set", "dev", "lo", "up")
         head = self.names["head"]
-        run("ip", "-n", head, "link", "add", "br", "type", "bridge")
-        run("ip", "-n", head, "addr", "add", f"{HEAD}/24", "dev", "br")
-        run("ip", "-n", head, "link", "set", "br", "up")
+        run("ip", "-n", head, "link", "add", "name", "hub", "type", "bridge")
+        run("ip", "-n", head, "addr", "add", f"{HEAD}/24", "dev", "hub")
+        run("ip", "-n", head, "link", "set", "dev", "hub", "up")
         for number, role in enumerate(("teaches", "learns"), start=2):
             other, port = self.names[role], f"p{number}"
-            run("ip", "-n", head, "link", "add", port, "type", "veth", "peer", "name", "eth", "netns", other)
-            run("ip", "-n", head, "link", "set", port, "master", "br", "up")
+            run("ip", "-n", head, "link", "add", "name", port, "type", "veth", "peer", "name", "eth", "netns", other)
+            run("ip", "-n", head, "link", "set", "dev", port, "master", "hub", "up")
             run("ip", "-n", other, "addr", "add", f"10.77.0.{number}/24", "dev", "eth")
-            run("ip", "-n", other, "link", "set", "eth", "up")
-        self.start("head", "--head", "--include-dashboard=false", f"--temp-dir={folder}", "--num-cpus=0")
+            run("ip", "-n", other, "link", "set", "dev", "eth", "up")
+        self.start("head", "--head", "--include-dashboard=false", f"--temp-dir={self.folder}", "--num-cpus=0")
 
     def start(self, role: str, *arguments: str, hidden: Path | None = None) -> None:
         """Start the node of a role; ``hidden``: a folder that it does not see."""
@@ -85,7 +88,7 @@ class Machines:
         for role in reversed(list(self.started)):
             self.kill(role)
         for name in self.names.values():
-            run("ip", "netns", "del", name)
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -97,6 +100,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     folder.mkdir()
     made = Machines(folder)
     try:
+        made.connect()
         yield made
     finally:
         made.close()
