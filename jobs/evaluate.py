@@ -69,7 +69,7 @@ def _evaluate(given: Namespace) -> Sequence[Ended]:
 
         def evaluated(ref: str) -> Evaluated:
             # Where there is room: what its manifest says of devices is about the cluster that trained it.
-            handle = EvaluatorHandle.start(Runtime(), session)
+            handle = EvaluatorHandle.start(Runtime(), session, given.home)
             found = reevaluate(registry, chosen[ref], other, probes, handle).to_dict()
             passed, failed = found["gates"]["passed"], found["gates"]["failed"]
             return Evaluated(

@@ -10,7 +10,8 @@ This is the one module that reaches into ``ray._private``, for what no public sw
 its processes (``services.ConsolePopen``), whether the kernel ends them with their parent
 (``utils.detect_fate_sharing_support_linux``), that it takes SIGTERM over (``utils.set_sigterm_handler``), the switch
 that keeps it on loopback, which it has read before this process knows whom it will join
-(``ray_constants.ENABLE_RAY_CLUSTER``), and what is free on each node (``state.available_resources_per_node``).
+(``ray_constants.ENABLE_RAY_CLUSTER``), what is free on each node (``state.available_resources_per_node``), and how
+large an object store it makes (``utils.resolve_object_store_memory``, ``utils.estimate_available_memory``).
 ``tests/actors/test_own_ray.py`` names the version of Ray that this was tried with, and what to look at in another.
 """
 
@@ -131,3 +132,8 @@ def sigterm_kept() -> Iterator[None]:
 def free_by_node() -> dict[str, dict[str, float]]:
     """What nobody uses now of each node's resources, by Ray's id of the node."""
     return dict(state.available_resources_per_node())
+
+
+def store_of_new_ray() -> int:
+    """Bytes that the object store of a Ray has that is started on this machine now."""
+    return int(ray_utils.resolve_object_store_memory(ray_utils.estimate_available_memory()))

@@ -436,13 +436,14 @@ def _taken(role: str, where: Where, rooms: Iterable[_Room]) -> ManifestError:
 
 
 def threads(runtime: Runtime, machine: Machine) -> int:
-    """Torch threads of each actor but the student's: the manifest's, or all cores of its node, of the smallest one
-    where nodes differ.
+    """Torch threads of each actor but the student's: the manifest's, or all cores of its node, of a mean one where
+    nodes differ. Nodes that only run the driver do not count.
 
     Cores are not divided up: the student has most of the work, and its teachers are ahead of it most of the time. On
     two cores a step with two teachers took 7.0 s with two threads each, and 11.0 s with one.
     """
-    return runtime.threads or max(1, int(min((node.cpus for node in machine.members if node.cpus), default=1)))
+    working = sum(node.cpus > 0 for node in machine.members)
+    return runtime.threads or max(1, int(machine.cpus // max(1, working)))
 
 
 def student_threads(runtime: Runtime, machine: Machine, placement: Placement) -> int:
@@ -450,21 +451,53 @@ def student_threads(runtime: Runtime, machine: Machine, placement: Placement) ->
     return runtime.student.threads or runtime.threads or max(1, threads(runtime, machine) // placement.beside)
 
 
+def student_store(runtime: Runtime, machine: Machine) -> int:
+    """Bytes that the object store of the student's node has at least; 0 where that is not known."""
+    where = runtime.devices.of("student")
+    return min((node.store_bytes for node in machine.members if _may_host(node, where)), default=0)
+
+
 def describe(slots: Mapping[str, Slot]) -> dict[str, str]:
     """Placement in words, for ``plan``."""
     return {role: f"{slot.device} ({slot.cpus:g} CPU, {slot.gpus:g} GPU)" for role, slot in slots.items()}
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What went through one actor since it was last asked to count from nothing.
+
+    Args:
+        node: its name.
+        sent, received: bytes of signals.
+        waited: seconds in which it had no step to do.
+    """
+
+    node: str
+    sent: int = 0
+    received: int = 0
+    waited: float = 0.0
+
+
 class Measured:
-    """An actor whose memory is measured."""
+    """An actor whose memory and traffic are measured."""
+
+    sent_bytes = 0
+    received_bytes = 0
+    waited_seconds = 0.0
 
     def reset_peak(self) -> bool:
-        """Count the peak of memory from here; False where only the peak since the process began can be had."""
+        """Count the peak of memory, and the traffic, from here; False where only the peak since the process began can
+        be had."""
+        self.sent_bytes, self.received_bytes, self.waited_seconds = 0, 0, 0.0
         return reset_peak()
 
     def memory(self) -> ProcessMemory:
         """The peak of this process; actors that share one give the same answer."""
         return process_memory()
+
+    def traffic(self, node: str) -> Traffic:
+        """What was sent and received from here, on the node of that name."""
+        return Traffic(node, self.sent_bytes, self.received_bytes, self.waited_seconds)
 
 
 @dataclass(frozen=True)
@@ -475,16 +508,21 @@ class Host:
         machine: its name.
         cores: those that its process may use.
         waits: how its OpenMP threads wait; empty where nobody said.
+        node: Ray's id of its node; one machine may be several.
     """
 
     machine: str
     cores: int
     waits: str
+    node: str = field(default="", compare=False)
 
 
 def look_around(actor: object) -> Host:
     """Runs in an actor, and says where it is."""
-    return Host(socket.gethostname(), _cores(), os.environ.get("OMP_WAIT_POLICY", ""))
+    import ray  # An actor has it already; a plan does without.
+
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    return Host(socket.gethostname(), _cores(), os.environ.get("OMP_WAIT_POLICY", ""), node)
 
 
 def crowded(hosts: Iterable[Host], threads: int) -> list[str]:

@@ -70,7 +70,9 @@ class TeacherActor(Measured):
 
     def signal(self, number: int, batches: Sequence[Batch]) -> list[wire.Signal]:
         """The teacher's signal for each micro-batch of a step."""
-        return [self.teachers[number].signal(batch) for batch in batches]
+        signals = [self.teachers[number].signal(batch) for batch in batches]
+        self.sent_bytes += sum(signal.nbytes for signal in signals)
+        return signals
 
     def dream(self, dream_batch: DreamBatch) -> list[Dream]:
         """One block of dreams."""
@@ -209,7 +211,10 @@ class StudentActor(TeacherActor):
             parts.setdefault(number, []).append(signals)
         whole = {number: [wire.merged(each) for each in zip(*told, strict=True)] for number, told in parts.items()}
         with self._with_the_others():
-            return self._hosted().step(step, batches, whole)
+            report = self._hosted().step(step, batches, whole)
+        self.received_bytes += sum(signal.nbytes for signals in said for signal in signals)
+        self.waited_seconds += report.waited
+        return report
 
     def checkpoint(self) -> int:
         """Save the state; returns the number of steps done."""

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import ray
 import ray.util
@@ -25,9 +28,10 @@ from ray.exceptions import (
     RayTaskError,
 )
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from ladder.actors import own_ray, settings
+from ladder.actors.home import ASKED, answer, unanswered
 from ladder.actors.placement import (
     NODE_ID,
     Host,
@@ -93,6 +97,7 @@ class Session:
         self._actors: dict[str, Any] = {}
         self._hosts: dict[str, Host] = {}
         self._group: StudentGroup | None = None
+        self._seen: set[tuple[str, Path]] = set()
         self._standing: _Standing | None = None
         self._lost = False
 
@@ -112,6 +117,8 @@ class Session:
             if self._standing is not None:
                 ray.util.remove_placement_group(self._standing.group)
         self._actors.clear()
+        self._hosts.clear()
+        self._seen.clear()
         self._standing = None
 
     @cached_property
@@ -172,11 +179,58 @@ class Session:
         ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
         self._await(lambda seconds: not ray.wait(ready, num_returns=len(ready), timeout=seconds)[1], standing)
         self._hosts.update(zip(roles, fetch(ready), strict=True))
+        self._lost = False
         return started
 
     def hosts(self, roles: Iterable[str]) -> list[Host]:
         """Where the actors for these roles live that were started."""
         return [self._hosts[role] for role in roles]
+
+    def check_home(self, home: Path) -> None:
+        """Refuse a home that a node does not see: each actor reads a file there and writes one, once. Where there are
+        several nodes, somebody looks for the evaluator, too, which starts when a training is done.
+
+        Raises:
+            RunError: names the node and the path.
+        """
+        new = {role: actor for role, actor in self._actors.items() if (role, home) not in self._seen}
+        if not new:
+            return
+        home, token = home.absolute(), uuid4().hex
+        (home / "cache").mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix="seen-", dir=home / "cache") as temporary:
+            folder = Path(temporary)
+            (folder / ASKED).write_text(token, encoding="utf-8")
+            asked = {role: actor.__ray_call__.remote(answer, folder, token, role) for role, actor in new.items()}
+            nodes = {role: self._hosts[role].node for role in new}
+            node = self._evaluators_node()
+            if node is not None and node not in {host.node for host in self._hosts.values()}:
+                there = NodeAffinitySchedulingStrategy(node, soft=False)
+                look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(answer)
+                asked["evaluator"] = look.remote(None, folder, token, "evaluator")
+                nodes["evaluator"] = node
+            for role, told in zip(asked, fetch(list(asked.values())), strict=True):
+                if wrong := told or unanswered(folder, token, role):
+                    raise RunError(
+                        f"node {self.name_of(nodes[role])}, where the {role} lives, does not see the home: {wrong}",
+                        where=str(home),
+                        remedy="give a --home on storage that all nodes have under the same path, or keep the run on "
+                        "nodes that have it, by labels in runtime.devices",
+                    )
+        self._seen |= {(role, home) for role in new}
+
+    def name_of(self, node: str) -> str:
+        """The name of a node by Ray's id."""
+        return next((one.name for one in self.machine.members if one.id == node), "(gone)")
+
+    def _evaluators_node(self) -> str | None:
+        """Ray's id of the node that is kept for an evaluator that has not started."""
+        standing = self._standing
+        slot = standing.placement.slots.get("evaluator") if standing and standing.placement.spread else None
+        if standing is None or slot is None or "evaluator" in self._actors:
+            return None
+        nodes: dict[int, str] = ray.util.placement_group_table(standing.group)["bundles_to_node_id"]
+        return nodes[slot.bundle]
 
     def _stand(self, placement: Placement) -> _Standing:
         """The group for a placement. Actors of another one make way: they hold its cores."""
@@ -236,6 +290,8 @@ class Session:
             dead += [role for role in self._actors if is_rank(role) and role not in dead]
         for role in dead:
             ray.kill(self._actors.pop(role))
+            self._hosts.pop(role, None)
+        self._seen = {(role, home) for role, home in self._seen if role not in dead}
         if self._standing and self._nodes_gone(self._standing):
             self._lost = True
             dead += self._actors
@@ -364,7 +420,7 @@ def _nodes() -> list[Node]:
     names = Counter(node["NodeName"] for node in alive)
     return [
         Node(
-            node["NodeName"] if names[node["NodeName"]] == 1 else f"{node['NodeName']}#{node['NodeID'][:6]}",
+            node["NodeName"] if names[node["NodeName"]] == 1 else f"{node['NodeName']}-{node['NodeID'][:6]}",
             node["Resources"].get("CPU", 0.0),
             int(node["Resources"].get("GPU", 0)),
             {name: value for name, value in node["Labels"].items() if name != NODE_ID},

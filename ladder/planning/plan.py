@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import ladder.actors.session  # noqa: F401  (so that this process has loaded what an actor has)
+from ladder.actors.own_ray import store_of_new_ray
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
 from ladder.gates import Detectable, Fewest
@@ -133,7 +134,7 @@ def check(requests: Sequence[Request], home: Path, registry: Registry | None) ->
 
 def _plan(request: Request, registry: Registry | None, planned: set[str], home: Path, base: int, measure: bool) -> Plan:
     manifest, params = request.manifest, request.manifest.training_params
-    machine = Machine.alone(os.cpu_count() or 1, torch.cuda.device_count())
+    machine = Machine.alone(os.cpu_count() or 1, torch.cuda.device_count(), store_of_new_ray())
     known = decided_before(request, registry)
     lineage = ancestry_then(request, registry) if known and registry else resolve(request, registry)
     run = Run.open(request, lineage, registry, home)

@@ -22,6 +22,7 @@ from ladder.methods import method_of
 from ladder.models import config_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
+from ladder.planning.store import check_store, may_be_too_much
 from ladder.registry import Event, Registry, lineage
 from ladder.setup import (
     Dataset,
@@ -130,6 +131,8 @@ def prepare(
     events = registry.history(request.child.family) if registry else []
     if begins:
         check_cooldown(request, events, now)
+    if begins and start and machine and may_be_too_much(start):
+        check_store(start, home, machine())
     runtime, limits = request.manifest.runtime, request.manifest.budget
     # A cluster is asked what it has only where that can matter.
     if machine and asks_for_nodes(runtime):

@@ -542,3 +542,10 @@ def _stored(ahead: Start) -> int:
 
 def _cached_on_disk(ahead: Start, signals: SignalPrice) -> int:
     return signals.cache_bytes if ahead.request.manifest.runtime.signal_cache == "disk" else 0
+
+
+def largest_step(ahead: Start, home: Path) -> int:
+    """Most bytes of signals of one step."""
+    shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
+    traffics = [_traffic(ahead, home, number, shape) for number, shape in shapes.items()]
+    return price_signals(ahead.batches, ahead.request.manifest.training_params.steps, traffics).largest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ladder.actors.placement import crowded
@@ -40,28 +41,33 @@ FIRST_CHECKPOINT = 1.0
 
 
 class TrainingActors(NamedTuple):
-    """Who is at work in a training: actors by role, and what they host."""
+    """Who is at work in a training: actors by role, what they host, and the names of their nodes."""
 
     actors: Mapping[str, Any]
     teachers: Mapping[int, TeacherHandle]
     group: StudentGroup
+    nodes: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def start(cls, roles: Roles, context: Context) -> TrainingActors:
         """Start the actors, or take those that run, and begin to measure them."""
         actors = context.session.start(roles.placement, roles.actors)
+        context.session.check_home(context.home)
         fetch([actor.reset_peak.remote() for actor in actors.values()])
         teachers = {
             number: TeacherHandle(tuple(actors[role] for role in hosts), number)
             for number, hosts in roles.hosts.items()
         }
-        return cls(actors, teachers, context.session.group(actors))
+        hosts = zip(actors, context.session.hosts(actors), strict=True)
+        nodes = {role: context.session.name_of(host.node) for role, host in hosts}
+        return cls(actors, teachers, context.session.group(actors), nodes)
 
     def survey(self, usage: Usage) -> Usage:
-        """With what the actors say now about their caches, since they were loaded, and their processes."""
+        """With what the actors say now about their caches, since they were loaded, their processes and traffic."""
         cache = fetch([one for teacher in self.teachers.values() for one in teacher.cache_statistics()])
         memory = fetch([actor.memory.remote() for actor in self.actors.values()])
-        return usage.surveyed(cache, dict(zip(self.actors, memory, strict=True)))
+        traffic = fetch([actor.traffic.remote(self.nodes[role]) for role, actor in self.actors.items()])
+        return usage.surveyed(cache, dict(zip(self.actors, memory, strict=True)), traffic)
 
     def dream(self, dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
         """Blocks of dreams, in this order; all that are asked at the same time."""

@@ -7,13 +7,14 @@ and the same command does.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ladder.actors.placement import threads
+from ladder.actors.placement import Traffic, threads
 from ladder.actors.session import Session
 from ladder.data import REPORT
 from ladder.manifest import Request, Runtime, run_name
@@ -42,6 +43,8 @@ class Usage:
         memory_bytes: the largest resident set of each process, by the roles that it hosted (``student``,
             ``teacher1+teacher2``).
         gpu_bytes: the same on the GPU, for processes that use one.
+        nodes: where the actors stand on several nodes, by the name of each: ``sent_bytes`` and ``received_bytes`` of
+            signals, and ``waited_seconds`` summed over its ranks of the student.
     """
 
     steps: int = 0
@@ -53,6 +56,7 @@ class Usage:
     waited_seconds: float = 0.0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     gpu_bytes: Mapping[str, int] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of_notes(cls, notes: Mapping[str, Any]) -> Usage:
@@ -72,7 +76,9 @@ class Usage:
             waited_seconds=self.waited_seconds + report.waited,
         )
 
-    def surveyed(self, cache: Iterable[CacheStatistics], memory: Mapping[str, ProcessMemory]) -> Usage:
+    def surveyed(
+        self, cache: Iterable[CacheStatistics], memory: Mapping[str, ProcessMemory], traffic: Iterable[Traffic] = ()
+    ) -> Usage:
         """With what the actors of a session say at its end; the peaks are the larger ones."""
         counts = list(cache)
         by_roles = shared_by_role(memory)
@@ -85,6 +91,7 @@ class Usage:
             gpu_bytes=_largest(
                 self.gpu_bytes, {roles: one.gpu_bytes for roles, one in by_roles.items() if one.gpu_bytes}
             ),
+            nodes=_by_node(self.nodes, list(traffic)),
         )
 
     @property
@@ -104,6 +111,11 @@ class Usage:
             "perf/peak_memory_bytes": sum(self.memory_bytes.values()),
             **{f"perf/peak_memory_bytes/{_path(role)}": size for role, size in self.memory_bytes.items()},
             **{f"perf/peak_gpu_bytes/{_path(role)}": size for role, size in self.gpu_bytes.items()},
+            **{
+                f"perf/node_{what}/{_path(node)}": much
+                for node, told in self.nodes.items()
+                for what, much in told.items()
+            },
         }
 
     def line(self) -> str:
@@ -116,6 +128,7 @@ class Usage:
             f"wire {size_text(self.wire_bytes)}, cache {size_text(self.cache_bytes)}{hits}, "
             f"peak memory {size_text(sum(self.memory_bytes.values()))}: {', '.join([*sizes, *gpu])}, "
             f"{self.step_seconds / max(1, self.steps):.3f} s a step, waited {self.waiting:.0%}"
+            f"{''.join(f'; {node} {_told(told)}' for node, told in self.nodes.items())}"
         )
 
 
@@ -132,9 +145,28 @@ def _largest(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int
     return {roles: max(before.get(roles, 0), now.get(roles, 0)) for roles in {**before, **now}}
 
 
-def _path(roles: str) -> str:
-    """MLflow allows no plus sign in the name of a metric."""
-    return roles.replace("+", "_and_")
+def _by_node(before: Mapping[str, Mapping[str, float]], traffic: Sequence[Traffic]) -> dict[str, dict[str, float]]:
+    """Sums by node; nothing where there is only one."""
+    if not before and len({one.node for one in traffic}) <= 1:
+        return {}
+    sums = {node: dict(told) for node, told in before.items()}
+    for one in traffic:
+        here = sums.setdefault(one.node, {"sent_bytes": 0, "received_bytes": 0, "waited_seconds": 0.0})
+        here["sent_bytes"] += one.sent
+        here["received_bytes"] += one.received
+        here["waited_seconds"] += one.waited
+    return sums
+
+
+def _told(traffic: Mapping[str, float]) -> str:
+    """What went through a node, in words."""
+    sent, received = (size_text(int(traffic[f"{way}_bytes"])) for way in ("sent", "received"))
+    return f"sent {sent}, received {received}, waited {traffic['waited_seconds']:.1f} s"
+
+
+def _path(name: str) -> str:
+    """MLflow allows no plus sign in the name of a metric, and few other signs."""
+    return re.sub(r"[^\w.-]", "_", name.replace("+", "_and_"))
 
 
 @dataclass(frozen=True)
@@ -259,13 +291,14 @@ class EvaluatorHandle(NamedTuple):
     @classmethod
     def of(cls, run: Run, context: Context) -> EvaluatorHandle:
         """The evaluator where the manifest wants it."""
-        return cls.start(run.request.manifest.runtime, context.session)
+        return cls.start(run.request.manifest.runtime, context.session, context.home)
 
     @classmethod
-    def start(cls, runtime: Runtime, session: Session) -> EvaluatorHandle:
+    def start(cls, runtime: Runtime, session: Session, home: Path) -> EvaluatorHandle:
         """The evaluator where ``runtime`` wants it; it is started where it does not run yet."""
         placement = session.placement(runtime, ["evaluator"])
         evaluator = session.start(placement, ["evaluator"])["evaluator"]
+        session.check_home(home)
         return cls(evaluator, placement.slots["evaluator"].device, threads(runtime, session.machine))
 
 

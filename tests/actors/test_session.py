@@ -133,7 +133,7 @@ def test_a_node_is_known_by_what_it_was_started_with(monkeypatch: pytest.MonkeyP
     FakeRay(monkeypatch, a_node(1, GPU=3.0, big=2.0), a_node(2, name="b"), a_node(3, name="b"))
     first, second, third = session.Session("local").machine.members
     assert first == Node("10.0.0.1", 2.0, 3, {"rack": "a"}, {"big": 2.0}, 5, "1" * 56)
-    assert second.name != third.name and second.name.startswith("b#"), "people can tell them apart"
+    assert second.name != third.name and second.name.startswith("b-"), "people can tell them apart"
 
 
 def test_actors_make_way_for_another_placement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,10 +213,10 @@ def test_what_no_node_ever_had_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
 
 
 class Mute:
-    """An actor that gives a sign of life, or none."""
+    """An actor that gives a sign of life, is dead, or waits for others and says nothing."""
 
-    def __init__(self, name: str, *, alive: bool = True) -> None:
-        self.name, self.alive = name, alive
+    def __init__(self, name: str, *, alive: bool = True, waits: bool = False) -> None:
+        self.name, self.alive, self.waits = name, alive, waits
         self.__ray_ready__ = SimpleNamespace(remote=lambda: self)
 
     def __str__(self) -> str:
@@ -225,14 +225,27 @@ class Mute:
 
 def test_with_one_rank_all_of_them_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others wait in an exchange that the dead one never comes to: nobody waits for a sign of life from them."""
-    fake = FakeRay(monkeypatch, a_node(1))
-    monkeypatch.setattr(session, "_arrived", lambda sign: sign.alive)
+    fake, in_vain = FakeRay(monkeypatch, a_node(1)), list[str]()
+
+    def wait(signs: list[Mute], timeout: float) -> tuple[list[Mute], list[Mute]]:
+        answers = [sign for sign in signs if not sign.waits][:1]
+        in_vain.extend(sign.name for sign in signs if not answers)
+        return answers, [sign for sign in signs if sign not in answers]
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(session, "_arrived", lambda sign: sign.alive and not sign.waits)
     opened = session.Session("local")
     opened._actors = {
-        role: Mute(role, alive=role != "student.1") for role in ("student.1", "student", "student.2", "teacher1")
+        "student": Mute("student", waits=True),
+        "student.1": Mute("student.1", alive=False),
+        "student.2": Mute("student.2", waits=True),
+        "teacher1": Mute("teacher1"),
     }
     assert sorted(opened.bury()) == ["student", "student.1", "student.2"]
+    assert in_vain == [], "nobody waits for ranks that cannot answer"
     assert list(opened._actors) == ["teacher1"] and "kill teacher1" not in fake.done and len(fake.done) == 3
+    opened._actors = {"teacher1": Mute("teacher1"), "evaluator": Mute("evaluator", waits=True)}
+    assert opened.bury() == ["evaluator"] and in_vain == ["evaluator"]
 
 
 class FakeRank:

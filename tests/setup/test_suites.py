@@ -75,6 +75,7 @@ def examined(request: Request, home: Path, child: Path, parent: Path | None) -> 
     session = SimpleNamespace(
         placement=lambda runtime, roles: SimpleNamespace(slots={"evaluator": slot}),
         start=lambda placement, roles: {"evaluator": evaluator},
+        check_home=lambda home: None,
         machine=Machine.alone(1),
     )
     work: Any = SimpleNamespace(home=home, session=session, console=SimpleNamespace(say=lambda text: None))

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from ladder.actors.placement import Traffic
 from ladder.setup.context import Usage, shared_by_role
 from ladder.system.process import ProcessMemory, process_memory, reset_peak, resident_bytes
 from ladder.teachers.cache import CacheStatistics
@@ -41,6 +42,25 @@ def test_roles_in_one_process_count_once() -> None:
     assert usage.metrics()["perf/peak_memory_bytes"] == 400
     assert usage.gpu_bytes == {"student+teacher1": 7}
     assert not any("+" in name for name in usage.metrics())
+
+
+def test_on_several_nodes_each_says_what_it_sent_and_how_long_it_waited() -> None:
+    first = Usage().surveyed([], {}, [Traffic("10.0.0.1", 0, 3 * MIB, 1.5), Traffic("10.0.0.2", 3 * MIB)])
+    again = Usage.of_notes({"usage": json.loads(json.dumps(first.to_dict()))})
+    whole = again.surveyed([], {}, [Traffic("10.0.0.1", 0, MIB, 1.0), Traffic("b c-1f", MIB)])
+    assert whole.nodes["10.0.0.1"] == {"sent_bytes": 0, "received_bytes": 4 * MIB, "waited_seconds": 2.5}
+    assert whole.line().endswith(
+        "; 10.0.0.1 sent 0.0 KiB, received 4.0 MiB, waited 2.5 s"
+        "; 10.0.0.2 sent 3.0 MiB, received 0.0 KiB, waited 0.0 s; "
+        "b c-1f sent 1.0 MiB, received 0.0 KiB, waited 0.0 s"
+    )
+    assert whole.metrics()["perf/node_waited_seconds/10.0.0.1"] == 2.5
+    assert whole.metrics()["perf/node_sent_bytes/b_c-1f"] == MIB
+
+
+def test_one_node_is_not_told_apart() -> None:
+    usage = Usage().surveyed([], {}, [Traffic("here", 5), Traffic("here", 0, 5, 1.0)])
+    assert usage.nodes == {} and "here" not in usage.line()
 
 
 def test_the_peak_of_this_process_begins_anew() -> None:
