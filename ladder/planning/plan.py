@@ -22,7 +22,7 @@ from ladder.gates import Detectable, Fewest
 from ladder.manifest import ROLES, Request
 from ladder.methods import method_of
 from ladder.models import dated
-from ladder.planning.prepare import prepare
+from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start
 from ladder.planning.timing import time_step
@@ -192,7 +192,8 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
         parent = temporary / "start"
     runtime = request.manifest.runtime
     devices = {role: slot.device for role, slot in place(runtime, machine).slots.items()}
-    return price_of(start, home, machine, base, time_step(start, parent, devices, threads(runtime, machine)))
+    timing = time_step(start, parent, devices, threads(runtime, machine))
+    return price_of(start, home, machine, base, timing, kept_replicas(run))
 
 
 def _placed(price: Price | None) -> list[str] | tuple[str, ...]:

@@ -134,9 +134,8 @@ def prepare(
     # A cluster is asked what it has only where that can matter.
     if machine and asks_for_nodes(runtime):
         place(runtime, machine())
-    kept = {int(number): count for number, count in run.notes().get("replicas", {}).items()}
     wanted = priced or has_limits(limits) or runtime.teachers.replicas == "auto"
-    price = price_of(start, home, machine(), bare, kept=kept) if machine and start and wanted else None
+    price = price_of(start, home, machine(), bare, kept=kept_replicas(run)) if machine and start and wanted else None
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
@@ -158,6 +157,11 @@ def prepare(
         reading_warnings=read,
         rested=(last_promotion(events), now),
     )
+
+
+def kept_replicas(run: Run) -> dict[int, int]:
+    """The replicas of each teacher that a run began with, by number; nothing before it has begun."""
+    return {int(number): count for number, count in run.notes().get("replicas", {}).items()}
 
 
 def _replicas(start: Start) -> dict[int, int]:
