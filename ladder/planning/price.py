@@ -303,10 +303,14 @@ def price_of(
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
     memory = by_process(resident, base, _processes(tensors, sharing))
     seconds = _Seconds(probed.student, probed.teachers) if probed else rough
-    own = seconds.student / ahead.ranks + _exchange(ahead, slots["student"].device)
+    taken = list(zip(traffics, seconds.teachers, strict=True))
+    # Teachers on the student's base take turns with it: it waits for none of them, and has their work as well.
+    guests = sum(took.mean(signals.read_share) for one, took in taken if one.number in sharing)
+    own = seconds.student / ahead.ranks + guests + _exchange(ahead, slots["student"].device)
     work = [
-        traffic.reading.seconds(one.reading, one.recalling, replicas[traffic.number])
-        for traffic, one in zip(traffics, seconds.teachers, strict=True)
+        one.reading.seconds(took.reading, took.recalling, replicas[one.number])
+        for one, took in taken
+        if one.number not in sharing
     ]
     waits = waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
     step, start = _step(ahead, signals, machine, slots, replicas, own / (1 - waits), probed)

@@ -154,6 +154,18 @@ def test_a_plan_says_how_long_the_student_waits(run: Any) -> None:
     assert "replicas" not in bare
 
 
+@pytest.mark.parametrize(("share", "waits"), [("auto", False), ("off", True)])
+def test_a_student_does_not_wait_for_a_teacher_on_its_own_base(run: Any, share: str, waits: bool) -> None:
+    """They take turns in one process; such a teacher has no replicas either."""
+    one = run(runtime=runtime("auto", share_base=share), student={"adapter": {"r": 2, "alpha": 4}})
+    start = work(one, Machine.alone(2)).start
+    assert start is not None
+    slow_parent = StepTiming(0.5, (ProcessSeconds(5.0, 0.0), ProcessSeconds(0.01, 0.0)), 0.0, 0.0, None)
+    price = price_of(start, one.folder, Machine.alone(2), 0, slow_parent)
+    assert (price.waiting > 0.8) is waits and (price.waiting < 0.01) is not waits
+    assert price.replicas == {1: 1, 2: 1}
+
+
 def test_signals_in_flight_must_find_room_in_a_nodes_object_store(run: Any) -> None:
     found = work(run(runtime=runtime(1)), Machine.alone(2), priced=True)
     assert found.start is not None and found.price is not None
