@@ -183,9 +183,11 @@ def test_a_narrow_student_keeps_its_weights_in_full(told: Any) -> None:
     assert all(math.isfinite(report.loss) for report in reports)
 
 
-def test_a_narrow_student_computes_as_its_teacher_does(told: Any) -> None:
+@pytest.mark.parametrize(("ranks", "sharding"), [(1, "auto"), (2, "ddp"), (2, "fsdp")])
+def test_a_narrow_student_computes_as_its_teacher_does(told: Any, crew: Crew, ranks: int, sharding: str) -> None:
     """A child that is its parent's copy is at no distance from it, in bfloat16 as well."""
     asked = {"student": {"dtype": "bfloat16"}, "routing": "agreement", "js_threshold": 0.7, "alpha": 0.0}
-    spec, batches, teachers = told(asked, 1, "auto")
-    _, (report, *_) = alone(steps, replace(spec, teachers={1: spec.start}), batches, teachers[:1], 0, 1)
+    spec, batches, teachers = told(asked, ranks, sharding)
+    arguments = (replace(spec, teachers={1: spec.start}), batches, teachers[:1], 0, 1)
+    _, (report, *_) = alone(steps, *arguments) if ranks == 1 else crew(ranks, steps, *arguments)[0]
     assert report.kl == pytest.approx(0.0, abs=1e-6)
