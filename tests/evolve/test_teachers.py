@@ -100,7 +100,7 @@ def test_a_bfloat16_family_stays_in_bfloat16(ray_session: None, toy: Any, narrow
     assert shared is not None and set(shared.teachers) == {1} and shared.teachers[1].adapters == ()
     assert shared.teachers[1].base == folders[line[1].digest]
     # Several ranks and several replicas have models of their own.
-    place = (Ancestry(line[1], line[0], line), folders, slots, Machine(2, 0))
+    place = (Ancestry(line[1], line[0], line), folders, slots, Machine.alone(2))
     assert shared_stacks(request.manifest, *place, ranks=2) is None
     for replicas, alone in ((1, False), ("auto", False), (2, True)):
         runtime = request.manifest.runtime.model_copy(update={"teachers": TeachersRuntime(replicas=replicas)})
