@@ -16,14 +16,12 @@ import torch
 from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.data.batches import Batch, Batches, dealt
 from ladder.distill import Chunking
-from ladder.errors import ManifestError
 from ladder.manifest import Dreams, Manifest, Runtime
 from ladder.methods import method_of
 from ladder.planning.memory import FLOAT, Group, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
 from ladder.planning.pools import Reading, keeping_up, room_for, waiting
 from ladder.planning.start import Start
 from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, rough_seconds, step_seconds
-from ladder.report.text import size_text
 from ladder.sampling.dreams import BLOCK
 from ladder.setup import all_roles, cache_settings, data_of, shared_stacks, truncation_of
 from ladder.teachers import CacheKey, Kind, pack, shards
@@ -437,48 +435,13 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
-def check_store(ahead: Start, machine: Machine) -> None:
-    """Refuse a run whose signals in flight fit into no node's object store: Ray would write them to disk and read them
-    back, step after step. That of the student's node has to hold them, and which one that is Ray decides.
-
-    Raises:
-        ManifestError: says what there would be at once, and how much room.
-    """
-    room = max(node.store_bytes for node in machine.members)
-    params, flight = ahead.request.manifest.training_params, ahead.request.manifest.runtime.in_flight
-    traffics = [_uncached(ahead, number, Shape.of_folder(folder)) for number, folder in ahead.teachers.items()]
-    most = params.batch_size * data_of(ahead.request).max_length * sum(one.row_bytes + _PLACE for one in traffics)
-    # Where no Ray was asked, its room is not known; and batches are gone through only where their limits do not do.
-    if not room or most * (flight + 1) <= room:
-        return
-    step = price_signals(ahead.batches, params.steps, traffics, ranks=ahead.ranks).largest
-    if step * (flight + 1) <= room:
-        return
-    fitting = room // step - 1
-    raise ManifestError(
-        f"found {flight}: signals of {size_text(step * (flight + 1))} would be on their way at once, and the largest "
-        f"object store of a node has {size_text(room)}",
-        where="runtime.in_flight",
-        remedy=f"write {fitting}"
-        if fitting > 0
-        else "start Ray with a larger --object-store-memory, or write a narrower runtime.wire",
-    )
-
-
-def _uncached(ahead: Start, number: int, shape: Shape) -> TeacherTraffic:
-    """A teacher as a source of bytes."""
-    manifest = ahead.request.manifest
-    runtime, truncation = manifest.runtime, truncation_of(manifest, ahead.teachers[number])
-    size = row_bytes(runtime, manifest.student.dtype, shape, truncation.kept if truncation else 0)
-    return TeacherTraffic(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
-
-
 def _traffic(ahead: Start, home: Path, number: int, shape: Shape) -> TeacherTraffic:
     """A teacher as a source of bytes, with what earlier runs have left in its cache."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
     runtime, dtype = manifest.runtime, manifest.student.dtype
     truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
-    traffic = _uncached(ahead, number, shape)
+    size = row_bytes(runtime, dtype, shape, truncation.kept if truncation else 0)
+    traffic = TeacherTraffic(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
     if settings is None:
         return traffic
     traffic.limit = settings.limit

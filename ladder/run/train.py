@@ -16,7 +16,6 @@ from ladder.errors import ModelError
 from ladder.manifest import old_spelling
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
-from ladder.planning.price import check_store
 from ladder.planning.start import Start
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
 from ladder.run.recovery import divided, dividing
@@ -90,7 +89,6 @@ def train(run: Run, work: Work, context: Context) -> None:
     start, say = work.start, context.console.say
     assert start is not None, "a run that trains has a start"
     folder, roles = _start_folder(run, start), roles_of(run, context, work.replicas, start.ranks)
-    check_store(start, context.session.machine)
     crew = TrainingActors.start(roles, context)
     loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
     _check_alike(loaded)

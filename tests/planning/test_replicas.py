@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from ladder.actors.placement import Machine, Node
-from ladder.errors import ManifestError
 from ladder.manifest import read_request
 from ladder.planning.plan import Plan, plan_text
 from ladder.planning.prepare import Work, prepare
-from ladder.planning.price import check_store, price_of
+from ladder.planning.price import price_of
 from ladder.planning.timing import ProcessSeconds, StepTiming
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
@@ -164,16 +163,3 @@ def test_a_student_does_not_wait_for_a_teacher_on_its_own_base(run: Any, share: 
     price = price_of(start, one.folder, Machine.alone(2), 0, slow_parent)
     assert (price.waiting > 0.8) is waits and (price.waiting < 0.01) is not waits
     assert price.replicas == {1: 1, 2: 1}
-
-
-def test_signals_in_flight_must_find_room_in_a_nodes_object_store(run: Any) -> None:
-    found = work(run(runtime=runtime(1)), Machine.alone(2), priced=True)
-    assert found.start is not None and found.price is not None
-    enough, step = found.price.store_bytes, found.price.store_bytes // 4
-    for stores in ((enough,), (1, enough), (2**40,), (0,)):
-        check_store(found.start, Machine(tuple(Node("node", 2, store_bytes=size) for size in stores)))
-    with pytest.raises(ManifestError, match=r"found 3: signals of .* would be on their way at once") as caught:
-        check_store(found.start, Machine.alone(2, store_bytes=enough - 1))
-    assert caught.value.where == "runtime.in_flight" and caught.value.remedy == "write 2"
-    with pytest.raises(ManifestError, match="--object-store-memory"):
-        check_store(found.start, Machine.alone(2, store_bytes=step))
