@@ -212,7 +212,7 @@ class StudentActor(TeacherActor):
         whole = {number: [wire.merged(each) for each in zip(*told, strict=True)] for number, told in parts.items()}
         with self._with_the_others():
             report = self._hosted().step(step, batches, whole)
-        self.received_bytes += sum(signal.nbytes for signals in said for signal in signals)
+        self.received_bytes += report.wire_bytes
         self.waited_seconds += report.waited
         return report
 

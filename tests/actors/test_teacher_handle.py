@@ -7,6 +7,7 @@ from typing import Any
 
 from ladder.actors.remote import StudentActor, TeacherHandle
 from ladder.sampling.dreams import DreamBatch, Sampling
+from ladder.train.spec import StepReport
 
 
 def actor(name: str) -> Any:
@@ -45,6 +46,9 @@ def test_the_student_hears_the_replicas_of_a_teacher_as_one(monkeypatch: Any) ->
     monkeypatch.setattr("ladder.actors.remote.wire.merged", lambda parts: "+".join(parts))
     heard: list[Any] = []
     student = StudentActor()
-    student.trainer = SimpleNamespace(step=lambda *told: heard.append(told))  # type: ignore[assignment]
-    student.step(7, ["m0", "m1"], [1, 1, 2], ["a0", "a1"], ["b0", "b1"], ["c0", "c1"])  # type: ignore[arg-type,list-item]
+    done = StepReport(7, 1.0, wire_bytes=24, waited=0.5)
+    student.trainer = SimpleNamespace(step=lambda *told: heard.append(told) or done)  # type: ignore[assignment]
+    for _ in range(2):
+        student.step(7, ["m0", "m1"], [1, 1, 2], ["a0", "a1"], ["b0", "b1"], ["c0", "c1"])  # type: ignore[arg-type,list-item]
+    assert (student.received_bytes, student.waited_seconds) == (48, 1.0) and heard.pop() == heard[0]
     assert heard == [(7, ["m0", "m1"], {1: ["a0+b0", "a1+b1"], 2: ["c0", "c1"]})]

@@ -133,7 +133,7 @@ def test_a_teacher_that_moves_rejects_its_child(copy_of: Any, monkeypatch: pytes
     def stream(group: Any, teachers: Any, *others: Any) -> Iterator[Any]:
         for report in real(group, teachers, *others):
             if report.step == 1:
-                fetch(teachers[1].actor.__ray_call__.remote(nudge))
+                fetch(teachers[1].actors[0].__ray_call__.remote(nudge))
             yield report
 
     monkeypatch.setattr(train, "stream", stream)

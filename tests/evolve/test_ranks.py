@@ -77,7 +77,7 @@ def test_a_rank_that_dies_changes_nothing(copy_of: Any, struck: Any, tally: Tall
     tally("SIGKILL of one of two ranks", ranks_killed=1, the_same_digest=before.digest == after.digest)
     assert before.digest == after.digest
     (notes,) = [run.read_text() for run in cut.home.glob("runs/Toy-G003/*/run.json")]
-    assert '"deaths": 2' in notes and "student.1" in notes  # which memory is told of
+    assert '"deaths": 1' in notes and "student.1" in notes  # which memory is told of
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ladder.actors.placement import Traffic
 from ladder.actors.remote import Loaded
 from ladder.errors import ModelError
 from ladder.run import train
@@ -44,10 +45,14 @@ def test_what_caches_did_is_summed_over_all_replicas() -> None:
     one, two, three = CacheStatistics(1, 2, 30), CacheStatistics(10, 20, 300), CacheStatistics(100, 200, 3000)
     roles = ("student", "teacher1", "teacher1.1")
     actors = {
-        role: SimpleNamespace(memory=SimpleNamespace(remote=lambda pid=pid: ProcessMemory("here", pid, 7 + pid)))
+        role: SimpleNamespace(
+            memory=SimpleNamespace(remote=lambda pid=pid: ProcessMemory("here", pid, 7 + pid)),
+            traffic=SimpleNamespace(remote=lambda node: Traffic(node, sent=5)),
+        )
         for pid, role in enumerate(roles)
     }
-    crew = TrainingActors(actors, {1: teacher(one, two), 2: teacher(three)}, None)  # type: ignore[arg-type]
+    nodes = dict.fromkeys(roles, "here")
+    crew = TrainingActors(actors, {1: teacher(one, two), 2: teacher(three)}, None, nodes)  # type: ignore[arg-type]
     usage = crew.survey(Usage())
     assert (usage.hits, usage.misses, usage.cache_bytes) == (111, 222, 3330)
     assert usage.memory_bytes == {"student": 7, "teacher1": 8, "teacher1.1": 9}

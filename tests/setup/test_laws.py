@@ -39,6 +39,9 @@ class Group:
         self.checkpoints.append(self.done)
         return self.done
 
+    def settle(self) -> None:
+        """It was there at once."""
+
     def sample(self, openings: Any, sampling: Any) -> list[str]:
         self.asked.append((self.done, len(openings), sampling.seed))
         return ["fine", self.says.get(self.done, "fine")]
