@@ -41,8 +41,8 @@ SECTIONS = {
     "peers": ("benchmarks.gpu.loss", "peers", 40),
     "distil_1b": ("benchmarks.gpu.training", "distil_1b", 70),
     "nf4": ("benchmarks.gpu.training", "nf4", 30),
-    "fsdp": ("benchmarks.gpu.training", "fsdp", 20),
-    "ranks": ("benchmarks.gpu.training", "ranks", 20),
+    "fsdp": ("benchmarks.gpu.ranks", "fsdp", 30),
+    "ranks": ("benchmarks.gpu.ranks", "ranks", 90),
 }
 """Module, function and most seconds of each section, in the order in which they are most worth knowing."""
 

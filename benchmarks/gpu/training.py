@@ -22,14 +22,13 @@ from benchmarks.school import DISTILLATION, LR, Shape, word_tokenizer
 from ladder.data.batches import Batch, Batches, Collation
 from ladder.data.examples import Example
 from ladder.distill import has_compiler, release
-from ladder.distill.fused import Chunking
 from ladder.manifest import Manifest
 from ladder.manifest.effective import effective
 from ladder.manifest.schema import Architecture
 from ladder.models.intake import save_model
 from ladder.models.load import load_model
 from ladder.models.scratch import llama_config
-from ladder.planning.memory import Load, student_bytes
+from ladder.planning.memory import FLOAT, Group, Load, bytes_each, loss_temporaries, student_bytes
 from ladder.planning.memory import Shape as Sizes
 from ladder.system.files import save_folder
 from ladder.teachers.teacher import Teacher, TeacherSpec
@@ -196,22 +195,25 @@ def _speed(
 
 def _memory(room: Class, trainer: Trainer, options: Options) -> dict[str, Any]:
     """The student's peak, and what planning's price function says of it."""
-    manifest, shape, size = room.spec.manifest, room.shape, 4 if room.spec.manifest.student.dtype == "float32" else 2
+    manifest, shape, size = room.spec.manifest, room.shape, bytes_each(room.spec.manifest.student.dtype)
+    group, chunking = Group.of(manifest), trainer.loss.fused.sizes(trainer.device)
+    compiled = trainer.loss.fused.compile
     trained = sum(one.numel() for one in trainer.parameters.values())
     sizes = Sizes.of_folder(room.spec.start)
-    chunk = Chunking.of(shape.vocabulary, torch.device(options.device)).chunk
     own = [] if manifest.student.adapter else [sizes]
     priced = student_bytes(
         sizes,
         trained,
         size,
         Load(shape.rows * shape.width, shape.tokens),
-        chunk,
-        kept=optimizer_kind(manifest.training_params).state_bytes(size),
+        chunking.chunk,
+        kept=optimizer_kind(manifest.training_params).state_bytes(FLOAT if group.masters else size),
         ema=manifest.stabilizers.ema,
         wire="hidden",
         # The student holds a teacher's head where it has no equal one that is frozen.
         teachers=[*own, sizes],
+        group=group,
+        temporaries=loss_temporaries(shape.vocabulary, chunking, size, compiled=compiled) if options.gpu else 0,
     )
     if not options.gpu:
         return {"priced MiB": priced // MIB}
@@ -275,16 +277,3 @@ def nf4(options: Options, figures: dict[str, Any]) -> None:
     if find_spec("bitsandbytes") is None:
         raise Skipped("bitsandbytes is not installed")
     distil(options, figures, SMOLLM2, "bfloat16", adapter=LORA | {"base": "nf4"})
-
-
-def fsdp(options: Options, figures: dict[str, Any]) -> None:
-    """A student that is sharded over one rank is the one that is not."""
-    raise Skipped("the trainer of this version has no ranks")
-
-
-def ranks(options: Options, figures: dict[str, Any]) -> None:
-    """Two ranks over NCCL give one rank's gradients."""
-    options.need_gpu()
-    if torch.cuda.device_count() < 2:
-        raise Skipped("one GPU")
-    raise Skipped("the trainer of this version has no ranks")

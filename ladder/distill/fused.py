@@ -39,8 +39,8 @@ _GPU_SHARE = 0.02
 _GPU_MOST = 4096
 """Rows of a chunk on a GPU: with more, its products get no faster."""
 _GPU_TILE_BYTES = 64 * 2**20
-"""Of a tile on a GPU: a pass over it takes ten times as long as the start of a kernel, and where nothing is compiled a
-dozen tensors of that size live at once."""
+"""Of a tile on a GPU: a pass over it takes ten times as long as the start of a kernel, and where nothing is compiled up
+to eighteen tensors of that size live at once."""
 
 
 @dataclass(frozen=True)

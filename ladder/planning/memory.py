@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from ladder.distill import BUFFERS
-from ladder.manifest import Architecture
+from ladder.distill import BUFFERS, Chunking
+from ladder.manifest import Architecture, Manifest
 from ladder.models import architecture_config, config_of, stored_bytes, stored_shapes
 
 _LAYER = re.compile(r"\.\d+\.")
@@ -109,6 +109,9 @@ def bytes_each(dtype: str) -> int:
 
 SLACK = 1.7
 """Resident bytes for each byte of activations."""
+TILES, COMPILED_TILES = 18, 5
+"""Tensors of a tile that live at once in the fused loss, without compiling and with: of two teachers in the directions
+that take most (``tests/planning/test_memory.py`` counts them)."""
 GENERATION = 6
 """Copies of the last logits [rows, V] while sampling: logits, scores, softmax, draws."""
 FLOAT = 4
@@ -134,6 +137,17 @@ class Group:
     def parts(self) -> int:
         """Into how many parts weights and all that belongs to them are split."""
         return self.ranks if self.sharded else 1
+
+    @classmethod
+    def of(cls, manifest: Manifest, ranks: int = 1) -> Group:
+        """How a manifest's student is held by so many ranks."""
+        student = manifest.runtime.student
+        return cls(
+            ranks,
+            sharded=student.sharding == "fsdp",
+            masters=manifest.student.dtype != "float32" and manifest.student.adapter is None,
+            recomputing=student.gradient_checkpointing,
+        )
 
 
 ALONE = Group()
@@ -207,6 +221,13 @@ def loss_buffers(vocabulary: int, chunk: int) -> int:
     return BUFFERS * chunk * vocabulary * FLOAT
 
 
+def loss_temporaries(vocabulary: int, chunking: Chunking, size: int, *, compiled: bool) -> int:
+    """What the fused loss makes beside its buffers on a GPU: a tile's tensors, or once they are gone the gradient of a
+    chunk in the student's dtype, where that is a narrower one. On a CPU they are small and counted with the slack."""
+    tile = (COMPILED_TILES if compiled else TILES) * chunking.tile * vocabulary * FLOAT
+    return max(tile, chunking.chunk * vocabulary * size if size < FLOAT else 0)
+
+
 def head_gradients(shape: Shape, load: Load, *, head_trained: bool) -> int:
     """Sums of gradient that the fused loss hands on: of the N hidden states, and of the head where it is trained."""
     return FLOAT * shape.hidden * (load.trained + (shape.vocabulary if head_trained else 0))
@@ -237,13 +258,19 @@ def student_bytes(
     wire: str,
     teachers: list[Shape],
     group: Group = ALONE,
+    temporaries: int = 0,
 ) -> int:
-    """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``."""
+    """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``.
+
+    Args:
+        temporaries: of its loss, on a GPU: ``loss_temporaries``.
+    """
     return (
         training_state(shape, trained, size, kept=kept, ema=ema, group=group)
         + sum(teacher_held(teacher, size, wire, group) for teacher in teachers)
         + int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
         + loss_buffers(shape.vocabulary, chunk)
+        + temporaries
         + head_gradients(shape, load, head_trained=trained == shape.parameters)
         + load.mapped
     )

@@ -15,16 +15,26 @@ import torch
 
 from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.data.batches import Batch, Batches, dealt
-from ladder.distill import Chunking
+from ladder.distill import Chunking, has_compiler, pays_to_compile
 from ladder.manifest import Dreams, Manifest, Runtime
 from ladder.methods import method_of
-from ladder.planning.memory import FLOAT, Group, Load, Shape, by_process, bytes_each, student_bytes, teacher_bytes
+from ladder.planning.memory import (
+    FLOAT,
+    Group,
+    Load,
+    Shape,
+    by_process,
+    bytes_each,
+    loss_temporaries,
+    student_bytes,
+    teacher_bytes,
+)
 from ladder.planning.pools import Reading, keeping_up, room_for, waiting
 from ladder.planning.start import Start
 from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, rough_seconds, step_seconds
 from ladder.sampling.dreams import BLOCK
-from ladder.setup import all_roles, cache_settings, data_of, shared_stacks, truncation_of
-from ladder.teachers import CacheKey, Kind, pack, shards
+from ladder.setup import all_roles, cache_settings, data_of, loss_elements, shared_stacks, truncation_of
+from ladder.teachers import CacheKey, Kind, computed_in, pack, shards
 from ladder.train.optimizer import optimizer_kind
 
 MOST_STEPS = 1000
@@ -291,7 +301,7 @@ def price_of(
     sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
     steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = [_traffic(ahead, home, number, shapes[number]) for number in shapes]
+    traffics = [_traffic(ahead, home, number, shapes[number], _device(slots, f"teacher{number}")) for number in shapes]
     signals = price_signals(ahead.batches, steps, traffics, ranks=ahead.ranks)
     rough = _rough(ahead, shapes, traffics, signals)
     replicas = _replicas(ahead, traffics, rough, slots, machine, sharing, kept)
@@ -397,20 +407,9 @@ def _replicas(
 
 def _exchange(ahead: Start, device: str) -> float:
     """Seconds in which the ranks bring their gradients together."""
-    group, size = group_of(ahead.request.manifest, ahead.ranks), bytes_each(ahead.request.manifest.student.dtype)
+    group, size = Group.of(ahead.request.manifest, ahead.ranks), bytes_each(ahead.request.manifest.student.dtype)
     gradient = (FLOAT if group.masters else size) * ahead.trained
     return exchange_seconds(gradient, ahead.ranks, device, sharded=group.sharded)
-
-
-def group_of(manifest: Manifest, ranks: int) -> Group:
-    """How a manifest's student is held by so many ranks."""
-    student = manifest.runtime.student
-    return Group(
-        ranks,
-        sharded=student.sharding == "fsdp",
-        masters=manifest.student.dtype != "float32" and manifest.student.adapter is None,
-        recomputing=student.gradient_checkpointing,
-    )
 
 
 def _device(slots: Mapping[str, Slot], role: str) -> str:
@@ -435,8 +434,8 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
-def _traffic(ahead: Start, home: Path, number: int, shape: Shape) -> TeacherTraffic:
-    """A teacher as a source of bytes, with what earlier runs have left in its cache."""
+def _traffic(ahead: Start, home: Path, number: int, shape: Shape, device: str) -> TeacherTraffic:
+    """A teacher on its device as a source of bytes, with what earlier runs have left in its cache."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
     runtime, dtype = manifest.runtime, manifest.student.dtype
     truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
@@ -446,7 +445,7 @@ def _traffic(ahead: Start, home: Path, number: int, shape: Shape) -> TeacherTraf
         return traffic
     traffic.limit = settings.limit
     if settings.kind == "disk" and settings.folder is not None:
-        key = CacheKey.of(folder, runtime.wire, dtype, truncation)
+        key = CacheKey.of(folder, runtime.wire, computed_in(dtype, device), truncation)
         traffic.key = key.text
         traffic.held, traffic.taken = held_on_disk(shards(settings.folder / key.name, key.text))
     return traffic
@@ -467,18 +466,28 @@ def _tensors(
     manifest, shape = ahead.request.manifest, ahead.shape
     runtime, size = manifest.runtime, bytes_each(manifest.student.dtype)
     load = Load(signals.grid, signals.grid_trained, signals.rank_largest, runtime.in_flight)
-    group = group_of(manifest, ahead.ranks)
+    group = Group.of(manifest, ahead.ranks)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
     device = torch.device(slots["student"].device)
-    # A driver without a GPU cannot ask how large the one of another node is.
-    seen = device.type == "cpu" or torch.cuda.is_available()
-    chunking = Chunking.of(len(ahead.tokenizer), device if seen else torch.device("cpu"))
+    chunking, on_cpu = Chunking.of(len(ahead.tokenizer), device), device.type == "cpu"
     # Memory of a CPU that was never written to takes no place.
-    chunk = chunking.touched(load.trained) if device.type == "cpu" else chunking.chunk
+    chunk = chunking.touched(load.trained) if on_cpu else chunking.chunk
+    compiled = not on_cpu and _compiles(ahead, device.type)
+    made = 0 if on_cpu else loss_temporaries(len(ahead.tokenizer), chunking, size, compiled=compiled)
     ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
     optimizer = optimizer_kind(manifest.training_params).state_bytes(FLOAT if group.masters else size)
     student = student_bytes(
-        shape, trained, size, load, chunk, kept=optimizer, ema=ema, wire=runtime.wire, teachers=teachers, group=group
+        shape,
+        trained,
+        size,
+        load,
+        chunk,
+        kept=optimizer,
+        ema=ema,
+        wire=runtime.wire,
+        teachers=teachers,
+        group=group,
+        temporaries=made,
     )
     kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0
     found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)
@@ -494,6 +503,14 @@ def _tensors(
         roles = processes(f"teacher{number}", replicas[number])
         found |= {f"teacher{number}": 0} if number in sharing else dict.fromkeys(roles, teacher)
     return found
+
+
+def _compiles(ahead: Start, device: str) -> bool:
+    """Whether a student on this kind of device compiles its loss, as far as this machine is like that one."""
+    wanted, steps = ahead.request.manifest.runtime.compile, ahead.request.manifest.training_params.steps
+    if wanted != "auto":
+        return wanted == "on"
+    return pays_to_compile(loss_elements(ahead.batches, steps, ahead.config), device) and has_compiler(device)
 
 
 def _dream_tokens(ahead: Start, number: int) -> int:

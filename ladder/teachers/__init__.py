@@ -3,7 +3,7 @@
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, pack, shards
 from ladder.teachers.forward import check_packing, trained_hidden_states, trained_logits
 from ladder.teachers.source import TeacherHead, TopKSource, shared
-from ladder.teachers.teacher import Teacher, TeacherSpec
+from ladder.teachers.teacher import Teacher, TeacherSpec, computed_in
 from ladder.teachers.wire import Kind, Signal, Truncation
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TopKSource",
     "Truncation",
     "check_packing",
+    "computed_in",
     "pack",
     "shards",
     "shared",

@@ -152,7 +152,7 @@ class Teacher:
         """What it really sends."""
         self.warnings = (self._costs(proof.doubt),) if proof and told else ()
         """What is not as it was asked for, for a person to read."""
-        computed = spec.dtype if torch.device(spec.device).type == "cpu" else f"{spec.dtype} on a GPU"
+        computed = computed_in(spec.dtype, spec.device)
         key = CacheKey.of(spec.folder, self.kind, computed, spec.truncation) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
@@ -233,6 +233,11 @@ def _teacher_model(spec: TeacherSpec, base: SharedBase | None) -> TeacherModel:
         return WholeModel(load_model(spec.folder, spec.dtype, spec.device).requires_grad_(False))
     assert base is not None, "a stack stands on a shared base"
     return base.model_of(spec.stack)
+
+
+def computed_in(dtype: str, device: str) -> str:
+    """What a cache's key says of how a teacher computes: on a GPU it rounds otherwise than on a CPU."""
+    return dtype if torch.device(device).type == "cpu" else f"{dtype} on a GPU"
 
 
 def projects(device: torch.device) -> bool:
