@@ -16,7 +16,7 @@ import torch
 from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.data.batches import Batch, Batches, dealt
 from ladder.distill import Chunking, has_compiler, pays_to_compile
-from ladder.manifest import Dreams, Manifest, Runtime
+from ladder.manifest import Dreams, Runtime
 from ladder.methods import method_of
 from ladder.planning.memory import (
     FLOAT,
@@ -566,7 +566,7 @@ def _cached_on_disk(ahead: Start, signals: SignalPrice) -> int:
 
 
 def largest_step(ahead: Start, home: Path) -> int:
-    """Most bytes of signals of one step."""
+    """Most bytes of signals of one step, cached or not, wherever they are made."""
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = [_traffic(ahead, home, number, shape) for number, shape in shapes.items()]
+    traffics = [_traffic(ahead, home, number, shape, "cpu") for number, shape in shapes.items()]
     return price_signals(ahead.batches, ahead.request.manifest.training_params.steps, traffics).largest

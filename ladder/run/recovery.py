@@ -47,6 +47,8 @@ def recovering(phase: Callable[[], None], run: Run, context: Context) -> None:
             dead = ", ".join(context.session.bury())
             context.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")
         except Divided as error:
+            if context.session.broken:
+                context.session.bury()
             context.console.say(f"{error.message}; on from step {run.reached()}")
 
 
@@ -72,7 +74,7 @@ def dividing(batches: Batches, run: Run) -> Iterator[None]:
         yield
     except GpuOutOfMemory as error:
         parts = 2 * batches.accumulation
-        if parts > batches.batch_size:
+        if batches.ranks * parts > batches.batch_size:
             raise
         run.note(**{_DIVIDED: 2 * run.notes().get(_DIVIDED, 1)})
         raise Divided(
