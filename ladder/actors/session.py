@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -193,10 +193,10 @@ class Session:
         Raises:
             RunError: names the node and the path.
         """
+        home, token = home.absolute(), uuid4().hex
         new = {role: actor for role, actor in self._actors.items() if (role, home) not in self._seen}
         if not new:
             return
-        home, token = home.absolute(), uuid4().hex
         (home / "cache").mkdir(exist_ok=True)
         with TemporaryDirectory(prefix="seen-", dir=home / "cache") as temporary:
             folder = Path(temporary)
@@ -242,7 +242,8 @@ class Session:
                 bundle_label_selector=[dict(bundle.labels) for bundle in placement.bundles],
             )
             self._standing = _Standing(placement, group, frozenset(node.id for node in _nodes()))
-        standing = self._standing
+        # What the manifest wrote may differ, and mean the same places.
+        standing = self._standing = replace(self._standing, placement=placement)
         self._await(standing.group.wait, standing)
         return standing
 
@@ -327,8 +328,8 @@ class Session:
         if len(roles) > 1 and group != self._group:
             assert self._standing is not None, "the ranks were started"
             slots = self._standing.placement.slots
-            nodes = {host.machine for host in self.hosts(roles)}
-            fetch(group.join([slots[role].device for role in roles], one_node=len(nodes) == 1))
+            nodes = {host.node for host in self.hosts(roles)}
+            fetch(group.join([slots[role].device for role in roles], one_node=len(nodes) == 1), START_TIMEOUT)
         self._group = group
         return group
 

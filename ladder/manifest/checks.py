@@ -257,11 +257,11 @@ def ranks_have_work_to_share(manifest: Manifest) -> Iterator[Problem]:
     if student.sharding == "fsdp" and lora is not None and lora.base == "nf4":
         where = "runtime.student.sharding"
         yield Problem(where, "found 'fsdp' with a base in 4 bits, which cannot be taken apart", "write ddp")
-    if ranks == "auto" or ranks == 1:
+    if ranks == 1:
         return
     if student.sharding == "none":
         yield Problem("runtime.student.sharding", f"found 'none' for {ranks} ranks", "write ddp, fsdp or auto")
-    if ranks * params.accumulation > params.batch_size:
+    if ranks != "auto" and ranks * params.accumulation > params.batch_size:
         yield Problem(
             "runtime.student.ranks",
             f"found {ranks} ranks with {params.accumulation} micro-batches each for {params.batch_size} rows a step",

@@ -57,16 +57,22 @@ def run_legs(
     Args:
         leg: trains one or more steps from this one on, and reports each.
         done: steps that are done already.
-        settle: waits for a checkpoint that is still being written, before a hook may end the run.
+        settle: waits for a checkpoint that is still being written: after the first step behind it, or before a hook
+            ends the run.
     """
+    settled = True
     while done < total:
         for report in leg(done):
             done = report.step + 1
+            if not settled:
+                settle()
+                settled = True
             for hook in hooks:
                 hook.after_step(report)
         for hook in hooks:
             hook.before_checkpoint(done)
         checkpoint()
+        settled = False
         try:
             for hook in hooks:
                 hook.after_checkpoint(done)

@@ -47,8 +47,7 @@ def recovering(phase: Callable[[], None], run: Run, context: Context) -> None:
             dead = ", ".join(context.session.bury())
             context.console.say(f"{error.message}; {dead or 'nobody'} to be started again, on from step {reached}")
         except Divided as error:
-            if context.session.broken:
-                context.session.bury()
+            context.session.bury()  # Ranks that waited for the one that had no memory were ended.
             context.console.say(f"{error.message}; on from step {run.reached()}")
 
 

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ladder.actors.placement import crowded
-from ladder.actors.remote import Loaded, StudentGroup, TeacherHandle
+from ladder.actors.remote import Loaded, Prepared, StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
-from ladder.errors import ModelError
+from ladder.errors import ActorDied, ModelError
 from ladder.manifest import old_spelling
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
@@ -100,7 +100,8 @@ def train(run: Run, work: Work, context: Context) -> None:
     batches = divided(start.batches_with(dreams), run)
     say(describe_pools(batches.pools))
     headless = frozenset(number for number, (one, *_) in loaded.items() if one.kind != roles.teachers[number].kind)
-    prepared = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))[0]
+    ranks = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))
+    prepared = _alike(ranks)
     told = [*crowded(context.session.hosts(roles.actors), roles.threads)]
     told += [text for one in (*(first for first, *_ in loaded.values()), prepared) for text in one.warnings]
     for text in told:
@@ -142,6 +143,17 @@ def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, l
                 settle=lambda: hear(crew.group, crew.group.settle()),
             )
     return journal.usage
+
+
+def _alike(ranks: Sequence[Prepared]) -> Prepared:
+    """What all ranks say alike.
+
+    Raises:
+        ActorDied: they found different checkpoints, as where a network file system shows a folder late.
+    """
+    if len({one.done for one in ranks}) > 1:
+        raise ActorDied(f"ranks go on from different steps: {[one.done for one in ranks]}", remedy="run it again")
+    return ranks[0]
 
 
 def _either(one: Callable[[], bool], other: Callable[[], bool]) -> Callable[[], bool]:

@@ -131,12 +131,17 @@ def computing(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             names.update(own)
 
 
-def keep_little(model: PreTrainedModel) -> None:
-    """Compute activations again on the way back (gradient checkpointing; Chen et al. 2016).
+def keep_little(model: PreTrainedModel, wanted: bool) -> None:
+    """Compute activations again on the way back, or not (gradient checkpointing; Chen et al. 2016). A base that is
+    shared may have been told otherwise before.
 
     Raises:
         RunError: the architecture cannot.
     """
+    if not wanted:
+        if getattr(model, "is_gradient_checkpointing", False):
+            model.gradient_checkpointing_disable()
+        return
     try:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     except ValueError as error:

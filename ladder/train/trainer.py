@@ -195,17 +195,21 @@ class Trainer:
     def _build(self) -> Forward:
         """Load everything, and share it out. Ranks that split the student take turns, so that one machine's memory
         holds it whole once."""
-        mesh = init_device_mesh(self.device.type, (self.ranks.world,)) if self.split else None
+        manifest, mesh = self.spec.manifest, None
+        if self.split:
+            mesh = init_device_mesh(self.device.type, (self.ranks.world,))
         for turn in range(self.ranks.world) if self.split else [self.ranks.rank]:
             with self.ranks.together():
                 if turn == self.ranks.rank:
                     module = self._load()
                     if mesh is not None:
-                        sharded(module, mesh, self.dtype)
+                        # Adapters compute in what they are, float32, and the base that they lie on in its own type.
+                        adapted = manifest.student.adapter is not None
+                        sharded(module, mesh, torch.float32 if adapted else self.dtype)
                         self.shared_heads = SharedHeads(self.teachers, mesh)
         # What ranks draw from here on is for their own rows.
         if not self.ranks.first:
-            torch.manual_seed(self.spec.manifest.seeds.init + self.ranks.rank)
+            torch.manual_seed(manifest.seeds.init + self.ranks.rank)
         return replicated(module) if self.ranks.world > 1 and not self.split else module
 
     def _load(self) -> StudentModule:
@@ -213,8 +217,7 @@ class Trainer:
         manifest = self.spec.manifest
         torch.manual_seed(manifest.seeds.init)
         self.model = self._start()
-        if manifest.runtime.student.gradient_checkpointing:
-            keep_little(plain(self.model))
+        keep_little(plain(self.model), manifest.runtime.student.gradient_checkpointing)
         proof = prove(plain(self.model))
         self.head = proof.head
         self.warnings = () if proof.head else (self._costs(proof.doubt),)

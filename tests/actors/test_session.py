@@ -264,11 +264,11 @@ class FakeRank:
 def test_ranks_find_each_other_in_their_order_and_once(
     machines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "fetch", lambda told: told)
+    monkeypatch.setattr(session, "fetch", lambda told, timeout=None: told)
     roles = ("student", "student.1", "student.2")
     ranks = {role: FakeRank(role) for role in roles}
     opened = session.Session("local")
-    opened._hosts = {role: Host(machine, 2, "PASSIVE") for role, machine in zip(roles, machines, strict=True)}
+    opened._hosts = {role: Host("one", 2, "PASSIVE", machine) for role, machine in zip(roles, machines, strict=True)}
     slots = {role: Slot(1.0, 0.0, f"cuda:{number}") for number, role in enumerate(roles)}
     opened._standing = session._Standing(Placement((), slots), None, frozenset())  # type: ignore[arg-type]
     actors = {"teacher1": "t", **{role: ranks[role] for role in reversed(roles)}}

@@ -58,6 +58,27 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"runtime.devices": {"student.1": "cpu"}}, "runtime.devices.'student.1'", "did you mean 'student'?"),
     ({"runtime.wire": "top-k"}, "runtime.wire", "did you mean 'topk'?"),
     ({"runtime.top_k": 0}, "runtime.top_k", "expected at least 1"),
+    (
+        {"runtime.student": {"ranks": 2, "sharding": "none"}},
+        "runtime.student.sharding",
+        "found 'none' for 2 ranks (write",
+    ),
+    ({"runtime.student": {"ranks": "auto", "sharding": "none"}}, "runtime.student.sharding", "'none' for auto ranks"),
+    (
+        {"runtime.student": {"ranks": 99}},
+        "runtime.student.ranks",
+        "found 99 ranks with 1 micro-batches each for 16 rows",
+    ),
+    (
+        {"runtime.student": {"ranks": "auto"}, "runtime.share_base": "on", "student.adapter": {}},
+        "runtime.share_base",
+        "found 'on' with auto ranks",
+    ),
+    (
+        {"runtime.student": {"sharding": "fsdp"}, "student.adapter": {"base": "nf4"}},
+        "runtime.student.sharding",
+        "found 'fsdp' with a base in 4 bits",
+    ),
     ({"runtime.teachers": {"replicas": 0}}, "runtime.teachers.replicas", "expected at least 1"),
     (
         {"runtime.teachers": {"replicas": 2}, "runtime.share_base": "on"},

@@ -45,6 +45,13 @@ def test_hooks_are_called_in_their_order_around_each_checkpoint() -> None:
     assert calls == [*first, *second, "a after 3", "b after 3"]
 
 
+def test_a_checkpoint_is_in_place_one_step_later() -> None:
+    """Where it is written while the student trains on."""
+    calls = list[str]()
+    run_legs(leg, lambda: calls.append("begun"), [Told("a", calls)], 0, 3, settle=lambda: calls.append("in place"))
+    assert calls[2:] == ["a before 2", "begun", "a after 2", "in place", "a step 2", "a before 3", "begun", "a after 3"]
+
+
 def test_a_run_that_is_done_trains_nothing() -> None:
     run_legs(lambda done: pytest.fail("trained"), lambda: pytest.fail("written"), [], 3, 3)
 

@@ -17,8 +17,8 @@ from tests.evolve.test_deaths import FakeRun, FakeWork
 ROWS = [Example((1, 5 + row, 6, 2), (True,) * 3, gold=True) for row in range(12)]
 
 
-def batches(batch_size: int = 8, accumulation: int = 2) -> Batches:
-    return Batches({"new": ROWS}, {"new": 1.0}, batch_size, accumulation, 0, Collation(0, 8))
+def batches(batch_size: int = 8, accumulation: int = 2, ranks: int = 1) -> Batches:
+    return Batches({"new": ROWS}, {"new": 1.0}, batch_size, accumulation, 0, Collation(0, 8), ranks=ranks)
 
 
 def training(run: Any, fits: int, tried: list[int], error: Callable[[], Exception], **sizes: int) -> None:
@@ -60,6 +60,14 @@ def test_a_row_cannot_be_divided() -> None:
     with pytest.raises(GpuOutOfMemory, match="CUDA out of memory"):
         recovering(lambda: training(run, 0, tried, full), run, work)  # type: ignore[arg-type]
     assert tried == [2, 4, 8] and run.kept == {"divided": 4}
+
+
+def test_each_rank_keeps_a_row() -> None:
+    """Nothing is noted that no later start could carry out."""
+    run, tried = FakeRun(0), list[int]()
+    with pytest.raises(GpuOutOfMemory, match="CUDA out of memory"):
+        recovering(lambda: training(run, 0, tried, full, batch_size=8, ranks=2), run, FakeWork())  # type: ignore[arg-type]
+    assert tried == [2, 4] and run.kept == {"divided": 2}
 
 
 def test_the_memory_of_a_cpu_is_not_saved_that_way() -> None:

@@ -183,6 +183,16 @@ def test_what_goes_wrong_on_one_rank_ends_all_with_one_message(
     assert all(unmoved for _, unmoved in found)
 
 
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_an_adapter_computes_in_float32_on_a_narrow_base(told: Any, crew: Crew, sharding: str) -> None:
+    """Split over ranks as on one: its gradients differ by the base's rounding of other batches, and not by its own."""
+    asked = {"student": {"adapter": {"r": 4, "alpha": 8}, "dtype": "bfloat16"}}
+    expected, _ = alone(gradient, *told(asked, 1, "auto", **STILL))
+    (found, _), *_ = crew(2, gradient, *told(asked, 2, sharding, **STILL))
+    apart = sum((found[name] - value).norm() ** 2 for name, value in expected.items()) ** 0.5
+    assert apart / sum(value.norm() ** 2 for value in expected.values()) ** 0.5 < 1e-4
+
+
 def test_a_narrow_student_keeps_its_weights_in_full(told: Any) -> None:
     """In bfloat16 alone, most steps of a usual size are rounded away: every weight must move."""
     asked = {"student": {"dtype": "bfloat16"}, "lr": 1e-5, "warmup": 0.0}
