@@ -8,20 +8,29 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ladder.actors.placement import Machine
+from ladder.actors.placement import Machine, Node
 from ladder.manifest import read_request
 from ladder.planning.plan import Plan, plan_text
 from ladder.planning.prepare import Work, prepare
 from ladder.planning.price import price_of
 from ladder.planning.timing import ProcessSeconds, StepTiming
 from ladder.registry.lineage import Ancestry
+from ladder.setup import cache_settings
 from ladder.setup.context import Run
+from ladder.teachers import CacheSettings, computed_in
+from ladder.teachers.cache import CacheKey, open_cache
 
 ROWS = 400
 SLOW = StepTiming(0.01, (ProcessSeconds(5.0, 0.0),) * 2, 0.0, 0.0, None)
 """A step whose teachers take five hundred times as long as the student."""
+
+
+def cluster(nodes: int) -> Machine:
+    """So many nodes without a GPU."""
+    return Machine(tuple(Node(f"node-{number}", 8) for number in range(nodes)))
 
 
 @pytest.fixture
@@ -69,7 +78,7 @@ def test_a_number_that_is_written_asks_no_machine(run: Any) -> None:
 
 def test_auto_is_the_same_in_a_plan_and_in_a_run_whatever_was_measured(run: Any) -> None:
     """Four ranks are quicker than a teacher of their size."""
-    one, many = run(runtime=runtime("auto", 4)), Machine(64, 0, nodes=9)
+    one, many = run(runtime=runtime("auto", 4)), cluster(9)
     in_a_run, planned = work(one, many), work(one, many, priced=True)
     assert in_a_run.replicas == planned.replicas == {1: 2, 2: 2}
     assert in_a_run.start is not None
@@ -80,12 +89,12 @@ def test_auto_is_the_same_in_a_plan_and_in_a_run_whatever_was_measured(run: Any)
 @pytest.mark.parametrize(
     ("ranks", "machine", "cache", "replicas"),
     [
-        (4, Machine(64, 0, nodes=1), "off", 1),  # One machine's cores are shared by all.
-        (4, Machine(64, 0, nodes=3), "off", 1),  # A node for the student and one for each teacher.
-        (4, Machine(64, 0, nodes=5), "off", 2),
-        (1, Machine(64, 0, nodes=9), "off", 1),  # One rank does three times the work of a teacher.
-        (4, Machine(64, 16), "off", 2),
-        (4, Machine(64, 7), "off", 1),  # Cards: four ranks, two teachers, an evaluator.
+        (4, cluster(1), "off", 1),  # One machine's cores are shared by all.
+        (4, cluster(3), "off", 1),  # A node for the student and one for each teacher.
+        (4, cluster(5), "off", 2),
+        (1, cluster(9), "off", 1),  # One rank does three times the work of a teacher.
+        (4, Machine.alone(64, 16), "off", 2),
+        (4, Machine.alone(64, 7), "off", 1),  # Cards: four ranks, two teachers, an evaluator.
     ],
 )
 def test_auto_finds_as_many_as_help(run: Any, ranks: int, machine: Machine, cache: str, replicas: int) -> None:
@@ -98,9 +107,9 @@ def test_what_is_read_once_needs_fewer(run: Any) -> None:
     few = {"data": {"train": ["rows.jsonl"], "max_length": 64}, "training_params": {"steps": 200, "batch_size": 24}}
     one = run(runtime=runtime("auto", 4, signal_cache="memory"), **few)
     (one.folder.parent / "rows.jsonl").write_text('{"prompt": "who", "completion": " luna"}\n' * 12)
-    assert work(one, Machine(64, 0, nodes=9)).replicas == {1: 1, 2: 1}
+    assert work(one, cluster(9)).replicas == {1: 1, 2: 1}
     cold = run(runtime=runtime("auto", 4, signal_cache="off"), **few)
-    assert work(cold, Machine(64, 0, nodes=9)).replicas == {1: 2, 2: 2}
+    assert work(cold, cluster(9)).replicas == {1: 2, 2: 2}
 
 
 def test_a_run_goes_on_with_the_replicas_that_it_began_with(run: Any) -> None:
@@ -108,12 +117,12 @@ def test_a_run_goes_on_with_the_replicas_that_it_began_with(run: Any) -> None:
     one = run(runtime=runtime("auto", 4))
     one.folder.mkdir()
     one.note(replicas={1: 3, 2: 1})
-    assert work(one, Machine(64, 0, nodes=1)).replicas == {1: 3, 2: 1}
+    assert work(one, cluster(1)).replicas == {1: 3, 2: 1}
     assert work(run(runtime=runtime(2)), None).replicas == {1: 2, 2: 2}, "but not against what is written"
 
 
 def test_the_price_names_every_rank_and_every_replica(run: Any) -> None:
-    alone, several = (work(run(runtime=told), Machine(2, 0), priced=True) for told in (runtime(1), runtime(2, 2)))
+    alone, several = (work(run(runtime=told), Machine.alone(2), priced=True) for told in (runtime(1), runtime(2, 2)))
     assert alone.price is not None and several.price is not None
     roles = ["student", "student.1", "teacher1", "teacher1.1", "teacher2", "teacher2.1"]
     assert list(several.price.memory_bytes) == roles
@@ -128,7 +137,7 @@ def test_the_price_names_every_rank_and_every_replica(run: Any) -> None:
 @pytest.mark.parametrize("cache", ["off", "memory"])
 def test_replicas_share_what_a_teacher_sends_and_keeps(run: Any, cache: str) -> None:
     one, two = (
-        work(run(runtime=runtime(count, signal_cache=cache)), Machine(2, 0), priced=True).price for count in (1, 2)
+        work(run(runtime=runtime(count, signal_cache=cache)), Machine.alone(2), priced=True).price for count in (1, 2)
     )
     assert one is not None and two is not None and one.store_bytes == two.store_bytes
     less = one.store_bytes // 2 + (one.cache_bytes // 4 if cache == "memory" else 0)
@@ -139,10 +148,42 @@ def test_replicas_share_what_a_teacher_sends_and_keeps(run: Any, cache: str) -> 
 def test_a_plan_says_how_long_the_student_waits(run: Any) -> None:
     told = {"child": "Luna-G002", "method": "m", "digest": "d", "parent": None, "grandparent": None, "decided": None}
     more = {"ready": None, "rows": 1, "probes": 0, "steps": 1, "tokens": 1, "teachers": 2, "threads": 1}
-    found = work(run(runtime=runtime(2, 2)), Machine(2, 0), priced=True)
+    found = work(run(runtime=runtime(2, 2)), Machine.alone(2), priced=True)
     rest: Any = {"placement": {}, "exam": found.exam, "warnings": []}
     text = plan_text(Plan(**told, **more, price=found.price, **rest))  # type: ignore[arg-type]
     assert "2, replicas 2 (the student would wait " in text and "% of its time)" in text
     assert ", 2 ranks" in text and "; most for one of 2 ranks " in text and " in flight" in text
     bare = plan_text(Plan(**told, **more, price=None, **rest))  # type: ignore[arg-type]
     assert "replicas" not in bare
+
+
+@pytest.mark.parametrize(("share", "waits"), [("auto", False), ("off", True)])
+def test_a_student_does_not_wait_for_a_teacher_on_its_own_base(run: Any, share: str, waits: bool) -> None:
+    """They take turns in one process; such a teacher has no replicas either."""
+    one = run(runtime=runtime("auto", share_base=share), student={"adapter": {"r": 2, "alpha": 4}})
+    start = work(one, Machine.alone(2)).start
+    assert start is not None
+    slow_parent = StepTiming(0.5, (ProcessSeconds(5.0, 0.0), ProcessSeconds(0.01, 0.0)), 0.0, 0.0, None)
+    price = price_of(start, one.folder, Machine.alone(2), 0, slow_parent)
+    assert (price.waiting > 0.8) is waits and (price.waiting < 0.01) is not waits
+    assert price.replicas == {1: 1, 2: 1}
+
+
+@pytest.mark.parametrize(("filled", "gpus"), [("cpu", 0), ("cpu", 3), ("cuda:0", 0), ("cuda:0", 3)])
+def test_a_plan_sees_what_its_own_kind_of_device_has_cached(run: Any, filled: str, gpus: int) -> None:
+    """A GPU rounds otherwise, so that its signals lie under another key."""
+    one, machine = run(runtime={"signal_cache": "disk", "share_base": "off"}), Machine.alone(8, gpus)
+    found = work(one, machine, priced=True)
+    assert found.start is not None and found.price is not None and found.price.cache_hit_share < 1
+    ahead, settings = found.start, cache_settings(one.request.manifest.runtime, one.folder)
+    assert settings is not None and isinstance(settings, CacheSettings)
+    digests = {digest for step in range(16) for batch in ahead.batches(step) for digest in batch.digests}
+    for folder in ahead.teachers.values():
+        cache = open_cache(settings, CacheKey.of(folder, "hidden", computed_in("float32", filled), None))
+        cache.put({digest: {"values": np.zeros((1, 2), np.float32)} for digest in digests})
+    price = price_of(ahead, one.folder, machine, 0)
+    assert bool(price.gpu_bytes) == bool(gpus)
+    if (filled == "cpu") == (gpus == 0):
+        assert price.cache_hit_share == 1
+    else:
+        assert price.cache_hit_share == found.price.cache_hit_share
