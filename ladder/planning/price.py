@@ -336,7 +336,7 @@ def price_of(
         rank_wire_bytes=signals.rank_largest,
         store_bytes=signals.largest * (runtime.in_flight + 1),
         cache_bytes=signals.cache_bytes,
-        cache_hit_share=1.0 - signals.read_share if signals.misses else 0.0,
+        cache_hit_share=signals.hits / max(1, signals.hits + signals.misses),
         memory_bytes=memory,
         peak_memory_bytes=sum(memory.values()),
         gpu_bytes=on_gpu,
@@ -434,7 +434,7 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
-def _traffic(ahead: Start, home: Path, number: int, shape: Shape, device: str) -> TeacherTraffic:
+def _traffic(ahead: Start, home: Path, number: int, shape: Shape, device: str = "cpu") -> TeacherTraffic:
     """A teacher on its device as a source of bytes, with what earlier runs have left in its cache."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
     runtime, dtype = manifest.runtime, manifest.student.dtype

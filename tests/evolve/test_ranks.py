@@ -33,6 +33,19 @@ def promoted(family: Any, *arguments: Any) -> Any:
     return family.registry.head("Toy")
 
 
+def check_is_one_rank(alone: Any, several: Any) -> None:
+    """Ranks in actors take the steps of one rank, up to rounding: the same gradients, so the same losses after them."""
+    found = []
+    for family in (alone, several):
+        child = family.registry.head("Toy") if family is several else promoted(family, 1)
+        logged = family.registry.step_metrics(child.run_id, "")
+        found.append({name: [value for _, value in logged[name]] for name in ("loss", "grad_norm")})
+    one, other = found
+    assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-2)
+    assert other["grad_norm"][0] == pytest.approx(one["grad_norm"][0], rel=1e-6) and len(set(one["loss"])) == STEPS
+
+
 @pytest.fixture
 def struck(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, str]], list[str]]:
     """``struck({5: "student.1"})``: that role's process gets SIGKILL while the step after the fifth report is under
@@ -76,6 +89,7 @@ def test_a_rank_that_dies_changes_nothing(copy_of: Any, struck: Any, tally: Tall
     assert killed == ["student.1"]
     tally("SIGKILL of one of two ranks", ranks_killed=1, the_same_digest=before.digest == after.digest)
     assert before.digest == after.digest
+    check_is_one_rank(copy_of("alone"), whole)
     (notes,) = [run.read_text() for run in cut.home.glob("runs/Toy-G003/*/run.json")]
     assert '"deaths": 1' in notes and "student.1" in notes  # which memory is told of
 
@@ -85,7 +99,9 @@ def test_a_rank_that_dies_changes_nothing(copy_of: Any, struck: Any, tally: Tall
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_rank_1_killed_at_ten_random_moments(copy_of: Any, struck: Any, sharding: str, tally: Tally) -> None:
     draw, equal = random.Random(1), 0
-    expected = promoted(copy_of("whole"), 2, sharding).digest
+    whole = copy_of("whole")
+    expected = promoted(whole, 2, sharding).digest
+    check_is_one_rank(copy_of("alone"), whole)
     for trial in range(10):
         killed = struck({draw.randrange(1, STEPS - 1): "student.1"}, lambda: draw.random() * 0.2)
         before = len(killed)

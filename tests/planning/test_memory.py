@@ -10,9 +10,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, MambaConfig
 
+from benchmarks.gpu import loss
+from benchmarks.gpu.machine import rise
+from ladder.distill import Chunking, Objective
 from ladder.manifest.schema import Architecture
 from ladder.models.scratch import architecture_config
 from ladder.planning.memory import (
+    TILES,
     Group,
     Load,
     Shape,
@@ -21,6 +25,7 @@ from ladder.planning.memory import (
     by_process,
     dreaming,
     loss_buffers,
+    loss_temporaries,
     student_bytes,
     teacher_bytes,
     teacher_held,
@@ -57,6 +62,34 @@ def test_student_and_teacher_are_sums_of_their_parts() -> None:
     sleeping = dreaming(TINY, 640, 4)
     assert sleeping == 2 * 2 * 4 * 640 * 4 + 6 * 64 * 100 * 4 > reading
     assert teacher_bytes(TINY, 4, load, wire="hidden", dream_tokens=640, kept=0) == 20000 + sleeping + 4000
+
+
+def test_what_a_tile_takes_on_a_gpu_by_hand() -> None:
+    wide, long = Chunking(64, 16), Chunking(4096, 16)
+    assert loss_temporaries(100, wide, 4, compiled=False) == 18 * 16 * 100 * 4
+    assert loss_temporaries(100, wide, 4, compiled=True) == 5 * 16 * 100 * 4
+    # The gradient of a long chunk in half precision, once the tiles are gone; float32 needs no copy of it.
+    assert loss_temporaries(100, long, 2, compiled=False) == 4096 * 100 * 2
+    assert loss_temporaries(100, long, 4, compiled=False) == 18 * 16 * 100 * 4
+    load, told = Load(7, 5), {"kept": 8.0, "ema": True, "wire": "topk", "teachers": []}
+    more, less = (student_bytes(TINY, 5000, 4, load, 16, **told, temporaries=n) for n in (1000, 0))  # type: ignore[arg-type]
+    assert more - less == 1000
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
+def test_tensors_of_a_tile_are_counted(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the loss allocates grows by so many tensors a row of a tile, and by no more than is priced."""
+    monkeypatch.setattr(loss, "OBJECTIVE", Objective(gamma=0.1, direction=direction))  # type: ignore[arg-type]
+    few, many = (_rise(Chunking(256, tile)) for tile in (32, 128))
+    found = (many - few) / (96 * 2000 * 4)
+    assert TILES - 3 <= found <= TILES
+
+
+def _rise(chunking: Chunking) -> int:
+    """Peak of what a micro-batch of 256 tokens and 2,000 columns allocates beside its buffers, in bytes."""
+    run = loss.fused_loss(loss.lesson(256, 8, 2000, "cpu", torch.float32), False, chunking)
+    run()
+    return rise(run, torch.device("cpu"))
 
 
 def test_masters_keep_float32_beside_what_computes() -> None:

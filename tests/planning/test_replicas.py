@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ladder.actors.placement import Machine, Node
@@ -17,7 +18,10 @@ from ladder.planning.prepare import Work, prepare
 from ladder.planning.price import price_of
 from ladder.planning.timing import ProcessSeconds, StepTiming
 from ladder.registry.lineage import Ancestry
+from ladder.setup import cache_settings
 from ladder.setup.context import Run
+from ladder.teachers import CacheSettings, computed_in
+from ladder.teachers.cache import CacheKey, open_cache
 
 ROWS = 400
 SLOW = StepTiming(0.01, (ProcessSeconds(5.0, 0.0),) * 2, 0.0, 0.0, None)
@@ -163,3 +167,23 @@ def test_a_student_does_not_wait_for_a_teacher_on_its_own_base(run: Any, share: 
     price = price_of(start, one.folder, Machine.alone(2), 0, slow_parent)
     assert (price.waiting > 0.8) is waits and (price.waiting < 0.01) is not waits
     assert price.replicas == {1: 1, 2: 1}
+
+
+@pytest.mark.parametrize(("filled", "gpus"), [("cpu", 0), ("cpu", 3), ("cuda:0", 0), ("cuda:0", 3)])
+def test_a_plan_sees_what_its_own_kind_of_device_has_cached(run: Any, filled: str, gpus: int) -> None:
+    """A GPU rounds otherwise, so that its signals lie under another key."""
+    one, machine = run(runtime={"signal_cache": "disk", "share_base": "off"}), Machine.alone(8, gpus)
+    found = work(one, machine, priced=True)
+    assert found.start is not None and found.price is not None and found.price.cache_hit_share < 1
+    ahead, settings = found.start, cache_settings(one.request.manifest.runtime, one.folder)
+    assert settings is not None and isinstance(settings, CacheSettings)
+    digests = {digest for step in range(16) for batch in ahead.batches(step) for digest in batch.digests}
+    for folder in ahead.teachers.values():
+        cache = open_cache(settings, CacheKey.of(folder, "hidden", computed_in("float32", filled), None))
+        cache.put({digest: {"values": np.zeros((1, 2), np.float32)} for digest in digests})
+    price = price_of(ahead, one.folder, machine, 0)
+    assert bool(price.gpu_bytes) == bool(gpus)
+    if (filled == "cpu") == (gpus == 0):
+        assert price.cache_hit_share == 1
+    else:
+        assert price.cache_hit_share == found.price.cache_hit_share
