@@ -139,7 +139,7 @@ def keep_little(model: PreTrainedModel, wanted: bool) -> None:
         RunError: the architecture cannot.
     """
     if not wanted:
-        if getattr(model, "is_gradient_checkpointing", False):
+        if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
             model.gradient_checkpointing_disable()
         return
     try:
