@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -167,9 +168,9 @@ def _lesson(ranks: Ranks, lesson: Lesson) -> dict[str, float]:
     trainer.settle()
     figures["checkpoint s"] = round(time.perf_counter() - began, 3)
     if ranks.world == 1:
-        torch.save(found, lesson.gradient)
+        save_file(found, lesson.gradient)
         return figures
-    return {"gradient apart": _apart(found, torch.load(lesson.gradient))} | figures
+    return {"gradient apart": _apart(found, load_file(lesson.gradient))} | figures
 
 
 def _gradient(parameter: Tensor) -> Tensor:
