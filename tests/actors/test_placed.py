@@ -368,6 +368,7 @@ with session.Session(cluster.address) as opened:
 """
 
 
+@pytest.mark.long
 def test_ray_places_what_it_is_asked() -> None:
     """Six rows of the table, in a cluster whose nodes say that they have cards."""
     process = launch([sys.executable, "-c", ASK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -36,6 +36,7 @@ def test_truncated_signals_of_two_teachers_train_a_child_and_stay_in_the_home(
         assert not (rows["ids"] == 250).any()
 
 
+@pytest.mark.long
 def test_replicas_of_teachers_train_the_child_that_one_of_each_trains(
     ray_session: Any, toy: Any, tmp_path: Path, parent: Path, grandparent: Path
 ) -> None:
