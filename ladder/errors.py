@@ -18,6 +18,8 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory"
 """What torch says in a plain RuntimeError; its own OutOfMemoryError is one of these, too."""
 _NO_GPU_MEMORY = ("CUDA out of memory", "HIP out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Those of a GPU."""
+CHECKPOINT_KEPT = "the last checkpoint is kept; run the same command again to go on"
+"""What to do where something broke off a training that can go on."""
 LESS_MEMORY = (
     "the last checkpoint is kept: the same command goes on where there is more memory, or with fewer steps in "
     "runtime.in_flight; a larger training_params.accumulation or a smaller data.max_length begins another run, "

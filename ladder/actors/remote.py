@@ -24,7 +24,7 @@ import torch.distributed as dist
 from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
 from ladder.distill import release
-from ladder.errors import ActorDied
+from ladder.errors import CHECKPOINT_KEPT, ActorDied
 from ladder.errors import said as said_by
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
 from ladder.models import Rounding, SharedBase, Stack
@@ -255,8 +255,8 @@ class StudentActor(TeacherActor):
         except RuntimeError as error:
             if self.ranks.world == 1 or not _is_broken_off(error):
                 raise
-            remedy = "the last checkpoint is kept; run the same command again to go on"
-            raise ActorDied(f"rank {self.ranks.rank} lost the others: {said_by(error)}", remedy=remedy) from None
+            told = f"rank {self.ranks.rank} lost the others: {said_by(error)}"
+            raise ActorDied(told, remedy=CHECKPOINT_KEPT) from None
 
 
 def _is_broken_off(error: RuntimeError) -> bool:

@@ -47,6 +47,7 @@ from ladder.actors.placement import (
 from ladder.actors.remote import EvaluatorActor, StudentActor, StudentGroup, TeacherActor, TeacherHandle
 from ladder.data.batches import Batches, dealt
 from ladder.errors import (
+    CHECKPOINT_KEPT,
     LESS_MEMORY,
     ActorDied,
     LadderError,
@@ -56,7 +57,7 @@ from ladder.errors import (
     out_of_memory,
     said,
 )
-from ladder.manifest import Runtime
+from ladder.manifest import RAYS_OWN, Runtime
 from ladder.train.spec import StepReport, combined
 
 os.environ.update(settings.missing())
@@ -148,7 +149,7 @@ class Session:
                     raise
                 if time.monotonic() > deadline:
                     raise RunError(
-                        f"a node was lost, and {error.message}", where=error.where, remedy=_REMEDY
+                        f"a node was lost, and {error.message}", where=error.where, remedy=CHECKPOINT_KEPT
                     ) from error
             time.sleep(1.0)
             self.__dict__.pop("machine", None)
@@ -260,7 +261,7 @@ class Session:
         deadline = time.monotonic() + START_TIMEOUT
         while not arrived(LOOK_ROUND):
             if gone := self._nodes_gone(standing):
-                raise ActorDied(f"{len(gone)} of {len(standing.nodes)} nodes went away", remedy=_REMEDY)
+                raise ActorDied(f"{len(gone)} of {len(standing.nodes)} nodes went away", remedy=CHECKPOINT_KEPT)
             if time.monotonic() > deadline:
                 raise RunError(
                     f"actors did not start within {START_TIMEOUT:g} s: {_asked_and_there(standing.placement)}",
@@ -347,7 +348,7 @@ def fetch(references: Any, timeout: float | None = None) -> Any:
     try:
         return ray.get(references, timeout=timeout)
     except GetTimeoutError as error:
-        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=_REMEDY) from error
+        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=CHECKPOINT_KEPT) from error
     except RayError as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, LadderError):
@@ -387,7 +388,7 @@ def hear(group: StudentGroup, references: Sequence[Any], timeout: float | None =
         group.end()
     failures = [failure for one in answered if (failure := _failure(one)) is not None]
     if not failures:
-        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=_REMEDY)
+        raise ActorDied(f"an actor did not answer within {timeout:g} s", remedy=CHECKPOINT_KEPT)
     raise min(failures, key=lambda failure: (isinstance(failure, ActorDied), not isinstance(failure, LadderError)))
 
 
@@ -409,9 +410,9 @@ def _in_words(cause: Exception) -> LadderError | None:
         return ActorDied(f"an actor's node ran out of memory: {said(cause)}", remedy=LESS_MEMORY)
     # OSError comes last, because some of Ray's errors are OSErrors, too.
     if isinstance(cause, RayError) and not isinstance(cause, OutOfDiskError):
-        return ActorDied(f"an actor died: {said(cause)}", remedy=_REMEDY)
+        return ActorDied(f"an actor died: {said(cause)}", remedy=CHECKPOINT_KEPT)
     if isinstance(cause, OutOfDiskError | OSError):
-        return RunError(f"an actor could not go on: {said(cause)}", remedy=_REMEDY)
+        return RunError(f"an actor could not go on: {said(cause)}", remedy=CHECKPOINT_KEPT)
     return None
 
 
@@ -435,7 +436,7 @@ def _nodes() -> list[Node]:
 
 def _is_own(resource: str) -> bool:
     """Whether somebody gave a node this resource when it was started."""
-    return resource not in ("CPU", "GPU", "memory", "object_store_memory") and not resource.startswith("node:")
+    return resource not in RAYS_OWN and not resource.startswith("node:")
 
 
 def _kept(placement: Placement, roles: Sequence[str]) -> bool:
@@ -484,7 +485,6 @@ def _arrived(sign: Any) -> bool:
     return True
 
 
-_REMEDY = "the last checkpoint is kept; run the same command again to go on"
 _KINDS = {"student": StudentActor, "teacher1": TeacherActor, "teacher2": TeacherActor, "evaluator": EvaluatorActor}
 
 

@@ -7,6 +7,7 @@ from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.schema import (
     GATES,
+    RAYS_OWN,
     ROLES,
     Architecture,
     Budget,
@@ -37,6 +38,7 @@ from ladder.manifest.words import modern, old_spelling
 __all__ = [
     "FAMILY",
     "GATES",
+    "RAYS_OWN",
     "ROLES",
     "Architecture",
     "Budget",

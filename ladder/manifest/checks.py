@@ -19,7 +19,7 @@ from ladder.manifest.effective import DISTILLATION, architecture, contexts, rout
 from ladder.manifest.files import named_files, named_folders
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import GATES, ROLES, Dreams, EvolutionRequest, Laws, Manifest, MetricGate, Teacher
+from ladder.manifest.schema import GATES, RAYS_OWN, ROLES, Dreams, EvolutionRequest, Laws, Manifest, MetricGate, Teacher
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
 
@@ -281,7 +281,7 @@ def resources_can_be_taken(manifest: Manifest) -> Iterator[Problem]:
     for role in ROLES:
         for name, amount in manifest.runtime.devices.of(role).resources.items():
             field = f"runtime.devices.{role}.resources.{name}"
-            if name in _RAYS_OWN:
+            if name in RAYS_OWN:
                 message = (
                     f"found {name}, which Ray counts itself, expected a resource that `ray start --resources` names"
                 )
@@ -290,9 +290,6 @@ def resources_can_be_taken(manifest: Manifest) -> Iterator[Problem]:
                 yield Problem(
                     field, f"found {amount:g}, expected at most 1 or a whole number", f"write {int(amount) + 1}"
                 )
-
-
-_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 def replicas_have_models_of_their_own(manifest: Manifest) -> Iterator[Problem]:

@@ -507,6 +507,8 @@ class Devices(Section):
         return asked if isinstance(asked, Where) else Where(device=asked)
 
 
+RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
+"""Resources of a node that Ray counts itself."""
 ROLES = tuple(Devices.model_fields)
 """Whoever lives somewhere: ``student``, ``teacher1``, ``teacher2`` and ``evaluator``."""
 
