@@ -16,9 +16,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ladder.errors import ManifestError
 
-METHODS, OPTIMIZERS, FAMILIES = "ladder.methods", "ladder.optimizers", "ladder.families"
-GATES, LAWS, VERBS = "ladder.gates", "ladder.laws", "ladder.verbs"
-GROUPS = (METHODS, OPTIMIZERS, FAMILIES, GATES, LAWS, VERBS)
+METHODS, TEACHERS, OPTIMIZERS = "ladder.methods", "ladder.teachers", "ladder.optimizers"
+FAMILIES, GATES, LAWS, VERBS = "ladder.families", "ladder.gates", "ladder.laws", "ladder.verbs"
+GROUPS = (METHODS, TEACHERS, OPTIMIZERS, FAMILIES, GATES, LAWS, VERBS)
 """The groups of entry points that ladder reads."""
 KEPT = "kept"
 """Key of a validation's context: the manifest was carried out before, so what it names need not be installed now."""
@@ -28,6 +28,12 @@ OWN: dict[str, dict[str, str]] = {
         "continual_pretraining": "ladder.methods.pretraining:ContinualPretraining",
         "supervised_fine_tuning": "ladder.methods.fine_tuning:SupervisedFineTuning",
         "teacher_student_distillation": "ladder.methods.distillation:Distillation",
+    },
+    TEACHERS: {
+        "generation": "ladder.teachers.kinds.models:Generation",
+        "guest": "ladder.teachers.kinds.models:Guest",
+        "counts": "ladder.teachers.kinds.counts:Counts",
+        "retrieval": "ladder.teachers.kinds.retrieval:Retrieval",
     },
     OPTIMIZERS: {
         "adamw": "ladder.train.optimizer:AdamW",

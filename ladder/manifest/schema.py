@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, Named
+from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, TEACHERS, Named
 from ladder.manifest.words import modern_section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
@@ -239,7 +239,7 @@ class Gates(Section):
 
 Method = Annotated[str, Named(METHODS)]
 Recipe = Literal["surprise_kd", "logit_blending_kd"]
-RoutingTable = Literal["agreement", "surprise"]
+RoutingTable = Literal["agreement", "surprise", "cascade"]
 ControlTokens = Literal["text", "parse"]
 """What control tokens are that stand in a text: plain characters, or themselves."""
 
@@ -261,6 +261,15 @@ class EvolutionRequest(Section):
     """Why this child exists, in a sentence; it is stored with the generation."""
 
 
+class Evidences(Section):
+    """Documents of which the best hits are read before a row, by BM25."""
+
+    files: Annotated[list[str], Field(min_length=1)]
+    """Text files, one document a paragraph, or JSONL rows as ``data.train`` has them."""
+    hits: Count = 1
+    """Documents that are read before a row."""
+
+
 class Teacher(Section):
     """One frozen teacher."""
 
@@ -274,13 +283,38 @@ class Teacher(Section):
     """What this teacher reads before each new row, and the student never: a text in which ``{prompt}``,
     ``{completion}`` and ``{text}`` stand for the row's own words (a demonstration), and ``{context}`` for the field
     ``context`` of the row (retrieved evidence). For models that can use what they read."""
+    retrieval: Evidences | None = None
+    """Where ``{context}`` comes from, for rows that bring none of their own."""
+
+
+class OtherTeacher(Section):
+    """A frozen teacher besides the two: anything that says something about a token. It never dreams, and is no part of
+    the lineage."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+    """What reports call it."""
+    kind: Annotated[str, Named(TEACHERS)]
+    """``generation`` (an ancestor), ``guest`` (a model of others with the same tokenizer), ``counts`` (of a corpus),
+    ``retrieval`` (documents that vote), or that of an installed package."""
+    generation: str | None = None
+    """Name of the ancestor, for ``kind: generation``."""
+    path: str | None = None
+    """Hugging Face folder, for ``kind: guest``."""
+    files: list[str] = []
+    """Text or JSONL files: the corpus of ``counts``, the documents of ``retrieval``."""
+    context: Annotated[str, Field(min_length=1)] | None = None
+    """As ``teachers.teacher1.context``, for teachers that are models."""
+    options: dict[str, Any] = {}
+    """Whatever else the kind has to be told; ``docs/teachers.md`` lists it."""
 
 
 class Teachers(Section):
-    """The two frozen teachers. Their names come from ``evolution_request``."""
+    """The frozen teachers. The names of the first two come from ``evolution_request``."""
 
     teacher1: Teacher = Teacher()
     teacher2: Teacher | None = None
+    others: list[OtherTeacher] = []
+    """Further ones, teacher 3 and on, in this order."""
 
 
 class Architecture(Section):
@@ -385,8 +419,9 @@ class TrainingParams(Section):
     temperature: Positive = 2.0
     """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1."""
     routing: RoutingTable | None = None
-    """Which table decides, per token, who teaches: ``agreement`` of the teachers (once called ``seed``), or their
-    ``surprise`` at the gold label; the recipe's when left out."""
+    """Which table decides, per token, who teaches: ``agreement`` of the teachers (once called ``seed``), their
+    ``surprise`` at the gold label, or ``cascade``: the first teacher that is confident, else the label; the recipe's
+    when left out."""
     confidence: Literal["top1", "entropy"] = "top1"
     js_threshold: NonNegative = 0.1
     """Teachers agree below this Jensen-Shannon divergence, in nats (0 to ln 2)."""
@@ -401,8 +436,20 @@ class TrainingParams(Section):
     surprise_tau: Probability = 0.5
     surprise_margin: float = 1.0
     """In nats."""
+    fusion: Literal["confidence", "mean", "precision"] = "confidence"
+    """What teachers weigh in a blend: as sure as they sound (with surprise routing: as likely as they find the label),
+    all the same, or by their measured error on gold labels (``docs/fusion.md``)."""
+    fusion_rho: Annotated[float, Field(ge=0.0, le=4.0)] = 1.0
+    """``precision``: a teacher weighs (its error less the least error + ``fusion_floor``)^-rho; 0 is the mean."""
+    fusion_floor: Positive = 0.05
+    """``precision``: in nats. Teachers whose errors differ by much less than this weigh the same."""
+    fusion_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """``precision``: how much of what was measured before a step still counts after it."""
+    throttle: bool | None = None
+    """Take weight from a source (a teacher, a file of a retrieval teacher) that makes gold labels less likely, and give
+    it back when it helps again. When left out, on where ``teachers.others`` speak."""
     pooling: Literal["probabilities", "logits"] = "probabilities"
-    """Blend of two teachers: mixture of probabilities, or normalised log-linear pool."""
+    """Blend of teachers: mixture of probabilities, or normalised log-linear pool."""
     direction: Literal["forward", "reverse", "jsd"] = "forward"
     """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``."""
     jsd_weight: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5

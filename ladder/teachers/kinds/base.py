@@ -1,0 +1,89 @@
+"""The interface of a kind of teacher. Its facts are read by the checks of a manifest, so nothing heavy is imported."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ladder.manifest.schema import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ladder.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a teacher is made of; picklable.
+
+    Args:
+        name: in the manifest.
+        files: that it reads, absolute.
+        options: what the manifest says, as the kind's ``Options`` dumps it.
+        tokenizer: folder with the child's tokenizer.
+        taboo_ids: ids that take no part.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    options: Mapping[str, Any]
+    tokenizer: Path
+    taboo_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """Distributions of N tokens that are K probabilities and an even rest.
+
+    Args:
+        ids_NK: distinct token ids, int32; where ``probabilities_NK`` is 0 an id means nothing.
+        probabilities_NK: float32, each row summing to at most 1; what is missing is spread evenly over all other ids.
+        origin_N: which of the teacher's sources speaks, an index into ``TeacherKind.sources``, int32; -1 where it has
+            nothing to say. None where it speaks everywhere with one voice.
+    """
+
+    ids_NK: np.ndarray
+    probabilities_NK: np.ndarray
+    origin_N: np.ndarray | None = None
+
+
+class TeacherKind(ABC):
+    """A teacher of this kind, opened by its constructor in the process that hosts it.
+
+    Attributes:
+        Options: what ``options`` of its section may say.
+        needs: fields of the section that must be written, of ``generation``, ``path`` and ``files``; the others must
+            not be.
+        is_model: it is a Hugging Face folder; ladder loads it as it loads a generation, and never calls ``say``.
+    """
+
+    Options: ClassVar[type[Section]] = Section
+    needs: ClassVar[frozenset[str]] = frozenset()
+    is_model: ClassVar[bool] = False
+
+    def __init__(self, material: Material) -> None:
+        """Read what it needs.
+
+        Raises:
+            LadderError: it cannot be read, or says nothing.
+        """
+        self.material = material
+
+    @classmethod
+    def sources(cls, name: str, files: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of what is weighed and throttled apart; by default the teacher is one."""
+        return (name,)
+
+    @abstractmethod
+    def say(self, batch: Batch) -> Tensor | Sparse:
+        """What it predicts after each of the N trained tokens' prefixes: logits [N, V], or few probabilities each."""
+
+    def digest(self) -> str:
+        """What it says depends on this, its files and its options alone."""
+        return ""
