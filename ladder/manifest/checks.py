@@ -529,7 +529,7 @@ def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
 
 
 def metric_gates_have_names_of_their_own(manifest: Manifest) -> Iterator[Problem]:
-    taken = set(GATES)
+    taken = {*GATES, *(["calibration"] if manifest.gates.calibration else [])}
     for index, gate in enumerate(manifest.gates.metrics):
         if gate.name in taken:
             yield Problem(f"gates.metrics.{index}.name", f"found {gate.name!r}, which another gate has", "rename it")
@@ -545,6 +545,13 @@ def metric_gates_can_fail(manifest: Manifest) -> Iterator[Problem]:
         if genesis and changes:
             message = "found a change against the parent, but evolution_request.parent_gen is missing"
             yield Problem(f"{field}.{changes[0]}", message, "write a threshold instead")
+
+
+def calibration_gate_can_fail(manifest: Manifest) -> Iterator[Problem]:
+    gate = manifest.gates.calibration
+    if gate and manifest.evolution_request.parent_gen is None and gate.maximum == 1:
+        message = "holds the error against nothing: there is no parent, and gates.calibration.maximum is 1"
+        yield Problem("gates.calibration", message, "write a maximum below 1, or leave the section out")
 
 
 def _changes(gate: MetricGate) -> list[str]:
@@ -659,6 +666,7 @@ _EXAMINATION = (
     tone_measure_is_complete,
     metric_gates_have_names_of_their_own,
     metric_gates_can_fail,
+    calibration_gate_can_fail,
     stops_are_not_empty,
     patterns_can_tell_texts_apart,
     only_prompts_are_chat,
@@ -744,6 +752,7 @@ def custom_gate_problems(manifest: Manifest) -> list[Problem]:
     """The same of gates."""
     gates = manifest.gates
     own = {*type(gates).model_fields, "laws", *(gate.name for gate in gates.metrics)}
+    own -= set() if gates.calibration else {"calibration"}
     return _custom_problems("gates.custom", installed.GATES, "gate", gates.custom, own)
 
 

@@ -174,6 +174,18 @@ class ToneGate(Section):
     three style profiles in bits, or for ``embedding`` the coefficient of inhomogeneity (see ``docs/gates.md``)."""
 
 
+class CalibrationGate(Section):
+    """Knows what it knows: expected calibration error of the answers to written probes, ten bins of confidence."""
+
+    evidence: Evidence = "point"
+    """With ``interval`` a rise beyond ``max_rise`` must be ruled out, for which some hundred probes are needed."""
+
+    max_rise: Probability = 0.05
+    """The child's error may lie this far above its parent's."""
+    maximum: Probability = 1.0
+    """And never above this."""
+
+
 class Decoding(Section):
     """Greedy decoding of answers in the exam."""
 
@@ -230,6 +242,8 @@ class Gates(Section):
     recall: RecallGate = RecallGate()
     generalize: GeneralizeGate = GeneralizeGate()
     tone: ToneGate = ToneGate()
+    calibration: CalibrationGate | None = None
+    """A gate on calibration, after the four; none when left out."""
     decoding: Decoding = Decoding()
     metrics: list[MetricGate] = []
     """Gates on what other people's suites measure, after the four."""
