@@ -39,6 +39,7 @@ from ladder.distill.routing import (
     route_surprise,
 )
 from ladder.distill.student import Block, Student, StudentHead, StudentLogits
+from ladder.distill.temperature import VarianceTemperature
 from ladder.distill.tokens import Ahead, Known, Source, Teachers, Tokens
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
@@ -66,6 +67,7 @@ __all__ = [
     "Teachers",
     "TokenLosses",
     "Tokens",
+    "VarianceTemperature",
     "average_over_rows",
     "columns",
     "entropy",

@@ -31,6 +31,7 @@ from ladder.manifest.schema import (
     TeachersRuntime,
     ToneGate,
     TrainingParams,
+    Variance,
     Where,
 )
 from ladder.manifest.syntax import flat, unequal
@@ -66,6 +67,7 @@ __all__ = [
     "TeachersRuntime",
     "ToneGate",
     "TrainingParams",
+    "Variance",
     "Where",
     "contexts",
     "discover",
