@@ -422,7 +422,7 @@ class Shares(Section):
 
 
 class Variance(Section):
-    """A temperature for each token: T = clip(base (1 + slope m)^exponent, low, high), where m is the weighted variance of
+    """A temperature for each token: T = clip(base (1 + slope m)^exponent, low, high), m the weighted variance of
     the teachers' log-probabilities, as a mean over the 40 likeliest tokens of their blend. One teacher has none."""
 
     base: Positive = 1.0

@@ -29,6 +29,10 @@ class SignalSource(ABC):
 
     head_size: int
     dtype: torch.dtype
+    may_pass = False
+    """Whether it may have nothing to say about a token that it was asked about."""
+    origin_N: Tensor | None = None
+    """Which of the teacher's own sources speaks, int64 [N]; None where it has one."""
 
     def __init__(self, places: np.ndarray, tokens: int, device: torch.device) -> None:
         row_N = np.full(tokens, -1, dtype=np.int64)
