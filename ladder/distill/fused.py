@@ -13,7 +13,7 @@ from torch import Tensor
 from ladder.distill.device import free_bytes, onto, workspace
 from ladder.distill.evidence import Evidence, concatenate
 from ladder.distill.kernels import LOWEST, Kernels, kernels_of
-from ladder.distill.objective import Objective, TokenLosses
+from ladder.distill.objective import Objective, Seen, TokenLosses
 from ladder.distill.routing import Routing, RoutingSettings, alone_routes, route
 from ladder.distill.student import Student
 from ladder.distill.tokens import (
@@ -220,6 +220,7 @@ class Sweep:
         most = max((len(slots) for slots, _ in self.groups), default=0)
         self.space = Buffers(recipe, most, leaf.device, dtype)
         self.losses = TokenLosses(*torch.zeros(4, len(tokens), dtype=dtype, device=leaf.device))
+        self.seen = Seen(*torch.zeros(3, len(tokens), dtype=dtype, device=leaf.device))
         self.routing, self.told = ahead.routing, ahead.told
 
     def run(self, wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
@@ -248,7 +249,7 @@ class Sweep:
                 self.told.fill_(slots, part_n, evidence)
                 if self.prior is not None:
                     evidence = replace(evidence, prior=self.prior(slots, part_n, evidence))
-            losses, routing = kernels.teach(
+            losses, routing, seen = kernels.teach(
                 student_nV[tile],
                 list(zip(said, found, strict=True)),
                 evidence if self.any_open else None,
@@ -258,6 +259,7 @@ class Sweep:
                 self.student.cap,
             )
             self.losses.fill_(part_n, losses)
+            self.seen.fill_(part_n, seen)
             if self.any_open:
                 self.routing = self.routing.replaced(part_n, routing.among(teachers, slots))
         return student_nV
@@ -320,7 +322,7 @@ class FusedLoss(FusedSettings):
         self.check_heads(student, *teachers)
         sweep = Sweep(self, student, teachers, tokens, ahead, weight_N, prior)
         total = _GradientAhead.apply(sweep, *student.tensors)
-        return FusedResult(total, sweep.losses, sweep.routing, sweep.told)
+        return FusedResult(total, sweep.losses, sweep.routing, sweep.told, sweep.seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,12 +334,14 @@ class FusedResult:
         losses: of each token [N], before reduction; 0 on SKIP.
         routing: of each token.
         told: what the teachers said about each of them that they were asked about.
+        seen: of each token that is trained; 0 elsewhere.
     """
 
     total: Tensor
     losses: TokenLosses
     routing: Routing
     told: Told
+    seen: Seen
 
 
 class _GradientAhead(torch.autograd.Function):

@@ -29,7 +29,6 @@ from ladder.manifest.schema import (
     Manifest,
     MetricGate,
     Teacher,
-    Variance,
 )
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
@@ -265,10 +264,10 @@ def variances_mean_something(manifest: Manifest) -> Iterator[Problem]:
     """What belongs to ``temperature: variance``, and what cannot go with it."""
     params, student, runtime = manifest.training_params, manifest.student, manifest.runtime
     varies, where = params.temperature == "variance", "training_params.variance"
-    if params.variance.low > params.variance.high:
+    if params.variance and params.variance.low > params.variance.high:
         found_ = f"found {params.variance.low:g} above high, which is {params.variance.high:g}"
         yield Problem(f"{where}.low", found_, "lower it, or raise high")
-    if not varies and params.variance != Variance():
+    if not varies and params.variance:
         message = f"found settings, but training_params.temperature is {params.temperature:g}"
         yield Problem(where, message, "write temperature: variance, or leave it out")
     if not varies and student.variance_head:

@@ -30,6 +30,8 @@ class Page:
         calibration: and diversity, of child and parent.
         routes: share of the trained tokens (0 to 1) by route and step.
         losses: the terms of the loss by name and step, each a mean over the trained tokens.
+        errors: the student's calibration error by step, of the gold tokens; empty in runs from before it was measured.
+        temperatures: of the targets and of the student, where they vary.
     """
 
     child: str
@@ -46,6 +48,8 @@ class Page:
     calibration: Calibration = field(default_factory=Calibration)
     routes: Series = field(default_factory=dict)
     losses: Series = field(default_factory=dict)
+    errors: Series = field(default_factory=dict)
+    temperatures: Series = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:

@@ -18,6 +18,7 @@ from ladder.distill import (
     Forecast,
     FusedLoss,
     FusedResult,
+    Objective,
     Route,
     RoutingSettings,
     Source,
@@ -142,7 +143,7 @@ class Loss:
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
         result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
         doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
-        return result.total, _sums(result, item, self.fused.objective.temperature) | doubt
+        return result.total, _sums(result, item, self.fused.objective) | _binned(result, item) | doubt
 
     @torch.no_grad()
     def entropy(self, student: Student, item: Routed) -> dict[str, Tensor]:
@@ -182,14 +183,17 @@ def _all_logits(source: Source | Student, rows_n: Tensor, columns: Columns) -> T
     return columns.select(source.logits(rows_n, out_nV))
 
 
-def _sums(result: FusedResult, item: Routed, temperature: float) -> dict[str, Tensor]:
+def _sums(result: FusedResult, item: Routed, objective: Objective) -> dict[str, Tensor]:
     """What is added up over micro-batches for the report."""
     kept_N, losses, by_teacher_N = item.tokens.kept_N, result.losses, taught(result.routing)
+    kd_N, varies, at_N = losses.kd.where(by_teacher_N, 0.0), objective.variance is not None, result.seen.temperature
+    kl = (kd_N / at_N.where(by_teacher_N, 1.0) ** 2).sum() if varies else kd_N.sum() / objective.temperature**2
     return {
         "loss": result.total.detach(),
         **{name: getattr(losses, name).sum() for name in ("ce", "kd", "regularizer")},
         # The term is T^2 times the divergence, and cross-entropy on gold.
-        "kl": losses.kd.where(by_teacher_N, 0.0).sum() / temperature**2,
+        "kl": kl,
+        **({"temperature": at_N.where(by_teacher_N, 0.0).sum()} if varies else {}),
         "by_teacher": by_teacher_N.sum(),
         "trained": kept_N.sum(),
         "taught": result.routing.trained_N.sum(),
@@ -200,6 +204,30 @@ def _sums(result: FusedResult, item: Routed, temperature: float) -> dict[str, Te
         },
         "route.dream": (kept_N & item.dream_N).sum(),
     }
+
+
+BINS = 10
+"""Equal bins of confidence, as in the exam's calibration error."""
+
+
+def _binned(result: FusedResult, item: Routed) -> dict[str, Tensor]:
+    """Gold tokens that are not dreams by bins of the student's confidence: how many, their confidences, and how many of
+    their labels it puts first. Sums, so that they add up over micro-batches and ranks."""
+    counted_N = item.tokens.kept_N & ~item.dream_N & (item.tokens.labels_N != IGNORE)
+    bin_N = (result.seen.confidence * BINS).long().clamp(0, BINS - 1)
+    columns_3N = torch.stack([counted_N.to(torch.float64), result.seen.confidence, result.seen.right])
+    sums_3B = torch.zeros(3, BINS, dtype=torch.float64, device=bin_N.device)
+    sums_3B.index_add_(1, bin_N, columns_3N.where(counted_N, 0.0))
+    names = (f"ece.{what}.{place}" for what in ("tokens", "confidence", "right") for place in range(BINS))
+    return dict(zip(names, sums_3B.flatten().unbind(), strict=True))
+
+
+def calibration_error(totals: Mapping[str, float]) -> float | None:
+    """Expected calibration error from what ``Loss`` added up; None where no gold token was trained. The same figure as
+    the exam's (``ladder.exam.ece``), of tokens instead of answers."""
+    tokens = sum(totals[f"ece.tokens.{place}"] for place in range(BINS))
+    gaps = (abs(totals[f"ece.confidence.{place}"] - totals[f"ece.right.{place}"]) for place in range(BINS))
+    return sum(gaps) / tokens if tokens else None
 
 
 def taboo_ids(manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

@@ -84,6 +84,11 @@ class StepReport:
             direction and at its temperature; None where none does.
         entropy: mean entropy of the student's predictions in nats, of some of the trained tokens; None where no law
             asks for it.
+        ece: expected calibration error of the student's predictions, 0 to 1, of the gold tokens that are no dreams;
+            None where there is none.
+        temperature: mean temperature of the targets of tokens that a teacher teaches; None where it does not vary, or
+            none does.
+        own_temperature: mean of the student's own, of the same tokens as ``ece``; None where it has no variance head.
     """
 
     step: int
@@ -101,6 +106,9 @@ class StepReport:
     waited: float = field(default=0.0, compare=False)
     kl: float | None = None
     entropy: float | None = None
+    ece: float | None = None
+    temperature: float | None = None
+    own_temperature: float | None = None
 
 
 def combined(reports: Sequence[StepReport]) -> StepReport:

@@ -36,7 +36,7 @@ from ladder.teachers import Signal, TeacherHead, check_packing, shared
 from ladder.train.candidate import write_candidate
 from ladder.train.checkpoint import Checkpoint, begin_checkpoint, dump_state, latest_checkpoint, load_state
 from ladder.train.ema import Ema
-from ladder.train.loss import Loss, Routed
+from ladder.train.loss import Loss, Routed, calibration_error
 from ladder.train.optimizer import lr_factor, make_optimizer
 from ladder.train.ranks import ALONE, Ranks
 from ladder.train.spec import StepClock, StepReport, TrainingSpec
@@ -365,7 +365,7 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     routed = totals.get("js_routed", 0.0)
     uncertain = totals["js_uncertain"] / routed if routed else None
     kl = totals["kl"] / totals["by_teacher"] if totals["by_teacher"] else None
-    read = totals.get("entropy_tokens", 0.0)
+    read, varies = totals.get("entropy_tokens", 0.0), "temperature" in totals
     entropy = totals["entropy"] / read if read else None
     return StepReport(
         step,
@@ -379,6 +379,8 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
         uncertain,
         kl=kl,
         entropy=entropy,
+        ece=calibration_error(totals),
+        temperature=totals["temperature"] / totals["by_teacher"] if totals["by_teacher"] and varies else None,
     )
 
 

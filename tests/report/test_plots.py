@@ -123,3 +123,17 @@ def test_nothing_is_cut_off(ancestors: int) -> None:
     box = figure.get_tightbbox()
     assert box.x0 >= 0 and box.y0 >= 0
     assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
+
+
+def test_calibration_and_temperatures_have_panels_where_they_were_measured() -> None:
+    shown = page(
+        losses=LOSSES, errors={"ece": [(0, 0.2), (1, 0.1)]}, temperatures={"temperature": [(0, 1.5), (1, 1.7)]}
+    )
+    losses, errors, temperatures = training_figure(shown).axes
+    assert [panel.get_ylabel() for panel in (losses, errors, temperatures)] == [
+        "terms of the loss, mean",
+        "calibration error",
+        "temperature, mean",
+    ]
+    assert [(line.get_label(), list(line.get_data().values)) for line in errors.patches] == [("ece", [0.2, 0.1])]
+    assert [list(line.get_data().values) for line in temperatures.patches] == [[1.5, 1.7]]
