@@ -96,6 +96,16 @@ def teachers_variance(
     return variance_nk.mean(-1)
 
 
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How sure a student is of its hidden states."""
+
+    log_variance_ND: Tensor
+    """Of each dimension; gradient reaches it."""
+    weight_VD: Tensor
+    """Of the output head."""
+
+
 @torch.no_grad()
 def head_gradient(
     student_nV: Tensor,

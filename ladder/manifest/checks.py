@@ -276,6 +276,10 @@ def variances_mean_something(manifest: Manifest) -> Iterator[Problem]:
     if varies and runtime.wire == "topk":
         message = "found 'topk', which keeps the mass of the rest at one temperature, but that varies"
         yield Problem("runtime.wire", message, "write hidden or logits")
+    own = params.variance
+    if student.variance_head and own and (own.base >= own.high or not own.slope * own.exponent * own.head_scale):
+        message = "found true, but with these settings no variance moves the temperature between its bounds"
+        yield Problem("student.variance_head", message, "write a base below high, and nothing that is 0")
     if student.variance_head and runtime.student.sharding == "fsdp":
         message = "found true with runtime.student.sharding fsdp: a head that is split cannot be read for its variances"
         yield Problem("student.variance_head", message, "write ddp, or leave it out")

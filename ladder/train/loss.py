@@ -22,6 +22,7 @@ from ladder.distill import (
     Route,
     RoutingSettings,
     Source,
+    Spread,
     Student,
     Teachers,
     Tokens,
@@ -137,11 +138,13 @@ class Loss:
         """Trained tokens of each source [S] in one micro-batch, skipped ones not counted."""
         return source_counts(item.ahead.trained_N, item.source_N, len(SOURCES))
 
-    def __call__(self, student: Student, item: Routed, counts_S: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, student: Student, item: Routed, counts_S: Tensor, spread: Spread | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's part of the reduced loss (sum the parts), and sums for the report."""
         shares_S = torch.tensor(self.shares_S, device=counts_S.device)
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
-        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
+        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N, spread=spread)
         doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
         return result.total, _sums(result, item, self.fused.objective) | _binned(result, item) | doubt
 
@@ -219,7 +222,9 @@ def _binned(result: FusedResult, item: Routed) -> dict[str, Tensor]:
     sums_3B = torch.zeros(3, BINS, dtype=torch.float64, device=bin_N.device)
     sums_3B.index_add_(1, bin_N, columns_3N.where(counted_N, 0.0))
     names = (f"ece.{what}.{place}" for what in ("tokens", "confidence", "right") for place in range(BINS))
-    return dict(zip(names, sums_3B.flatten().unbind(), strict=True))
+    own_N = result.own_temperature
+    own = {} if own_N is None else {"own_temperature": own_N.where(counted_N, 0.0).sum()}
+    return dict(zip(names, sums_3B.flatten().unbind(), strict=True)) | own
 
 
 def calibration_error(totals: Mapping[str, float]) -> float | None:

@@ -28,7 +28,7 @@ from ladder.distill import (
 from ladder.distill.fused import Chunking, FusedLoss, FusedResult, workspace
 from ladder.distill.kernels import has_compiler, kernels_of
 from ladder.distill.student import Block, StudentHead, StudentLogits
-from ladder.distill.temperature import VarianceTemperature
+from ladder.distill.temperature import Spread, VarianceTemperature
 from ladder.distill.tokens import Tokens
 from ladder.errors import LadderError
 
@@ -516,3 +516,37 @@ def test_what_is_seen_of_the_student_is_its_largest_probability_and_whether_it_i
     assert torch.equal(result.seen.right[gold].bool(), (p_NV.argmax(-1) == labels)[gold])
     assert 0 < result.seen.right[gold].sum() < gold.sum()
     assert result.seen.confidence[~trained].eq(0).all() and result.seen.temperature[trained].eq(2).all()
+
+
+def test_log_variances_get_their_gradient_tile_by_tile_and_the_loss_does_not_know_of_them() -> None:
+    """Against central differences of CE at the student's own temperature, over gold tokens that are no dreams."""
+    case = Case.of(n=14, real=50, dtype=torch.float64, taboo=(4,), scale=0.7, dreams=0.8)
+    own = VarianceTemperature(slope=0.2, high=6.0, head_scale=0.25)
+    objective = Objective(temperature=1.0, variance=own)
+    fused, sources = case.fused(objective, SURPRISE, chunking=Chunking(5, 2)), case.sources()
+    ahead = fused.route_ahead(case.tokens, sources)
+    told = torch.randn(14, 6, dtype=torch.float64).requires_grad_()
+    spread = Spread(told, case.weight_VD.detach())
+    result = fused(case.student(), sources, case.tokens, ahead, case.weight_N, spread=spread)
+    plain = fused(case.student(), sources, case.tokens, ahead, case.weight_N)
+    result.total.backward()
+    assert torch.equal(result.total, plain.total) and plain.own_temperature is None
+    keep = columns(50, 50, (4,))
+    logits = keep.select(0.7 * (case.hidden_ND @ case.weight_VD[:50].t()).detach())
+    weight, labels = keep.select(case.weight_VD[:50].detach().t()).t(), keep.relabel(case.tokens.labels_N)
+    gold = (labels != IGNORE) & (case.tokens.dreamer_N == 0)
+
+    def loss(at: Tensor) -> Tensor:
+        places = logits.topk(40, dim=-1).indices
+        variance = torch.einsum("nd,nkd->nk", at.exp(), (0.7 * weight[places]) ** 2).mean(-1)
+        log_p = (logits / own.of(variance).unsqueeze(-1)).log_softmax(-1)
+        surprisal = -log_p.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        return (case.weight_N.double() * surprisal)[gold].sum()
+
+    expected = torch.zeros_like(told)
+    for place in range(told.numel()):
+        step = torch.zeros(told.numel(), dtype=torch.float64).index_fill(0, torch.tensor([place]), 1e-6).view_as(told)
+        change = loss(told.detach() + step) - loss(told.detach() - step)
+        expected.view(-1)[place] = 0.25 * change / 2e-6
+    assert torch.allclose(told.grad, expected, atol=1e-7) and expected.abs().max() > 1e-3
+    assert gold.any() and (told.grad[~gold] == 0).all() and (~gold).any()
