@@ -70,7 +70,7 @@ def bins_of(confidence: Tensor) -> Tensor:
 
 
 def errors_at(errors_KGB: Tensor, confidence_Kn: Tensor, group_n: Tensor) -> Tensor:
-    """The tracked error of each teacher at each token in nats, [K, n]. Nobody waits for a GPU.
+    """The tracked error of each teacher at each token in nats, [K, n], looked up without waiting for a GPU.
 
     Args:
         errors_KGB: of :meth:`Reliability.errors`, on the device of the tokens.
@@ -123,23 +123,39 @@ def _shares(weight_Kn: Tensor) -> Tensor:
 def error_tallies(
     surprisal_Kn: Tensor, confidence_Kn: Tensor, group_n: Tensor, counted_Kn: Tensor, groups: int
 ) -> Tensor:
-    """Sums of -ln p(gold) in nats and counts of tokens, float64 [2, K, G, B]. Add them up over micro-batches and ranks.
+    """Sums of :func:`excess_of` and counts of tokens, float64 [2, K, G, B]. Add them up over micro-batches and ranks.
 
     Args:
-        surprisal_Kn: -ln p_k(y) of the gold label; anything where it is not counted. Above ``MOST_SURPRISAL``, and
-            where it is no number, it counts as that.
+        surprisal_Kn: -ln p_k(y) of the gold label; anything where it is not counted.
         confidence_Kn: 0 to 1.
         group_n: row group of each token, 0 to G - 1, int64.
         counted_Kn: tokens with a gold label that are read for the first time and of which the teacher says something,
-            bool [K, n], or [n] for all teachers.
+            bool [K, n], or [n] for all teachers. A token that has one speaker tells nothing, and is not counted.
         groups: G.
     """
     K = len(surprisal_Kn)
     counted_Kn = counted_Kn.expand(surprisal_Kn.shape)
+    excess_Kn, compared_Kn = excess_of(surprisal_Kn, counted_Kn), counted_Kn & (counted_Kn.sum(0) > 1)
     first_K1 = torch.arange(K, device=group_n.device).unsqueeze(-1) * (groups * BINS)
     cell_Kn = first_K1 + group_n * BINS + bins_of(confidence_Kn)
-    values = _rounded(_bounded(surprisal_Kn)), torch.ones_like(surprisal_Kn, dtype=torch.float64)
-    return _summed(values, cell_Kn, counted_Kn, K * groups * BINS).view(2, K, groups, BINS)
+    values = _rounded(excess_Kn), torch.ones_like(excess_Kn)
+    return _summed(values, cell_Kn, compared_Kn, K * groups * BINS).view(2, K, groups, BINS)
+
+
+def excess_of(surprisal_Kn: Tensor, speaks_Kn: Tensor) -> Tensor:
+    """By how much the gold label surprises each teacher more than the plain mixture of all that speak of the token,
+    float64 [K, n] in nats: -ln p_k(y) + ln mean of p_j(y). 0 where a teacher is silent, or speaks alone.
+
+    Weights need differences of errors alone. Their own surprisals would do, were they averaged over the same tokens;
+    but bins of confidence are each teacher's own, and the tokens of which a teacher is sure are easy ones. Against the
+    mixture, what makes a token hard for everybody cancels.
+
+    Args:
+        surprisal_Kn: -ln p_k(y) in nats; above ``MOST_SURPRISAL``, and where it is no number, it counts as that.
+    """
+    surprisal_Kn = _bounded(surprisal_Kn)
+    mixture_n = (-surprisal_Kn).masked_fill(~speaks_Kn, -math.inf).logsumexp(0) - speaks_Kn.sum(0).log()
+    return (surprisal_Kn + mixture_n).where(speaks_Kn, 0.0)
 
 
 def harm_of(surprisal_Kn: Tensor, weight_Kn: Tensor) -> Tensor:
@@ -227,7 +243,7 @@ def _summed(values: tuple[Tensor, ...], place_Kn: Tensor, counted_Kn: Tensor, pl
 
 
 class Reliability:
-    """The tracked error of K teachers on gold labels, by G row groups and bins of confidence.
+    """The tracked error of K teachers on gold labels (:func:`excess_of`), by G row groups and bins of confidence.
 
     Sums and counts both decay, so their ratio is an exponential moving average that weighs tokens, not steps, and needs
     no correction for its start (Kingma & Ba 2015, section 3, with the true weights for 1 - beta^t). A cell decays
@@ -243,7 +259,7 @@ class Reliability:
         self._state_2KGB = _decayed(self._state_2KGB, tallies_2KGB, tallies_2KGB[1] > 0, self.decay)
 
     def errors(self) -> Tensor:
-        """-ln p(gold) of each cell in nats, float64 [K, G, B].
+        """The error of each cell in nats, float64 [K, G, B]; below 0 where a teacher is better than the mixture.
 
         The mean of a cell is shrunk to that of its row group, this one to the teacher's, and that to the mean of all
         teachers, each time as if ``SHRINKAGE`` further tokens had been seen with the coarser mean: an empirical Bayes

@@ -14,6 +14,7 @@ from ladder.distill import fusion
 from ladder.distill.fusion import (
     BINS,
     LEAST_FACTOR,
+    MOST_SURPRISAL,
     RECEIPTS,
     SHRINKAGE,
     FusionSettings,
@@ -54,13 +55,14 @@ def tallied(b: dict[str, Tensor]) -> Tensor:
 
 
 def cells(b: dict[str, Tensor]) -> dict[tuple[int, int, int], list[float]]:
-    """Surprisals by teacher, group and bin, one token at a time."""
+    """How much worse than the mixture, by teacher, group and bin, one token at a time."""
     found: dict[tuple[int, int, int], list[float]] = {}
-    for k in range(K):
-        for n in range(N):
-            if b["counted"][n] and b["speaks"][k, n]:
-                cell = (k, int(b["group"][n]), min(9, int(10 * b["confidence"][k, n])))
-                found.setdefault(cell, []).append(float(b["surprisal"][k, n]))
+    for n in range(N):
+        here = [k for k in range(K) if b["counted"][n] and b["speaks"][k, n]]
+        for k in here if len(here) > 1 else []:
+            mixture = sum(math.exp(-b["surprisal"][j, n]) for j in here) / len(here)
+            cell = (k, int(b["group"][n]), min(9, int(10 * b["confidence"][k, n])))
+            found.setdefault(cell, []).append(float(b["surprisal"][k, n]) + math.log(mixture))
     return found
 
 
@@ -95,17 +97,33 @@ def test_errors_are_those_of_a_loop() -> None:
     assert at[1, 3] == errors[1, int(b["group"][3]), int(10 * b["confidence"][1, 3])]
 
 
-def test_many_tokens_are_believed_and_few_are_not() -> None:
-    def error_of(tokens: int) -> float:
-        reliability = Reliability(1, 1)
-        surprisal = torch.cat([torch.full((1000,), 1.0), torch.full((tokens,), 3.0)])
-        confidence = torch.cat([torch.full((1000,), 0.05), torch.full((tokens,), 0.95)])
-        group, counted = torch.zeros(len(surprisal)).long(), torch.ones(len(surprisal)).bool()
-        reliability.update(error_tallies(surprisal[None], confidence[None], group, counted, 1))
-        return reliability.errors()[0, 0, 9].item()
+def two(first: float, second: float, tokens: int, confidence: float = 0.5) -> Tensor:
+    """Tallies of two teachers that give every label these surprisals."""
+    surprisal = torch.tensor([[first], [second]]).expand(2, tokens)
+    group, counted = torch.zeros(tokens).long(), torch.ones(tokens).bool()
+    return error_tallies(surprisal, torch.full((2, tokens), confidence), group, counted, 1)
 
-    assert error_of(0) == pytest.approx(1.0, abs=1e-6)
-    assert error_of(1) < 1.1 and error_of(100) > 2.4 and error_of(10000) > 2.98
+
+def test_many_tokens_are_believed_and_few_are_not() -> None:
+    def gap(tokens: int) -> float:
+        reliability = Reliability(2, 1)
+        reliability.update(two(2.0, 2.0, 1000, 0.05) + two(1.0, 3.0, tokens, 0.95))
+        errors = reliability.errors()
+        return (errors[1] - errors[0])[0, 9].item()
+
+    assert gap(0) == pytest.approx(0.0, abs=1e-6)
+    assert gap(1) < 0.1 and 1.4 < gap(100) < 1.9 and gap(100000) > 1.99
+
+
+def test_a_sure_teacher_is_not_better_for_speaking_of_easy_tokens() -> None:
+    """Two teachers are equally good, and each is sure of half of the tokens, which are easy for both. Surprisals alone
+    would say that whoever is sure is better by 2 nats."""
+    surprisal = torch.tensor([[0.5, 2.5]]).expand(2, 2).repeat(1, 500)
+    confidence = torch.tensor([[0.9, 0.1], [0.9, 0.1]]).repeat(1, 500)
+    reliability, group = Reliability(2, 1), torch.zeros(1000).long()
+    reliability.update(error_tallies(surprisal, confidence, group, torch.ones(1000).bool(), 1))
+    errors = errors_at(reliability.errors(), torch.tensor([[0.9], [0.1]]), torch.zeros(1).long())
+    assert errors.flatten().tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
 def test_what_was_not_measured_is_not_forgotten_either() -> None:
@@ -125,7 +143,8 @@ def test_a_teacher_that_was_never_measured_is_an_average_one() -> None:
     counted = torch.tensor([True, True, False])[:, None].expand(3, 5000)
     nothing = torch.zeros(5000).long()
     reliability.update(error_tallies(surprisal, torch.full((3, 5000), 0.5), nothing, counted, 1))
-    assert reliability.errors()[:, 0, 5].tolist() == pytest.approx([1.0, 3.0, 2.0], abs=0.02)
+    first, second, third = reliability.errors()[:, 0, 5].tolist()
+    assert second - first == pytest.approx(2.0, abs=0.02) and third == pytest.approx((first + second) / 2, abs=1e-6)
 
 
 def test_sums_do_not_depend_on_order_or_parts() -> None:
@@ -144,9 +163,11 @@ def test_sums_do_not_depend_on_order_or_parts() -> None:
 
 
 def test_one_impossible_token_is_no_infinite_error() -> None:
-    surprisal = torch.tensor([[math.inf, math.nan, 1e9, 1.0]])
-    tallies = error_tallies(surprisal, torch.full((1, 4), math.nan), torch.zeros(4).long(), torch.ones(4).bool(), 1)
-    assert tallies[:, 0, 0, 0].tolist() == [3 * fusion.MOST_SURPRISAL + 1, 4]
+    surprisal = torch.tensor([[math.inf, math.nan, 1e9, 1.0], [1.0] * 4])
+    tallies = error_tallies(surprisal, torch.full((2, 4), math.nan), torch.zeros(4).long(), torch.ones(4).bool(), 1)
+    assert tallies[:, 0, 0, 0].tolist() == pytest.approx([3 * (MOST_SURPRISAL - 1 - LN2), 4], abs=1e-5)
+    both = error_tallies(surprisal[:1].expand(2, 4), torch.zeros(2, 4), torch.zeros(4).long(), torch.ones(4).bool(), 1)
+    assert both[0].abs().max() == 0.0
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.7, 1.0, 4.0])
@@ -314,12 +335,11 @@ def test_nobody_is_judged_alone() -> None:
 
 def test_the_first_measurement_counts_whole() -> None:
     """The original's averages start at 0: a precision of 2 passes its threshold of 1.5 after 14 updates only."""
-    reliability = Reliability(1, 1, decay=0.9)
-    tallies = error_tallies(torch.full((1, 10**5), 2.0), torch.zeros(1, 10**5), torch.zeros(10**5).long(),
-                            torch.ones(10**5).bool(), 1)  # fmt: skip
+    reliability = Reliability(2, 1, decay=0.9)
     for _ in range(3):
-        reliability.update(tallies)
-        assert reliability.errors()[0, 0, 0].item() == pytest.approx(2.0, abs=1e-9)
+        reliability.update(two(1.0, 3.0, 10**5))
+        errors = reliability.errors()[:, 0, 5]
+        assert (errors[1] - errors[0]).item() == pytest.approx(2.0, abs=1e-3)
     throttle = Throttle(1, decay=0.9)
     throttle.update(step_of([0.3], weight=0.5))
     assert throttle.harm().item() == pytest.approx(0.6)
