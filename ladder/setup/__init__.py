@@ -1,6 +1,6 @@
 """What a run needs before it begins: its folder, dataset, roles, exam and laws."""
 
-from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, run_folder
+from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, run_folder
 from ladder.setup.dataset import (
     Beginnings,
     Dataset,
@@ -104,6 +104,7 @@ __all__ = [
     "laws_of",
     "loss_elements",
     "measure_suites",
+    "metric_path",
     "origin_of",
     "own_probes",
     "prompts_of",
