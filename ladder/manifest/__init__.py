@@ -2,7 +2,7 @@
 
 from ladder.manifest.effective import contexts
 from ladder.manifest.explain import json_schema
-from ladder.manifest.files import dream_prompts, named_files
+from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.schema import (
@@ -78,6 +78,7 @@ __all__ = [
     "read_request",
     "read_requests",
     "run_name",
+    "teacher_files",
     "unequal",
     "validated",
 ]

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Dreams, Laws, Manifest
+from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     """``(field, path)`` of every file, in a fixed order: training rows, probes, template, rows to replay, tone,
-    dreams' prompts, laws."""
+    dreams' prompts, laws, and what teachers read."""
     data, tone = manifest.data, manifest.gates.tone
     files: list[tuple[str, str | None]] = []
     if data is not None:
@@ -25,6 +25,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
+    files += teacher_files(manifest.teachers)
     return [(field, path) for field, path in files if path is not None]
 
 
@@ -32,6 +33,14 @@ def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
     required = [(f"laws.required_text.{index}.prompts", one.prompts) for index, one in enumerate(laws.required_text)]
     refusals = laws.refusals.prompts if laws.refusals else None
     return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries)]
+
+
+def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:
+    """``(field, path)`` of the documents and corpora of teachers."""
+    pair = {"teacher1": teachers.teacher1, "teacher2": teachers.teacher2}
+    read = {f"{key}.retrieval": one.retrieval.files for key, one in pair.items() if one and one.retrieval}
+    read |= {f"others.{index}": one.files for index, one in enumerate(teachers.others)}
+    return [(f"teachers.{key}.files.{n}", path) for key, files in read.items() for n, path in enumerate(files)]
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
