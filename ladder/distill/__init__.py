@@ -36,6 +36,7 @@ from ladder.distill.routing import (
     route,
 )
 from ladder.distill.student import Block, Student, StudentHead, StudentLogits
+from ladder.distill.temperature import VarianceTemperature
 from ladder.distill.tokens import Ahead, Known, Prior, Source, Teachers, Tokens, Told, answering, grouped
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
@@ -63,6 +64,7 @@ __all__ = [
     "Teachers",
     "TokenLosses",
     "Tokens",
+from ladder.distill.temperature import VarianceTemperature
     "Told",
     "answering",
     "average_over_rows",

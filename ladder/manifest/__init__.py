@@ -11,6 +11,7 @@ from ladder.manifest.schema import (
     ROLES,
     Architecture,
     Budget,
+    CalibrationGate,
     ControlTokens,
     Data,
     Decoding,
@@ -30,6 +31,7 @@ from ladder.manifest.schema import (
     TeachersRuntime,
     ToneGate,
     TrainingParams,
+    Variance,
     Where,
 )
 from ladder.manifest.syntax import flat, unequal
@@ -42,6 +44,7 @@ __all__ = [
     "ROLES",
     "Architecture",
     "Budget",
+    "CalibrationGate",
     "ControlTokens",
     "Data",
     "Decoding",
@@ -64,6 +67,7 @@ __all__ = [
     "TeachersRuntime",
     "ToneGate",
     "TrainingParams",
+    "Variance",
     "Where",
     "contexts",
     "discover",
