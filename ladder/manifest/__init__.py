@@ -1,8 +1,8 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
-from ladder.manifest.effective import contexts
+from ladder.manifest.effective import FIRST_OTHER, contexts, others, teacher_field
 from ladder.manifest.explain import json_schema
-from ladder.manifest.files import dream_prompts, named_files
+from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.schema import (
@@ -22,6 +22,7 @@ from ladder.manifest.schema import (
     Lora,
     Manifest,
     MetricGate,
+    OtherTeacher,
     RecallGate,
     Refusals,
     RequiredText,
@@ -31,12 +32,14 @@ from ladder.manifest.schema import (
     ToneGate,
     TrainingParams,
     Where,
+    device_field,
 )
 from ladder.manifest.syntax import flat, unequal
 from ladder.manifest.words import modern, old_spelling
 
 __all__ = [
     "FAMILY",
+    "FIRST_OTHER",
     "GATES",
     "RAYS_OWN",
     "ROLES",
@@ -54,6 +57,7 @@ __all__ = [
     "Manifest",
     "MetricGate",
     "Name",
+    "OtherTeacher",
     "RecallGate",
     "Reference",
     "Refusals",
@@ -66,6 +70,7 @@ __all__ = [
     "TrainingParams",
     "Where",
     "contexts",
+    "device_field",
     "discover",
     "dream_prompts",
     "flat",
@@ -74,10 +79,13 @@ __all__ = [
     "modern",
     "named_files",
     "old_spelling",
+    "others",
     "read_each",
     "read_request",
     "read_requests",
     "run_name",
+    "teacher_field",
+    "teacher_files",
     "unequal",
     "validated",
 ]

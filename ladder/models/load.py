@@ -203,8 +203,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise ModelError(f"tokenizer cannot be loaded: {said(error)}", where=str(folder)) from error
 
 
-def check_same_tokenizer(parent: Path, other: Path) -> None:
+def check_same_tokenizer(parent: Path, other: Path, *, whose: str = "the parent's") -> None:
     """Teachers and student must see the same ids. Files that differ and make the same ids are no difference.
+
+    Args:
+        whose: the first of the two, for the message.
 
     Raises:
         TokenizerMismatch: the folders' tokenizers differ; the message names both digests, and in what they differ.
@@ -216,7 +219,7 @@ def check_same_tokenizer(parent: Path, other: Path) -> None:
         check_same_ids(load_tokenizer(parent), load_tokenizer(other), str(other))
     except TokenizerMismatch as error:
         raise TokenizerMismatch(
-            f"its tokenizer is {theirs[:12]}, the parent's is {ours[:12]}: {error.message}",
+            f"its tokenizer is {theirs[:12]}, {whose} is {ours[:12]}: {error.message}",
             where=error.where,
             remedy=error.remedy,
         ) from error
