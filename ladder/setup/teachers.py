@@ -88,7 +88,9 @@ def wire_of(manifest: Manifest, made: KindSpec) -> tuple[Kind, Truncation | None
     kind, runtime = kind_class(made.word), manifest.runtime
     if kind.says == "logits" and runtime.wire != "topk":
         return "logits", None
-    k = (kind.kept(made.material.options) if kind.says == "sparse" else None) or runtime.top_k
+    named = kind.kept(made.material.options) if kind.says == "sparse" else None
+    # One more, so that an id of the rest is among them: it may be the likeliest.
+    k = runtime.top_k if named is None else named + 1
     temperature = method_of(manifest).objective().temperature
     return "topk", Truncation(k, temperature, made.vocabulary, made.material.taboo_ids)
 

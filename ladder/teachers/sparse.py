@@ -111,8 +111,8 @@ def _truncated(ids_nK: Tensor, p_nK: Tensor, next_n: Tensor, truncation: Truncat
 
 
 def _filled(ids_nK: Tensor, q_nK: Tensor, even_n: Tensor, truncation: Truncation) -> tuple[Tensor, Tensor]:
-    """The ``truncation.kept`` likeliest ids and their probabilities, descending; where a teacher named fewer, ids that
-    it did not name stand for their part of the rest."""
+    """``truncation.kept`` ids and their probabilities, descending: those that a teacher named, the likeliest of them
+    where there are more, and as many that it did not name as are missing, each with its part of the rest."""
     width, named_nK = truncation.kept, q_nK > 0
     barred = torch.zeros(truncation.vocabulary, dtype=torch.bool)
     barred[list(truncation.taboo_ids)] = True
@@ -126,5 +126,9 @@ def _filled(ids_nK: Tensor, q_nK: Tensor, even_n: Tensor, truncation: Truncation
     spare_p = even_n.unsqueeze(-1).expand(-1, len(spare)).masked_fill(taken[:, :-1], -1.0)
     every_p = torch.cat([q_nK.masked_fill(~named_nK, -1.0), spare_p], -1)
     every_id = torch.cat([ids_nK, spare.expand(len(ids_nK), -1)], -1)
-    order = every_p.argsort(dim=-1, descending=True, stable=True)[:, :width]
-    return every_id.gather(1, order), every_p.gather(1, order).clamp_min(1e-300)
+    # One that was named and is less likely than the even rest is no part of that.
+    first = torch.cat([q_nK + 2 * named_nK, spare_p], -1).masked_fill(every_p < 0, -1.0)
+    chosen = first.argsort(dim=-1, descending=True, stable=True)[:, :width]
+    ids, p = every_id.gather(1, chosen), every_p.gather(1, chosen).clamp_min(1e-300)
+    order = p.argsort(dim=-1, descending=True, stable=True)
+    return ids.gather(1, order), p.gather(1, order)
