@@ -64,8 +64,8 @@ __all__ = [
     "Teachers",
     "TokenLosses",
     "Tokens",
-from ladder.distill.temperature import VarianceTemperature
     "Told",
+    "VarianceTemperature",
     "answering",
     "average_over_rows",
     "buffers",
