@@ -15,7 +15,7 @@ from string import Formatter
 
 from ladder.errors import ManifestError
 from ladder.manifest import installed
-from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing
+from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing, teacher_field
 from ladder.manifest.files import named_files, named_folders
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found
@@ -30,6 +30,7 @@ from ladder.manifest.schema import (
     MetricGate,
     Teacher,
 )
+from ladder.manifest.teachers import TEACHER_CHECKS
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
 
@@ -313,7 +314,7 @@ def ranks_have_work_to_share(manifest: Manifest) -> Iterator[Problem]:
 
 def resources_can_be_taken(manifest: Manifest) -> Iterator[Problem]:
     """Of Ray's own resources ladder takes what a role needs; of others Ray hands out shares of one, or whole ones."""
-    for role in ROLES:
+    for role in (*ROLES, "others"):
         for name, amount in manifest.runtime.devices.of(role).resources.items():
             field = f"runtime.devices.{role}.resources.{name}"
             if name in RAYS_OWN:
@@ -445,7 +446,7 @@ def adapter_has_targets(manifest: Manifest) -> Iterator[Problem]:
 def contexts_are_templates(manifest: Manifest) -> Iterator[Problem]:
     method = manifest.evolution_request.training_method
     for number, template in contexts(manifest).items():
-        field = f"teachers.teacher{number}.context"
+        field = f"{teacher_field(number)}.context"
         if not installed.method_facts(method).has_target:
             yield Problem(field, f"found a text, but no teacher reads rows in {method}", "leave it out")
         elif (wrong := _wrong_field(template)) is not None:
@@ -712,7 +713,7 @@ _EXAMINATION = (
 )
 
 
-CHECKS = (*_LINEAGE, *_TRAINING, *_EXAMINATION)
+CHECKS = (*_LINEAGE, *_TRAINING, *TEACHER_CHECKS, *_EXAMINATION)
 """Each is asked of every manifest whose fields are valid one by one."""
 
 
@@ -764,6 +765,7 @@ def _named(manifest: Manifest) -> list[tuple[str, str, str]]:
         ("evolution_request.training_method", installed.METHODS, manifest.evolution_request.training_method),
         ("training_params.optimizer", installed.OPTIMIZERS, manifest.training_params.optimizer),
         *([("student.architecture.family", installed.FAMILIES, shape.family)] if shape else []),
+        *((f"teachers.others.{n}.kind", installed.TEACHERS, o.kind) for n, o in enumerate(manifest.teachers.others)),
         *(("gates.custom", installed.GATES, name) for name in manifest.gates.custom),
         *(("laws.custom", installed.LAWS, name) for name in manifest.laws.custom),
     ]

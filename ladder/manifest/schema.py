@@ -346,6 +346,9 @@ class Architecture(Section):
     x 2/3, rounded up to 32; ``gpt2``: 4 x hidden)."""
     vocab_size: Annotated[int, Field(ge=260)] = 1024
     """Size of the byte-level BPE vocabulary that is trained on ``data.train``."""
+    tokenizer: str | None = None
+    """Hugging Face folder whose tokenizer the family takes instead of training one; a ``guest`` that teaches must have
+    the same."""
     max_positions: Count = 512
     tie_embeddings: bool = True
 
@@ -580,17 +583,25 @@ class Devices(Section):
     teacher1: Device | Where = "auto"
     teacher2: Device | Where = "auto"
     evaluator: Device | Where = "auto"
+    others: Device | Where = "auto"
+    """Of ``teachers.others``, all of them. Those that are no models compute on the processor whatever is said here."""
 
     def of(self, role: str) -> Where:
         """What is asked for a role; ``student.1`` and ``teacher1.1`` live as ``student`` and ``teacher1`` do."""
-        asked: Device | Where = getattr(self, role.partition(".")[0])
+        asked: Device | Where = getattr(self, device_field(role))
         return asked if isinstance(asked, Where) else Where(device=asked)
 
 
 RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 """Resources of a node that Ray counts itself."""
-ROLES = tuple(Devices.model_fields)
-"""Whoever lives somewhere: ``student``, ``teacher1``, ``teacher2`` and ``evaluator``."""
+ROLES = ("student", "teacher1", "teacher2", "evaluator")
+"""Whoever lives somewhere in any run; with ``teachers.others`` also ``teacher3`` and so on."""
+
+
+def device_field(role: str) -> str:
+    """The field of ``runtime.devices`` that a role has: its own, or ``others``."""
+    name = role.partition(".")[0]
+    return name if name in ROLES else "others"
 
 
 class StudentRuntime(Section):

@@ -58,7 +58,7 @@ class Method(ABC):
         return FusedLoss(self.objective(), self.routing(), vocabulary, taboo_ids, compile)
 
     def teachers(self) -> set[int]:
-        """Which teachers (1, 2) speak on new and replayed text."""
+        """Numbers of those that speak on new and replayed text: 1 the parent, 2 the grandparent, then the others."""
         return set()
 
     def dreamers(self) -> set[int]:

@@ -1,9 +1,10 @@
-"""Teacher-student distillation: predictions of two generations are blended, never their weights."""
+"""Teacher-student distillation: predictions of frozen teachers are blended, never their weights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ladder.manifest import others
 from ladder.methods.base import Method, temperature_of
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Distillation(Method):
-    """Two frozen teachers, N and N-1, and gold labels where neither knows."""
+    """Frozen teachers, N, N-1 and others, and gold labels where none knows."""
 
     needs_parent = True
     has_target = True
@@ -51,4 +52,14 @@ class Distillation(Method):
         )
 
     def teachers(self) -> set[int]:
-        return {1, 2} if self.manifest.evolution_request.grandparent_gen else {1}
+        request = self.manifest.evolution_request
+        ancestors = {1: request.parent_gen, 2: request.grandparent_gen}
+        return {number for number, name in ancestors.items() if name} | others(self.manifest).keys()
+
+
+class DistilledPretraining(Distillation):
+    """A genesis: random weights, and teachers that are no ancestors."""
+
+    starts_at_random = True
+    needs_parent = False
+    completion_only = False

@@ -53,7 +53,15 @@ from ladder.laws import (
 )
 from ladder.manifest import Dreams, LmEval, Request, named_files
 from ladder.methods import method_of
-from ladder.models import NEWLINE, day_of, folder_digest, hard_positions, template_digest, tokenizer_digest
+from ladder.models import (
+    NEWLINE,
+    EnsembleSpec,
+    day_of,
+    folder_digest,
+    hard_positions,
+    template_digest,
+    tokenizer_digest,
+)
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
@@ -227,9 +235,9 @@ def exam_size(exam: Exam) -> str:
 
 
 class EvalRun(NamedTuple):
-    """One model, by folder and digest, and what it is asked."""
+    """One model, by folder and digest, and what it is asked. Several that answer together are one."""
 
-    folder: Path
+    folder: Path | EnsembleSpec
     digest: str
     prompt_set: PromptSet
 
@@ -248,8 +256,8 @@ def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str) -> Ask:
     return ask
 
 
-def eval_runs(exam: Exam, child: Path, parent: tuple[Path, str] | None) -> list[EvalRun]:
-    """The child's evaluation and, where there is one (folder and digest), the parent's."""
+def eval_runs(exam: Exam, child: Path, parent: tuple[Path | EnsembleSpec, str] | None) -> list[EvalRun]:
+    """The child's evaluation and, where there is one (folder and digest), that of the parent or who stands for it."""
     prompt_set = exam.prompt_set()
     taken = [EvalRun(child, folder_digest(child), prompt_set)]
     return taken if parent is None else [*taken, EvalRun(*parent, prompt_set.answers_alone())]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ladder.manifest import Manifest
 from ladder.models import Stack
+from ladder.train.receipts import Receipt
 
 
 class StepClock:
@@ -89,6 +90,7 @@ class StepReport:
         temperature: mean temperature of the targets of tokens that a teacher teaches; None where it does not vary, or
             none does.
         own_temperature: mean of the student's own, of the same tokens as ``ece``; None where it has no variance head.
+        receipts: what each source of its teachers was worth in this step, of all ranks together, by its name.
     """
 
     step: int
@@ -109,6 +111,7 @@ class StepReport:
     ece: float | None = None
     temperature: float | None = None
     own_temperature: float | None = None
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
 
 
 def combined(reports: Sequence[StepReport]) -> StepReport:
