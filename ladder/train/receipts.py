@@ -26,7 +26,8 @@ class Receipt:
             above 0 it harms, below 0 it helps.
         sampled: tokens on which that was measured.
         throttle: what its weight is multiplied by after these steps, 0 to 1.
-        error: its tracked -ln p(gold) in nats after these steps; None where none was tracked.
+        error: by how much more gold labels surprise its teacher than the mixture of all, in nats, as tracked after
+            these steps (``ladder.distill.fusion``); None where nothing was tracked.
     """
 
     teacher: int

@@ -110,7 +110,8 @@ class Trainer:
         waited = self.clock.begin()
         with self.shared_heads.gathered() if self.shared_heads else nullcontext():
             sums = self._backward(batches, signals)
-        report = self._optimise(step, sums)
+        receipts = self.loss.worth.update(self.ranks.sum(torch.stack([part.pop("worth") for part in sums]).sum(0)))
+        report = replace(self._optimise(step, sums), receipts=receipts)
         report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
@@ -137,7 +138,8 @@ class Trainer:
             "random": _random_state(self.device, self.ranks),
         }
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
-        state = {"ticks": self.ticks, **self._chunking()}
+        # Beside the counters, where versions that know nothing of it read past it. JSON gives floats back as they were.
+        state = {"ticks": self.ticks, **self._chunking(), "worth": self.loss.worth.to_dict()}
         kept = Checkpoint(self.done, tensors, state)
         self.pending = begin_checkpoint(self.spec.folder / "checkpoints", kept, self.ranks)
         if self.ranks.aside is None:
@@ -351,6 +353,7 @@ class Trainer:
         if self.ema:
             self.ema.load(groups["ema"], self.ticks)
         _set_random_state(groups["random"], self.device, self.ranks)
+        self.loss.worth.load(found.state.get("worth", {}))
 
     def _pattern(self, key: str) -> Tensor | None:
         """The parameter that a tensor of a checkpoint belongs to, which may be split over ranks."""
