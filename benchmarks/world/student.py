@@ -3,7 +3,7 @@ head that says how sure it is. With ordinary autograd."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +72,8 @@ class Student(nn.Module):
         return (mean_nR @ self.head_RV).log_softmax(-1)
 
 
-def shared_head(teachers: Any) -> Tensor:
-    """A head [r, V] for all: the directions in which the mean of the teachers' logits varies most, as long as the
-    logits are wide."""
+def shared_head(teachers: Sequence[Tensor]) -> Tensor:
+    """A head [r, V] for all: the directions in which the mean of the teachers' logits [V, V] varies most."""
     mean_VV = torch.stack(list(teachers)).mean(0)
     centred_VV = mean_VV - mean_VV.mean(-1, keepdim=True)
     _, _, directions_VV = torch.linalg.svd(centred_VV)

@@ -200,7 +200,7 @@ def source_tallies(
 
     Args:
         weight_Kn: shares in the target as it is learned; 0 where a teacher does not teach.
-        surprisal_Kn: -ln p_k(y) of the gold label; anything where there is none.
+        surprisal_Kn: -ln p_k(y) of the gold label; anything where there is none, NaN where a teacher was not asked.
         unthrottled_Kn: shares that a blend of the same teachers would have without a throttle, whether or not the token
             was routed to a blend; harm is measured with these.
         source_Kn: which source each teacher speaks for, 0 to S - 1, int64; a source belongs to one teacher. Anything
@@ -209,13 +209,14 @@ def source_tallies(
         sources: S.
     """
     heard_Kn, ones_Kn = source_Kn >= 0, torch.ones_like(weight_Kn, dtype=torch.float64)
-    place_Kn, speakers_n = source_Kn.clamp_min(0), heard_Kn.sum(0)
-    harm_Kn = harm_of(surprisal_Kn, unthrottled_Kn.where(heard_Kn, 0.0))
-    trial_Kn = harm_of(surprisal_Kn, heard_Kn.double()) * speakers_n
+    speaks_Kn, place_Kn = heard_Kn & ~surprisal_Kn.isnan(), source_Kn.clamp_min(0)
+    speakers_n = speaks_Kn.sum(0)
+    harm_Kn = harm_of(surprisal_Kn, unthrottled_Kn.where(speaks_Kn, 0.0))
+    trial_Kn = harm_of(surprisal_Kn, speaks_Kn.double()) * speakers_n
     taught, judged = (ones_Kn, _rounded(weight_Kn)), (ones_Kn, _rounded(harm_Kn), _rounded(trial_Kn))
     parts = [
         _summed(taught, place_Kn, heard_Kn & (weight_Kn > 0), sources),
-        _summed(judged, place_Kn, heard_Kn & (speakers_n > 1) & counted_n, sources),
+        _summed(judged, place_Kn, speaks_Kn & (speakers_n > 1) & counted_n, sources),
     ]
     return torch.cat(parts)
 

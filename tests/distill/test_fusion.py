@@ -349,6 +349,14 @@ def test_nobody_is_judged_alone() -> None:
     assert throttle.factors().tolist() == [1.0] and throttle.harm().tolist() == [0.0]
 
 
+def test_who_was_not_asked_is_not_judged() -> None:
+    weight, ones = torch.tensor([[0.5], [0.5], [0.0]]), torch.ones(1).bool()
+    surprisal, source = torch.tensor([[1.0], [2.0], [math.nan]]), torch.tensor([[0], [1], [2]])
+    tallies = source_tallies(weight, surprisal, weight, source, ones, 3)
+    without = source_tallies(weight[:2], surprisal[:2], weight[:2], source[:2], ones, 3)
+    assert torch.equal(tallies, without) and tallies[:, 2].tolist() == [0.0] * 5
+
+
 def test_the_first_measurement_counts_whole() -> None:
     """The original's averages start at 0: a precision of 2 passes its threshold of 1.5 after 14 updates only."""
     reliability = Reliability(2, 1, decay=0.9)

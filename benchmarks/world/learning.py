@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.world.bigram import V, World
-from benchmarks.world.student import Student, shared_head
+from benchmarks.world.student import Student
 from ladder.distill import (
     Block,
     Evidence,
@@ -34,18 +33,17 @@ from ladder.distill.fusion import (
     source_tallies,
 )
 
-STEPS, ROWS, RATE = 300, 32, 3e-3
+STEPS, ROWS, RATE = 250, 32, 3e-3
 EXAMINED = 4096
 """Contexts of which the student is asked."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How teachers are fused: ladder's words, or weights that nobody could know."""
+    """How teachers are fused: ladder's words, or (``known``) weights that nobody could know."""
 
     fusion: FusionSettings
     known: tuple[float, ...] | None = None
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,19 +107,20 @@ class Fusing:
             worth_Kn = worth_Kn * self.throttle.factors().to(worth_Kn.dtype).unsqueeze(-1)
         return tuple(worth_Kn)
 
+    def tallied(self, confidence_Kn: Tensor, surprisal_Kn: Tensor) -> Tensor:
+        all_n, none_n = torch.ones(confidence_Kn.shape[1]).bool(), torch.zeros(confidence_Kn.shape[1]).long()
+        return error_tallies(surprisal_Kn, confidence_Kn, none_n, all_n, 1)
+
     def heard(self, confidence_Kn: Tensor, surprisal_Kn: Tensor, routing: Routing) -> None:
         """Take in a step."""
         K, n = confidence_Kn.shape
-        all_n, none_n = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
         unthrottled_Kn = self.worth(confidence_Kn)
         if self.way.fusion.word == "confidence":
             unthrottled_Kn = confidence_Kn
-        unthrottled_Kn = unthrottled_Kn / unthrottled_Kn.sum(0)
-        source_Kn = torch.arange(K).unsqueeze(-1).expand(K, n)
-        self.reliability.update(error_tallies(surprisal_Kn, confidence_Kn, none_n, all_n, 1))
-        self.throttle.update(
-            source_tallies(routing.weights_KN, surprisal_Kn, unthrottled_Kn, source_Kn, all_n, K)
-        )
+        shares_Kn, source_Kn = unthrottled_Kn / unthrottled_Kn.sum(0), torch.arange(K).unsqueeze(-1).expand(K, n)
+        all_n = torch.ones(n, dtype=torch.bool)
+        self.throttle.update(source_tallies(routing.weights_KN, surprisal_Kn, shares_Kn, source_Kn, all_n, K))
+        self.reliability.update(self.tallied(confidence_Kn, surprisal_Kn))
 
 
 @dataclass
@@ -139,12 +138,13 @@ class Learned:
     factors: list[list[float]] = field(default_factory=list)
 
 
-def learn(world: World, teachers: Teachers, way: Way, seed: int, steps: int = STEPS, **objective: Any) -> Learned:
-    """One student's training. Every context is read once."""
+def learn(world: World, teachers: Teachers, way: Way, head_RV: Tensor, seed: int, steps: int = STEPS) -> Learned:
+    """One student's training at temperature 1, where the blend is what the truth is compared with. Every context is
+    read once."""
     torch.manual_seed(seed)
     settings = RoutingSettings("agreement", js_threshold=10.0, fusion=way.fusion.word)
-    fused = FusedLoss(Objective(temperature=way.temperature, **objective), settings, V)
-    student, fusing = Student(shared_head(teachers.logits)), Fusing(way, len(teachers.logits))
+    fused = FusedLoss(Objective(temperature=1.0), settings, V)
+    student, fusing = Student(head_RV), Fusing(way, len(teachers.logits))
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     generator, factors = torch.Generator().manual_seed(seed), list[list[float]]()
