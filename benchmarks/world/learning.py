@@ -33,8 +33,8 @@ from ladder.distill.fusion import (
     source_tallies,
 )
 
-STEPS, ROWS, RATE = 250, 32, 3e-3
-EXAMINED = 4096
+STEPS, ROWS, RATE = 200, 32, 3e-3
+EXAMINED = 1024
 """Contexts of which the student is asked."""
 
 
@@ -145,7 +145,7 @@ def learn(world: World, teachers: Teachers, way: Way, head_RV: Tensor, seed: int
     settings = RoutingSettings("agreement", js_threshold=10.0, fusion=way.fusion.word)
     fused = FusedLoss(Objective(temperature=1.0), settings, V)
     student, fusing = Student(head_RV), Fusing(way, len(teachers.logits))
-    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     generator, factors = torch.Generator().manual_seed(seed), list[list[float]]()
     head_VR, weight_n = student.head_RV.t().contiguous(), torch.full((ROWS,), 1 / ROWS)

@@ -1,6 +1,8 @@
 """``python benchmarks/world/run.py``: what are weights of teachers worth, where the truth is known?
 
-One line of ``rows.jsonl`` for each student; tables are printed, and stand between their marks in ``docs/fusion.md``.
+One line of ``rows.jsonl`` for each student, and what has one is not trained again; tables are printed, and stand
+between
+their marks in ``docs/fusion.md``.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -116,33 +118,46 @@ TABLES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what was asked for, print its tables, write rows and, unless it is told not to, the document."""
+    """Train what has no row yet, print tables, and write them into a page that was named."""
     asked = _parser().parse_args(arguments)
-    rows = [row for row in read(asked.rows) if row["table"] not in asked.tables]
+    rows = read(asked.rows)
     for name in asked.tables:
         start = time.monotonic()
         tasks = [(name, line, seed, asked.steps) for line in TABLES[name].lines for seed in range(asked.seeds)]
-        found = [*map(row, tasks)] if asked.workers == 1 else spread(tasks, asked.workers)
-        rows += found
-        print(
-            f"\n{TABLES[name].title}, {asked.seeds} seeds, {time.monotonic() - start:.0f} s\n\n{markdown(name, found)}"
-        )
-        save_text(asked.rows, "".join(json.dumps(one) + "\n" for one in rows))
+        there = {task_of(one): one for one in rows}
+        for one in spread([task for task in tasks if task not in there], asked.workers):
+            rows.append(one)
+            save_text(asked.rows, "".join(json.dumps(one) + "\n" for one in rows))
+        there = {task_of(one): one for one in rows}
+        found, seconds = [there[task] for task in tasks], time.monotonic() - start
+        print(f"\n{TABLES[name].title}, {asked.seeds} seeds, {seconds:.0f} s\n\n{markdown(name, found)}", flush=True)
     if asked.document is not None:
         text = asked.document.read_text(encoding="utf-8")
         for name in asked.tables:
-            text = between(text, name, markdown(name, [one for one in rows if one["table"] == name]))
+            mine = [one for one in rows if one["table"] == name and one["steps"] == asked.steps]
+            text = between(text, name, markdown(name, mine))
         save_text(asked.document, text)
     return 0
 
 
-def spread(tasks: Sequence[tuple[str, str, int, int]], workers: int) -> list[dict[str, Any]]:
-    """The rows of these tasks, made in processes of their own."""
+Task = tuple[str, str, int, int]
+"""Table, line, seed and steps of a student."""
+
+
+def task_of(row: Mapping[str, Any]) -> Task:
+    return row["table"], row["line"], row["seed"], row["steps"]
+
+
+def spread(tasks: Sequence[Task], workers: int) -> Iterator[dict[str, Any]]:
+    """The rows of these tasks as they come, made in so many processes of their own, or in this one."""
+    if workers == 1 or not tasks:
+        yield from map(row, tasks)
+        return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        return list(pool.map(row, tasks))
+        yield from pool.map(row, tasks)
 
 
-def row(task: tuple[str, str, int, int]) -> dict[str, Any]:
+def row(task: Task) -> dict[str, Any]:
     """One student of one line of a table."""
     name, line, seed, steps = task
     torch.set_num_threads(1)
@@ -199,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--document", type=Path, help=f"also put the tables into this page, as {DOCUMENT.name}")
+    parser.add_argument("--document", type=Path, nargs="?", const=DOCUMENT, help="put the tables into this page, too")
     return parser
 
 
