@@ -26,7 +26,8 @@ class Receipt:
             above 0 it harms, below 0 it helps.
         sampled: tokens on which that was measured.
         throttle: what its weight is multiplied by after these steps, 0 to 1.
-        error: its tracked -ln p(gold) in nats after these steps; None where none was tracked.
+        error: its teacher's tracked error on gold labels after these steps, in nats, the lower the better; None where
+            none was tracked. It is told apart from that of others, so it can be below 0.
     """
 
     teacher: int
