@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Dreams, Laws, Manifest
+from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     """``(field, path)`` of every file, in a fixed order: training rows, probes, template, rows to replay, tone,
-    dreams' prompts, laws."""
+    dreams' prompts, laws, and what teachers read."""
     data, tone = manifest.data, manifest.gates.tone
     files: list[tuple[str, str | None]] = []
     if data is not None:
@@ -25,6 +25,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
+    files += teacher_files(manifest.teachers)
     return [(field, path) for field, path in files if path is not None]
 
 
@@ -32,6 +33,14 @@ def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
     required = [(f"laws.required_text.{index}.prompts", one.prompts) for index, one in enumerate(laws.required_text)]
     refusals = laws.refusals.prompts if laws.refusals else None
     return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries)]
+
+
+def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:
+    """``(field, path)`` of the documents and corpora of teachers."""
+    pair = {"teacher1": teachers.teacher1, "teacher2": teachers.teacher2}
+    read = {f"{key}.retrieval": one.retrieval.files for key, one in pair.items() if one and one.retrieval}
+    read |= {f"others.{index}": one.files for index, one in enumerate(teachers.others)}
+    return [(f"teachers.{key}.files.{n}", path) for key, files in read.items() for n, path in enumerate(files)]
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
@@ -49,9 +58,12 @@ def suite_folders(manifest: Manifest) -> list[tuple[str, str]]:
 def _model_folders(manifest: Manifest) -> list[tuple[str, str]]:
     """The student's start, the teachers and the tone gate's encoder."""
     teachers = manifest.teachers
+    shape = manifest.student.architecture
     folders = [("student.model", manifest.student.model), ("teachers.teacher1.path", teachers.teacher1.path)]
     if teachers.teacher2 is not None:
         folders.append(("teachers.teacher2.path", teachers.teacher2.path))
+    folders += [(f"teachers.others.{index}.path", one.path) for index, one in enumerate(teachers.others)]
+    folders.append(("student.architecture.tokenizer", shape.tokenizer if shape else None))
     folders.append(("gates.tone.encoder", manifest.gates.tone.encoder))
     return [(field, path) for field, path in folders if path is not None]
 
@@ -119,7 +131,7 @@ def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
     for field, path in named_folders(manifest):
         if not os.path.isdir(folder / path):
             remedy = f"write the folder of {'task files' if field.startswith('gates.metrics') else 'an existing model'}"
-            if field.startswith("teachers"):
+            if field.startswith("teachers.teacher"):
                 remedy += ", or leave path out when the generation is already registered"
             problems.append(Problem(field, f"{path!r} is no existing folder", remedy))
     return [*problems, *_too_wide(manifest, folder), *_outside(manifest, folder)]

@@ -30,10 +30,12 @@ from ladder.setup import (
     beginning_warnings,
     build_exam,
     check_asked,
+    check_documents,
     check_dreams,
     check_held_out,
     check_imports,
     check_laws,
+    check_others,
     check_questions,
     check_rows,
     check_sharing,
@@ -117,10 +119,12 @@ def prepare(
         lineage.check_attempts(request, registry)
         check_imports(request, registry)
         lineage.check_teachers(request, run.ancestry, run.teachers)
+        check_others(run)
     dataset = read_dataset(request, list(run.folders.values()), decided=decided)
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
         _check_manifest(request, dataset, own, recall, whole=there)
+        check_documents(request, list(run.folders.values()), own, recall)
     exam = Detectable() if request.parent is None else detectable(request.manifest.gates, own, recall)
     if trained and not priced:
         return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))
@@ -170,7 +174,7 @@ def kept_replicas(run: Run) -> dict[int, int]:
 def _replicas(start: Start) -> dict[int, int]:
     """How many replicas each teacher has, by number, where nothing depends on the machine."""
     asked = start.request.manifest.runtime.teachers.replicas
-    return dict.fromkeys(start.teachers, 1 if asked == "auto" else asked)
+    return dict.fromkeys(start.numbers, 1 if asked == "auto" else asked)
 
 
 def _check_manifest(

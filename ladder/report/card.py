@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -17,9 +19,18 @@ _LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only
 
 
 def model_card(
-    request: Request, ancestry: lineage.Ancestry, report: GateReport, worth: Worth = MappingProxyType({})
+    request: Request,
+    ancestry: lineage.Ancestry,
+    report: GateReport,
+    others: Sequence[Mapping[str, Any]] = (),
+    worth: Worth = MappingProxyType({}),
 ) -> str:
-    """Markdown with the YAML header that model hubs read, the lineage, who taught, and the gate table."""
+    """Markdown with the YAML header that model hubs read, the lineage, who taught, and the gate table.
+
+    Args:
+        others: number, name, kind and digest of further teachers, which are no part of the lineage.
+        worth: what each source of the teachers was worth.
+    """
     parent, grandparent = ancestry.parent, ancestry.grandparent
     evolution = request.manifest.evolution_request
     header = {
@@ -40,6 +51,7 @@ def model_card(
         f"- method: {evolution.training_method}",
         f"- parent (teacher 1): {_named(parent)}",
         f"- grandparent (teacher 2): {_named(grandparent)}",
+        *(f"- teacher {one['number']}: {one['name']}, {one['kind']} ({str(one['digest'])[:12]})" for one in others),
         *_taught_by(worth),
         f"- manifest: {request.digest}",
         f"- rows for its descendants: {_LEFT[request.manifest.stabilizers.replay]}",

@@ -33,6 +33,7 @@ from ladder.exam import (
     SuiteCache,
     SuiteMetric,
     find_metric,
+    written,
 )
 from ladder.exam.harness import Suite, check_task
 from ladder.exam.question import check_encodable, check_room, encode_answered, encode_question
@@ -322,12 +323,13 @@ def score(
     """
     gates = request.manifest.gates
     voice, distance = _voice(request, parent), _drift(request)
-    measured = replace(measure(exam, child, voice, distance), suites=suites[0])
+    told = [written(exam, one) if gates.calibration and one else () for one in (child, parent)]
+    measured = replace(measure(exam, child, voice, distance), suites=suites[0], written=told[0])
     of_parent = None
     if parent is not None:
         # A parent that is itself the reference has no drift.
         theirs = None if gates.tone.reference == "parent" else voice
-        of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1])
+        of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1], written=told[1])
     custom = evaluate_custom_gates(gates.custom, exam, child, parent)
     return decide(gates, measured, of_parent, laws, origins(ancestors), custom)
 

@@ -82,5 +82,5 @@ def test_the_card_names_who_taught(tmp_path: Path) -> None:
     line = (
         "- taught by, of the tokens: parent 80% (weight 0.75, helps), docs/&lt;b&gt;.jsonl 50% (weight 0.25, harms), "
     )
-    assert line + "docs/quiet.jsonl 0%" in model_card(*nothing, worth()).split("\n")
+    assert line + "docs/quiet.jsonl 0%" in model_card(*nothing, worth=worth()).split("\n")
     assert "taught by" not in model_card(*nothing)
