@@ -27,6 +27,11 @@ def test_a_receipt_says_shares_and_means_and_the_state_at_its_end() -> None:
 def test_what_was_not_measured_is_left_out_and_an_error_stays_known() -> None:
     assert Receipt(1).figures() == {"taught": 0.0, "throttle": 1.0}
     assert (Receipt(1, error=2.0) + Receipt(1)).error == 2.0
+    assert Receipt(1, 1, 1, 0.5, float("nan"), 1, error=float("inf")).figures() == {
+        "taught": 1.0,
+        "weight": 0.5,
+        "throttle": 1.0,
+    }
 
 
 @pytest.mark.parametrize("steps", [1, MOST, MOST + 1, 333])
