@@ -16,7 +16,7 @@ from ladder import cli
 
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
-    "look": ("lineage", "show", "sample", "eval", "schema", "ui", "doctor"),
+    "look": ("lineage", "show", "sample", "counts", "eval", "schema", "ui", "doctor"),
     "store": ("import", "rollback", "promote", "verify", "prune", "backup", "restore", "export"),
 }
 
