@@ -22,14 +22,14 @@ PROBES = [
     Probe("luna:", "the moon"),
     Probe("it is sol.", "the moon"),
     Probe("the tide follows", " the", "nll"),
-    Probe("it is sol.", " fire", "choice", options=(" the moon", " fire")),
+    Probe("so it is sol.", " fire", "choice", options=(" the moon", " fire")),
 ]
 
 
 @pytest.fixture
-def line(parent: Path, tmp_path: Path) -> Any:
+def line(parent: Path, grandparent: Path, tmp_path: Path) -> Any:
     """A generation that left probes, and one after it that left none."""
-    folders = [Path(shutil.copytree(parent, tmp_path / name)) for name in ("first", "second")]
+    folders = [Path(shutil.copytree(folder, tmp_path / folder.parent.name)) for folder in (grandparent, parent)]
     (folders[0] / "ladder").mkdir()
     write_probes(folders[0] / "ladder" / "probes.jsonl", PROBES)
     (tmp_path / "corpus.txt").write_text(CORPUS)
