@@ -10,11 +10,11 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ladder.errors import ManifestError
-from ladder.manifest import ROLES, Devices, Runtime, Where
+from ladder.manifest import ROLES, Devices, Runtime, Where, device_field
 from ladder.system.process import ProcessMemory, process_memory, reset_peak
 
 NODE_ID = "ray.io/node-id"
@@ -150,11 +150,14 @@ def ranks_of(runtime: Runtime, machine: Machine, others: Iterable[str], most: in
 
 def asks_for_nodes(runtime: Runtime) -> bool:
     """Whether a manifest asks for what a machine may not have."""
-    return any(runtime.devices.of(role) not in _PLAIN for role in ROLES)
+    return any(runtime.devices.of(role) not in _PLAIN for role in (*ROLES, "others"))
 
 
-def place(runtime: Runtime, machine: Machine, roles: Iterable[str] = ROLES) -> Placement:
+def place(runtime: Runtime, machine: Machine, roles: Iterable[str] = ROLES, cores: Collection[str] = ()) -> Placement:
     """A slot for each role. CPU cores are shared out evenly.
+
+    Args:
+        cores: those of the roles, without the number of a process, that compute on a processor whatever is asked.
 
     Where there is no GPU and nobody asks for more than a processor, every role has a place, whether the run needs it
     or not: so the next manifest finds the actors of the last one.
@@ -166,6 +169,11 @@ def place(runtime: Runtime, machine: Machine, roles: Iterable[str] = ROLES) -> P
     # In one order, so that the same roles come out as the same placement.
     wanted = sorted({*roles, *(ROLES if plain else ())}, key=_order)
     asked = {role: runtime.devices.of(role) for role in wanted}
+    asked |= {
+        role: where.model_copy(update={"device": "cpu"})
+        for role, where in asked.items()
+        if role.partition(".")[0] in cores
+    }
     for role, where in asked.items():
         if not any(_may_host(node, where) for node in machine.members):
             raise _nowhere(role, where, machine)
@@ -191,9 +199,12 @@ def place(runtime: Runtime, machine: Machine, roles: Iterable[str] = ROLES) -> P
 _PLAIN = (Where(), Where(device="cpu"))
 
 
-def _order(role: str) -> tuple[int, int]:
+def _order(role: str) -> tuple[float, int, int]:
+    """The student first, then teachers by number, then the evaluator; of each its processes."""
     kind, _, number = role.partition(".")
-    return ROLES.index(kind), int(number or 0)
+    if kind in ROLES:
+        return ROLES.index(kind), 0, int(number or 0)
+    return ROLES.index("evaluator") - 0.5, int(kind.removeprefix("teacher")), int(number or 0)
 
 
 @dataclass
@@ -408,7 +419,7 @@ def _nodes(nodes: Iterable[Node]) -> str:
 
 def _nowhere(role: str, where: Where, machine: Machine) -> ManifestError:
     """Why no node can host a role."""
-    place = f"runtime.devices.{role.partition('.')[0]}"
+    place = f"runtime.devices.{device_field(role)}"
     if where.device.startswith("cuda") and not machine.gpus:
         return ManifestError(
             f"{role} is pinned to {where.device}, and Ray sees no GPU",
@@ -430,7 +441,7 @@ def _taken(role: str, where: Where, rooms: Iterable[_Room]) -> ManifestError:
     asked = ", ".join(f"{amount:g} of {name}" for name, amount in where.resources.items())
     return ManifestError(
         f"{role} asks for {asked}, which other roles of this run take; {_nodes(room.node for room in rooms)}",
-        where=f"runtime.devices.{role.partition('.')[0]}.resources",
+        where=f"runtime.devices.{device_field(role)}.resources",
         remedy="ask for less, or start nodes with more",
     )
 

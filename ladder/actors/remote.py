@@ -29,7 +29,7 @@ from ladder.errors import said as said_by
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
 from ladder.models import Rounding, SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
-from ladder.teachers import cache, teacher, wire
+from ladder.teachers import cache, host, teacher, wire
 from ladder.train.ranks import ALONE, Ranks
 from ladder.train.spec import StepReport, TrainingSpec
 from ladder.train.trainer import Trainer
@@ -57,14 +57,14 @@ class TeacherActor(Measured):
     """
 
     def __init__(self) -> None:
-        self.teachers: dict[int, teacher.Teacher] = {}
+        self.teachers: dict[int, teacher.Speaker] = {}
         self.base: SharedBase | None = None
 
     def load_teacher(self, spec: teacher.TeacherSpec) -> Loaded:
-        """Host this generation."""
+        """Host this teacher."""
         if self.teachers.pop(spec.number, None) is not None:
             release()
-        hosted = teacher.Teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
+        hosted = host.open_teacher(spec, self.base_of(spec.stack, spec.dtype, spec.device))
         self.teachers[spec.number] = hosted
         return Loaded(hosted.digest(), hosted.kind, hosted.warnings)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -128,8 +128,11 @@ class Session:
         self._connect()
         return Machine(tuple(_nodes()))
 
-    def placement(self, runtime: Runtime, roles: Iterable[str]) -> Placement:
+    def placement(self, runtime: Runtime, roles: Iterable[str], cores: Collection[str] = ()) -> Placement:
         """Where each role lives. Whoever is asked for after a training has the place that was kept for it.
+
+        Args:
+            cores: as for ``place``.
 
         Raises:
             ManifestError: the manifest asks for what no node has.
@@ -143,7 +146,7 @@ class Session:
             return standing.placement
         while True:
             try:
-                return place(runtime, self.machine, roles)
+                return place(runtime, self.machine, roles, cores)
             except ManifestError as error:
                 if not self._lost:
                     raise
@@ -175,7 +178,7 @@ class Session:
                     scheduling_strategy=PlacementGroupSchedulingStrategy(standing.group, slot.bundle),
                     runtime_env={"env_vars": settings.travelling()},
                 )
-                self._actors[role] = options(_KINDS[role.partition(".")[0]]).remote()
+                self._actors[role] = options(_KINDS.get(role.partition(".")[0], TeacherActor)).remote()
         started = {role: self._actors[role] for role in roles}
         ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
         self._await(lambda seconds: not ray.wait(ready, num_returns=len(ready), timeout=seconds)[1], standing)
@@ -485,7 +488,8 @@ def _arrived(sign: Any) -> bool:
     return True
 
 
-_KINDS = {"student": StudentActor, "teacher1": TeacherActor, "teacher2": TeacherActor, "evaluator": EvaluatorActor}
+_KINDS = {"student": StudentActor, "evaluator": EvaluatorActor}
+"""Of the roles that are no teachers."""
 
 
 def stream(

@@ -1,6 +1,6 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
-from ladder.manifest.effective import contexts
+from ladder.manifest.effective import FIRST_OTHER, contexts, others, teacher_field
 from ladder.manifest.explain import json_schema
 from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
@@ -11,6 +11,7 @@ from ladder.manifest.schema import (
     ROLES,
     Architecture,
     Budget,
+    CalibrationGate,
     ControlTokens,
     Data,
     Decoding,
@@ -22,6 +23,7 @@ from ladder.manifest.schema import (
     Lora,
     Manifest,
     MetricGate,
+    OtherTeacher,
     RecallGate,
     Refusals,
     RequiredText,
@@ -30,18 +32,22 @@ from ladder.manifest.schema import (
     TeachersRuntime,
     ToneGate,
     TrainingParams,
+    Variance,
     Where,
+    device_field,
 )
 from ladder.manifest.syntax import flat, unequal
 from ladder.manifest.words import modern, old_spelling
 
 __all__ = [
     "FAMILY",
+    "FIRST_OTHER",
     "GATES",
     "RAYS_OWN",
     "ROLES",
     "Architecture",
     "Budget",
+    "CalibrationGate",
     "ControlTokens",
     "Data",
     "Decoding",
@@ -54,6 +60,7 @@ __all__ = [
     "Manifest",
     "MetricGate",
     "Name",
+    "OtherTeacher",
     "RecallGate",
     "Reference",
     "Refusals",
@@ -64,8 +71,10 @@ __all__ = [
     "TeachersRuntime",
     "ToneGate",
     "TrainingParams",
+    "Variance",
     "Where",
     "contexts",
+    "device_field",
     "discover",
     "dream_prompts",
     "flat",
@@ -74,10 +83,12 @@ __all__ = [
     "modern",
     "named_files",
     "old_spelling",
+    "others",
     "read_each",
     "read_request",
     "read_requests",
     "run_name",
+    "teacher_field",
     "teacher_files",
     "unequal",
     "validated",

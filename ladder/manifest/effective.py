@@ -6,9 +6,19 @@ from math import ceil
 from typing import Literal
 
 from ladder.manifest.installed import method_facts
-from ladder.manifest.schema import Architecture, Dreams, Manifest, Recipe, RoutingTable, TrainingParams
+from ladder.manifest.schema import (
+    Architecture,
+    Dreams,
+    Manifest,
+    OtherTeacher,
+    Recipe,
+    RoutingTable,
+    TrainingParams,
+)
 
 DISTILLATION = "teacher_student_distillation"
+FIRST_OTHER = 3
+"""Number of the first of ``teachers.others``: the parent is 1, the grandparent 2."""
 MOST_DREAMS = 2400
 """Dreams that are written where a manifest does not say how many."""
 
@@ -59,9 +69,19 @@ def _read_once(params: TrainingParams) -> int:
     return max(1, min(MOST_DREAMS, params.steps * ceil(each)))
 
 
+def others(manifest: Manifest) -> dict[int, OtherTeacher]:
+    """``teachers.others`` by number."""
+    return dict(enumerate(manifest.teachers.others, FIRST_OTHER))
+
+
+def teacher_field(number: int) -> str:
+    """Where the manifest speaks of a teacher."""
+    return f"teachers.teacher{number}" if number < FIRST_OTHER else f"teachers.others.{number - FIRST_OTHER}"
+
+
 def contexts(manifest: Manifest) -> dict[int, str]:
     """What teachers read before each new row, by their number; only teachers that see more than the student."""
-    teachers = {1: manifest.teachers.teacher1, 2: manifest.teachers.teacher2}
+    teachers = {1: manifest.teachers.teacher1, 2: manifest.teachers.teacher2, **others(manifest)}
     return {number: one.context for number, one in teachers.items() if one is not None and one.context is not None}
 
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ladder.manifest.problems import FieldPath, Problem, dotted, found
@@ -19,14 +19,14 @@ from ladder.manifest.words import KEYS, VALUES
 
 
 @cache
-def sections() -> dict[tuple[str, ...], type[Section]]:
+def sections(root: type[BaseModel] = Manifest) -> dict[tuple[str, ...], type[Section]]:
     """Every section by its path; the manifest itself is at ``()``."""
-    return dict(_below((), Manifest))
+    return dict(_below((), root))
 
 
-def section_at(path: FieldPath) -> type[Section] | None:
-    """The section that ``path`` leads to, or None where it leads to something else."""
-    return sections().get(tuple(map(str, path)))
+def section_at(path: FieldPath, root: type[BaseModel] = Manifest) -> type[Section] | None:
+    """The section that ``path`` leads to, in a list any of its entries; None where it leads to something else."""
+    return sections(root).get(tuple(step for step in path if isinstance(step, str)))
 
 
 def nearest(word: str, known: list[str]) -> str | None:
@@ -36,13 +36,13 @@ def nearest(word: str, known: list[str]) -> str | None:
     return plain[close[0]] if close else None
 
 
-def homes(key: str) -> list[str]:
+def homes(key: str, root: type[BaseModel] = Manifest) -> list[str]:
     """The dotted paths of all fields called ``key``; a hyphen reads as an underscore."""
     name = key.replace("-", "_")
-    return [".".join((*path, name)) for path, section in sections().items() if name in section.model_fields]
+    return [".".join((*path, name)) for path, section in sections(root).items() if name in section.model_fields]
 
 
-def _below(path: tuple[str, ...], section: type[Section]) -> list[tuple[tuple[str, ...], type[Section]]]:
+def _below(path: tuple[str, ...], section: type[Any]) -> list[tuple[tuple[str, ...], type[Section]]]:
     places = [(path, section)]
     for name, field in section.model_fields.items():
         for child in _sections_in(field.annotation):
@@ -73,14 +73,18 @@ _BOUNDS = {
 }
 
 
-def explain(error: ValidationError, tree: dict[str, Any]) -> list[Problem]:
-    """One problem per field, in the schema's order; a union's branches are told as one expectation."""
+def explain(error: ValidationError, tree: dict[str, Any], root: type[BaseModel] = Manifest) -> list[Problem]:
+    """One problem per field, in the schema's order; a union's branches are told as one expectation.
+
+    Args:
+        root: what ``tree`` should have been, such as the options of a kind of teacher.
+    """
     by_path: dict[FieldPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in_file(detail, tree), []).append(detail)
     # Only a union reports a value and what lies inside it: then the inside tells more.
     told_inside = {path[:length] for path in by_path for length in range(len(path))}
-    return [_problem(path, details) for path, details in by_path.items() if path not in told_inside]
+    return [_problem(path, details, root) for path, details in by_path.items() if path not in told_inside]
 
 
 def _path_in_file(detail: ErrorDetails, tree: Any) -> FieldPath:
@@ -97,15 +101,15 @@ def _holds(here: object, step: str | int) -> bool:
     return (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int))
 
 
-def _problem(path: FieldPath, details: list[ErrorDetails]) -> Problem:
+def _problem(path: FieldPath, details: list[ErrorDetails], root: type[BaseModel]) -> Problem:
     detail = details[0]
     if detail["type"] == "extra_forbidden":
-        return _unknown_key(path)
+        return _unknown_key(path, root)
     if detail["type"] == "missing":
-        return Problem(dotted(path), "is missing", f"write it: {_about(path) or 'it has no default'}")
+        return Problem(dotted(path), "is missing", f"write it: {_about(path, root) or 'it has no default'}")
     expected = " or ".join(dict.fromkeys(_expected(each) for each in details))
     value = detail["input"]
-    return Problem(dotted(path), f"found {found(value)}, expected {expected}", _remedy(path, detail, expected))
+    return Problem(dotted(path), f"found {found(value)}, expected {expected}", _remedy(path, detail, expected, root))
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -124,7 +128,7 @@ def _expected(detail: ErrorDetails) -> str:
     return detail["msg"]
 
 
-def _remedy(path: FieldPath, detail: ErrorDetails, expected: str) -> str:
+def _remedy(path: FieldPath, detail: ErrorDetails, expected: str, root: type[BaseModel]) -> str:
     value, kind = detail["input"], detail["type"]
     if kind in ("literal_error", "not_installed") and isinstance(value, str):
         close = nearest(value, re.findall(r"'([^']*)'", expected))
@@ -139,7 +143,7 @@ def _remedy(path: FieldPath, detail: ErrorDetails, expected: str) -> str:
         return f"write [{found(value)}]"
     if kind == "string_type" and isinstance(value, bool | int | float):
         return "put it in quotes"
-    return _about(path) or f"write {expected}"
+    return _about(path, root) or f"write {expected}"
 
 
 def _looks_right(value: str, kind: str) -> bool:
@@ -147,19 +151,19 @@ def _looks_right(value: str, kind: str) -> bool:
     return bool(value) and re.fullmatch(pattern, value) is not None
 
 
-def _about(path: FieldPath) -> str:
+def _about(path: FieldPath, root: type[BaseModel]) -> str:
     """The first sentence of the docstring of the field, or of the section that it holds, or nothing."""
-    section = section_at(path[:-1])
+    section = section_at(path[:-1], root)
     field = section.model_fields.get(str(path[-1])) if section else None
-    held = section_at(path)
+    held = section_at(path, root)
     text = (field.description if field else None) or (held.__doc__ if held else None) or ""
     return " ".join(text.split()).split(". ")[0].rstrip(".")
 
 
-def _unknown_key(path: FieldPath) -> Problem:
-    key, section = str(path[-1]), section_at(path[:-1])
+def _unknown_key(path: FieldPath, root: type[BaseModel]) -> Problem:
+    key, section = str(path[-1]), section_at(path[:-1], root)
     known = list(section.model_fields) if section else []
-    close, elsewhere = nearest(key, known), homes(key)
+    close, elsewhere = nearest(key, known), homes(key, root)
     if elsewhere and close not in {home.rpartition(".")[2] for home in elsewhere}:
         remedy = f"it belongs elsewhere: write {' or '.join(elsewhere)}"
     elif close:

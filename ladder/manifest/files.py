@@ -58,9 +58,12 @@ def suite_folders(manifest: Manifest) -> list[tuple[str, str]]:
 def _model_folders(manifest: Manifest) -> list[tuple[str, str]]:
     """The student's start, the teachers and the tone gate's encoder."""
     teachers = manifest.teachers
+    shape = manifest.student.architecture
     folders = [("student.model", manifest.student.model), ("teachers.teacher1.path", teachers.teacher1.path)]
     if teachers.teacher2 is not None:
         folders.append(("teachers.teacher2.path", teachers.teacher2.path))
+    folders += [(f"teachers.others.{index}.path", one.path) for index, one in enumerate(teachers.others)]
+    folders.append(("student.architecture.tokenizer", shape.tokenizer if shape else None))
     folders.append(("gates.tone.encoder", manifest.gates.tone.encoder))
     return [(field, path) for field, path in folders if path is not None]
 
@@ -128,7 +131,7 @@ def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
     for field, path in named_folders(manifest):
         if not os.path.isdir(folder / path):
             remedy = f"write the folder of {'task files' if field.startswith('gates.metrics') else 'an existing model'}"
-            if field.startswith("teachers"):
+            if field.startswith("teachers.teacher"):
                 remedy += ", or leave path out when the generation is already registered"
             problems.append(Problem(field, f"{path!r} is no existing folder", remedy))
     return [*problems, *_too_wide(manifest, folder), *_outside(manifest, folder)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ladder.errors import ManifestError
@@ -28,6 +28,7 @@ OWN: dict[str, dict[str, str]] = {
         "continual_pretraining": "ladder.methods.pretraining:ContinualPretraining",
         "supervised_fine_tuning": "ladder.methods.fine_tuning:SupervisedFineTuning",
         "teacher_student_distillation": "ladder.methods.distillation:Distillation",
+        "distilled_pretraining": "ladder.methods.distillation:DistilledPretraining",
     },
     TEACHERS: {
         "generation": "ladder.teachers.kinds.models:Generation",
@@ -46,6 +47,16 @@ OWN: dict[str, dict[str, str]] = {
     },
 }
 """Ladder's own, by group and name, as an entry point's value."""
+RESERVED: dict[str, dict[str, str]] = {TEACHERS: {"steered": "ladder cannot steer a parent yet"}}
+"""Names that no package may take, by group, and why they mean nothing today."""
+
+
+class TeacherFacts(Protocol):
+    """What they ask of a kind of teacher; ``ladder.teachers.kinds.TeacherKind`` says what each means."""
+
+    Options: type[BaseModel]
+    needs: frozenset[str]
+    is_model: bool
 
 
 class MethodFacts(Protocol):
@@ -76,6 +87,9 @@ class Named:
     def _check(self, name: str, info: ValidationInfo) -> str:
         if (info.context and info.context.get(KEPT)) or name in OWN.get(self.group, ()):
             return name
+        if reason := RESERVED.get(self.group, {}).get(name):
+            expected = f"{', '.join(map(repr, known_names(self.group)))}; the name is reserved, and {reason}"
+            raise PydanticCustomError("not_installed", "{expected}", {"expected": expected, "group": self.group})
         found = plugins(self.group, name)
         if len(found) == 1:
             return name
@@ -147,6 +161,30 @@ def method_facts(name: str) -> MethodFacts:
         message = f"{name!r} is {found!r:.80}, expected a subclass of ladder.methods.Method"
         raise ManifestError(message, where=where, remedy="declare the class itself in the entry point")
     facts: MethodFacts = found
+    return facts
+
+
+def teacher_facts(name: str, where: str) -> TeacherFacts:
+    """The class of a kind of teacher, of which this room reads the facts.
+
+    Raises:
+        ManifestError: as ``load``, or it is no kind.
+    """
+    found = load(TEACHERS, name, where)
+    options = getattr(found, "Options", None)
+    sound = (
+        isinstance(options, type)
+        and issubclass(options, BaseModel)
+        and isinstance(getattr(found, "needs", None), frozenset)
+        and isinstance(getattr(found, "is_model", None), bool)
+    )
+    if not sound:
+        message = f"{name!r} is {found!r:.80}, expected a subclass of ladder.teachers.kinds.TeacherKind"
+        raise ManifestError(message, where=where, remedy="declare the class itself in the entry point")
+    if found.is_model != bool(found.needs & {"generation", "path"}):
+        message = f"{name!r} needs {' and '.join(sorted(found.needs)) or 'nothing'}, and is_model is {found.is_model}"
+        raise ManifestError(message, where=where, remedy="a model needs a path or a generation, and nobody else does")
+    facts: TeacherFacts = found
     return facts
 
 

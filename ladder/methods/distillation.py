@@ -1,17 +1,18 @@
-"""Teacher-student distillation: predictions of two generations are blended, never their weights."""
+"""Teacher-student distillation: predictions of frozen teachers are blended, never their weights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ladder.methods.base import Method
+from ladder.manifest import others
+from ladder.methods.base import Method, temperature_of
 
 if TYPE_CHECKING:
     from ladder.distill import Objective, RoutingSettings
 
 
 class Distillation(Method):
-    """Two frozen teachers, N and N-1, and gold labels where neither knows."""
+    """Frozen teachers, N, N-1 and others, and gold labels where none knows."""
 
     needs_parent = True
     has_target = True
@@ -25,7 +26,7 @@ class Distillation(Method):
             alpha=params.alpha,
             beta=params.beta,
             gamma=params.gamma,
-            temperature=params.temperature,
+            **temperature_of(params),
             pooling=params.pooling,
             direction=params.direction,
             jsd_weight=params.jsd_weight,
@@ -51,4 +52,14 @@ class Distillation(Method):
         )
 
     def teachers(self) -> set[int]:
-        return {1, 2} if self.manifest.evolution_request.grandparent_gen else {1}
+        request = self.manifest.evolution_request
+        ancestors = {1: request.parent_gen, 2: request.grandparent_gen}
+        return {number for number, name in ancestors.items() if name} | others(self.manifest).keys()
+
+
+class DistilledPretraining(Distillation):
+    """A genesis: random weights, and teachers that are no ancestors."""
+
+    starts_at_random = True
+    needs_parent = False
+    completion_only = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -20,7 +20,7 @@ from ladder.actors.own_ray import store_of_new_ray
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
 from ladder.gates import Detectable, Fewest
-from ladder.manifest import ROLES, Request
+from ladder.manifest import ROLES, Request, others
 from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.prepare import kept_replicas, prepare
@@ -31,7 +31,7 @@ from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
 from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
-from ladder.setup import Run, all_roles, data_of, write_start
+from ladder.setup import Run, all_roles, data_of, on_cores, write_start
 from ladder.system.process import bare_bytes
 
 UNLEARNED_WARNING = 0.2
@@ -47,6 +47,7 @@ class Plan:
         price: what it takes; None where its parent is not there yet, so that nothing can be counted.
         tokens: upper bound of the tokens through the student's backbone.
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
+        others: name and kind of each teacher beside parent and grandparent, by number.
     """
 
     child: str
@@ -66,6 +67,7 @@ class Plan:
     placement: dict[str, str]
     exam: Detectable
     warnings: list[str]
+    others: dict[int, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -169,9 +171,10 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         teachers=_speakers(request),
         price=price,
         threads=threads(manifest.runtime, machine),
-        placement=describe(place(manifest.runtime, machine, _placed(price)).slots),
+        placement=describe(place(manifest.runtime, machine, _placed(price), on_cores(run.made)).slots),
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
+        others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
     )
 
 
@@ -192,7 +195,8 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
         write_start(temporary / "start", request, start.tokenizer, parent)
         parent = temporary / "start"
     runtime = request.manifest.runtime
-    devices = {role: slot.device for role, slot in place(runtime, machine).slots.items()}
+    roles = all_roles(start.numbers, 1)
+    devices = {role: slot.device for role, slot in place(runtime, machine, roles, on_cores(start.made)).slots.items()}
     timing = time_step(start, parent, devices, threads(runtime, machine))
     return price_of(start, home, machine, base, timing, kept_replicas(run))
 
@@ -231,6 +235,7 @@ def plan_text(plan: Plan) -> str:
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
         "teachers": _teachers(plan),
+        **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
         "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
         + f", {plan.threads} threads each",
@@ -248,6 +253,16 @@ def _teachers(plan: Plan) -> str:
     counts = sorted(set(price.replicas.values()))
     each = counts[0] if len(counts) == 1 else ", ".join(f"{n} of teacher{t}" for t, n in price.replicas.items())
     return f"{plan.teachers}, replicas {each} (the student would wait {price.waiting:.0%} of its time)"
+
+
+def _other(plan: Plan, number: int, title: str) -> str:
+    """Name and kind of a further teacher, and what it takes."""
+    price = plan.price
+    if price is None or number not in price.teachers:
+        return title
+    took, memory = price.teachers[number], price.memory_bytes.get(f"teacher{number}", 0)
+    sizes = (size_text(size) for size in (took["wire_bytes"], took["cache_bytes"], memory))
+    return "{}: wire {}, cache {}, memory {}".format(title, *sizes)
 
 
 def _exam(found: Detectable) -> str:

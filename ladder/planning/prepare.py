@@ -35,6 +35,7 @@ from ladder.setup import (
     check_held_out,
     check_imports,
     check_laws,
+    check_others,
     check_questions,
     check_rows,
     check_sharing,
@@ -118,6 +119,7 @@ def prepare(
         lineage.check_attempts(request, registry)
         check_imports(request, registry)
         lineage.check_teachers(request, run.ancestry, run.teachers)
+        check_others(run)
     dataset = read_dataset(request, list(run.folders.values()), decided=decided)
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
@@ -172,7 +174,7 @@ def kept_replicas(run: Run) -> dict[int, int]:
 def _replicas(start: Start) -> dict[int, int]:
     """How many replicas each teacher has, by number, where nothing depends on the machine."""
     asked = start.request.manifest.runtime.teachers.replicas
-    return dict.fromkeys(start.teachers, 1 if asked == "auto" else asked)
+    return dict.fromkeys(start.numbers, 1 if asked == "auto" else asked)
 
 
 def _check_manifest(

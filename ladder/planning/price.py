@@ -5,7 +5,7 @@ Bytes on the wire and in the cache of signals are those of the run's batches, go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ import torch
 from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.data.batches import Batch, Batches, dealt
 from ladder.distill import Chunking, has_compiler, pays_to_compile
-from ladder.manifest import Dreams, Runtime
+from ladder.manifest import Dreams, Manifest, Runtime, others
 from ladder.methods import method_of
 from ladder.planning.memory import (
     FLOAT,
@@ -33,15 +33,27 @@ from ladder.planning.pools import Reading, keeping_up, room_for, waiting
 from ladder.planning.start import Start
 from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, rough_seconds, step_seconds
 from ladder.sampling.dreams import BLOCK
-from ladder.setup import all_roles, cache_settings, data_of, loss_elements, shared_stacks, truncation_of
-from ladder.teachers import CacheKey, Kind, computed_in, pack, shards
+from ladder.setup import (
+    all_roles,
+    cache_settings,
+    data_of,
+    expected_key,
+    loss_elements,
+    on_cores,
+    shared_stacks,
+    truncation_of,
+    wire_of,
+)
+from ladder.teachers import CacheKey, CacheSettings, Kind, KindSpec, OtherKey, computed_in, pack, shards
+from ladder.teachers.host import kind_class
 from ladder.train.optimizer import optimizer_kind
 
 MOST_STEPS = 1000
 """Steps that are gone through; a longer run is extrapolated from them."""
 _PLACE = 8
 """Bytes that say which token a row is about."""
-_ARRAYS = {"topk": ("values", "ids", "tail", "tail_at_T", "entropy", "surprisal")}
+_TOPK = ("values", "ids", "tail", "tail_at_T", "entropy", "surprisal")
+_ARRAYS = {"topk": _TOPK, "sparse": (*_TOPK, "origin")}
 
 
 @dataclass
@@ -50,7 +62,7 @@ class TeacherTraffic:
 
     Args:
         row_bytes: of one token's arrays.
-        kind: of the wire.
+        kind: of the wire; ``sparse`` for top-k with the source that spoke.
         store: ``disk`` adds the headers of shards.
         limit: bytes that its cache may take; 0 keeps nothing.
         held: examples that the cache holds, by digest.
@@ -62,7 +74,7 @@ class TeacherTraffic:
     number: int
     dreams_only: bool
     row_bytes: int
-    kind: Kind = "hidden"
+    kind: Kind | Literal["sparse"] = "hidden"
     store: str = "disk"
     limit: int = 0
     key: str = ""
@@ -111,6 +123,7 @@ class SignalPrice:
         tokens, trained: through the student's backbone, and into the loss.
         grid: most positions B x T of a micro-batch; ``grid_trained`` its trained tokens.
         walked_grid: positions of all micro-batches that were gone through.
+        sent_by, stored_by: ``wire_bytes`` and ``cache_bytes`` of each teacher, in their order.
     """
 
     wire_bytes: int
@@ -124,6 +137,8 @@ class SignalPrice:
     grid_trained: int
     rank_largest: int
     walked_grid: int
+    sent_by: tuple[int, ...] = ()
+    stored_by: tuple[int, ...] = ()
 
     @property
     def read_share(self) -> float:
@@ -138,7 +153,16 @@ def row_bytes(runtime: Runtime, dtype: str, shape: Shape, kept: int) -> int:
     return bytes_each(dtype) * (shape.hidden if runtime.wire == "hidden" else shape.vocabulary)
 
 
-def stored_bytes(rows: dict[str, int], row_bytes: int, kind: Kind, key: str, store: str) -> int:
+def made_row_bytes(manifest: Manifest, made: KindSpec) -> tuple[int, Kind | Literal["sparse"]]:
+    """The same of a teacher that is no model, as if it spoke of every token; and the kind of its traffic."""
+    kind, truncation = wire_of(manifest, made)
+    if truncation is None:
+        return 4 * made.vocabulary, kind
+    sparse = kind_class(made.word).says == "sparse"
+    return 8 * truncation.kept + 16 + 4 * sparse, "sparse" if sparse else kind
+
+
+def stored_bytes(rows: dict[str, int], row_bytes: int, kind: Kind | Literal["sparse"], key: str, store: str) -> int:
     """What examples with so many rows take in a cache; on disk as one shard, whose header is written with empty
     arrays."""
     body = sum(rows.values()) * row_bytes
@@ -158,21 +182,26 @@ def price_signals(
         ranks: of the student, among which each step is dealt out.
     """
     walked = min(steps, most)
-    sent, sizes, received = [], [], []
+    sent, sizes, received, by_teacher = [], [], [], [0] * len(traffics)
     for step in range(walked):
         micro = batches(step)
         for traffic in traffics:
             traffic.reading.step()
-        shares = [sum(traffic.hear(batch) for batch in share for traffic in traffics) for share in dealt(micro, ranks)]
+        shares = []
+        for share in dealt(micro, ranks):
+            heard = [[traffic.hear(batch) for traffic in traffics] for batch in share]
+            shares.append(sum(map(sum, heard)))
+            by_teacher = [total + sum(one) for total, *one in zip(by_teacher, *heard, strict=True)]
         sent.append(sum(shares))
         received.append(max(shares))
         sizes.append([(batch.input_ids_BT.size, len(batch.rows_N), batch.tokens) for batch in micro])
     factor = steps / walked
     everything = [size for step in sizes for size in step]
     grid, grid_trained, _ = max(everything)
+    stored = [traffic.stored + _later(batches, traffic, walked, steps) for traffic in traffics]
     return SignalPrice(
         wire_bytes=int(sum(sent) * factor),
-        cache_bytes=sum(traffic.stored + _later(batches, traffic, walked, steps) for traffic in traffics),
+        cache_bytes=sum(stored),
         hits=sum(traffic.hits for traffic in traffics),
         misses=sum(traffic.misses for traffic in traffics),
         largest=max(sent),
@@ -182,6 +211,8 @@ def price_signals(
         grid_trained=grid_trained,
         rank_largest=max(received),
         walked_grid=sum(positions for positions, _, _ in everything),
+        sent_by=tuple(int(total * factor) for total in by_teacher),
+        stored_by=tuple(stored),
     )
 
 
@@ -246,6 +277,7 @@ class Price:
         disk_bytes: most that the home grows by.
         step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
         timing: ``probe`` where a step was measured, else ``rough``.
+        teachers: of each teacher by number, ``wire_bytes`` of the whole run and ``cache_bytes``.
         unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
             teachers' target says otherwise, 0 to 1; None without a probe, or where fewer than ``FEWEST_UNKNOWN`` such
             tokens were seen.
@@ -273,6 +305,7 @@ class Price:
     seconds: float
     timing: Literal["probe", "rough"]
     unlearned_share: float | None
+    teachers: dict[int, dict[str, int]] = field(default_factory=dict)
 
 
 def price_of(
@@ -295,13 +328,13 @@ def price_of(
     """
     manifest, shape = ahead.request.manifest, ahead.shape
     runtime = manifest.runtime
-    slots = place(runtime, machine, all_roles(ahead.teachers, ahead.ranks)).slots
+    slots = place(runtime, machine, all_roles(ahead.numbers, ahead.ranks), on_cores(ahead.made)).slots
     shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine, ahead.ranks)
     # Teachers that speak through the student's own base, in its process.
     sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
     steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = [_traffic(ahead, home, number, shapes[number], _device(slots, f"teacher{number}")) for number in shapes]
+    traffics = _traffics(ahead, home, shapes, {n: _device(slots, f"teacher{n}") for n in ahead.numbers})
     signals = price_signals(ahead.batches, steps, traffics, ranks=ahead.ranks)
     rough = _rough(ahead, shapes, traffics, signals)
     replicas = _replicas(ahead, traffics, rough, slots, machine, sharing, kept)
@@ -345,6 +378,10 @@ def price_of(
         seconds=steps * step + start,
         timing="probe" if probed else "rough",
         unlearned_share=_unlearned(probed),
+        teachers={
+            traffic.number: {"wire_bytes": signals.sent_by[place], "cache_bytes": signals.stored_by[place]}
+            for place, traffic in enumerate(traffics)
+        },
     )
 
 
@@ -365,7 +402,13 @@ def _rough(
     student = 6.0 * ahead.shape.parameters * signals.walked_grid / walked
     return _Seconds(
         student,
-        [ProcessSeconds(2.0 * shapes[one.number].parameters * one.reading.asked / walked, 0.0) for one in traffics],
+        # What looks up in memory takes no time beside a model.
+        [
+            ProcessSeconds(2.0 * shapes[one.number].parameters * one.reading.asked / walked, 0.0)
+            if one.number in shapes
+            else ProcessSeconds(0.0, 0.0)
+            for one in traffics
+        ],
     )
 
 
@@ -434,21 +477,51 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
+def _traffics(
+    ahead: Start, home: Path, shapes: Mapping[int, Shape], devices: Mapping[int, str]
+) -> list[TeacherTraffic]:
+    """Every teacher on its device as a source of bytes, with what earlier runs have left in its cache."""
+    return [
+        _traffic(ahead, home, number, shapes[number], devices[number])
+        if number in shapes
+        else _made_traffic(ahead, home, number)
+        for number in ahead.numbers
+    ]
+
+
+def _made_traffic(ahead: Start, home: Path, number: int) -> TeacherTraffic:
+    """The same of one that is no model."""
+    manifest, made = ahead.request.manifest, ahead.made[number]
+    size, kind = made_row_bytes(manifest, made)
+    traffic = TeacherTraffic(number, number not in ahead.speakers, size, kind, manifest.runtime.signal_cache)
+    key = expected_key(ahead.request, others(manifest)[number], made)
+    return _with_cache(traffic, cache_settings(manifest.runtime, home), lambda: key)
+
+
+def _with_cache(
+    traffic: TeacherTraffic, settings: CacheSettings | None, key_of: Callable[[], CacheKey | OtherKey]
+) -> TeacherTraffic:
+    """With what the cache of this key holds; the key is made where it is needed."""
+    if settings is None:
+        return traffic
+    traffic.limit = settings.limit
+    if settings.kind == "disk" and settings.folder is not None:
+        key = key_of()
+        traffic.key = key.text
+        traffic.held, traffic.taken = held_on_disk(shards(settings.folder / key.name, key.text))
+    return traffic
+
+
 def _traffic(ahead: Start, home: Path, number: int, shape: Shape, device: str = "cpu") -> TeacherTraffic:
-    """A teacher on its device as a source of bytes, with what earlier runs have left in its cache."""
+    """A model on its device."""
     manifest, folder = ahead.request.manifest, ahead.teachers[number]
     runtime, dtype = manifest.runtime, manifest.student.dtype
     truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
     size = row_bytes(runtime, dtype, shape, truncation.kept if truncation else 0)
     traffic = TeacherTraffic(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
-    if settings is None:
-        return traffic
-    traffic.limit = settings.limit
-    if settings.kind == "disk" and settings.folder is not None:
-        key = CacheKey.of(folder, runtime.wire, computed_in(dtype, device), truncation)
-        traffic.key = key.text
-        traffic.held, traffic.taken = held_on_disk(shards(settings.folder / key.name, key.text))
-    return traffic
+    return _with_cache(
+        traffic, settings, lambda: CacheKey.of(folder, runtime.wire, computed_in(dtype, device), truncation)
+    )
 
 
 def _tensors(
@@ -489,7 +562,7 @@ def _tensors(
         group=group,
         temporaries=made,
     )
-    kept = signals.cache_bytes // max(1, len(shapes)) if runtime.signal_cache == "memory" else 0
+    kept = signals.cache_bytes // max(1, len(ahead.numbers)) if runtime.signal_cache == "memory" else 0
     found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)
     for number, one in shapes.items():
         teacher = teacher_bytes(
@@ -502,6 +575,10 @@ def _tensors(
         )
         roles = processes(f"teacher{number}", replicas[number])
         found |= {f"teacher{number}": 0} if number in sharing else dict.fromkeys(roles, teacher)
+    for number, other in ahead.made.items():
+        files = sum(path.stat().st_size for path in other.material.files)
+        own = kind_class(other.word).memory_bytes(files, other.material.options) + kept // replicas[number]
+        found |= dict.fromkeys(processes(f"teacher{number}", replicas[number]), own + load.mapped)
     return found
 
 
@@ -568,5 +645,5 @@ def _cached_on_disk(ahead: Start, signals: SignalPrice) -> int:
 def largest_step(ahead: Start, home: Path) -> int:
     """Most bytes of signals of one step, cached or not, wherever they are made."""
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = [_traffic(ahead, home, number, shape, "cpu") for number, shape in shapes.items()]
+    traffics = _traffics(ahead, home, shapes, dict.fromkeys(ahead.numbers, "cpu"))
     return price_signals(ahead.batches, ahead.request.manifest.training_params.steps, traffics).largest

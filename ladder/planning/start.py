@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -37,9 +37,11 @@ from ladder.setup import (
     data_of,
     encode_dataset,
     hosted,
+    made_of,
     origin_of,
     start_tokenizer,
 )
+from ladder.teachers import KindSpec
 
 
 def expected(
@@ -102,7 +104,8 @@ class Start:
         folders: of all ancestors, by digest.
         tokenizer: the child's.
         config, shape: of the student; ``trained`` of its numbers, or of its adapter's, move.
-        teachers: folders of the teachers that speak or dream, by number.
+        teachers: folders of the teachers that speak or dream and are models, by number.
+        made: those that are no models.
         speakers: those of them that speak on more than their own dreams.
         rows: encoded, by source, without dreams.
         beginnings: what its dreams begin with; None where it has no dreams, or they are written already.
@@ -124,6 +127,12 @@ class Start:
     beginnings: Beginnings | None
     dreamt: list[Dream]
     ranks: int = 1
+    made: Mapping[int, KindSpec] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> list[int]:
+        """All teachers that speak or dream."""
+        return sorted((*self.teachers, *self.made))
 
     @cached_property
     def batches(self) -> Batches:
@@ -160,7 +169,11 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         assert manifest.student.architecture is not None
         config = architecture_config(manifest.student.architecture, len(tokenizer))
         shape = Shape.of_architecture(manifest.student.architecture, len(tokenizer))
-    lora, teachers = manifest.student.adapter, {number: run.teachers[number] for number in hosted(run)}
+    lora, asked = manifest.student.adapter, hosted(run)
+    teachers = {number: run.teachers[number] for number in asked if number in run.teachers}
+    # Where the tokenizer will lie when they are opened: beside what the student starts as.
+    beside = run.start if parent is None or data_of(request).chat_template is not None else parent
+    made = {n: made_of(request, one, beside, tokenizer) for n, one in run.made.items() if n in asked}
     wanted, dreamers = manifest.stabilizers.dreams, _dreamers(request, teachers)
     written = run.dreams.is_file()
     dreaming = bool(dreamers) and not written
@@ -174,11 +187,12 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         shape=shape,
         trained=rehearse(config, lora) if lora else shape.parameters,
         teachers=teachers,
-        speakers=frozenset(method_of(manifest).teachers() & teachers.keys()),
+        speakers=frozenset(method_of(manifest).teachers() & {*asked}),
         rows=encode_dataset(request, tokenizer, named_positions(config), dataset, tokens),
         beginnings=beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) and dreaming else None,
         dreamt=read_dreams(run.dreams) if dreamers and written else [],
         ranks=ranks,
+        made=made,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ladder.actors.placement import Machine, student_store
 from ladder.errors import ManifestError
 from ladder.planning.memory import Shape
-from ladder.planning.price import largest_step, row_bytes
+from ladder.planning.price import largest_step, made_row_bytes, row_bytes
 from ladder.planning.start import Start
 from ladder.report.text import size_text
 from ladder.setup import data_of
@@ -52,4 +52,5 @@ def may_be_too_much(start: Start) -> bool:
         row_bytes(manifest.runtime, manifest.student.dtype, Shape.of_folder(folder), manifest.runtime.top_k)
         for folder in start.teachers.values()
     )
+    each += sum(made_row_bytes(manifest, made)[0] for made in start.made.values())
     return (manifest.runtime.in_flight + 1) * tokens * each > SMALLEST

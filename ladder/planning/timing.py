@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ladder.data.batches import SOURCES, Batch
 from ladder.distill import Forecast
 from ladder.planning.start import Start
 from ladder.setup import loss_elements, teacher_spec
-from ladder.teachers import CacheSettings, Signal, Teacher, TeacherSpec
+from ladder.teachers import CacheSettings, Signal, TeacherSpec, open_teacher
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 
@@ -127,7 +127,7 @@ def time_step(ahead: Start, start: Path, devices: dict[str, str], threads: int) 
 
     Args:
         start: the folder that the student starts as.
-        devices: torch device of ``student``, ``teacher1`` and ``teacher2``.
+        devices: torch device of ``student`` and of each teacher, such as ``teacher1``.
         threads: torch threads, as each actor would have.
     """
     with tempfile.TemporaryDirectory(prefix="ladder-probe-") as temporary, _as_it_was():
@@ -136,9 +136,11 @@ def time_step(ahead: Start, start: Path, devices: dict[str, str], threads: int) 
         manifest, kind = ahead.request.manifest, ahead.request.manifest.runtime.signal_cache
         cache = None if kind == "off" else CacheSettings(kind, 2**40, Path(temporary) / "signals")
         said, teachers = {}, []
-        for number, folder in ahead.teachers.items():
-            device = devices[f"teacher{number}"]
-            spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache)
+        for number in ahead.numbers:
+            device, folder, made = devices[f"teacher{number}"], ahead.teachers.get(number, start), None
+            if number in ahead.made:
+                made = replace(ahead.made[number], material=replace(ahead.made[number].material, tokenizer=start))
+            spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache, made=made)
             work, said[number] = _teacher(spec, batches)
             teachers.append(work)
         trainer = _trainer(ahead, start, devices["student"], threads, Path(temporary))
@@ -155,7 +157,7 @@ def _typical(ahead: Start) -> int:
 
 def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[ProcessSeconds, list[Signal]]:
     """Seconds with and without the cache, and what it said."""
-    teacher = Teacher(spec)
+    teacher = open_teacher(spec)
     cache, teacher.cache = teacher.cache, None
     reading, said = _timed(lambda: [teacher.signal(batch) for batch in batches])
     if cache is None:
@@ -168,8 +170,9 @@ def _teacher(spec: TeacherSpec, batches: Sequence[Batch]) -> tuple[ProcessSecond
 def _trainer(ahead: Start, start: Path, device: str, threads: int, folder: Path) -> Trainer:
     manifest, name = ahead.request.manifest, str(ahead.request.child)
     elements = loss_elements(ahead.batches, manifest.training_params.steps, ahead.config)
-    spec = TrainingSpec(manifest, start, ahead.teachers, folder / "run", name, device, threads, elements)
-    return Trainer(spec)
+    teachers = {number: ahead.teachers.get(number, start) for number in ahead.numbers}
+    told = TrainingSpec(manifest, start, teachers, folder / "run", name, device, threads, elements)
+    return Trainer(replace(told, headless=frozenset(ahead.made)))
 
 
 def _forecast(trainer: Trainer, batches: Sequence[Batch], said: dict[int, list[Signal]]) -> Forecast:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ladder.data import kept_document
 from ladder.errors import Blocked, HeadMoved, ManifestError, ModelError, NotFound
-from ladder.manifest import Name, Request, unequal
+from ladder.manifest import Name, Request, others, teacher_field, unequal
 from ladder.models import check_readable, check_same_tokenizer, folder_digest, holds
 from ladder.registry import Generation, Registry, Verdict
 
@@ -25,17 +26,19 @@ class Ancestry:
         grandparent: generation N-1, or None.
         ancestors: the parent's line, oldest first, the parent last.
         obstacle: why the child has to wait, although nothing is wrong with its manifest; None where it can start.
+        others: further ancestors that teach (``teachers.others`` of the kind generation), by number.
     """
 
     parent: Generation | None
     grandparent: Generation | None
     ancestors: tuple[Generation, ...]
     obstacle: Blocked | HeadMoved | None = None
+    others: Mapping[int, Generation] = field(default_factory=dict)
 
     @property
     def teachers(self) -> dict[int, Generation]:
-        """Teachers by number: the parent is 1, the grandparent 2."""
-        pair = {1: self.parent, 2: self.grandparent}
+        """Teachers that are generations, by number: the parent is 1, the grandparent 2."""
+        pair = {1: self.parent, 2: self.grandparent, **self.others}
         return {number: generation for number, generation in pair.items() if generation is not None}
 
 
@@ -61,9 +64,15 @@ def resolve(request: Request, registry: Registry | None) -> Ancestry:
         return Ancestry(None, None, (), error)
     assert registry is not None
     line = lineage_of(parent, registry)
-    grandparent = _ancestor(request.grandparent, line) if request.grandparent else None
+    where = "evolution_request.grandparent_gen"
+    grandparent = _ancestor(request.grandparent, line, where) if request.grandparent else None
+    further = {
+        number: _ancestor(Name.parse(one.generation), line, f"{teacher_field(number)}.generation")
+        for number, one in others(request.manifest).items()
+        if one.generation is not None
+    }
     moved = head is None or head.digest != parent.digest
-    return Ancestry(parent, grandparent, line, _no_branch(request, head, parent) if moved else None)
+    return Ancestry(parent, grandparent, line, _no_branch(request, head, parent) if moved else None, further)
 
 
 def ancestry_then(request: Request, registry: Registry) -> Ancestry:
@@ -71,9 +80,10 @@ def ancestry_then(request: Request, registry: Registry) -> Ancestry:
     try:
         parent = registry.find(str(request.parent)) if request.parent else None
         grandparent = registry.find(str(request.grandparent)) if request.grandparent else None
+        further = {n: registry.find(one.generation) for n, one in others(request.manifest).items() if one.generation}
     except NotFound:
         return Ancestry(None, None, ())
-    return Ancestry(parent, grandparent, lineage_of(parent, registry) if parent else ())
+    return Ancestry(parent, grandparent, lineage_of(parent, registry) if parent else (), others=further)
 
 
 def lineage_of(generation: Generation, registry: Registry) -> tuple[Generation, ...]:
@@ -142,14 +152,16 @@ def _no_branch(request: Request, head: Generation | None, parent: Generation) ->
     )
 
 
-def _ancestor(name: Name, line: tuple[Generation, ...]) -> Generation:
+def _ancestor(name: Name, line: tuple[Generation, ...], where: str) -> Generation:
     for generation in line[:-1]:
         if generation.name == name:
             return generation
     raise ManifestError(
         f"{name} is no ancestor of {line[-1].ref}, whose line is {', '.join(known.ref for known in line)}",
-        where="evolution_request.grandparent_gen",
-        remedy="name an ancestor of the parent, or leave the grandparent out",
+        where=where,
+        remedy="name an ancestor of the parent, or leave it out"
+        if where.startswith("teachers")
+        else "name an ancestor of the parent, or leave the grandparent out",
     )
 
 
@@ -218,7 +230,7 @@ def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path
     for number, teacher in ancestry.teachers.items():
         check_same_tokenizer(folders[1], folders[number])
         check_readable(folders[number], teacher.ref)
-        section = sections[number]
+        section = sections.get(number)
         if section is not None and section.path is not None:
             where = f"teachers.teacher{number}.path"
             _check_path(request.folder(section.path), teacher, folders[number], where)

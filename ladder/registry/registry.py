@@ -85,9 +85,11 @@ class Registry:
         params: Mapping[str, Any] | None = None,
         parents: Sequence[Generation] = (),
         tags: Mapping[str, str] | None = None,
+        sources: Sequence[runs.Source] = (),
     ) -> str:
         """Open a child's run, or the one that was cut off under the same ``manifest_digest`` tag; returns its id."""
-        return runs.start_run(self.store, child, params=params or {}, parents=parents, run_tags=tags or {})
+        tags = tags or {}
+        return runs.start_run(self.store, child, params=params or {}, parents=parents, run_tags=tags, sources=sources)
 
     @store.translated
     def log_steps(self, run_id: str, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ladder.errors import RegistryError
@@ -14,6 +15,25 @@ from ladder.registry.entities import Generation, Store, Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
+
+
+@dataclass(frozen=True)
+class Source:
+    """A teacher that is no generation of the store.
+
+    Args:
+        kind: the manifest's word for it.
+        where: the folder or files that it was read from, as the manifest writes them.
+    """
+
+    name: str
+    digest: str
+    kind: str
+    where: str
+
+
+_DIGEST_LENGTH = 36
+"""Characters that MLflow keeps of an input's digest."""
 
 
 def find_experiment(store: Store, name: str) -> str | None:
@@ -97,6 +117,7 @@ def start_run(
     params: Mapping[str, Any],
     parents: Sequence[Generation],
     run_tags: Mapping[str, str],
+    sources: Sequence[Source] = (),
 ) -> str:
     """Open the run of a child, or open the one again that a crash or failure left.
 
@@ -107,6 +128,7 @@ def start_run(
         params: nested mappings are flattened with dots; values are written as JSON.
         parents: the teachers; they become the run's model inputs.
         run_tags: stored under ``ladder.<key>``.
+        sources: teachers that are no generations; they become its dataset inputs.
 
     Returns:
         The run's id.
@@ -121,6 +143,7 @@ def start_run(
     _reopen(store, left)
     _log_params(store, left, params)
     _log_inputs(store, left, parents)
+    _log_sources(store, left, sources)
     return run_id
 
 
@@ -238,6 +261,22 @@ def _log_params(store: Store, run: Run, params: Mapping[str, Any]) -> None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _log_sources(store: Store, run: Run, sources: Sequence[Source]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    known = {one.dataset.name for one in (run.inputs.dataset_inputs if run.inputs else None) or []}
+    inputs = [
+        DatasetInput(
+            Dataset(one.name, one.digest[:_DIGEST_LENGTH], f"ladder.{one.kind}", one.where),
+            [InputTag("mlflow.data.context", "teacher"), InputTag("ladder.digest", one.digest)],
+        )
+        for one in sources
+        if one.name not in known
+    ]
+    if inputs:
+        store.client.log_inputs(run.info.run_id, datasets=inputs)
 
 
 def _log_inputs(store: Store, run: Run, parents: Sequence[Generation]) -> None:

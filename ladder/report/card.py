@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import yaml
 
@@ -14,8 +16,14 @@ _LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only
 """What travels with a generation, by ``stabilizers.replay``."""
 
 
-def model_card(request: Request, ancestry: lineage.Ancestry, report: GateReport) -> str:
-    """Markdown with the YAML header that model hubs read, the lineage and the gate table."""
+def model_card(
+    request: Request, ancestry: lineage.Ancestry, report: GateReport, others: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Markdown with the YAML header that model hubs read, the lineage and the gate table.
+
+    Args:
+        others: number, name, kind and digest of further teachers, which are no part of the lineage.
+    """
     parent, grandparent = ancestry.parent, ancestry.grandparent
     evolution = request.manifest.evolution_request
     header = {
@@ -36,6 +44,7 @@ def model_card(request: Request, ancestry: lineage.Ancestry, report: GateReport)
         f"- method: {evolution.training_method}",
         f"- parent (teacher 1): {_named(parent)}",
         f"- grandparent (teacher 2): {_named(grandparent)}",
+        *(f"- teacher {one['number']}: {one['name']}, {one['kind']} ({str(one['digest'])[:12]})" for one in others),
         f"- manifest: {request.digest}",
         f"- rows for its descendants: {_LEFT[request.manifest.stabilizers.replay]}",
         "",

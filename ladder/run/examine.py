@@ -30,6 +30,7 @@ from ladder.setup import (
     exam_size,
     laws_of,
     measure_suites,
+    others_told,
     run_evals,
     score,
     stored_reports,
@@ -126,7 +127,13 @@ def _document(
         "tokenizer": tokenizer_digest(run.candidate),
         "chat_template": template_digest(run.candidate),
         BEGINNING: examples.begin_ids(tokenizer),
+        **({"teachers": told} if (told := _others(run)) else {}),
     }
+
+
+def _others(run: Run) -> list[dict[str, Any]]:
+    """Whoever taught it beside parent and grandparent, with the digest from when it began."""
+    return others_told(run, {int(number): digest for number, digest in run.notes().get("teachers", {}).items()})
 
 
 def _page(
@@ -172,7 +179,7 @@ def _leave_behind(run: Run, dataset: Dataset, report: GateReport, day: str | Non
     for name, text in leave_behind(sample, stabilizers.replay).items():
         save_text(sidecars / name, text)
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in dataset.new))
-    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report))
+    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report, _others(run)))
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":

@@ -13,10 +13,11 @@ from ladder.actors.remote import Loaded, Prepared, StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
 from ladder.errors import ActorDied, ModelError
-from ladder.manifest import old_spelling
+from ladder.manifest import old_spelling, others
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
+from ladder.registry import Source
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
 from ladder.run.recovery import divided, dividing
 from ladder.sampling.dreams import Dream
@@ -28,6 +29,7 @@ from ladder.setup import (
     Usage,
     data_of,
     describe_pools,
+    digests_on_disk,
     roles_of,
     student_of,
     write_dreams,
@@ -88,11 +90,16 @@ def train(run: Run, work: Work, context: Context) -> None:
     """
     start, say = work.start, context.console.say
     assert start is not None, "a run that trains has a start"
-    folder, roles = _start_folder(run, start), roles_of(run, context, work.replicas, start.ranks)
+    folder = start_folder(run, start)
+    roles = roles_of(run, context, work.replicas, start.ranks, folder)
     crew = TrainingActors.start(roles, context)
     loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
     _check_alike(loaded)
-    _begin(run, context)
+    # What the others were when the run began, in whichever call: they must be that when it ends.
+    found = run.notes().get("teachers") or {str(n): digest for n, digest in digests_on_disk(run).items()}
+    if found:
+        run.note(teachers=found)
+    _begin(run, context, found)
     at_once = max((len(one.actors) for one in crew.teachers.values()), default=1)
     dreams = write_dreams(
         run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say, at_once
@@ -110,7 +117,9 @@ def train(run: Run, work: Work, context: Context) -> None:
     laws = Monitor.of(run, start.tokenizer, crew.group, prepared.done)
     usage = _steps(run, context, crew, batches, laws, prepared.done)
     after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
-    run.note(frozen={number: [loaded[number][0].digest, _digest(after[number])] for number in crew.teachers})
+    now = digests_on_disk(run)
+    before = {number: _whole(loaded[number][0].digest, found.get(str(number))) for number in crew.teachers}
+    run.note(frozen={n: [before[n], _whole(_digest(after[n]), now.get(n))] for n in crew.teachers})
     usage = crew.survey(usage)
     rounding = hear(crew.group, crew.group.finish(run.candidate))[0]
     run.note(disk_bytes=disk_bytes(run, usage))
@@ -175,8 +184,17 @@ def _show(run: Run, context: Context, name: str, taken: Usage | Rounding) -> Non
     context.console.say(taken.line())
 
 
-def _begin(run: Run, context: Context) -> None:
-    """Open the MLflow run, or the one that was cut off."""
+def _whole(loaded: str, on_disk: str | None) -> str:
+    """What is known of a teacher: the digest of what was loaded and, of the others, of what it was loaded from."""
+    return loaded if on_disk is None else f"{loaded} from {on_disk}"
+
+
+def _begin(run: Run, context: Context, found: Mapping[str, str]) -> None:
+    """Open the MLflow run, or the one that was cut off.
+
+    Args:
+        found: digests of further teachers, by number.
+    """
     manifest = run.request.manifest
     run_id = context.registry.start_run(
         run.request.child,
@@ -189,11 +207,16 @@ def _begin(run: Run, context: Context) -> None:
         },
         parents=list(run.ancestry.teachers.values()),
         tags={"manifest_digest": run.request.digest, "method": manifest.evolution_request.training_method},
+        sources=[
+            Source(one.name, found[str(number)], one.kind, one.path or ", ".join(one.files))
+            for number, one in others(manifest).items()
+            if str(number) in found and number not in run.ancestry.teachers
+        ],
     )
     run.note(mlflow_run=run_id)
 
 
-def _start_folder(run: Run, start: Start) -> Path:
+def start_folder(run: Run, start: Start) -> Path:
     """The parent's own folder, unless the child starts as something else, which is written once."""
     if run.ancestry.parent is not None and data_of(run.request).chat_template is None:
         return run.teachers[1]

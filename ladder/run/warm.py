@@ -18,7 +18,7 @@ from ladder.planning.prepare import prepare
 from ladder.planning.start import Start
 from ladder.registry.lineage import decided_before, resolve
 from ladder.report.text import size_text
-from ladder.run.train import TrainingActors
+from ladder.run.train import TrainingActors, start_folder
 from ladder.setup import Context, Roles, Run, check_kept, roles_of
 from ladder.system.stopping import held
 from ladder.teachers import CacheStatistics
@@ -69,14 +69,16 @@ def warm(request: Request, context: Context) -> Warmed:
         if not asked:
             return Warmed(child, "NOTHING", "no teacher is asked about anything that is there already")
         assert work.start is not None, "its teachers are there"
-        return _read(run, asked, roles_of(run, context, work.replicas, work.start.ranks), context)
+        # Only who is no model reads what the student starts as, for its tokenizer.
+        folder = start_folder(run, work.start) if work.start.made else run.start
+        return _read(run, asked, roles_of(run, context, work.replicas, work.start.ranks, folder), context)
 
 
 def _asked(start: Start) -> Iterator[tuple[Batch, frozenset[int]]]:
     """The micro-batches of a run, in its order, that hold an example which some teacher is not asked before; and which
     teachers these are. Dreams that nobody wrote yet are left out."""
     batches, guessed = start.batches, start.beginnings is not None
-    rows, seen = batches.rows_by_source(), {number: set[str]() for number in start.teachers}
+    rows, seen = batches.rows_by_source(), {number: set[str]() for number in start.numbers}
     # Every row of a pool comes once before any comes again.
     passes = [
         -(-len(pool) // rows[source]) for source, pool in batches.pools.items() if source != "dreams" or not guessed

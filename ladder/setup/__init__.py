@@ -1,6 +1,6 @@
 """What a run needs before it begins: its folder, dataset, roles, exam and laws."""
 
-from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, run_folder
+from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, run_folder
 from ladder.setup.dataset import (
     Beginnings,
     Dataset,
@@ -55,6 +55,7 @@ from ladder.setup.roles import (
     cache_settings,
     check_kept,
     check_sharing,
+    on_cores,
     roles_of,
     shared_stacks,
     student_of,
@@ -62,6 +63,7 @@ from ladder.setup.roles import (
     teacher_spec,
     truncation_of,
 )
+from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
 
 __all__ = [
     "Beginnings",
@@ -89,6 +91,7 @@ __all__ = [
     "check_imports",
     "check_kept",
     "check_laws",
+    "check_others",
     "check_questions",
     "check_rows",
     "check_sharing",
@@ -97,16 +100,22 @@ __all__ = [
     "check_tone",
     "data_of",
     "describe_pools",
+    "digests_on_disk",
     "encode_dataset",
     "eval_runs",
     "exam_size",
+    "expected_key",
     "hosted",
     "import_generation",
     "import_teachers",
     "laws_of",
     "loss_elements",
+    "made_of",
     "measure_suites",
+    "metric_path",
+    "on_cores",
     "origin_of",
+    "others_told",
     "own_probes",
     "prompts_of",
     "read_dataset",
@@ -126,6 +135,7 @@ __all__ = [
     "text_case",
     "training_rules",
     "truncation_of",
+    "wire_of",
     "write_dreams",
     "write_start",
 ]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ladder.actors.placement import Traffic, threads
 from ladder.actors.session import Session
 from ladder.data import REPORT
-from ladder.manifest import Request, Runtime, run_name
+from ladder.manifest import OtherTeacher, Request, Runtime, others, run_name
 from ladder.methods import method_of
 from ladder.registry import Registry, lineage
 from ladder.report.console import Console
@@ -109,10 +109,10 @@ class Usage:
             "perf/total_step_seconds": self.step_seconds,
             "perf/total_waited_seconds": self.waited_seconds,
             "perf/peak_memory_bytes": sum(self.memory_bytes.values()),
-            **{f"perf/peak_memory_bytes/{_path(role)}": size for role, size in self.memory_bytes.items()},
-            **{f"perf/peak_gpu_bytes/{_path(role)}": size for role, size in self.gpu_bytes.items()},
+            **{f"perf/peak_memory_bytes/{metric_path(role)}": size for role, size in self.memory_bytes.items()},
+            **{f"perf/peak_gpu_bytes/{metric_path(role)}": size for role, size in self.gpu_bytes.items()},
             **{
-                f"perf/node_{what}/{_path(node)}": much
+                f"perf/node_{what}/{metric_path(node)}": much
                 for node, told in self.nodes.items()
                 for what, much in told.items()
             },
@@ -164,9 +164,9 @@ def _told(traffic: Mapping[str, float]) -> str:
     return f"sent {sent}, received {received}, waited {traffic['waited_seconds']:.1f} s"
 
 
-def _path(name: str) -> str:
-    """MLflow allows no plus sign in the name of a metric, and few other signs."""
-    return re.sub(r"[^\w.-]", "_", name.replace("+", "_and_"))
+def metric_path(name: str) -> str:
+    """A name as part of a metric's: MLflow allows no plus sign there, few other signs, and 250 characters in all."""
+    return re.sub(r"[^\w.-]", "_", name.replace("+", "_and_"))[-200:]
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,16 @@ class Run:
 
     @property
     def teachers(self) -> dict[int, Path]:
-        """Folders of the teachers there are, by number."""
-        return {number: self.folders[teacher.digest] for number, teacher in self.ancestry.teachers.items()}
+        """Folders of the teachers there are that are models, by number."""
+        own = {number: self.folders[teacher.digest] for number, teacher in self.ancestry.teachers.items()}
+        listed = others(self.request.manifest)
+        return own | {number: self.request.folder(one.path) for number, one in listed.items() if one.path is not None}
+
+    @property
+    def made(self) -> dict[int, OtherTeacher]:
+        """Those that are no models: they have no folder, and are always there."""
+        listed = others(self.request.manifest)
+        return {n: one for n, one in listed.items() if one.path is None and one.generation is None}
 
     @property
     def ancestors(self) -> dict[str, Path]:
@@ -303,6 +311,6 @@ class EvaluatorHandle(NamedTuple):
 
 
 def hosted(run: Run) -> list[int]:
-    """Which teachers (1, 2) the method needs and the run has, to speak or to dream."""
+    """Which teachers the method needs and the run has, to speak or to dream, by number."""
     method = method_of(run.request.manifest)
-    return sorted((method.teachers() | method.dreamers()) & run.teachers.keys())
+    return sorted((method.teachers() | method.dreamers()) & (run.teachers.keys() | run.made.keys()))

@@ -284,7 +284,10 @@ def start_tokenizer(request: Request, dataset: Dataset, parent: Path | None) -> 
     student, named, origin = request.manifest.student, data_of(request).chat_template, origin_of(request, parent)
     if origin is None:
         assert student.architecture is not None
-        tokenizer = train_tokenizer(texts_of(dataset.new), student.architecture.vocab_size)
+        if student.architecture.tokenizer is not None:
+            tokenizer = load_tokenizer(request.folder(student.architecture.tokenizer))
+        else:
+            tokenizer = train_tokenizer(texts_of(dataset.new), student.architecture.vocab_size)
     else:
         check_config(origin)  # Before its tokenizer is missed.
         tokenizer = load_tokenizer(origin)

@@ -17,13 +17,14 @@ import torch
 from ladder.actors.placement import Machine, Placement, Slot, processes, ranks_of, student_threads, threads
 from ladder.data.batches import Batches
 from ladder.errors import ManifestError
-from ladder.manifest import Manifest, Request, Runtime
+from ladder.manifest import Manifest, Request, Runtime, device_field, others
 from ladder.methods import method_of
 from ladder.models import Stack, can_share, config_of, load_tokenizer, main_dtype
 from ladder.registry import Generation, lineage
 from ladder.setup.context import Context, Run, hosted
 from ladder.setup.dataset import loss_elements
-from ladder.teachers import CacheSettings, TeacherSpec, Truncation
+from ladder.setup.teachers import made_of, wire_of
+from ladder.teachers import CacheSettings, Kind, KindSpec, TeacherSpec, Truncation
 from ladder.train.loss import taboo_ids
 from ladder.train.spec import TrainingSpec
 
@@ -37,20 +38,30 @@ def teacher_spec(
     threads: int,
     cache: CacheSettings | None,
     stack: Stack | None = None,
+    made: KindSpec | None = None,
 ) -> TeacherSpec:
-    """What a manifest tells teacher ``number``, whose weights lie in ``folder``."""
+    """What a manifest tells teacher ``number``, whose weights lie in ``folder``, or who is ``made`` otherwise."""
+    kind: Kind = manifest.runtime.wire
+    truncation = None
+    if made is not None:
+        folder, (kind, truncation) = made.material.tokenizer, wire_of(manifest, made)
+    else:
+        truncation = truncation_of(manifest, folder)
+    listed = others(manifest)
     return TeacherSpec(
         folder,
         number,
-        manifest.runtime.wire,
+        kind,
         manifest.student.dtype,
         dreams_only=number not in method_of(manifest).teachers(),
         device=device,
         threads=threads,
-        truncation=truncation_of(manifest, folder),
+        truncation=truncation,
         cache=cache,
         stack=stack,
         packing=manifest.data is not None and manifest.data.packing,
+        name=listed[number].name if number in listed else "",
+        made=made,
     )
 
 
@@ -171,7 +182,8 @@ def _obstacle(manifest: Manifest, *, genesis: bool) -> str | None:
 
 def _one_device(slots: Mapping[str, Slot], machine: Machine) -> bool:
     """Whether student and teachers would stand on one device anyway, so that a process each only costs memory."""
-    devices = {slot.device for role, slot in slots.items() if role != "evaluator"}
+    # The evaluator works when they are done, and further teachers have models of their own, or none.
+    devices = {slot.device for role, slot in slots.items() if role != "evaluator" and device_field(role) != "others"}
     return len(devices) == 1 and machine.nodes == 1 and machine.gpus <= 1 and "student.1" not in slots
 
 
@@ -220,14 +232,21 @@ def student_ranks(run: Run, machine: Callable[[], Machine] | None) -> int:
     if machine is None:
         return 1
     each = 1 if runtime.teachers.replicas == "auto" else runtime.teachers.replicas
-    others = all_roles(hosted(run), 0, dict.fromkeys(hosted(run), each))
-    return ranks_of(runtime, machine(), others, max(1, params.batch_size // params.accumulation))
+    beside = all_roles(hosted(run), 0, dict.fromkeys(hosted(run), each))
+    beside = [role for role in beside if role.partition(".")[0] not in on_cores(run.made)]
+    return ranks_of(runtime, machine(), beside, max(1, params.batch_size // params.accumulation))
 
 
-def roles_of(run: Run, context: Context, replicas: Mapping[int, int], ranks: int) -> Roles:
+def on_cores(made: Iterable[int]) -> frozenset[str]:
+    """The roles of teachers that are no models, by number: they compute on a processor, wherever the others are."""
+    return frozenset(f"teacher{number}" for number in made)
+
+
+def roles_of(run: Run, context: Context, replicas: Mapping[int, int], ranks: int, start: Path) -> Roles:
     """Decide who shares a base with whom, where everybody lives, and what each teacher is told.
 
     Args:
+        start: the folder that the student starts as.
         replicas: of each teacher, by number; one that shares the student's base has none.
         ranks: of the student.
 
@@ -237,24 +256,29 @@ def roles_of(run: Run, context: Context, replicas: Mapping[int, int], ranks: int
     manifest, session = run.request.manifest, context.session
     runtime, numbers = manifest.runtime, hosted(run)
     # Whether they would stand on one device decides who shares a base, and that who needs a place.
-    slots = session.placement(runtime, all_roles(numbers, ranks, replicas)).slots
+    cores = on_cores(run.made)
+    slots = session.placement(runtime, all_roles(numbers, ranks, replicas), cores).slots
     shared = shared_stacks(manifest, run.ancestry, run.folders, slots, session.machine, ranks)
     stacks = {number: stack for number, stack in (shared.teachers if shared else {}).items() if number in numbers}
     hosts = {
         number: ("student",) if number in stacks else tuple(processes(f"teacher{number}", replicas[number]))
         for number in numbers
     }
-    placement = session.placement(runtime, [*_actors(hosts, ranks), "evaluator"])
+    placement = session.placement(runtime, [*_actors(hosts, ranks), "evaluator"], cores)
     count = threads(runtime, session.machine)
+    asked = [number for number in numbers if number in run.made]
+    tokenizer = load_tokenizer(start) if asked else None
+    made = {number: made_of(run.request, run.made[number], start, tokenizer) for number in asked if tokenizer}
     teachers = {
         number: teacher_spec(
             manifest,
-            run.teachers[number],
+            run.teachers.get(number, start),
             number,
             device=placement.slots[hosts[number][0]].device,
             threads=count,
             cache=cache_settings(runtime, context.home),
             stack=stacks.get(number),
+            made=made.get(number),
         )
         for number in numbers
     }
@@ -286,12 +310,12 @@ def student_of(run: Run, roles: Roles, start: Path, batches: Batches, headless: 
     return TrainingSpec(
         manifest,
         start,
-        {number: run.teachers[number] for number in roles.teachers},
+        {number: teacher.folder for number, teacher in roles.teachers.items()},
         run.folder,
         base_name=parent.ref if parent else str(run.request.child),
         device=roles.placement.slots["student"].device,
         threads=roles.student_threads,
         stack=roles.stack,
-        headless=headless,
+        headless=headless | {number for number, teacher in roles.teachers.items() if teacher.made},
         loss_elements=loss_elements(batches, manifest.training_params.steps, config_of(start)),
     )

@@ -280,8 +280,22 @@ class CacheSettings:
     folder: Path | None = None
 
 
+class Key:
+    """What a signal depends on besides the example: the fields of a dataclass."""
+
+    @property
+    def text(self) -> str:
+        """The whole key in canonical form."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))  # type: ignore[call-overload]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
-class CacheKey:
+class CacheKey(Key):
     """Everything besides the example that a signal depends on.
 
     Args:
@@ -305,15 +319,39 @@ class CacheKey:
         """
         return cls(folder_digest(folder), tokenizer_digest(folder), wire, dtype, truncation)
 
-    @property
-    def text(self) -> str:
-        """The whole key in canonical form."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class OtherKey(Key):
+    """The same of a teacher that is no model.
+
+    Args:
+        kind: the manifest's word.
+        says: the teacher's own ``digest``.
+        files: SHA-256 of each.
+        options: as JSON.
+    """
+
+    kind: str
+    says: str
+    files: tuple[str, ...]
+    options: str
+    tokenizer: str
+    wire: Kind
+    truncation: Truncation | None = None
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        says: str,
+        files: Iterable[str],
+        options: Mapping[str, Any],
+        tokenizer: str,
+        wire: Kind,
+        truncation: Truncation | None,
+    ) -> OtherKey:
+        """With the options as they are."""
+        return cls(kind, says, tuple(files), json.dumps(options, sort_keys=True), tokenizer, wire, truncation)
 
 
 class SignalCache(Protocol):
@@ -357,7 +395,7 @@ class MemoryCache:
         self.statistics = self.statistics.stored(size)
 
 
-def open_cache(settings: CacheSettings, key: CacheKey) -> SignalCache:
+def open_cache(settings: CacheSettings, key: Key) -> SignalCache:
     """The cache of one teacher. Several processes may open the same one on disk."""
     if settings.kind == "memory":
         return MemoryCache(settings.limit)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ladder.distill import Known, onto
 from ladder.errors import ModelError
 from ladder.models import Head, deduplicated, load_head
-from ladder.teachers.wire import Signal, TopK, Truncation, decode, decode_topk, rebuild
+from ladder.teachers.wire import ORIGIN, Signal, TopK, Truncation, decode, decode_topk, rebuild
 
 
 class SignalSource(ABC):
@@ -29,6 +29,11 @@ class SignalSource(ABC):
 
     head_size: int
     dtype: torch.dtype
+    may_pass = False
+    """Whether it may have nothing to say about a token that it was asked about."""
+    origin_N: Tensor | None = None
+    """Which of the teacher's own sources spoke of each token, int64 [N]; 0 where it is silent, which ``speaks_N``
+    tells. None where it has one."""
 
     def __init__(self, places: np.ndarray, tokens: int, device: torch.device) -> None:
         row_N = np.full(tokens, -1, dtype=np.int64)
@@ -148,7 +153,14 @@ class TeacherHead:
         """
         signal.check(tokens)
         if signal.truncation is not None:
-            return TopKSource(decode_topk(signal, self.device), signal.truncation, signal.places, tokens)
+            found = TopKSource(decode_topk(signal, self.device), signal.truncation, signal.places, tokens)
+            if ORIGIN in signal.rows:
+                origin_N = torch.zeros(tokens, dtype=torch.long)
+                origin_N[torch.from_numpy(signal.places.copy())] = torch.from_numpy(
+                    signal.rows[ORIGIN].astype(np.int64)
+                )
+                found.origin_N, found.may_pass = onto(origin_N, self.device), True
+            return found
         values = decode(signal.values, signal.dtype, self.device)
         if signal.kind == "logits":
             return LogitsSource(values, signal.places, tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from ladder.models import (
 from ladder.sampling.dreams import Dream, DreamBatch, write_block
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
 from ladder.teachers.forward import PROJECTED, check_packing, projected, trained_hidden_states, trained_logits
+from ladder.teachers.kinds import Material
 from ladder.teachers.wire import Kind, Rows, Signal, Truncation, capture, dtype_name, encode, encode_topk, joined
 
 
@@ -80,12 +82,26 @@ def without_missing_labels(rows: Rows, batch: Batch) -> Rows:
 
 
 @dataclass(frozen=True)
+class KindSpec:
+    """A teacher that is no model; picklable.
+
+    Args:
+        word: its kind, as the manifest calls it.
+        vocabulary: ids of the child's tokenizer.
+    """
+
+    word: str
+    material: Material
+    vocabulary: int
+
+
+@dataclass(frozen=True)
 class TeacherSpec:
     """Everything a teacher needs; picklable.
 
     Args:
-        folder: its Hugging Face folder.
-        number: 1 (primary) or 2 (stabilising critic).
+        folder: its Hugging Face folder; of one that is no model, that with the child's tokenizer.
+        number: 1 (primary), 2 (stabilising critic), or that of another teacher.
         kind: what it sends for a token; logits instead of hidden states where its head cannot be proved.
         dreams_only: it dreams, and speaks on its own dreams alone.
         truncation: what is kept of a distribution; for the kind ``topk``, and for no other.
@@ -93,6 +109,8 @@ class TeacherSpec:
         stack: what this generation is on a base that others share; None where it has a model of its own.
         packing: it will read packed rows, and must keep them apart.
         replica: which of its ``replicas`` this process hosts, from 0; each reads sequences of its own.
+        name: of another teacher than the first two.
+        made: what it is made of that is no model; None for a model.
     """
 
     folder: Path
@@ -108,10 +126,17 @@ class TeacherSpec:
     packing: bool = False
     replica: int = 0
     replicas: int = 1
+    name: str = ""
+    made: KindSpec | None = None
 
     def __post_init__(self) -> None:
         if (self.truncation is not None) != (self.kind == "topk"):
             raise ModelError(f"a teacher of kind {self.kind} was told truncation {self.truncation}")
+
+    @property
+    def title(self) -> str:
+        """What people are told of."""
+        return f"teacher {self.number}" + (f" ({self.name})" if self.name else "")
 
     def replicated(self, devices: Sequence[str]) -> tuple[TeacherSpec, ...]:
         """What each replica is told, one for each device. Signals that each keeps in its own memory share the limit;
@@ -125,8 +150,53 @@ class TeacherSpec:
         )
 
 
-class Teacher:
-    """One frozen generation.
+class Speaker(ABC):
+    """A teacher that was loaded.
+
+    Attributes:
+        kind: what it really sends.
+        warnings: what is not as it was asked for, for a person to read.
+    """
+
+    spec: TeacherSpec
+    kind: Kind
+    warnings: tuple[str, ...]
+    cache: SignalCache | None
+
+    @torch.no_grad()
+    def signal(self, batch: Batch) -> Signal:
+        """The signal of the tokens that this teacher is responsible for. It is asked about what is not cached alone."""
+        spec = self.spec
+        heard, places = batch.heard_by(
+            spec.number, dreams_only=spec.dreams_only, replica=spec.replica, replicas=spec.replicas
+        )
+        rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
+        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, spec.truncation)
+
+    @property
+    def cache_statistics(self) -> CacheStatistics:
+        """What the cache of signals did since this teacher was loaded; all zero without one."""
+        return self.cache.statistics if self.cache else CacheStatistics()
+
+    @abstractmethod
+    def dream(self, dream_batch: DreamBatch) -> list[Dream]:
+        """Write one block of dreams."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Digest of what it is; equal before and after a run, or the teacher was not frozen."""
+
+    @abstractmethod
+    def _say(self, heard: Batch) -> Rows:
+        """The arrays of every trained token of these sequences."""
+
+    @abstractmethod
+    def _dtype(self) -> str:
+        """Of the values on the wire."""
+
+
+class Teacher(Speaker):
+    """One frozen model.
 
     Args:
         base: what its adapters lie on, where ``spec.stack`` says that it shares a base.
@@ -148,31 +218,13 @@ class Teacher:
             proof = prove(model) if spec.kind == "hidden" or projects(model.device) else None
         self.head = proof.head if proof else None
         told = proof and not proof.head and spec.kind == "hidden"
-        self.kind: Kind = "logits" if told else spec.kind
-        """What it really sends."""
+        self.kind = "logits" if told else spec.kind
         self.warnings = (self._costs(proof.doubt),) if proof and told else ()
-        """What is not as it was asked for, for a person to read."""
         computed = computed_in(spec.dtype, spec.device)
         key = CacheKey.of(spec.folder, self.kind, computed, spec.truncation) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
-    @torch.no_grad()
-    def signal(self, batch: Batch) -> Signal:
-        """The signal of the tokens that this teacher is responsible for. The model runs on what is not cached alone."""
-        spec = self.spec
-        heard, places = batch.heard_by(
-            spec.number, dreams_only=spec.dreams_only, replica=spec.replica, replicas=spec.replicas
-        )
-        rows = recalled(heard, self._say, self.cache) if self.cache and len(places) else self._say(heard)
-        return Signal(self.kind, self._dtype(), without_missing_labels(rows, heard), places, spec.truncation)
-
-    @property
-    def cache_statistics(self) -> CacheStatistics:
-        """What the cache of signals did since this teacher was loaded; all zero without one."""
-        return self.cache.statistics if self.cache else CacheStatistics()
-
     def dream(self, dream_batch: DreamBatch) -> list[Dream]:
-        """Write one block of dreams."""
         with self.hosted.speaking() as model:
             return write_block(
                 model,
@@ -222,7 +274,7 @@ class Teacher:
 
     def _costs(self, doubt: str) -> str:
         sizes = f"{self.config.vocab_size} numbers a token instead of {self.config.hidden_size}"
-        return f"teacher {self.spec.number} sends its logits, {sizes}, because its head cannot be trusted: {doubt}"
+        return f"{self.spec.title} sends its logits, {sizes}, because its head cannot be trusted: {doubt}"
 
     def _dtype(self) -> str:
         return "float32" if self.kind == "topk" else dtype_name(self.dtype)

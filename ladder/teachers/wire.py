@@ -134,6 +134,8 @@ def rebuild(top: TopK, truncation: Truncation, out_nV: Tensor) -> Tensor:
 
 
 Kind = Literal["hidden", "logits", "topk"]
+ORIGIN = "origin"
+"""The array that says which of a teacher's own sources spoke, int32; of teachers that are no models."""
 Rows = dict[str, np.ndarray]
 """The arrays of a signal by name. The first axis of each runs over the same tokens."""
 
@@ -152,7 +154,7 @@ class Signal:
         dtype: name of the torch dtype of ``values``.
         rows: the arrays; ``values`` in all kinds (bfloat16 as uint16), which is all but for ``topk``: there it is the
             logits [M, K], beside ``ids`` [M, K] and the statistics ``tail``, ``tail_at_T``, ``entropy`` and
-            ``surprisal`` [M] (0 without a gold label).
+            ``surprisal`` [M] (0 without a gold label), and ``origin`` [M] of a teacher with sources of its own.
         places: which M of the batch's N tokens these are, ascending.
         truncation: what was kept, for ``topk``.
     """
@@ -179,7 +181,7 @@ class Signal:
             ModelError: it does not.
         """
         expected = set(_FIELDS.values()) if self.kind == "topk" else {"values"}
-        if set(self.rows) != expected or (self.truncation is not None) != (self.kind == "topk"):
+        if set(self.rows) - {ORIGIN} != expected or (self.truncation is not None) != (self.kind == "topk"):
             raise ModelError(f"a {self.kind} signal holds {sorted(self.rows)}, expected {sorted(expected)}")
         if self.values.dtype != _numpy_dtype(self.dtype):
             raise ModelError(f"a signal tagged {self.dtype} holds {self.values.dtype}")

@@ -13,16 +13,18 @@ from ladder.manifest.effective import effective
 from ladder.manifest.installed import OWN
 from ladder.manifest.schema import Manifest
 from ladder.methods import METHODS, method_of
-from ladder.methods.distillation import Distillation
+from ladder.methods.distillation import Distillation, DistilledPretraining
 from ladder.methods.fine_tuning import SupervisedFineTuning
 from ladder.methods.pretraining import ContinualPretraining, Pretraining
 
-DISTILLATION = "teacher_student_distillation"
+DISTILLATION, GENESIS = "teacher_student_distillation", "distilled_pretraining"
 
 
 def manifest(method: str, *, grandparent: bool = True, **sections: Any) -> Manifest:
     request: dict[str, Any] = {"child_gen": "Luna-G002", "training_method": method}
-    if method != "pretraining":
+    if method == GENESIS:
+        sections = {"teachers": {"others": [{"name": "elder", "kind": "guest", "path": "elder"}]}, **sections}
+    elif method != "pretraining":
         request["parent_gen"] = "Luna-G001"
         request |= {"grandparent_gen": "Luna-G000"} if grandparent else {}
     return effective(Manifest.model_validate({"evolution_request": request, **sections}))
@@ -37,6 +39,7 @@ def test_every_word_has_a_class() -> None:
         "continual_pretraining": ContinualPretraining,
         "supervised_fine_tuning": SupervisedFineTuning,
         DISTILLATION: Distillation,
+        GENESIS: DistilledPretraining,
     }
 
 
@@ -47,6 +50,7 @@ def test_facts_that_the_checks_of_a_manifest_read() -> None:
         "continual_pretraining": (False, False, False),
         "supervised_fine_tuning": (False, False, False),
         DISTILLATION: (False, True, True),
+        GENESIS: (True, False, True),
     }
 
 
@@ -57,6 +61,7 @@ def test_what_is_trained_of_a_row_and_whether_it_needs_a_label() -> None:
         "continual_pretraining": (False, True),
         "supervised_fine_tuning": (True, True),
         DISTILLATION: (True, False),
+        GENESIS: (False, False),
     }
 
 
@@ -114,6 +119,9 @@ def test_recipes(recipe: str, routing: str) -> None:
 def test_who_speaks() -> None:
     assert method_of(manifest(DISTILLATION)).teachers() == {1, 2}
     assert method_of(manifest(DISTILLATION, grandparent=False)).teachers() == {1}
+    others = {"others": [{"name": name, "kind": "counts", "files": ["a"]} for name in ("a", "b")]}
+    assert method_of(manifest(DISTILLATION, grandparent=False, teachers=others)).teachers() == {1, 3, 4}
+    assert method_of(manifest(GENESIS)).teachers() == {3} and method_of(manifest(GENESIS)).dreamers() == set()
 
 
 @pytest.mark.parametrize(("teacher", "dreamers"), [("teacher1", {1}), ("teacher2", {2}), ("both", {1, 2})])

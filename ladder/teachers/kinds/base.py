@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ladder.manifest.schema import Section
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from ladder.data.batches import Batch
@@ -61,11 +60,13 @@ class TeacherKind(ABC):
         needs: fields of the section that must be written, of ``generation``, ``path`` and ``files``; the others must
             not be.
         is_model: it is a Hugging Face folder; ladder loads it as it loads a generation, and never calls ``say``.
+        says: what ``say`` gives: ``sparse`` or ``logits``. It decides the wire, and what a plan counts.
     """
 
     Options: ClassVar[type[Section]] = Section
     needs: ClassVar[frozenset[str]] = frozenset()
     is_model: ClassVar[bool] = False
+    says: ClassVar[Literal["sparse", "logits"]] = "sparse"
 
     def __init__(self, material: Material) -> None:
         """Read what it needs.
@@ -80,10 +81,25 @@ class TeacherKind(ABC):
         """Names of what is weighed and throttled apart; by default the teacher is one."""
         return (name,)
 
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int | None:
+        """Probabilities of a token that cross the wire of what is sparse. More than that are cut to the largest, and
+        the rest is spread evenly; fewer are filled up, which changes nothing. None: ``runtime.top_k``."""
+        return None
+
+    @classmethod
+    def memory_bytes(cls, file_bytes: int, options: Mapping[str, Any]) -> int:
+        """What it takes of memory with files of so many bytes, for the price of a plan; a guess will do."""
+        return 16 * file_bytes
+
     @abstractmethod
     def say(self, batch: Batch) -> Tensor | Sparse:
-        """What it predicts after each of the N trained tokens' prefixes: logits [N, V], or few probabilities each."""
+        """What it predicts after each of the N trained tokens' prefixes: logits [N, V], or few probabilities each.
+
+        It must be a function of the example and the tokens before, because it is asked about an example once.
+        """
 
     def digest(self) -> str:
-        """What it says depends on this, its files and its options alone."""
+        """What it says depends on this, its files and its options alone; a plug-in that says otherwise in a new
+        version has a new one. Asked when it is opened, and again when the training is over."""
         return ""

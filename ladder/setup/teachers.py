@@ -1,0 +1,130 @@
+"""The teachers besides parent and grandparent: whether each can teach, what it is made of, and what it is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from ladder.errors import ManifestError
+from ladder.manifest import Manifest, OtherTeacher, Request, others, teacher_field
+from ladder.methods import method_of
+from ladder.models import check_config, check_readable, check_same_tokenizer, folder_digest, tokenizer_digest
+from ladder.setup.context import Run, hosted
+from ladder.teachers import Kind, KindSpec, OtherKey, Truncation
+from ladder.teachers.host import file_digest, kind_class, made_digest
+from ladder.teachers.kinds import Material
+from ladder.train.loss import taboo_ids
+
+_START = 2**16
+"""Bytes of a file that are read at a time to see whether it holds anything."""
+
+
+def check_others(run: Run) -> None:
+    """Refuse, before anything is trained, a teacher that could not teach this child.
+
+    What depends on a parent that is not there yet is left out.
+
+    Raises:
+        ManifestError: the method does not ask it, or a file of it is empty.
+        TokenizerMismatch: a guest has another tokenizer; the message names both digests.
+        ModelError, UsageError: a guest cannot be loaded.
+    """
+    request, asked = run.request, method_of(run.request.manifest).teachers()
+    for number, one in others(request.manifest).items():
+        field = teacher_field(number)
+        if number not in asked:
+            method = request.manifest.evolution_request.training_method
+            raise ManifestError(f"{method} does not ask {one.name}", where=field, remedy="leave it out")
+        for place, path in enumerate(one.files):
+            if _is_empty(request.file(path)):
+                raise ManifestError(
+                    f"{path!r} holds nothing, so {one.name} has nothing to say",
+                    where=f"{field}.files.{place}",
+                    remedy="name files with text, or leave the teacher out",
+                )
+        if one.path is not None:
+            _check_guest(run, one, f"{field}.path")
+
+
+def _is_empty(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return not any(part.strip() for part in iter(lambda: stream.read(_START), b""))
+
+
+def _check_guest(run: Run, guest: OtherTeacher, where: str) -> None:
+    assert guest.path is not None
+    folder, ours = run.request.folder(guest.path), _tokenizer_folder(run)
+    check_config(folder)
+    if ours is not None:
+        check_same_tokenizer(ours, folder, whose="the student's")
+    check_readable(folder, where)
+
+
+def _tokenizer_folder(run: Run) -> Path | None:
+    """Whose tokenizer the student takes; None where that is not there yet, or is trained."""
+    student = run.request.manifest.student
+    named = student.model or (student.architecture.tokenizer if student.architecture else None)
+    return run.teachers.get(1) or (run.request.folder(named) if named else None)
+
+
+def made_of(request: Request, one: OtherTeacher, folder: Path, tokenizer: PreTrainedTokenizerFast) -> KindSpec:
+    """What a teacher that is no model is told.
+
+    Args:
+        folder: that holds the child's ``tokenizer`` when the teacher is opened.
+    """
+    options = kind_class(one.kind).Options.model_validate(one.options).model_dump()
+    files = tuple(request.file(path) for path in one.files)
+    material = Material(one.name, files, options, folder, taboo_ids(request.manifest, tokenizer))
+    return KindSpec(one.kind, material, len(tokenizer))
+
+
+def wire_of(manifest: Manifest, made: KindSpec) -> tuple[Kind, Truncation | None]:
+    """What a teacher that is no model sends for a token: few probabilities as the top-k that they are, logits as the
+    manifest says."""
+    kind, runtime = kind_class(made.word), manifest.runtime
+    if kind.says == "logits" and runtime.wire != "topk":
+        return "logits", None
+    named = kind.kept(made.material.options) if kind.says == "sparse" else None
+    # One more, so that an id of the rest is among them: it may be the likeliest.
+    k = runtime.top_k if named is None else named + 1
+    temperature = method_of(manifest).objective().temperature
+    return "topk", Truncation(k, temperature, made.vocabulary, made.material.taboo_ids)
+
+
+def expected_key(request: Request, one: OtherTeacher, made: KindSpec) -> OtherKey:
+    """The key of its cache as far as it is known before the teacher is opened: one with a ``digest`` of its own has
+    another, and so has a genesis, whose tokenizer lies nowhere yet."""
+    kind, truncation = wire_of(request.manifest, made)
+    folder, files = made.material.tokenizer, tuple(request.files[path] for path in one.files)
+    tokenizer = tokenizer_digest(folder) if (folder / "tokenizer.json").is_file() else 64 * "0"
+    return OtherKey.of(made.word, "", files, made.material.options, tokenizer, kind, truncation)
+
+
+def digests_on_disk(run: Run) -> dict[int, str]:
+    """What the others are on disk now, by number: of a model its folder's digest, of anything else that of its files
+    with all that is said of it.
+
+    A folder or file that is gone has a digest, too: it is not what it was.
+    """
+    listed = others(run.request.manifest)
+    return {number: _on_disk(run, number, listed[number]) for number in hosted(run) if number in listed}
+
+
+def _on_disk(run: Run, number: int, one: OtherTeacher) -> str:
+    if number in run.teachers:
+        folder = run.teachers[number]
+        return folder_digest(folder) if folder.is_dir() else "gone"
+    return made_digest(one.kind, "", [file_digest(run.request.file(path)) for path in one.files], one.options)
+
+
+def others_told(run: Run, digests: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Each as a report keeps it: number, name, kind and digest."""
+    listed = others(run.request.manifest)
+    return [
+        {"number": number, "name": one.name, "kind": one.kind, "digest": digests.get(number)}
+        for number, one in listed.items()
+    ]
