@@ -509,6 +509,38 @@ def sample(
     _answer(pairs, "\n".join(answers), as_json)
 
 
+@app.command(rich_help_panel=LOOK)
+def counts(
+    ref: Ref,
+    corpus: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Rows, or texts with an empty line between documents.")
+    ],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Continue this instead. May be given several times.")
+    ] = None,
+    mode: Annotated[str, typer.Option("--mode", help="bigram, trigram, cooccur or blend.")] = "trigram",
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 continues greedily.")] = 0.0,
+    seed: int = 0,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """What counts of a corpus reach without a model: the floor of a generation's probes, or text with --prompt."""
+    from ladder.exam import Prompt
+    from ladder.verbs.counts import Counting, counted_by, floor, floor_text
+
+    registry = _registry(home)
+    generation, how = registry.find(ref), counted_by(mode)
+    if not prompt:
+        floors = floor(registry, generation, corpus, how)
+        _answer([one.to_dict() for one in floors], floor_text(floors), as_json)
+        return
+    counting = Counting(registry.materialize(generation), corpus, how)
+    answers = [counting.answer(Prompt(text), max_new_tokens, (), temperature, seed) for text in prompt]
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    _answer(pairs, "\n".join(answers), as_json)
+
+
 @app.command("eval", rich_help_panel=LOOK)
 def eval_(
     ref: Ref,

@@ -18,7 +18,7 @@ from tests.report.test_lineage import generation
 
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
-    "look": ("lineage", "show", "sample", "eval", "schema", "ui", "doctor"),
+    "look": ("lineage", "show", "sample", "counts", "eval", "schema", "ui", "doctor"),
     "store": ("import", "rollback", "promote", "verify", "prune", "backup", "restore", "export"),
 }
 
