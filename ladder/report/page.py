@@ -44,6 +44,8 @@ class Page:
         routes: share of the trained tokens (0 to 1) by route and step.
         losses: the terms of the loss by name and step, each a mean over the trained tokens.
         worth: what each source of the teachers was worth, by its name; empty where it was not measured.
+        errors: the student's calibration error by step, of the gold tokens; empty in runs from before it was measured.
+        temperatures: of the targets and of the student, where they vary.
     """
 
     child: str
@@ -61,6 +63,8 @@ class Page:
     routes: Series = field(default_factory=dict)
     losses: Series = field(default_factory=dict)
     worth: Worth = field(default_factory=dict)
+    errors: Series = field(default_factory=dict)
+    temperatures: Series = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:

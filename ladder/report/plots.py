@@ -53,10 +53,16 @@ def gates_figure(page: Page) -> Figure:
 
 
 def training_figure(page: Page) -> Figure:
-    """Who taught, as stacked shares of the tokens, and the terms of the loss."""
-    routes, terms = bands(page.routes), curves(page.losses)
+    """Who taught, as stacked shares of the tokens, the terms of the loss, how well calibrated the student was, and the
+    temperatures where they vary."""
+    routes = bands(page.routes)
+    lines = {
+        "terms of the loss, mean": curves(page.losses),
+        "calibration error": curves(page.errors),
+        "temperature, mean": curves(page.temperatures),
+    }
     drawings = [partial(_routes, routes=routes)] if routes else []
-    drawings += [partial(_losses, terms=terms)] if terms else []
+    drawings += [partial(_lines, terms=terms, label=label) for label, terms in lines.items() if terms]
     if not drawings:
         return _empty(page, "No steps were recorded.", [])
     figure = _figure(page, 2.2 * len(drawings) + 0.8, [])
@@ -174,10 +180,10 @@ def _routes(panel: Axes, routes: Sequence[Band]) -> None:
     panel.set_ylabel("share of the trained tokens", fontsize=9)
 
 
-def _losses(panel: Axes, terms: Sequence[Curve]) -> None:
+def _lines(panel: Axes, terms: Sequence[Curve], label: str) -> None:
     for term, style in zip(terms, cycle(("-", "--", ":")), strict=False):
         panel.stairs(term.values, term.edges, baseline=None, linestyle=style, linewidth=1.5, label=term.name)
-    panel.set_ylabel("terms of the loss, mean", fontsize=9)
+    panel.set_ylabel(label, fontsize=9)
 
 
 def _empty(page: Page, text: str, notes: Sequence[str]) -> Figure:

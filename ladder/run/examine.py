@@ -166,7 +166,15 @@ def _page(
         routes=context.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
         losses=context.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
         worth=worth,
+        errors=_series(run, context, "ece"),
+        temperatures=_series(run, context, "temperature", "own_temperature"),
     )
+
+
+def _series(run: Run, context: Context, *names: str) -> page.Series:
+    """What was logged of each step under these very names; nothing of those that were not."""
+    found = {name: context.registry.step_metrics(run.notes()["mlflow_run"], name).get("") for name in names}
+    return {name: points for name, points in found.items() if points}
 
 
 def _show(run: Run, shown: page.Page) -> None:

@@ -143,3 +143,17 @@ def test_sources_of_which_nothing_was_measured_have_a_picture_that_says_so() -> 
     receipts = Receipts()
     receipts.see(0, {"quiet": Receipt(3, 10)})
     assert "No source of a teacher taught anything." in words(teachers_figure(page(worth=receipts.summary())))
+
+
+def test_calibration_and_temperatures_have_panels_where_they_were_measured() -> None:
+    shown = page(
+        losses=LOSSES, errors={"ece": [(0, 0.2), (1, 0.1)]}, temperatures={"temperature": [(0, 1.5), (1, 1.7)]}
+    )
+    losses, errors, temperatures = training_figure(shown).axes
+    assert [panel.get_ylabel() for panel in (losses, errors, temperatures)] == [
+        "terms of the loss, mean",
+        "calibration error",
+        "temperature, mean",
+    ]
+    assert [(line.get_label(), list(line.get_data().values)) for line in errors.patches] == [("ece", [0.2, 0.1])]
+    assert [list(line.get_data().values) for line in temperatures.patches] == [[1.5, 1.7]]
