@@ -44,7 +44,7 @@ def dense_loss(
     with torch.no_grad():
         teacher1_NV, teacher2_NV = (values_ND @ head_VD.T for values_ND, head_VD in said)
     routes = _routes(teacher1_NV, teacher2_NV, labels_N, routing)
-    losses = token_losses(hidden_ND @ weight_VD.T, teacher1_NV, teacher2_NV, labels_N, routes, OBJECTIVE)
+    losses = token_losses(hidden_ND @ weight_VD.T, (teacher1_NV, teacher2_NV), labels_N, routes, OBJECTIVE)
     source_N = torch.zeros_like(labels_N)
     counts_S = source_counts(routes.trained_N, source_N, 1)
     return (reduction_weights(routes.trained_N, source_N, counts_S, torch.ones(1)) * losses.loss).sum()
@@ -99,4 +99,4 @@ def shares_of_routes(dataset: Dataset, routing: str, sample: int = 256) -> dict[
 
 def _routes(teacher1_NV: Tensor, teacher2_NV: Tensor, labels_N: Tensor, routing: str) -> Routing:
     settings = RoutingSettings(routing=routing)
-    return route(gather_evidence(teacher1_NV, teacher2_NV, labels_N, settings.confidence), labels_N, settings)
+    return route(gather_evidence((teacher1_NV, teacher2_NV), labels_N, settings.confidence), labels_N, settings)

@@ -87,9 +87,9 @@ def dense_loss(dataset: Dataset, routing: Any = None) -> Tensor:
     """The same of whole logits, in the dtype of the dataset; with these routes, or its own."""
     (first_NV, second_NV) = (said_ND @ head_VD.T for said_ND, head_VD in dataset.teachers)
     if routing is None:
-        routing = route(gather_evidence(first_NV, second_NV, dataset.labels_N), dataset.labels_N, TABLE)
+        routing = route(gather_evidence((first_NV, second_NV), dataset.labels_N), dataset.labels_N, TABLE)
     student_NV = dataset.hidden_ND @ dataset.weight_VD.T
-    losses = token_losses(student_NV, first_NV, second_NV, dataset.labels_N, routing, OBJECTIVE)
+    losses = token_losses(student_NV, (first_NV, second_NV), dataset.labels_N, routing, OBJECTIVE)
     return losses.loss.sum() / len(dataset.labels_N)
 
 
@@ -133,9 +133,9 @@ def _double(dataset: Dataset) -> Dataset:
     return Dataset(*leaves, said, dataset.labels_N.cpu())  # type: ignore[arg-type]
 
 
-def _logits(dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+def _logits(dataset: Dataset) -> tuple[tuple[Tensor, Tensor], Tensor]:
     first_NV, second_NV = (said_ND @ head_VD.T for said_ND, head_VD in dataset.teachers)
-    return first_NV, second_NV, dataset.labels_N
+    return (first_NV, second_NV), dataset.labels_N
 
 
 def _on_cpu(routing: Any) -> Any:

@@ -14,7 +14,7 @@ from ladder.distill.evidence import (
     row_means,
     top1,
 )
-from ladder.distill.fused import BUFFERS, Chunking, FusedLoss, FusedResult, split, teachers_evidence
+from ladder.distill.fused import Chunking, FusedLoss, FusedResult, buffers, split, teachers_evidence
 from ladder.distill.kernels import has_compiler, pays_to_compile
 from ladder.distill.objective import (
     Forecast,
@@ -34,16 +34,12 @@ from ladder.distill.routing import (
     Routing,
     RoutingSettings,
     route,
-    route_agreement,
-    route_gold,
-    route_surprise,
 )
 from ladder.distill.student import Block, Student, StudentHead, StudentLogits
-from ladder.distill.tokens import Ahead, Known, Source, Teachers, Tokens
+from ladder.distill.tokens import Ahead, Known, Prior, Source, Teachers, Tokens, Told, answering, grouped
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
 __all__ = [
-    "BUFFERS",
     "IGNORE",
     "ROUTERS",
     "Ahead",
@@ -56,6 +52,7 @@ __all__ = [
     "FusedResult",
     "Known",
     "Objective",
+    "Prior",
     "Route",
     "Routing",
     "RoutingSettings",
@@ -66,7 +63,10 @@ __all__ = [
     "Teachers",
     "TokenLosses",
     "Tokens",
+    "Told",
+    "answering",
     "average_over_rows",
+    "buffers",
     "columns",
     "entropy",
     "fast_float32",
@@ -74,6 +74,7 @@ __all__ = [
     "full_float32",
     "gather_evidence",
     "generalized_jsd",
+    "grouped",
     "has_compiler",
     "jensen_shannon",
     "js_bounds",
@@ -85,10 +86,7 @@ __all__ = [
     "reduction_weights",
     "release",
     "route",
-    "route_agreement",
-    "route_gold",
     "route_shares",
-    "route_surprise",
     "row_means",
     "source_counts",
     "split",

@@ -1,10 +1,10 @@
 """Distributions over the vocabulary, per token: log-probabilities [N, V] of logits, expectations under them, one target
-out of two, and divergences between two in nats."""
+out of several, and divergences in nats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -91,21 +91,50 @@ POOLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def log_target(teacher1_NV: Tensor, teacher2_NV: Tensor, weight1_N: Tensor, temperature: float, pooling: str) -> Tensor:
-    """Log-probabilities of the target at temperature T, [N, V], from two teachers' logits [N, V].
+def log_target(teachers: Sequence[Tensor | None], weights_KN: Tensor, temperature: float, pooling: str) -> Tensor:
+    """Log-probabilities of the target at temperature T, [N, V], from the logits [N, V] of K teachers.
 
-    ``weight1_N`` is teacher 1's share, 0 to 1. A teacher without a share is not looked at: its row may hold anything,
-    because the teacher that did not dream a row need not run on it.
+    A teacher without a weight is not looked at: it may be None, and its row may hold anything, because the teachers
+    that did not dream a row need not run on it.
+
+    Args:
+        weights_KN: of each teacher, at least 0. A row's sum to 1, or are all 0: it then means nothing, and is finite.
 
     Raises:
         LadderError: no pooling of that name.
     """
-    weight_N1 = weight1_N.unsqueeze(-1)
-    first_NV = teacher1_NV.where(weight_N1 > 0, teacher2_NV)
-    second_NV = teacher2_NV.where(weight_N1 < 1, teacher1_NV)
-    log_first_NV, log_second_NV = (log_probabilities(z_NV, temperature) for z_NV in (first_NV, second_NV))
+    there = [(logits_NV, weights_KN[k]) for k, logits_NV in enumerate(teachers) if logits_NV is not None]
+    # Rows of a teacher without a weight give way to those of the first one that has a weight.
+    stand_in_NV, heard_N = torch.zeros_like(there[0][0]), torch.zeros_like(weights_KN[0], dtype=torch.bool)
+    for logits_NV, weight_N in there:
+        takes_N = (weight_N > 0) & ~heard_N
+        stand_in_NV, heard_N = logits_NV.where(takes_N.unsqueeze(-1), stand_in_NV), heard_N | takes_N
+    logs = [
+        log_probabilities(logits_NV.where(weight_N.unsqueeze(-1) > 0, stand_in_NV), temperature)
+        for logits_NV, weight_N in there
+    ]
+    return log_pool(logs, [weight_N.to(logs[0].dtype) for _, weight_N in there], pooling)
+
+
+def log_pool(logs: Sequence[Tensor], weights: Sequence[Tensor], pooling: str) -> Tensor:
+    """Log of one distribution out of the logs [N, V] of several, in the order given: both pools of many are pools of
+    two, of the pool so far and the next one.
+
+    Args:
+        weights: [N] each, summing to 1.
+
+    Raises:
+        LadderError: no pooling of that name.
+    """
     pool = chosen(POOLS, pooling, "training_params.pooling")
-    return pool(log_first_NV, log_second_NV, weight_N1.to(log_first_NV.dtype))
+    pooled_NV, total_N = logs[0], weights[0]
+    for number, log_p_NV in enumerate(logs[1:], 1):
+        last, before_N = number == len(logs) - 1, total_N
+        total_N = total_N + weights[number]
+        # The sum of all is 1, and taken as such, because rounding would make a share of 1 a little less.
+        share_N = before_N if last else (before_N / total_N).where(total_N > 0, 1.0)
+        pooled_NV = pool(pooled_NV, log_p_NV, share_N.unsqueeze(-1))
+    return pooled_NV
 
 
 LN2 = math.log(2)
@@ -132,9 +161,17 @@ def generalized_jsd(log_p_NV: Tensor, log_q_NV: Tensor, weight: float) -> Tensor
     return weight * kl(log_p_NV, log_m_NV) + (1 - weight) * kl(log_q_NV, log_m_NV)
 
 
-def jensen_shannon(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
-    """Jensen-Shannon divergence, [N], 0 to ln 2 (rounding is clamped away). A statistic, not a loss."""
-    return generalized_jsd(log_p_NV, log_q_NV, 0.5).clamp(0.0, LN2)
+def jensen_shannon(*logs: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of K distributions, [N], 0 to ln K (rounding is clamped away): the mean of KL(p_k ||
+    m), where m is the mean of all (Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on
+    Information Theory 37, 1991). A statistic, not a loss.
+    """
+    if len(logs) == 2:
+        return generalized_jsd(logs[0], logs[1], 0.5).clamp(0.0, LN2)
+    equal = [torch.full_like(logs[0][..., 0], 1 / len(logs)) for _ in logs]
+    log_mean_NV = log_pool(logs, equal, "probabilities")
+    total_N = sum((kl(log_p_NV, log_mean_NV) for log_p_NV in logs), torch.zeros_like(equal[0]))
+    return (total_N / len(logs)).clamp(0.0, math.log(len(logs)))
 
 
 DIRECTIONS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -55,31 +55,29 @@ CONFIDENCES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Statistics [N], float32 (float64 where the logits were). Without teacher 2: JS 0, its figures are teacher 1's."""
+    """Statistics of the S teachers that were heard, in their order. Tensors are [N], float32 (float64 where the logits
+    were)."""
 
-    confidence1: Tensor
-    """Confidence of teacher 1, 0 to 1."""
-    confidence2: Tensor
+    confidence: tuple[Tensor, ...]
+    """Of each teacher, 0 to 1."""
+    surprisal: tuple[Tensor, ...]
+    """-ln p(y) of the gold label y in nats; 0 where there is no label."""
+    entropy: tuple[Tensor, ...]
+    """H(p) in nats, 0 to ln V."""
     js: Tensor
-    """Jensen-Shannon divergence of the two teachers in nats, 0 to ln 2."""
-    surprisal1: Tensor
-    """-ln p_1(y) of the gold label y in nats; 0 where there is no label."""
-    surprisal2: Tensor
-    entropy1: Tensor
-    """H(p_1) in nats, 0 to ln V."""
-    entropy2: Tensor
-    single_teacher: bool = False
-    """There is no teacher 2: a blend is teacher 1 alone."""
+    """Jensen-Shannon divergence of all of them in nats, 0 to ln S; 0 for one."""
+    prior: tuple[Tensor, ...] | None = None
+    """What else is known of each teacher's worth, at least 0: its weight in a blend is multiplied by it. Nothing where
+    it is None."""
+
+    def __len__(self) -> int:
+        """S."""
+        return len(self.confidence)
 
     @property
-    def gold_probability1(self) -> Tensor:
-        """p_1(y) of the gold label, [N]; 1 where there is no label."""
-        return (-self.surprisal1).exp()
-
-    @property
-    def gold_probability2(self) -> Tensor:
-        """p_2(y) of the gold label, [N]; 1 where there is no label."""
-        return (-self.surprisal2).exp()
+    def gold_probability(self) -> tuple[Tensor, ...]:
+        """p(y) of the gold label, [N] each; 1 where there is no label."""
+        return tuple((-surprisal_N).exp() for surprisal_N in self.surprisal)
 
 
 class TeacherStatistics(Protocol):
@@ -109,37 +107,38 @@ class _Statistics(NamedTuple):
 def evidence_of(
     told: Sequence[TeacherStatistics], js_N: Tensor, labels_N: Tensor, confidence: str, columns: int
 ) -> Evidence:
-    """Evidence from the statistics of one or two teachers, for V = ``columns``.
+    """Evidence from the statistics of teachers, for V = ``columns``.
 
     Raises:
         LadderError: no confidence of that name, or fewer than two columns.
     """
     gold_N, measure = labels_N != IGNORE, chosen(CONFIDENCES, confidence, "training_params.confidence")
-    first, second = told[0], told[-1]
     return Evidence(
-        confidence1=measure(first.top1, first.entropy, columns),
-        confidence2=measure(second.top1, second.entropy, columns),
-        js=js_N,
-        surprisal1=first.surprisal.where(gold_N, 0.0),
-        surprisal2=second.surprisal.where(gold_N, 0.0),
-        entropy1=first.entropy,
-        entropy2=second.entropy,
-        single_teacher=len(told) == 1,
+        tuple(measure(one.top1, one.entropy, columns) for one in told),
+        tuple(one.surprisal.where(gold_N, 0.0) for one in told),
+        tuple(one.entropy for one in told),
+        js_N,
     )
 
 
 def concatenate(parts: Sequence[Evidence]) -> Evidence:
-    """Evidence of all tokens from that of consecutive ones; all parts have the same number of teachers."""
-    names = [field.name for field in fields(Evidence) if field.name != "single_teacher"]
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return Evidence(**columns, single_teacher=parts[0].single_teacher)
+    """Evidence of all tokens from that of consecutive ones; all parts have the same teachers, and no prior yet."""
+
+    def joined(of: Callable[[Evidence], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(each) for each in zip(*map(of, parts), strict=True))
+
+    return Evidence(
+        joined(lambda part: part.confidence),
+        joined(lambda part: part.surprisal),
+        joined(lambda part: part.entropy),
+        torch.cat([part.js for part in parts]),
+    )
 
 
 @torch.no_grad()
-def gather_evidence(
-    teacher1_NV: Tensor, teacher2_NV: Tensor | None, labels_N: Tensor, confidence: str = "top1"
-) -> Evidence:
-    """Statistics of one or two teachers' logits [N, V] and the labels [N] (column of the gold token, or IGNORE).
+def gather_evidence(teachers: Sequence[Tensor | None], labels_N: Tensor, confidence: str = "top1") -> Evidence:
+    """Statistics of teachers' logits [N, V] and the labels [N] (column of the gold token, or IGNORE); absent teachers
+    (None) are passed over.
 
     A row of a teacher that did not run on it may hold anything; its statistics are then worthless, and the caller
     routes it by its dreamer.
@@ -147,21 +146,22 @@ def gather_evidence(
     Raises:
         LadderError: no confidence of that name.
     """
-    logs = [log_probabilities(logits_NV) for logits_NV in (teacher1_NV, teacher2_NV) if logits_NV is not None]
+    logs = [log_probabilities(logits_NV) for logits_NV in teachers if logits_NV is not None]
     told = [_statistics(log_p_NV, labels_N) for log_p_NV in logs]
-    js_N = jensen_shannon(logs[0], logs[1]) if len(logs) == 2 else torch.zeros_like(told[0].top1)
-    return evidence_of(told, js_N, labels_N, confidence, teacher1_NV.shape[-1])
+    js_N = jensen_shannon(*logs) if len(logs) > 1 else torch.zeros_like(told[0].top1)
+    return evidence_of(told, js_N, labels_N, confidence, logs[0].shape[-1])
 
 
 def average_over_rows(evidence: Evidence, row_N: Tensor) -> Evidence:
-    """Confidence and JS replaced by their means over the tokens of the same row; the rest stays per token.
+    """Confidence, JS and prior replaced by their means over the tokens of the same row; the rest stays per token.
 
     ``row_N`` int64 [N] names each token's row (an example, also inside a packed sequence). All trained tokens of a row
     must be here at once. Sums are float64, so neither the place nor the neighbours of a row matter.
     """
-    values = (evidence.confidence1, evidence.confidence2, evidence.js)
-    confidence1_N, confidence2_N, js_N = row_means(values, row_N)
-    return replace(evidence, confidence1=confidence1_N, confidence2=confidence2_N, js=js_N)
+    count, prior = len(evidence), evidence.prior or ()
+    means = row_means((*evidence.confidence, evidence.js, *prior), row_N)
+    prior_means = tuple(means[count + 1 :]) if evidence.prior is not None else None
+    return replace(evidence, confidence=tuple(means[:count]), js=means[count], prior=prior_means)
 
 
 def row_means(values: Sequence[Tensor], row_N: Tensor) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,24 +14,31 @@ from ladder.distill.device import free_bytes, onto, workspace
 from ladder.distill.evidence import Evidence, concatenate
 from ladder.distill.kernels import LOWEST, Kernels, kernels_of
 from ladder.distill.objective import Objective, TokenLosses
-from ladder.distill.routing import Routing, RoutingSettings, route
+from ladder.distill.routing import Routing, RoutingSettings, alone_routes, route
 from ladder.distill.student import Student
 from ladder.distill.tokens import (
     Ahead,
     Decided,
-    Known,
+    Prior,
     Source,
     Teachers,
     Tokens,
+    Told,
+    answering,
     closed_routes,
-    heard,
+    grouped,
     needed,
     needs_evidence,
+    passed_by_all,
 )
 from ladder.distill.vocabulary import Columns, columns
 
-BUFFERS = 3
-"""[chunk, V] buffers of a pass: teacher 1, teacher 2, and the student, whose logits give way to their gradient."""
+
+def buffers(teachers: int) -> int:
+    """[chunk, V] buffers of a pass: one of each teacher, and the student's, whose logits give way to their gradient."""
+    return teachers + 1
+
+
 _CHUNK_BYTES = 128 * 2**20
 _TILE_BYTES = 8 * 2**20
 _GPU_SHARE = 0.02
@@ -133,10 +140,9 @@ class FusedSettings:
             self._taboo[device] = onto(torch.tensor(self.taboo_ids, dtype=torch.int64), device)
         return self._taboo[device]
 
-    @property
-    def kernels(self) -> Kernels:
-        """The two kernels that a tile goes through."""
-        return kernels_of(self.objective, self.settings, self.columns.size, self.compile)
+    def kernels(self, speakers: int) -> Kernels:
+        """The two kernels that a tile goes through about which so many teachers are asked."""
+        return kernels_of(self.objective, self.settings, self.columns.size, self.compile, speakers)
 
     def check_heads(self, *heads: Student | Source | None) -> None:
         """Every head must have a column for each id.
@@ -149,19 +155,16 @@ class FusedSettings:
                 columns(head.head_size, self.real_size, self.taboo_ids)
 
 
-_STUDENT = 2
-"""The student's buffer; those before it are the teachers'."""
-
-
 class Buffers:
     """The [n, V] space of a chunk, and the sizes of chunk and tile."""
 
-    def __init__(self, recipe: FusedSettings, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, recipe: FusedSettings, teachers: int, device: torch.device, dtype: torch.dtype) -> None:
         self.chunking, self.taboo = recipe.sizes(device), recipe.taboo(device)
-        self.space = workspace(BUFFERS, self.chunking.chunk, recipe.real_size, dtype, device)
+        self.space = workspace(buffers(teachers), self.chunking.chunk, recipe.real_size, dtype, device)
 
     def logits(self, number: int, source: Source | Student, rows_n: Tensor) -> Tensor:
-        """The logits of these rows in buffer ``number``, removed columns at their lowest."""
+        """The logits of these rows in buffer ``number`` (the last one is the student's), removed columns at their
+        lowest."""
         logits_nV = source.logits(rows_n, self.space[number, : len(rows_n)])
         return logits_nV.index_fill_(-1, self.taboo, LOWEST) if len(self.taboo) else logits_nV
 
@@ -172,24 +175,21 @@ class Buffers:
         return (slice(first, first + self.chunking.tile) for first in range(0, rows, self.chunking.tile))
 
 
-def teachers_evidence(recipe: FusedSettings, tokens: Tokens, teachers: Teachers, rows_n: Tensor) -> Evidence:
-    """Statistics of the teachers on these tokens, without the student.
+def teachers_evidence(recipe: FusedSettings, tokens: Tokens, speakers: Sequence[Source], rows_n: Tensor) -> Evidence:
+    """Statistics of teachers on these tokens, without the student.
 
     Args:
-        rows_n: which of the tokens; where they lie on the CPU, nobody waits for a GPU.
-
-    Raises:
-        LadderError: a teacher did not hear all of them.
+        speakers: all of them heard all of these tokens.
+        rows_n: which of the tokens, where they lie.
     """
-    speakers, parts = heard(teachers, rows_n), []
-    rows_n = onto(rows_n, tokens.labels_N.device)
-    buffers = Buffers(recipe, rows_n.device, torch.float32)
-    for chunk_n in buffers.chunks(rows_n):
-        logits = [buffers.logits(number, source, chunk_n) for number, source in enumerate(speakers)]
-        for tile in buffers.tiles(len(chunk_n)):
+    space, parts = Buffers(recipe, len(speakers), rows_n.device, torch.float32), list[Evidence]()
+    kernels = recipe.kernels(len(speakers))
+    for chunk_n in space.chunks(rows_n):
+        logits = [space.logits(number, source, chunk_n) for number, source in enumerate(speakers)]
+        for tile in space.tiles(len(chunk_n)):
             known = [source.known(chunk_n[tile]) for source in speakers]
             labels_n = tokens.labels_N[chunk_n[tile]]
-            _, evidence = recipe.kernels.listen([part[tile] for part in logits], known, labels_n)
+            _, evidence = kernels.listen([part[tile] for part in logits], known, labels_n)
             parts.append(evidence)
     return concatenate(parts)
 
@@ -205,105 +205,122 @@ class Sweep:
         tokens: Tokens,
         ahead: Ahead,
         weight_N: Tensor,
+        prior: Prior | None = None,
     ) -> None:
         # At least float32, as sums over V columns in half precision would lose the small probabilities.
         leaf = student.tensors[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
-        self.recipe, self.student, self.teachers, self.ahead = recipe, student, teachers, ahead
+        self.recipe, self.student, self.teachers, self.prior = recipe, student, teachers, prior
         # Read once a micro-batch, because this process waits for a GPU there, and decides everything by it.
         self.needs = needed(ahead, teachers, recipe.objective)
         self.any_open = bool(self.needs.open_N.any())
         self.weight_N = weight_N.to(dtype)
         self.tokens = Decided(tokens.labels_N, tokens.dreamer_N > 0, self.weight_N, ahead.open_N, ahead.routing)
-        self.buffers = Buffers(recipe, leaf.device, dtype)
+        self.groups = list(grouped(self.needs.teachers_KN, self.needs.trained_N.nonzero().squeeze(-1)))
+        most = max((len(slots) for slots, _ in self.groups), default=0)
+        self.space = Buffers(recipe, most, leaf.device, dtype)
         self.losses = TokenLosses(*torch.zeros(4, len(tokens), dtype=dtype, device=leaf.device))
-        self.routing = ahead.routing
+        self.routing, self.told = ahead.routing, ahead.told
 
     def run(self, wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
         """Fill in losses and open routes; returns the gradients of the student's tensors."""
-        gradients = self.student.gradients(wanted)
-        for numbers, rows_N in self._groups():
-            speakers = [source for number in numbers if (source := self.teachers[number]) is not None]
-            for rows_n in self.buffers.chunks(rows_N):
-                gradients.add(rows_n, self._chunk(speakers, rows_n))
+        gradients, device = self.student.gradients(wanted), self.losses.loss.device
+        # Grouped first and cut into chunks afterwards, so that all rows of a chunk need the same products: a token
+        # whose target is its label costs none of a teacher's, a dream only its dreamer's.
+        for slots, rows_N in self.groups:
+            alone_S = alone_routes(slots, device)
+            for rows_n in self.space.chunks(onto(rows_N, device)):
+                gradients.add(rows_n, self._chunk(slots, alone_S, rows_n))
         return gradients.sums
 
-    def _groups(self) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        """The trained tokens by which teachers must be asked: rows that ask fewer cost fewer products.
-
-        Grouped first and cut into chunks afterwards, so that all rows of a chunk need the same products: a token whose
-        target is its label costs none of a teacher's, a dream only its dreamer's.
-        """
-        needs, device = self.needs, self.losses.loss.device
-        for numbers in ((), (0,), (1,), (0, 1)):
-            rows_N = needs.trained_N
-            for number, needs_N in enumerate((needs.first_N, needs.second_N)):
-                rows_N = rows_N & (needs_N if number in numbers else ~needs_N)
-            if rows_N.any():
-                yield numbers, onto(rows_N.nonzero().squeeze(-1), device)
-
-    def _chunk(self, speakers: Sequence[Source], rows_n: Tensor) -> Tensor:
+    def _chunk(self, slots: Sequence[int], alone_S: Tensor, rows_n: Tensor) -> Tensor:
         """The gradient of a chunk's raw logits, [n, V]; its losses and routes are put in their places."""
-        # The products of the whole chunk first, each at once; the tiles then read three buffers that are complete.
-        logits = [self.buffers.logits(number, source, rows_n) for number, source in enumerate(speakers)]
-        student_nV, tokens = self.buffers.logits(_STUDENT, self.student, rows_n), self.tokens.at(rows_n)
-        for tile in self.buffers.tiles(len(rows_n)):
-            known = [source.known(rows_n[tile]) for source in speakers]
-            losses, routing = self._tile([part[tile] for part in logits], known, student_nV[tile], tokens.at(tile))
-            self.losses.fill_(rows_n[tile], losses)
+        speakers = [source for slot in slots if (source := self.teachers[slot]) is not None]
+        # The products of the whole chunk first, each at once; the tiles then read buffers that are complete.
+        logits = [self.space.logits(number, source, rows_n) for number, source in enumerate(speakers)]
+        student_nV, tokens = self.space.logits(-1, self.student, rows_n), self.tokens.at(rows_n).of(slots)
+        kernels, teachers = self.recipe.kernels(len(slots)), len(self.routing.weights_KN)
+        for tile in self.space.tiles(len(rows_n)):
+            part_n, labels_n, said = rows_n[tile], tokens.labels_n[tile], [part[tile] for part in logits]
+            known = [source.known(part_n) for source in speakers]
+            found, evidence = kernels.listen(said, known, labels_n) if said else ((), None)
+            if evidence is not None and self.any_open:
+                self.told.fill_(slots, part_n, evidence)
+                if self.prior is not None:
+                    evidence = replace(evidence, prior=self.prior(slots, part_n, evidence))
+            losses, routing = kernels.teach(
+                student_nV[tile],
+                list(zip(said, found, strict=True)),
+                evidence if self.any_open else None,
+                tokens.at(tile),
+                alone_S,
+                self.student.scale,
+                self.student.cap,
+            )
+            self.losses.fill_(part_n, losses)
             if self.any_open:
-                self.routing = self.routing.replaced(rows_n[tile], routing)
+                self.routing = self.routing.replaced(part_n, routing.among(teachers, slots))
         return student_nV
-
-    def _tile(
-        self, logits: Sequence[Tensor], known: Sequence[Known | None], student_nV: Tensor, tokens: Decided
-    ) -> tuple[TokenLosses, Routing]:
-        """Losses and routes of a tile; the student's logits become the gradient of its raw logits."""
-        found, evidence = self.recipe.kernels.listen(logits, known, tokens.labels_n) if logits else ((), None)
-        teachers = list(zip(logits, found, strict=True))
-        routed_by = evidence if self.any_open else None
-        return self.recipe.kernels.teach(student_nV, teachers, routed_by, tokens, self.student.scale, self.student.cap)
 
 
 class FusedLoss(FusedSettings):
     """The fused loss of a recipe."""
 
-    def route_ahead(self, tokens: Tokens, teachers: Teachers) -> Ahead:
+    def route_ahead(self, tokens: Tokens, teachers: Teachers, prior: Prior | None = None) -> Ahead:
         """Decide what must be decided before the trained tokens of a step can be counted.
 
         Costs a product for each teacher and token without label (all tokens with granularity ``sequence``).
+
+        Args:
+            prior: of the teachers, where more is known of them than what they say.
 
         Raises:
             LadderError: a token must be routed by a teacher that did not hear it.
             ModelError: a head has fewer columns than the tokenizer has ids.
         """
         self.check_heads(*teachers)
-        ahead = closed_routes(tokens, self.settings)
+        ahead = closed_routes(tokens, self.settings, teachers)
         # Which tokens these are, and which rows they make, is known on the CPU.
-        asked_n = needs_evidence(tokens.on_host, self.settings).nonzero().squeeze(-1)
-        if not len(asked_n):
-            return ahead
-        evidence = teachers_evidence(self, tokens, teachers, asked_n)
-        rows_n = onto(asked_n, tokens.labels_N.device)
-        routing = route(evidence, tokens.labels_N[rows_n], self.settings, None, tokens.on_host.row_N[asked_n])
-        return Ahead(ahead.routing.replaced(rows_n, routing), ahead.open_N)
+        host = tokens.on_host
+        asked_N = needs_evidence(host, self.settings) & ~passed_by_all(teachers, host.kept_N)
+        routing = ahead.routing
+        for slots, asked_n in grouped(answering(teachers, asked_N), asked_N.nonzero().squeeze(-1)):
+            rows_n = onto(asked_n, tokens.labels_N.device)
+            speakers = [source for slot in slots if (source := teachers[slot]) is not None]
+            evidence = teachers_evidence(self, tokens, speakers, rows_n)
+            ahead.told.fill_(slots, rows_n, evidence)
+            if prior is not None:
+                evidence = replace(evidence, prior=prior(slots, rows_n, evidence))
+            alone_S = alone_routes(slots, rows_n.device)
+            decided = route(
+                evidence, tokens.labels_N[rows_n], self.settings, None, host.row_N[asked_n], alone_S=alone_S
+            )
+            routing = routing.replaced(rows_n, decided.among(len(routing.weights_KN), slots))
+        return replace(ahead, routing=routing)
 
     def __call__(
-        self, student: Student, teachers: Teachers, tokens: Tokens, ahead: Ahead, weight_N: Tensor
+        self,
+        student: Student,
+        teachers: Teachers,
+        tokens: Tokens,
+        ahead: Ahead,
+        weight_N: Tensor,
+        prior: Prior | None = None,
     ) -> FusedResult:
         """The weighted sum of token losses; ``total.backward()`` hands on gradients that are ready by then.
 
         Args:
             weight_N: the reduction weight of each token, float [N]; see ``reduction_weights``.
+            prior: as ``route_ahead``.
 
         Raises:
             LadderError: a route needs a teacher that did not hear the token.
             ModelError: a head has fewer columns than the tokenizer has ids.
         """
         self.check_heads(student, *teachers)
-        sweep = Sweep(self, student, teachers, tokens, ahead, weight_N)
+        sweep = Sweep(self, student, teachers, tokens, ahead, weight_N, prior)
         total = _GradientAhead.apply(sweep, *student.tensors)
-        return FusedResult(total, sweep.losses, sweep.routing)
+        return FusedResult(total, sweep.losses, sweep.routing, sweep.told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,11 +331,13 @@ class FusedResult:
         total: a scalar that gradient flows from.
         losses: of each token [N], before reduction; 0 on SKIP.
         routing: of each token.
+        told: what the teachers said about each of them that they were asked about.
     """
 
     total: Tensor
     losses: TokenLosses
     routing: Routing
+    told: Told
 
 
 class _GradientAhead(torch.autograd.Function):

@@ -14,6 +14,8 @@ anyway, and no tensor [n, V] is made that another could hold.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ladder.distill.divergence import LN2, POOLS
+from ladder.distill.divergence import POOLS, log_pool
 from ladder.distill.evidence import Evidence, TeacherStatistics, evidence_of
 from ladder.distill.objective import Objective, TokenLosses, agreement, examined, taught
 from ladder.distill.routing import Route, Routing, RoutingSettings, route
@@ -75,7 +77,7 @@ class Terms(NamedTuple):
 def token_statistics(
     logits: Sequence[Tensor], labels_n: Tensor, temperature: float
 ) -> tuple[list[TokenStatistics], Tensor]:
-    """Statistics of one or two teachers' logits [n, V], and their Jensen-Shannon divergence [n] in nats (0 for one).
+    """Statistics of the teachers' logits [n, V], and their Jensen-Shannon divergence [n] in nats (0 for one).
 
     ``labels_n`` holds a column everywhere; the surprisal of a row without label means nothing.
     """
@@ -113,7 +115,7 @@ def turn_into_gradient_(
 
     Args:
         student_nV: logits, after scale and cap.
-        teachers: logits [n, V] and figures of those who teach here; teacher 1 comes first where it does.
+        teachers: logits [n, V] and figures of those who teach here, in their order.
         shares: share [n] of each of them in the target, summing to 1 in every row.
         labels_n: a column everywhere; it counts where ``weights.ce`` is not 0.
     """
@@ -161,7 +163,7 @@ class _Target(NamedTuple):
             (share * known.mass).unsqueeze(-1) * known.power_nV
             for (_, known), share in zip(self.teachers, self.shares, strict=True)
         ]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return functools.reduce(torch.add, parts)
 
     def log_probabilities(self) -> Tensor:
         """Log of the target at T, [n, V], without leaving log space."""
@@ -170,9 +172,7 @@ class _Target(NamedTuple):
             (logits_nV - known.top.unsqueeze(-1)) / temperature + known.mass.log().unsqueeze(-1)
             for logits_nV, known in self.teachers
         ]
-        if len(logs) == 1:
-            return logs[0]
-        return POOLS[self.objective.pooling](logs[0], logs[1], self.shares[0].unsqueeze(-1))
+        return log_pool(logs, self.shares, self.objective.pooling)
 
 
 def _forward(target: _Target, s_nV: Tensor, log_s_nV: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
@@ -219,14 +219,14 @@ def _agreement(
 
 
 def _jensen_shannon(distributions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """JS(p_1, p_2) from p and log p, [n]; the differences of logarithms are small where the two agree."""
-    if len(distributions) == 1:
+    """JS of several p from p and log p, [n]; the differences of logarithms are small where they agree."""
+    count = len(distributions)
+    if count == 1:
         return torch.zeros_like(distributions[0][0][:, 0])
-    (p_nV, log_p_nV), (q_nV, log_q_nV) = distributions
-    mean_nV = 0.5 * (p_nV + q_nV)
+    mean_nV = functools.reduce(torch.add, [p_nV for p_nV, _ in distributions]) / count
     log_mean_nV = mean_nV.log()
-    parts_nV = p_nV * (log_p_nV - log_mean_nV) + q_nV * (log_q_nV - log_mean_nV)
-    return (0.5 * torch.where(mean_nV > 0, parts_nV, 0.0).sum(-1)).clamp(0.0, LN2)
+    parts_nV = functools.reduce(torch.add, [p_nV * (log_p_nV - log_mean_nV) for p_nV, log_p_nV in distributions])
+    return (torch.where(mean_nV > 0, parts_nV, 0.0).sum(-1) / count).clamp(0.0, math.log(count))
 
 
 def _at_one(power_nV: Tensor, shifted_nV: Tensor, temperature: float) -> Tensor:
@@ -359,15 +359,17 @@ class Factors:
 
 def shares_of(routing: Routing, speakers: int, dtype: torch.dtype) -> list[Tensor]:
     """Each teacher's share in the target distribution, [n] each; they sum to 1, also where no teacher teaches."""
-    if speakers == 2:
-        weight1_n = routing.weight1_N.to(dtype).where(taught(routing), 1.0)
-        return [weight1_n, 1 - weight1_n]
-    return [torch.ones_like(routing.weight1_N, dtype=dtype)] * speakers
+    if speakers < 2:
+        return [torch.ones_like(routing.gain_N, dtype=dtype)] * speakers
+    first_n, *others = routing.weights_KN.to(dtype).unbind(0)
+    shares = [first_n.where(taught(routing), 1.0), *others[:-1]]
+    # What is left of 1, and not the last weight as it was rounded.
+    return [*shares, (1 - functools.reduce(torch.add, shares)).clamp_min(0.0)]
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """One pair for each objective, routing table and size of vocabulary."""
+    """One pair for each objective, routing table, size of vocabulary and number of teachers."""
 
     listen: Callable[[Sequence[Tensor], Sequence[Known | None], Tensor], tuple[list[TokenStatistics], Evidence]]
     """:func:`listen` with its other arguments."""
@@ -376,8 +378,13 @@ class Kernels:
 
 
 @cache
-def kernels_of(objective: Objective, settings: RoutingSettings, size: int, compile: bool) -> Kernels:
-    """The kernels for V = ``size`` columns that take part; compiled ones are kept for the life of the process."""
+def kernels_of(objective: Objective, settings: RoutingSettings, size: int, compile: bool, speakers: int = 2) -> Kernels:
+    """The kernels for V = ``size`` columns that take part; compiled ones are kept for the life of the process.
+
+    Args:
+        speakers: teachers that are asked. Each number has code of its own, because the compiler gives up a function
+            that it had to make for too many cases.
+    """
 
     def listen_kernel(
         logits: Sequence[Tensor], known: Sequence[Known | None], labels_n: Tensor
@@ -400,7 +407,7 @@ def listen(
     confidence: str,
     size: int,
 ) -> tuple[list[TokenStatistics], Evidence]:
-    """Figures of one or two teachers' logits [n, V], and what routing reads.
+    """Figures of the teachers' logits [n, V], and what routing reads.
 
     Args:
         known: of each teacher what it knows exactly, which replaces what its logits say; None where they are exact.
@@ -418,18 +425,21 @@ def teach(
     teachers: Sequence[tuple[Tensor, TokenStatistics]],
     evidence: Evidence | None,
     tokens: Decided,
+    alone_S: Tensor,
     scale: float,
     cap: float | None,
 ) -> tuple[TokenLosses, Routing]:
     """Losses and final routes of a tile; the student's logits give way to the gradient of its raw logits.
 
     Args:
-        teachers: logits [n, V] and figures of those who were asked about these tokens, teacher 1 first.
+        teachers: logits [n, V] and figures of the S who were asked about these tokens, in their order.
         evidence: what tokens that are still open are routed by; None where none is.
+        tokens: with weights of these S teachers.
+        alone_S: the route of each of them where it teaches alone.
     """
     routing, labels_n = tokens.routing, tokens.labels_n
     if evidence is not None:
-        routing = route(evidence, labels_n, settings).where(tokens.open_n, routing)
+        routing = route(evidence, labels_n, settings, alone_S=alone_S).where(tokens.open_n, routing)
     dtype = student_nV.dtype
     factors = Factors.of(routing, labels_n, tokens.dream_n, objective, dtype)
     weights, shares = factors.weights(tokens.weight_n), shares_of(routing, len(teachers), dtype)

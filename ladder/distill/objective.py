@@ -5,14 +5,14 @@ And its reduction to one number: each source of a batch is averaged by itself, t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ladder.distill.divergence import DIRECTIONS, LN2, POOLS, chosen, kl, log_probabilities, log_target, upcast
+from ladder.distill.divergence import DIRECTIONS, POOLS, chosen, kl, log_probabilities, log_target, upcast
 from ladder.distill.routing import Route, Routing
 from ladder.distill.vocabulary import IGNORE
 from ladder.errors import LadderError
@@ -72,8 +72,7 @@ class TokenLosses:
 
 def token_losses(
     student_NV: Tensor,
-    teacher1_NV: Tensor | None,
-    teacher2_NV: Tensor | None,
+    teachers: Sequence[Tensor | None],
     labels_N: Tensor,
     routing: Routing,
     objective: Objective,
@@ -85,22 +84,22 @@ def token_losses(
     A teacher may be None where no route needs it. Half precision is computed in float32, float64 stays float64.
 
     Args:
-        student_NV, teacher1_NV, teacher2_NV: logits [N, V]. A teacher's rows without a share in the target may hold
-            anything.
+        student_NV: logits [N, V].
+        teachers: logits [N, V] of K teachers. A teacher's rows without a share in the target may hold anything.
         labels_N: column of the gold token, or IGNORE; int [N].
         is_dream_N: bool [N]; no dreams when left out.
 
     Raises:
         LadderError: shapes that do not fit, a route that needs an absent teacher, or GOLD on a token without label.
     """
-    _check(student_NV, teacher1_NV, teacher2_NV, labels_N, routing)
+    _check(student_NV, teachers, labels_N, routing)
     student_NV = upcast(student_NV)
     gold_N = routing.on(Route.GOLD)
     examined_N = examined(labels_N, routing, objective, is_dream_N)
     surprisal_N = _surprisal(student_NV, labels_N, gold_N | examined_N)
     ce_N = surprisal_N.where(examined_N, 0.0)
-    kd_N = surprisal_N.where(gold_N, _distillation(student_NV, teacher1_NV, teacher2_NV, routing, objective))
-    regularizer_N = _regularizer(student_NV, teacher1_NV, routing)
+    kd_N = surprisal_N.where(gold_N, _distillation(student_NV, teachers, routing, objective))
+    regularizer_N = _regularizer(student_NV, teachers, routing)
     gain_N = routing.gain_N.to(kd_N.dtype)
     loss_N = _times(objective.alpha, ce_N) + _times(objective.beta, gain_N * kd_N)
     return TokenLosses(loss_N + _times(objective.gamma, regularizer_N), ce_N, kd_N, regularizer_N)
@@ -121,29 +120,31 @@ def _surprisal(student_NV: Tensor, labels_N: Tensor, rows_N: Tensor) -> Tensor:
 
 
 def _distillation(
-    student_NV: Tensor, teacher1_NV: Tensor | None, teacher2_NV: Tensor | None, routing: Routing, objective: Objective
+    student_NV: Tensor, teachers: Sequence[Tensor | None], routing: Routing, objective: Objective
 ) -> Tensor:
     """T^2 div(target || p_s^T), [N]; 0 where no teacher teaches."""
-    taught_N = taught(routing)
-    first_NV, second_NV = (_frozen(z_NV, student_NV, taught_N) for z_NV in (teacher1_NV, teacher2_NV))
-    weight1_N = routing.weight1_N.to(student_NV.dtype)
-    log_t_NV = log_target(first_NV, second_NV, weight1_N, objective.temperature, objective.pooling)
-    log_s_NV = log_probabilities(_only(student_NV, taught_N), objective.temperature)
+    taught_N, temperature = taught(routing), objective.temperature
+    told = [_frozen(logits_NV, taught_N) for logits_NV in teachers]
+    told = told if any(one is not None for one in told) else [torch.zeros_like(student_NV.detach())]
+    weights_KN = routing.weights_KN.to(student_NV.dtype)
+    log_t_NV = log_target(told, weights_KN, temperature, objective.pooling)
+    log_s_NV = log_probabilities(_only(student_NV, taught_N), temperature)
     divergence_N = DIRECTIONS[objective.direction](log_t_NV, log_s_NV, objective.jsd_weight)
-    return objective.temperature**2 * divergence_N.where(taught_N, 0.0)
+    return temperature**2 * divergence_N.where(taught_N, 0.0)
 
 
-def _regularizer(student_NV: Tensor, teacher1_NV: Tensor | None, routing: Routing) -> Tensor:
-    """R = (1 - JS / ln 2) KL(p_1 || p_s) at temperature 1, [N]; 0 outside BLENDED."""
+def _regularizer(student_NV: Tensor, teachers: Sequence[Tensor | None], routing: Routing) -> Tensor:
+    """R = (1 - JS / ln S) KL(p_1 || p_s) at temperature 1, [N], with the first teacher there is; 0 outside BLENDED."""
     blended_N = routing.on(Route.BLENDED)
-    log_p_NV = log_probabilities(_frozen(teacher1_NV, student_NV, blended_N))
+    first_NV = next((_frozen(one_NV, blended_N) for one_NV in teachers if one_NV is not None), None)
+    log_p_NV = log_probabilities(torch.zeros_like(student_NV) if first_NV is None else first_NV)
     divergence_N = kl(log_p_NV, log_probabilities(_only(student_NV, blended_N)))
     return agreement(routing, student_NV.dtype) * divergence_N.where(blended_N, 0.0)
 
 
 def agreement(routing: Routing, dtype: torch.dtype) -> Tensor:
-    """1 - JS / ln 2 on BLENDED, 0 elsewhere, [N]: the weight of R before gamma."""
-    return (1 - routing.js_N.to(dtype) / LN2).where(routing.on(Route.BLENDED), 0.0)
+    """1 - JS / ln S on BLENDED, 0 elsewhere, [N]: the weight of R before gamma."""
+    return routing.agreement_N.to(dtype).where(routing.on(Route.BLENDED), 0.0)
 
 
 def taught(routing: Routing) -> Tensor:
@@ -156,11 +157,9 @@ def _only(logits_NV: Tensor, rows_N: Tensor) -> Tensor:
     return logits_NV.where(rows_N.unsqueeze(-1), 0.0)
 
 
-def _frozen(teacher_NV: Tensor | None, student_NV: Tensor, rows_N: Tensor) -> Tensor:
-    """A teacher's logits in these rows, zeros in the others or where there is no such teacher. Carries no gradient."""
-    if teacher_NV is None:
-        return torch.zeros_like(student_NV)
-    return _only(upcast(teacher_NV.detach()), rows_N)
+def _frozen(teacher_NV: Tensor | None, rows_N: Tensor) -> Tensor | None:
+    """A teacher's logits in these rows, zeros in the others. Carries no gradient."""
+    return None if teacher_NV is None else _only(upcast(teacher_NV.detach()), rows_N)
 
 
 def _times(weight: float, value_N: Tensor) -> Tensor:
@@ -168,22 +167,25 @@ def _times(weight: float, value_N: Tensor) -> Tensor:
     return weight * value_N if weight else torch.zeros_like(value_N)
 
 
-def _check(
-    student_NV: Tensor, teacher1_NV: Tensor | None, teacher2_NV: Tensor | None, labels_N: Tensor, routing: Routing
-) -> None:
-    for name, logits_NV in (("teacher 1", teacher1_NV), ("teacher 2", teacher2_NV)):
+def _check(student_NV: Tensor, teachers: Sequence[Tensor | None], labels_N: Tensor, routing: Routing) -> None:
+    for number, logits_NV in enumerate(teachers, 1):
         if logits_NV is not None and logits_NV.shape != student_NV.shape:
-            raise LadderError(f"{name} has {tuple(logits_NV.shape)} logits, expected {tuple(student_NV.shape)}")
+            found, expected = tuple(logits_NV.shape), tuple(student_NV.shape)
+            raise LadderError(f"teacher {number} has {found} logits, expected {expected}")
     for name, value_N in (("labels", labels_N), ("routes", routing.route_N)):
         if value_N.shape != student_NV.shape[:1]:
             raise LadderError(f"found {tuple(value_N.shape)} {name}, expected {tuple(student_NV.shape[:1])}")
     if (routing.on(Route.GOLD) & (labels_N == IGNORE)).any():
         raise LadderError("a token without label is routed to gold", remedy="route with the same labels")
     taught_N, blended_N = taught(routing), routing.on(Route.BLENDED)
-    if teacher1_NV is None and (blended_N | (taught_N & (routing.weight1_N > 0))).any():
-        raise LadderError("teacher 1 is absent, and a route needs it")
-    if teacher2_NV is None and (taught_N & (routing.weight1_N < 1)).any():
-        raise LadderError("teacher 2 is absent, and a route needs it", remedy="gather the evidence without it")
+    for number, weight_N in enumerate(routing.weights_KN, 1):
+        absent = number > len(teachers) or teachers[number - 1] is None
+        if absent and (taught_N & (weight_N > 0)).any():
+            raise LadderError(
+                f"teacher {number} is absent, and a route needs it", remedy="gather the evidence without it"
+            )
+    if all(one is None for one in teachers) and blended_N.any():
+        raise LadderError("tokens are blended, and there is no teacher")
 
 
 STEPS, RATE = 150, 0.2
@@ -211,31 +213,30 @@ class Forecast:
         return Forecast(self.unknown + other.unknown, self.lost + other.lost)
 
 
-def unknown(teacher1_NV: Tensor, teacher2_NV: Tensor | None, labels_N: Tensor) -> Tensor:
+def unknown(teachers: Sequence[Tensor | None], labels_N: Tensor) -> Tensor:
     """Tokens with a gold label that no teacher puts first, bool [N]."""
     wrong_N = labels_N != IGNORE
-    for teacher_NV in (teacher1_NV, teacher2_NV):
+    for teacher_NV in teachers:
         if teacher_NV is not None:
             wrong_N &= teacher_NV.argmax(-1) != labels_N
     return wrong_N
 
 
-def forecast(
-    teacher1_NV: Tensor, teacher2_NV: Tensor | None, labels_N: Tensor, routing: Routing, objective: Objective
-) -> Forecast:
+def forecast(teachers: Sequence[Tensor | None], labels_N: Tensor, routing: Routing, objective: Objective) -> Forecast:
     """Count over tokens that no teacher knows (``unknown``). Holds a handful of tensors [N, V].
 
     Args:
-        teacher1_NV, teacher2_NV: logits [N, V] of those who teach; None with one teacher.
+        teachers: logits [N, V] of those who teach; None for those who do not.
         labels_N: column of the gold token, int64 [N].
         routing: of these tokens, in the run.
     """
-    student_NV = upcast(teacher1_NV).clone().requires_grad_()
+    first_NV = next(one_NV for one_NV in teachers if one_NV is not None)
+    student_NV = upcast(first_NV).clone().requires_grad_()
     optimizer = torch.optim.Adam([student_NV], lr=RATE)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         optimizer.zero_grad()
-        token_losses(student_NV, teacher1_NV, teacher2_NV, labels_N, routing, objective).loss.sum().backward()
+        token_losses(student_NV, teachers, labels_N, routing, objective).loss.sum().backward()
         optimizer.step()
     return Forecast(len(labels_N), int((student_NV.argmax(-1) != labels_N).sum()))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from ladder.distill import BUFFERS, Chunking
+from ladder.distill import Chunking, buffers
 from ladder.manifest import Architecture, Manifest
 from ladder.models import architecture_config, config_of, stored_bytes, stored_shapes
 
@@ -216,9 +216,9 @@ def _computing(shape: Shape, size: int, group: Group) -> int:
     return 2 * size * (shape.outside + min(layers, shape.parameters - shape.outside))
 
 
-def loss_buffers(vocabulary: int, chunk: int) -> int:
+def loss_buffers(vocabulary: int, chunk: int, teachers: int = 2) -> int:
     """The buffers of the fused loss in float32; those of routing ahead are counted with the slack."""
-    return BUFFERS * chunk * vocabulary * FLOAT
+    return buffers(teachers) * chunk * vocabulary * FLOAT
 
 
 def loss_temporaries(vocabulary: int, chunking: Chunking, size: int, *, compiled: bool) -> int:
@@ -259,17 +259,19 @@ def student_bytes(
     teachers: list[Shape],
     group: Group = ALONE,
     temporaries: int = 0,
+    speakers: int = 2,
 ) -> int:
     """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``.
 
     Args:
         temporaries: of its loss, on a GPU: ``loss_temporaries``.
+        speakers: teachers whose logits the loss has room for.
     """
     return (
         training_state(shape, trained, size, kept=kept, ema=ema, group=group)
         + sum(teacher_held(teacher, size, wire, group) for teacher in teachers)
         + int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
-        + loss_buffers(shape.vocabulary, chunk)
+        + loss_buffers(shape.vocabulary, chunk, speakers)
         + temporaries
         + head_gradients(shape, load, head_trained=trained == shape.parameters)
         + load.mapped

@@ -29,9 +29,10 @@ class SignalSource(ABC):
 
     head_size: int
     dtype: torch.dtype
+    may_pass = False
+    """Whether it may have nothing to say about a token that it was asked about."""
     origin_N: Tensor | None = None
-    """Which of the teacher's own sources spoke of each token, int64 [N]; 0 where it is silent, which ``speaks_N``
-    tells. None where it has one."""
+    """Which of the teacher's own sources speaks, int64 [N], 0 where it passes; None where it has one."""
 
     def __init__(self, places: np.ndarray, tokens: int, device: torch.device) -> None:
         row_N = np.full(tokens, -1, dtype=np.int64)
@@ -157,7 +158,7 @@ class TeacherHead:
                 origin_N[torch.from_numpy(signal.places.copy())] = torch.from_numpy(
                     signal.rows[ORIGIN].astype(np.int64)
                 )
-                found.origin_N = onto(origin_N, self.device)
+                found.origin_N, found.may_pass = onto(origin_N, self.device), True
             return found
         values = decode(signal.values, signal.dtype, self.device)
         if signal.kind == "logits":

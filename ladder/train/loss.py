@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,8 +24,10 @@ from ladder.distill import (
     Student,
     Teachers,
     Tokens,
+    answering,
     entropy,
     forecast,
+    grouped,
     js_bounds,
     log_probabilities,
     onto,
@@ -50,12 +53,14 @@ def js_doubt(tokens: Tokens, teachers: Teachers, settings: RoutingSettings) -> d
     """How many tokens are routed by the Jensen-Shannon divergence of two truncated teachers (``js_routed``), and of
     how many the true divergence may lie on the other side of the threshold (``js_uncertain``).
 
-    Empty where the divergence is exact or no route depends on it. With granularity ``sequence`` the bounds are
-    averaged over the rows, as the divergence is.
+    Empty where the divergence is exact, no route depends on it, or more than two are compared. With granularity
+    ``sequence`` the bounds are averaged over the rows, as the divergence is.
     """
-    first, second = teachers
-    if not (isinstance(first, TopKSource) and isinstance(second, TopKSource)) or settings.routing == "gold":
+    there = [source for source in teachers if source is not None]
+    exact = any(not isinstance(source, TopKSource) or source.may_pass for source in there)
+    if exact or len(there) != 2 or settings.routing not in ("agreement", "surprise"):
         return {}
+    first, second = (cast(TopKSource, source) for source in there)
     routed_N = _by_divergence(tokens.on_host, settings) & first.heard_N & second.heard_N
     host_n = routed_N.nonzero().squeeze(-1)
     rows_n = onto(host_n, tokens.labels_N.device)
@@ -121,7 +126,8 @@ class Loss:
             torch.from_numpy(array.copy())
             for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
         )
-        teachers = (sources.get(1), sources.get(2))
+        # Each teacher in the slot of its number; the first two are always there, because dreams are known by them.
+        teachers = [sources.get(number) for number in range(1, max(2, *sources, 0) + 1)]
         # Checked and decided by on the CPU, where they come from.
         tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns).to(device)
         return Routed(batch, teachers, tokens, onto(source_N, device), self.fused.route_ahead(tokens, teachers))
@@ -150,17 +156,24 @@ class Loss:
     def forecast(self, item: Routed, rows_n: Tensor) -> Forecast:
         """What will not be learned of some tokens of a micro-batch: whole examples, and no dreams. At most
         ``MOST_FORECAST`` of those that no teacher knows are looked at."""
-        fused, tokens, (first, second) = self.fused, item.tokens.at(rows_n), item.teachers
-        if first is None:
-            return Forecast()
-        evidence = teachers_evidence(fused, item.tokens, item.teachers, rows_n)
-        routing = route(evidence, tokens.labels_N, fused.settings, None, tokens.row_N)
-        first_nV = _all_logits(first, rows_n, fused.columns)
-        second_nV = None if second is None else _all_logits(second, rows_n, fused.columns)
-        labels_n = fused.columns.relabel(tokens.labels_N)
-        asked = unknown(first_nV, second_nV, labels_n).nonzero().squeeze(-1)[:MOST_FORECAST]
-        other_nV = None if second_nV is None else second_nV[asked]
-        return forecast(first_nV[asked], other_nV, labels_n[asked], routing.at(asked), fused.objective)
+        fused, tokens, found = self.fused, item.tokens, Forecast()
+        if all(source is None for source in item.teachers):
+            return found
+        host_n = rows_n.cpu()
+        asked_N = torch.zeros(len(tokens), dtype=torch.bool).index_fill(0, host_n, True)
+        for slots, group_n in grouped(answering(item.teachers, asked_N), host_n):
+            speakers = [source for slot in slots if (source := item.teachers[slot]) is not None]
+            if not speakers:
+                continue
+            some_n = onto(group_n, rows_n.device)
+            part, evidence = tokens.at(some_n), teachers_evidence(fused, tokens, speakers, some_n)
+            routing = route(evidence, part.labels_N, fused.settings, None, part.row_N)
+            logits = [_all_logits(source, some_n, fused.columns) for source in speakers]
+            labels_n = fused.columns.relabel(part.labels_N)
+            unknown_n = unknown(logits, labels_n).nonzero().squeeze(-1)[: MOST_FORECAST - found.unknown]
+            told = [logits_nV[unknown_n] for logits_nV in logits]
+            found += forecast(told, labels_n[unknown_n], routing.at(unknown_n), fused.objective)
+        return found
 
 
 def _all_logits(source: Source | Student, rows_n: Tensor, columns: Columns) -> Tensor:

@@ -23,78 +23,75 @@ LABELS = torch.tensor([1, IGNORE])
 
 
 def test_two_teachers() -> None:
-    found = gather_evidence(P, Q, LABELS, "top1")
-    assert found.confidence1.tolist() == pytest.approx([0.7, 0.5])
-    assert found.confidence2.tolist() == pytest.approx([0.6, 0.9])
-    assert found.gold_probability1.tolist() == pytest.approx([0.2, 1.0])
-    assert found.gold_probability2.tolist() == pytest.approx([0.1, 1.0])
-    assert found.surprisal1.tolist() == pytest.approx([-math.log(0.2), 0.0])
-    assert found.surprisal2.tolist() == pytest.approx([-math.log(0.1), 0.0])
-    assert found.entropy1.tolist() == pytest.approx(entropy(P).tolist())
-    assert found.entropy2.tolist() == pytest.approx(entropy(Q).tolist())
+    found = gather_evidence((P, Q), LABELS, "top1")
+    assert found.confidence[0].tolist() == pytest.approx([0.7, 0.5])
+    assert found.confidence[1].tolist() == pytest.approx([0.6, 0.9])
+    assert found.gold_probability[0].tolist() == pytest.approx([0.2, 1.0])
+    assert found.gold_probability[1].tolist() == pytest.approx([0.1, 1.0])
+    assert found.surprisal[0].tolist() == pytest.approx([-math.log(0.2), 0.0])
+    assert found.surprisal[1].tolist() == pytest.approx([-math.log(0.1), 0.0])
+    assert found.entropy[0].tolist() == pytest.approx(entropy(P).tolist())
+    assert found.entropy[1].tolist() == pytest.approx(entropy(Q).tolist())
     assert found.js.tolist() == pytest.approx(jensen_shannon(P, Q).tolist()) and (found.js > 0.01).all()
-    assert not found.single_teacher
+    assert len(found) == 2
 
 
 def test_confidence_by_entropy() -> None:
-    found = gather_evidence(P, Q, LABELS, "entropy")
-    assert found.confidence1.tolist() == pytest.approx((1 - entropy(P) / math.log(3)).tolist())
-    assert found.confidence2.tolist() == pytest.approx((1 - entropy(Q) / math.log(3)).tolist())
+    found = gather_evidence((P, Q), LABELS, "entropy")
+    assert found.confidence[0].tolist() == pytest.approx((1 - entropy(P) / math.log(3)).tolist())
+    assert found.confidence[1].tolist() == pytest.approx((1 - entropy(Q) / math.log(3)).tolist())
     with pytest.raises(LadderError, match="top1, entropy"):
-        gather_evidence(P, Q, LABELS, "margin")
+        gather_evidence((P, Q), LABELS, "margin")
 
 
 def test_one_teacher() -> None:
-    found = gather_evidence(P, None, LABELS, "top1")
-    assert found.single_teacher and (found.js == 0).all()
-    assert torch.equal(found.confidence1, found.confidence2)
-    assert torch.equal(found.surprisal1, found.surprisal2) and torch.equal(found.entropy1, found.entropy2)
+    found = gather_evidence((P, None), LABELS, "top1")
+    assert len(found) == 1 and (found.js == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_upcast(dtype: torch.dtype) -> None:
     z = torch.randn(4, 5000, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = gather_evidence(z, z, torch.tensor([0, 1, 2, 3]), "entropy")
-    exact = gather_evidence(z.double(), z.double(), torch.tensor([0, 1, 2, 3]), "entropy")
+    found = gather_evidence((z, z), torch.tensor([0, 1, 2, 3]), "entropy")
+    exact = gather_evidence((z.double(), z.double()), torch.tensor([0, 1, 2, 3]), "entropy")
     assert found.js.dtype == torch.float32 and exact.js.dtype == torch.float64
-    assert found.surprisal1.tolist() == pytest.approx(exact.surprisal1.tolist(), abs=1e-5)
-    assert found.confidence1.tolist() == pytest.approx(exact.confidence1.tolist(), abs=1e-5)
+    assert found.surprisal[0].tolist() == pytest.approx(exact.surprisal[0].tolist(), abs=1e-5)
+    assert found.confidence[0].tolist() == pytest.approx(exact.confidence[0].tolist(), abs=1e-5)
     assert found.js.max() < 1e-6
 
 
 def test_zero_and_underflowed_probabilities() -> None:
     z1, z2 = torch.tensor([[0.0, -INF, 1.0]]), torch.tensor([[500.0, 0.0, -500.0]])
-    found = gather_evidence(z1, z2, torch.tensor([1]), "entropy")
-    for value in (found.confidence1, found.confidence2, found.js, found.entropy1, found.entropy2):
+    found = gather_evidence((z1, z2), torch.tensor([1]), "entropy")
+    for value in (found.confidence[0], found.confidence[1], found.js, found.entropy[0], found.entropy[1]):
         assert value.isfinite().all()
-    assert found.surprisal1.item() == INF and found.gold_probability1.item() == 0
-    assert found.surprisal2.item() == pytest.approx(500)
+    assert found.surprisal[0].item() == INF and found.gold_probability[0].item() == 0
+    assert found.surprisal[1].item() == pytest.approx(500)
 
 
 def test_no_gradient() -> None:
     z = torch.zeros(1, 3, requires_grad=True)
-    assert not gather_evidence(z, z, torch.tensor([0]), "top1").js.requires_grad
+    assert not gather_evidence((z, z), torch.tensor([0]), "top1").js.requires_grad
 
 
 def test_averages_are_by_row_and_leave_the_label_figures_alone() -> None:
     torch.manual_seed(0)
     z1, z2 = torch.randn(5, 4), torch.randn(5, 4)
-    found = gather_evidence(z1, z2, torch.tensor([0, 1, 2, 3, 0]), "top1")
+    found = gather_evidence((z1, z2), torch.tensor([0, 1, 2, 3, 0]), "top1")
     mean = average_over_rows(found, torch.tensor([7, 2, 7, 7, 2]))
-    for name in ("confidence1", "confidence2", "js"):
-        value = getattr(found, name)
+    for value, averaged in zip((*found.confidence, found.js), (*mean.confidence, mean.js), strict=True):
         a, b = value[[0, 2, 3]].mean().item(), value[[1, 4]].mean().item()
-        assert getattr(mean, name).tolist() == pytest.approx([a, b, a, a, b])
-    assert torch.equal(mean.surprisal1, found.surprisal1) and torch.equal(mean.entropy2, found.entropy2)
+        assert averaged.tolist() == pytest.approx([a, b, a, a, b])
+    assert torch.equal(mean.surprisal[0], found.surprisal[0]) and torch.equal(mean.entropy[1], found.entropy[1])
 
 
 def test_a_row_has_the_same_average_alone_and_packed() -> None:
     torch.manual_seed(0)
     z1, z2, labels = torch.randn(40, 9), torch.randn(40, 9), torch.zeros(40, dtype=torch.int64)
     rows = torch.arange(40) % 3
-    packed = average_over_rows(gather_evidence(z1, z2, labels), rows)
+    packed = average_over_rows(gather_evidence((z1, z2), labels), rows)
     for r in range(3):
         here = rows == r
-        alone = average_over_rows(gather_evidence(z1[here], z2[here], labels[here]), rows[here])
-        for name in ("confidence1", "confidence2", "js"):
-            assert torch.equal(getattr(packed, name)[here], getattr(alone, name))
+        alone = average_over_rows(gather_evidence((z1[here], z2[here]), labels[here]), rows[here])
+        for value, own in zip((*packed.confidence, packed.js), (*alone.confidence, alone.js), strict=True):
+            assert torch.equal(value[here], own)

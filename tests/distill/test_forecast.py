@@ -17,8 +17,8 @@ LOGITS, LABELS = torch.stack([SURE_OF_1, UNSURE]), torch.tensor([2, 0])
 
 
 def lost(objective: Objective, settings: RoutingSettings, second: torch.Tensor | None = LOGITS) -> int:
-    routing = route(gather_evidence(LOGITS, second, LABELS), LABELS, settings)
-    found = forecast(LOGITS, second, LABELS, routing, objective)
+    routing = route(gather_evidence((LOGITS, second), LABELS), LABELS, settings)
+    found = forecast((LOGITS, second), LABELS, routing, objective)
     assert found.unknown == 2
     return found.lost
 
@@ -26,8 +26,8 @@ def lost(objective: Objective, settings: RoutingSettings, second: torch.Tensor |
 def test_what_no_teacher_puts_first() -> None:
     logits = torch.stack([SURE_OF_1, SURE_OF_1, UNSURE, SURE_OF_1])
     labels = torch.tensor([1, 2, 0, IGNORE])
-    assert unknown(logits, None, labels).tolist() == [False, True, True, False]
-    assert unknown(logits, logits.roll(1, -1), labels).tolist() == [False, False, True, False]
+    assert unknown((logits, None), labels).tolist() == [False, True, True, False]
+    assert unknown((logits, logits.roll(1, -1)), labels).tolist() == [False, False, True, False]
 
 
 def test_two_teachers_that_agree_on_a_wrong_guess_win_against_a_small_alpha() -> None:
@@ -45,8 +45,8 @@ def test_a_temperature_leaves_more_to_the_label() -> None:
     p = torch.full((1, 2000), 0.48 / 1998)
     p[0, 7], p[0, 9] = 0.5, 0.02
     labels = torch.tensor([9])
-    routing = route(gather_evidence(p.log(), p.log(), labels), labels, AGREEMENT)
-    found = [forecast(p.log(), p.log(), labels, routing, Objective(temperature=t)).lost for t in (1.0, 2.0)]
+    routing = route(gather_evidence((p.log(), p.log()), labels), labels, AGREEMENT)
+    found = [forecast((p.log(), p.log()), labels, routing, Objective(temperature=t)).lost for t in (1.0, 2.0)]
     assert found == [1, 0]
 
 
@@ -57,8 +57,8 @@ def test_surprise_hands_what_they_do_not_know_to_the_label() -> None:
 
 
 def test_skipped_tokens_are_not_learned() -> None:
-    routing = route(gather_evidence(LOGITS, LOGITS, LABELS), torch.full((2,), IGNORE), RoutingSettings("gold"))
-    assert forecast(LOGITS, LOGITS, LABELS, routing, Objective()) == Forecast(2, 2)
+    routing = route(gather_evidence((LOGITS, LOGITS), LABELS), torch.full((2,), IGNORE), RoutingSettings("gold"))
+    assert forecast((LOGITS, LOGITS), LABELS, routing, Objective()) == Forecast(2, 2)
 
 
 def test_shares_add_up() -> None:

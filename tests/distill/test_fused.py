@@ -40,6 +40,8 @@ class DenseSource:
 
     logits_NV: Tensor
     speaks_N: Tensor
+    may_pass: bool = False
+    origin_N: Tensor | None = None
 
     @property
     def heard_N(self) -> Tensor:
@@ -163,7 +165,7 @@ class Case:
         labels_N = keep.relabel(self.tokens.labels_N)
         first_NV, second_NV = (keep.select(logits.double()) for logits in self.teachers)
         losses = token_losses(
-            keep.select(logits_NV), first_NV, second_NV, labels_N, routing, objective, self.tokens.dreamer_N > 0
+            keep.select(logits_NV), (first_NV, second_NV), labels_N, routing, objective, self.tokens.dreamer_N > 0
         )
         total = (self.weight_N.double() * self.tokens.kept_N * losses.loss).sum()
         return total, list(torch.autograd.grad(total, leaves)), losses
@@ -173,7 +175,7 @@ class Case:
         keep = columns(self.teachers[0].shape[1], self.real, self.taboo)
         labels_N, kept_N = keep.relabel(self.tokens.labels_N), self.tokens.kept_N
         first_NV, second_NV = (keep.select(logits.double()) for logits in self.teachers)
-        evidence = gather_evidence(first_NV, second_NV, labels_N, table.confidence)
+        evidence = gather_evidence((first_NV, second_NV), labels_N, table.confidence)
         return route(evidence, labels_N, table, self.tokens.dreamer_N, self.tokens.row_N.where(kept_N, -1))
 
 
@@ -265,7 +267,7 @@ def test_routes_equal_the_dense_reference(shape: dict, table: RoutingSettings) -
     assert (ours.route_N[~kept_N] == Route.SKIP).all()
     trained_N = kept_N & theirs.trained_N
     torch.testing.assert_close(
-        ours.weight1_N[trained_N].double(), theirs.weight1_N[trained_N].double(), rtol=1e-5, atol=1e-5
+        ours.weights_KN[0][trained_N].double(), theirs.weights_KN[0][trained_N].double(), rtol=1e-5, atol=1e-5
     )
     torch.testing.assert_close(ours.gain_N[kept_N].double(), theirs.gain_N[kept_N].double())
 
@@ -352,7 +354,7 @@ def test_a_student_that_equals_both_teachers_costs_nothing(objective: Objective)
     fused = FusedLoss(objective, AGREEMENT, 30)
     teachers = (dense_source(logits_NV), dense_source(logits_NV))
     ahead = fused.route_ahead(tokens, teachers)
-    assert (ahead.routing.route_N == Route.BLENDED).all() and (ahead.routing.js_N < 1e-6).all()
+    assert (ahead.routing.route_N == Route.BLENDED).all() and (ahead.routing.agreement_N > 1 - 1e-6).all()
     result = fused(StudentHead((Block(hidden_ND, weight_VD),)), teachers, tokens, ahead, torch.full((12,), 1 / 12))
     assert abs(result.total.item()) < 1e-6
     for gradient in torch.autograd.grad(result.total, [hidden_ND, weight_VD]):
@@ -462,8 +464,11 @@ def test_a_teacher_that_did_not_hear_a_token_that_needs_it_is_an_error() -> None
     ahead = fused.route_ahead(case.tokens, case.sources())
     with pytest.raises(LadderError, match="teacher 2 did not hear"):
         fused(case.student(), (case.sources()[0], silent), case.tokens, ahead, case.weight_N)
+    some = DenseSource(case.teachers[0], torch.arange(20) % 2 == 0)
     with pytest.raises(LadderError, match="teacher 1 did not hear"):
-        fused.route_ahead(case.tokens, (None, case.sources()[1]))
+        fused.route_ahead(case.tokens, (some, case.sources()[1]))
+    with pytest.raises(LadderError, match="no teacher heard"):
+        fused.route_ahead(case.tokens, (None, None))
 
 
 def test_a_head_smaller_than_the_tokenizer_is_an_error() -> None:

@@ -139,12 +139,17 @@ def double(values: list[Any]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+def two_weights(weight1: list[float], route_of: list[int]) -> Tensor:
+    """Weights [2, N] of two teachers; none on SKIP and GOLD."""
+    return double([weight1, [1 - w if r >= Route.TEACHER1 else 0.0 for w, r in zip(weight1, route_of, strict=True)]])
+
+
 def routing_of(batch: list[Token]) -> Routing:
     return Routing(
         torch.tensor([t.route for t in batch], dtype=torch.int8),
-        double([t.weight1 for t in batch]),
+        two_weights([t.weight1 for t in batch], [t.route for t in batch]),
         double([t.gain for t in batch]),
-        double([t.js for t in batch]),
+        1 - double([t.js for t in batch]) / LN2,
     )
 
 
@@ -154,8 +159,7 @@ def losses_of(
     student = double([t.student for t in batch]).to(dtype).requires_grad_()
     found = token_losses(
         student,
-        double([t.teacher1 for t in batch]).to(dtype),
-        double([t.teacher2 for t in batch]).to(dtype),
+        [double([t.teacher1 for t in batch]).to(dtype), double([t.teacher2 for t in batch]).to(dtype)],
         torch.tensor([t.label for t in batch]),
         routing_of(batch),
         objective,
@@ -216,21 +220,23 @@ def random_logits(rows: int, size: int, seed: int = 0, scale: float = 2.0) -> Te
 def test_three_equal_models_cost_nothing(direction: Any, pooling: Any, dtype: torch.dtype, routing: Any) -> None:
     z = random_logits(5, 50_000).to(dtype)
     student = z.clone().requires_grad_()
-    routes = route(gather_evidence(z, z, UNLABELLED), UNLABELLED, RoutingSettings(routing))
-    found = token_losses(student, z, z, UNLABELLED, routes, Objective(direction=direction, pooling=pooling, gamma=0.5))
+    routes = route(gather_evidence((z, z), UNLABELLED), UNLABELLED, RoutingSettings(routing))
+    found = token_losses(
+        student, (z, z), UNLABELLED, routes, Objective(direction=direction, pooling=pooling, gamma=0.5)
+    )
     assert found.loss.abs().max() < 1e-6
     assert gradient_of(found.loss, student).norm() < 1e-6
-    assert (routes.route_N == Route.BLENDED).all() and routes.js_N.abs().max() < 1e-6
+    assert (routes.route_N == Route.BLENDED).all() and routes.agreement_N.min() > 1 - 1e-6
 
 
 @pytest.mark.parametrize("pooling", ["probabilities", "logits"])
 def test_two_equal_teachers_are_one_teacher(pooling: Any) -> None:
     z, student = random_logits(5, 9), random_logits(5, 9, seed=1)
     objective = Objective(pooling=pooling, gamma=0.2)
-    both = route(gather_evidence(z, z, UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
-    one = route(gather_evidence(z, None, UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
-    found = token_losses(student, z, z, UNLABELLED, both, objective).loss
-    alone = token_losses(student, z, None, UNLABELLED, one, objective).loss
+    both = route(gather_evidence((z, z), UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
+    one = route(gather_evidence((z, None), UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
+    found = token_losses(student, (z, z), UNLABELLED, both, objective).loss
+    alone = token_losses(student, (z, None), UNLABELLED, one, objective).loss
     assert found.tolist() == pytest.approx(alone.tolist(), abs=1e-12)
     assert (found > 0.1).all()
 
@@ -240,19 +246,19 @@ def test_swapping_equally_confident_teachers_changes_nothing_in_a_blend(pooling:
     z1, student = random_logits(5, 9, scale=0.2), random_logits(5, 9, seed=1)
     z2 = z1.flip(-1)
     there, back = (
-        route(gather_evidence(a, b, UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
+        route(gather_evidence((a, b), UNLABELLED), UNLABELLED, RoutingSettings("agreement"))
         for a, b in ((z1, z2), (z2, z1))
     )
     assert (there.route_N == Route.BLENDED).all()
     objective = Objective(pooling=pooling)
-    found = token_losses(student, z1, z2, UNLABELLED, there, objective).loss
-    swapped = token_losses(student, z2, z1, UNLABELLED, back, objective).loss
+    found = token_losses(student, (z1, z2), UNLABELLED, there, objective).loss
+    swapped = token_losses(student, (z2, z1), UNLABELLED, back, objective).loss
     assert found.tolist() == pytest.approx(swapped.tolist(), abs=1e-12)
 
 
 def blended(rows: int, weight: float = 0.5) -> Routing:
     one = torch.ones(rows, dtype=torch.float64)
-    return Routing((one * Route.BLENDED).to(torch.int8), weight * one, one, 0 * one)
+    return Routing((one * Route.BLENDED).to(torch.int8), torch.stack([weight * one, (1 - weight) * one]), one, one)
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
@@ -262,14 +268,14 @@ def test_temperature_scales_logits_and_loss(direction: Any, pooling: Any) -> Non
     t = 3.0
     hot = Objective(temperature=t, direction=direction, pooling=pooling)
     cold = replace(hot, temperature=1.0)
-    found = token_losses(s, z1, z2, UNLABELLED, blended(5, 0.3), hot).kd
-    scaled = token_losses(s / t, z1 / t, z2 / t, UNLABELLED, blended(5, 0.3), cold).kd
+    found = token_losses(s, (z1, z2), UNLABELLED, blended(5, 0.3), hot).kd
+    scaled = token_losses(s / t, (z1 / t, z2 / t), UNLABELLED, blended(5, 0.3), cold).kd
     assert found.tolist() == pytest.approx((t**2 * scaled).tolist(), rel=1e-12)
 
 
 def test_a_hot_gradient_tends_to_the_difference_of_centred_logits() -> None:
     s, z = random_logits(5, 9).requires_grad_(), random_logits(5, 9, seed=1)
-    found = token_losses(s, z, z, UNLABELLED, blended(5), Objective(beta=1.0, temperature=1e6)).loss
+    found = token_losses(s, (z, z), UNLABELLED, blended(5), Objective(beta=1.0, temperature=1e6)).loss
     limit = ((s - s.mean(-1, keepdim=True)) - (z - z.mean(-1, keepdim=True))).detach() / 9
     assert torch.allclose(gradient_of(found, s), limit, atol=1e-5)
 
@@ -277,7 +283,7 @@ def test_a_hot_gradient_tends_to_the_difference_of_centred_logits() -> None:
 def test_the_two_poolings_and_three_directions_differ() -> None:
     s, z1, z2 = (random_logits(5, 9, seed=i) for i in range(3))
     values = [
-        token_losses(s, z1, z2, UNLABELLED, blended(5), Objective(pooling=p, direction=d)).kd.sum().item()
+        token_losses(s, (z1, z2), UNLABELLED, blended(5), Objective(pooling=p, direction=d)).kd.sum().item()
         for p in ("probabilities", "logits")
         for d in ("forward", "reverse", "jsd")
     ]
@@ -293,9 +299,9 @@ def five_routes() -> Routing:
     """SKIP, GOLD, TEACHER1, TEACHER2, BLENDED."""
     return Routing(
         torch.arange(5).to(torch.int8),
-        torch.tensor([0.0, 0.0, 1.0, 0.0, 0.4]),
+        torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.4], [0.0, 0.0, 0.0, 1.0, 0.6]]),
         torch.tensor([0.0, 0.5, 1.0, 1.0, 1.0]),
-        torch.tensor([0.6, 0.6, 0.6, 0.0, 0.1]),
+        1 - torch.tensor([0.6, 0.6, 0.6, 0.0, 0.1]) / LN2,
     )
 
 
@@ -308,7 +314,7 @@ def test_what_a_route_does_not_read_may_hold_anything(direction: Any, pooling: A
 
     def run(s: Tensor, z1: Tensor, z2: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
         student = s.clone().requires_grad_()
-        loss = token_losses(student, z1, z2, labels, routing, objective).loss
+        loss = token_losses(student, (z1, z2), labels, routing, objective).loss
         return loss.detach(), gradient_of(loss, student)
 
     loss, gradient = run(s, z1, z2, five_routes())
@@ -319,7 +325,7 @@ def test_what_a_route_does_not_read_may_hold_anything(direction: Any, pooling: A
     for unread in (0, 1, 2):
         z2[unread] = RUBBISH
     routing = five_routes()
-    routing.js_N[:4] = math.nan
+    routing.agreement_N[:4] = math.nan
     rubbish_loss, rubbish_gradient = run(s, z1, z2, routing)
     assert torch.equal(rubbish_loss, loss) and torch.equal(rubbish_gradient, gradient)
     assert loss[0] == 0 and (gradient[0] == 0).all()
@@ -329,10 +335,10 @@ def test_what_a_route_does_not_read_may_hold_anything(direction: Any, pooling: A
 def test_a_batch_of_skips_costs_exactly_nothing_and_still_has_a_graph() -> None:
     student = random_logits(2, 4).requires_grad_()
     zero = torch.zeros(2)
-    routing = Routing(zero.to(torch.int8), zero, zero, zero)
+    routing = Routing(zero.to(torch.int8), zero.expand(2, -1), zero, zero)
     labels = torch.tensor([1, IGNORE])
     for teacher in (None, random_logits(2, 4)):
-        loss = token_losses(student, teacher, teacher, labels, routing, Objective(gamma=1.0)).loss
+        loss = token_losses(student, (teacher, teacher), labels, routing, Objective(gamma=1.0)).loss
         assert loss.tolist() == [0.0, 0.0]
         assert (gradient_of(loss, student) == 0).all()
 
@@ -347,8 +353,8 @@ def test_a_column_masked_everywhere_is_a_column_removed(direction: Any, pooling:
         z[:, 1] = -INF
     masked, short = full[0].requires_grad_(), full[0].detach()[:, keep].requires_grad_()
     short_labels = torch.tensor([0, 1, 2, 1, IGNORE])
-    found = token_losses(masked, full[1], full[2], labels, five_routes(), objective).loss
-    expected = token_losses(short, full[1][:, keep], full[2][:, keep], short_labels, five_routes(), objective).loss
+    found = token_losses(masked, (full[1], full[2]), labels, five_routes(), objective).loss
+    expected = token_losses(short, (full[1][:, keep], full[2][:, keep]), short_labels, five_routes(), objective).loss
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
     gradient = gradient_of(found, masked)
     assert torch.allclose(gradient[:, keep], gradient_of(expected, short), atol=1e-12)
@@ -362,7 +368,7 @@ def test_underflow_leaves_value_and_gradient_finite(direction: Any, gap: float) 
     student = torch.tensor([[0.0, 0.0, gap]] * 5, requires_grad=True)
     labels = torch.tensor([0, 1, 0, 1, 0])
     objective = Objective(direction=direction, gamma=0.3, temperature=1.0)
-    loss = token_losses(student, z1, z2, labels, five_routes(), objective).loss
+    loss = token_losses(student, (z1, z2), labels, five_routes(), objective).loss
     assert loss.isfinite().all() and gradient_of(loss, student).isfinite().all()
 
 
@@ -370,9 +376,9 @@ def test_a_term_without_weight_is_absent() -> None:
     """Its value is infinite here: the student has no mass where the label is."""
     student = torch.tensor([[0.0, -INF, 1.0]], requires_grad=True)
     one = torch.ones(1)
-    routing = Routing(torch.tensor([Route.TEACHER1], dtype=torch.int8), one, one, 0 * one)
+    routing = Routing(torch.tensor([Route.TEACHER1], dtype=torch.int8), torch.stack([one, 0 * one]), one, one)
     teacher = torch.tensor([[1.0, -INF, 0.0]])
-    found = token_losses(student, teacher, None, torch.tensor([1]), routing, Objective(alpha=0.0))
+    found = token_losses(student, (teacher, None), torch.tensor([1]), routing, Objective(alpha=0.0))
     assert found.ce.item() == INF and found.loss.isfinite().all()
     assert gradient_of(found.loss, student).isfinite().all()
 
@@ -382,8 +388,8 @@ def test_a_dream_is_never_gold() -> None:
     dreams = torch.tensor([False, False, True, True, False])
     labels = torch.tensor([1, 2, 3, 4, 0])
     objective = Objective(alpha=0.3, beta=0.9, gamma=0.5)
-    found = token_losses(s, z1, z2, labels, five_routes(), objective, dreams)
-    awake = token_losses(s, z1, z2, labels, five_routes(), objective)
+    found = token_losses(s, (z1, z2), labels, five_routes(), objective, dreams)
+    awake = token_losses(s, (z1, z2), labels, five_routes(), objective)
     assert found.ce[2:4].tolist() == [0.0, 0.0] and (awake.ce[2:4] > 0).all()
     assert found.loss[2:4].tolist() == pytest.approx((0.9 * found.kd[2:4]).tolist())
     assert torch.equal(found.loss[[0, 1, 4]], awake.loss[[0, 1, 4]])
@@ -391,12 +397,12 @@ def test_a_dream_is_never_gold() -> None:
 
 def test_no_gradient_reaches_a_teacher_and_half_precision_is_upcast() -> None:
     s, z1, z2 = (random_logits(5, 5, seed=i).bfloat16().requires_grad_() for i in range(3))
-    loss = token_losses(s, z1, z2, torch.tensor([1, 2, 3, 4, 0]), five_routes(), Objective(gamma=0.5)).loss
+    loss = token_losses(s, (z1, z2), torch.tensor([1, 2, 3, 4, 0]), five_routes(), Objective(gamma=0.5)).loss
     assert loss.dtype == torch.float32
     loss.sum().backward()
     assert s.grad is not None and z1.grad is None and z2.grad is None
     exact = token_losses(
-        s.double(), z1.double(), z2.double(), torch.tensor([1, 2, 3, 4, 0]), five_routes(), Objective(gamma=0.5)
+        s.double(), (z1.double(), z2.double()), torch.tensor([1, 2, 3, 4, 0]), five_routes(), Objective(gamma=0.5)
     ).loss
     assert loss.tolist() == pytest.approx(exact.tolist(), rel=1e-5)
 
@@ -409,9 +415,9 @@ def test_an_absent_teacher_is_missed_only_where_a_route_needs_it() -> None:
         i = torch.tensor(kinds)
         rows1, rows2 = (None if z is None else z[i] for z in (first, second))
         all_five = five_routes()
-        routing = Routing(all_five.route_N[i], all_five.weight1_N[i], all_five.gain_N[i], all_five.js_N[i])
-        found = token_losses(s[i], rows1, rows2, labels[i], routing, Objective())
-        expected = token_losses(s[i], z1[i], z2[i], labels[i], routing, Objective())
+        routing = all_five.at(i)
+        found = token_losses(s[i], (rows1, rows2), labels[i], routing, Objective())
+        expected = token_losses(s[i], (z1[i], z2[i]), labels[i], routing, Objective())
         assert torch.equal(found.loss, expected.loss)
 
     run([0, 1], None, None)
@@ -425,22 +431,25 @@ def test_an_absent_teacher_is_missed_only_where_a_route_needs_it() -> None:
             run([0, route_number], z1, None)
 
 
-def test_the_regularizer_needs_teacher_1_even_where_its_share_is_zero() -> None:
-    z = random_logits(2, 4)
-    with pytest.raises(LadderError, match="teacher 1 is absent"):
-        token_losses(z, None, z, UNLABELLED[:2], blended(2, 0.0), Objective())
+def test_the_regularizer_takes_the_first_teacher_there_is() -> None:
+    s, z = random_logits(2, 4), random_logits(2, 4, seed=1)
+    found = token_losses(s, (None, z), UNLABELLED[:2], blended(2, 0.0), Objective(gamma=1.0)).regularizer
+    expected = token_losses(s, (z, z), UNLABELLED[:2], blended(2, 0.0), Objective(gamma=1.0)).regularizer
+    assert found.min() > 0 and torch.equal(found, expected)
+    with pytest.raises(LadderError, match="there is no teacher"):
+        token_losses(s, (None, None), UNLABELLED[:2], replace(blended(2), weights_KN=torch.zeros(2, 2)), Objective())
 
 
 def test_shapes_and_labels_that_do_not_fit() -> None:
     s, labels = random_logits(5, 5), torch.tensor([1, 2, 3, 4, 0])
     with pytest.raises(LadderError, match=r"teacher 1 has \(5, 4\) logits, expected \(5, 5\)"):
-        token_losses(s, s[:, :4], s, labels, five_routes(), Objective())
+        token_losses(s, (s[:, :4], s), labels, five_routes(), Objective())
     with pytest.raises(LadderError, match=r"found \(4,\) labels"):
-        token_losses(s, s, s, labels[:4], five_routes(), Objective())
+        token_losses(s, (s, s), labels[:4], five_routes(), Objective())
     with pytest.raises(LadderError, match=r"found \(5,\) routes"):
-        token_losses(s[:4], s[:4], s[:4], labels[:4], five_routes(), Objective())
+        token_losses(s[:4], (s[:4], s[:4]), labels[:4], five_routes(), Objective())
     with pytest.raises(LadderError, match="without label is routed to gold"):
-        token_losses(s, s, s, UNLABELLED, five_routes(), Objective())
+        token_losses(s, (s, s), UNLABELLED, five_routes(), Objective())
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,15 @@ def test_targets_against_plain_arithmetic(pair: tuple[list[float], list[float]],
     p, q = softmax(a, t), softmax(b, t)
     mixture = [w * x + (1 - w) * y for x, y in zip(p, q, strict=True)]
     logits = softmax([w * x + (1 - w) * y for x, y in zip(a, b, strict=True)], t)
-    weight = torch.tensor([w], dtype=torch.float64)
-    found = {pool: log_target(row(a), row(b), weight, t, pool).exp()[0].tolist() for pool in POOLS}
+    weight = torch.tensor([[w], [1 - w]], dtype=torch.float64)
+    found = {pool: log_target((row(a), row(b)), weight, t, pool).exp()[0].tolist() for pool in POOLS}
     assert found["probabilities"] == pytest.approx(mixture, abs=1e-12)
     assert found["logits"] == pytest.approx(logits, abs=1e-12)
 
 
 def test_the_two_pools_are_different_targets() -> None:
-    a, b, w = row([3.0, 0.0, 0.0]), row([0.0, 3.0, 0.0]), torch.tensor([0.5])
-    mixture, pool = (log_target(a, b, w, 1.0, name).exp() for name in ("probabilities", "logits"))
+    a, b, w = row([3.0, 0.0, 0.0]), row([0.0, 3.0, 0.0]), torch.tensor([[0.5], [0.5]])
+    mixture, pool = (log_target((a, b), w, 1.0, name).exp() for name in ("probabilities", "logits"))
     assert (mixture - pool).abs().max() > 0.05
     assert mixture.sum().item() == pytest.approx(1) and pool.sum().item() == pytest.approx(1)
 
@@ -94,17 +94,17 @@ def test_a_teacher_without_a_share_is_not_looked_at(pool: str) -> None:
     rubbish = torch.tensor([[math.nan, INF, 0.0], [-INF, -INF, -INF]])
     expected = log_probabilities(ran, 2.0)
     for found in (
-        log_target(ran, rubbish, torch.ones(2), 2.0, pool),
-        log_target(rubbish, ran, torch.zeros(2), 2.0, pool),
+        log_target((ran, rubbish), torch.tensor([[1.0], [0.0]]).expand(2, 2), 2.0, pool),
+        log_target((rubbish, ran), torch.tensor([[0.0], [1.0]]).expand(2, 2), 2.0, pool),
     ):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_no_gradient_reaches_a_teacher() -> None:
     teacher = torch.zeros(1, 2, requires_grad=True)
-    assert not log_target(teacher, teacher, torch.ones(1), 1.0, "logits").requires_grad
+    assert not log_target((teacher, teacher), torch.tensor([[1.0], [0.0]]), 1.0, "logits").requires_grad
 
 
 def test_an_unknown_pool_is_named() -> None:
     with pytest.raises(LadderError, match="'mean' is not known, expected one of probabilities, logits"):
-        log_target(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1), 1.0, "mean")
+        log_target((torch.zeros(1, 2), torch.zeros(1, 2)), torch.tensor([[1.0], [0.0]]), 1.0, "mean")

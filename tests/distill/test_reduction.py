@@ -87,12 +87,12 @@ def test_micro_batches_in_any_order_give_the_gradient_of_the_whole(cuts: list[in
 
     def gradient(order: Tensor, edges: list[int]) -> tuple[Tensor, set[int]]:
         parts = [order[a:b] for a, b in itertools.pairwise(edges)]
-        routings = [route(gather_evidence(z1[i], z2[i], labels[i]), labels[i], s) for i in parts]
+        routings = [route(gather_evidence((z1[i], z2[i]), labels[i]), labels[i], s) for i in parts]
         counts = sum(source_counts(r.trained_N, sources[i], 2) for r, i in zip(routings, parts, strict=True))
         assert isinstance(counts, Tensor)
         weight = head.clone().requires_grad_()
         for i, routing in zip(parts, routings, strict=True):
-            losses = token_losses(hidden[i] @ weight, z1[i], z2[i], labels[i], routing, Objective(gamma=0.1)).loss
+            losses = token_losses(hidden[i] @ weight, (z1[i], z2[i]), labels[i], routing, Objective(gamma=0.1)).loss
             (reduction_weights(routing.trained_N, sources[i], counts, share) * losses).sum().backward()
         assert weight.grad is not None
         return weight.grad, {number for r in routings for number in r.route_N.tolist()}

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ladder.distill import IGNORE, ROUTERS, Evidence, Route, Routing, RoutingSettings, gather_evidence, route
-from ladder.distill.routing import route_agreement, route_gold, route_surprise
 from ladder.errors import LadderError
 from ladder.manifest.schema import TrainingParams
 
@@ -25,13 +24,16 @@ GOLD = RoutingSettings("gold")
 
 
 def evidence(**token_statistics: list[float]) -> Evidence:
-    """Evidence with the figures given; the rest 0."""
+    """Evidence of two teachers with the figures given (``confidence1``, ``js``, ...); the rest 0."""
     size = len(next(iter(token_statistics.values())))
-    names = [field.name for field in fields(Evidence) if field.name != "single_teacher"]
-    values: dict[str, Any] = {
-        name: torch.tensor(token_statistics.get(name, [0.0] * size), dtype=torch.float64) for name in names
-    }
-    return Evidence(**values)
+
+    def figure(name: str) -> torch.Tensor:
+        return torch.tensor(token_statistics.get(name, [0.0] * size), dtype=torch.float64)
+
+    confidence, surprisal, entropy = (
+        (figure(f"{name}1"), figure(f"{name}2")) for name in ("confidence", "surprisal", "entropy")
+    )
+    return Evidence(confidence, surprisal, entropy, figure("js"))
 
 
 def names(routing: Routing) -> list[str]:
@@ -98,24 +100,26 @@ def test_against_the_table_in_words(batch: list[tuple[dict[str, float], int]], s
     routing = route(found, torch.tensor([label for _, label in batch]), s)
     expected = [plain(t, label, s) for t, label in batch]
     assert names(routing) == [name for name, _, _ in expected]
-    assert routing.weight1_N.tolist() == pytest.approx([w for _, w, _ in expected], abs=1e-12)
+    assert routing.weights_KN[0].tolist() == pytest.approx([w for _, w, _ in expected], abs=1e-12)
     assert routing.gain_N.tolist() == pytest.approx([g for _, _, g in expected])
     assert routing.trained_N.tolist() == [name != "SKIP" for name, _, _ in expected]
     assert routing.route_N.dtype == torch.int8
     if s.routing != "gold":
-        assert torch.equal(routing.js_N, found.js)
+        assert torch.equal(routing.agreement_N, 1 - found.js / LN2)
 
 
 def test_numbers_of_the_routes() -> None:
-    assert {r.name: int(r) for r in Route} == {"SKIP": 0, "GOLD": 1, "TEACHER1": 2, "TEACHER2": 3, "BLENDED": 4}
+    numbers = {"SKIP": 0, "GOLD": 1, "TEACHER1": 2, "TEACHER2": 3, "BLENDED": 4, "OTHER": 5}
+    assert {r.name: int(r) for r in Route} == numbers
+    assert [Route.alone(slot) for slot in range(4)] == [Route.TEACHER1, Route.TEACHER2, Route.OTHER, Route.OTHER]
 
 
 def test_first_that_applies() -> None:
     """All four lines apply to the first token, one fewer to each next one."""
     found = evidence(js=[0.05, 0.2, 0.2, 0.2], confidence1=[0.9, 0.9, 0.5, 0.5], confidence2=[0.1] * 4)
-    routing = route_agreement(found, labels(1, 1, 1, None), AGREEMENT)
+    routing = route(found, labels(1, 1, 1, None), AGREEMENT)
     assert names(routing) == ["BLENDED", "TEACHER1", "GOLD", "SKIP"]
-    assert routing.weight1_N.tolist() == pytest.approx([0.9, 1.0, 0.0, 0.0])
+    assert routing.weights_KN[0].tolist() == pytest.approx([0.9, 1.0, 0.0, 0.0])
     assert routing.gain_N.tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0])
 
 
@@ -123,8 +127,8 @@ def test_first_that_applies() -> None:
 def test_thresholds_are_strict_and_the_agreement_is_not(dtype: torch.dtype) -> None:
     def one(s: RoutingSettings, js: float, c1: float, c2: float) -> str:
         zero = torch.zeros(1, dtype=dtype)
-        found = Evidence(zero + c1, zero + c2, zero + js, zero, zero, zero, zero)
-        return names(route_agreement(found, labels(None), s))[0]
+        found = Evidence((zero + c1, zero + c2), (zero, zero), (zero, zero), zero + js)
+        return names(route(found, labels(None), s))[0]
 
     assert one(AGREEMENT, 0.1, 0.0, 0.0) == "SKIP"
     assert one(AGREEMENT, 0.0999, 0.0, 0.0) == "BLENDED"
@@ -139,8 +143,8 @@ def test_thresholds_are_strict_and_the_agreement_is_not(dtype: torch.dtype) -> N
 
 
 def test_no_confidence_at_all_is_half_and_half() -> None:
-    routing = route_agreement(evidence(js=[0.0], confidence1=[0.0], confidence2=[0.0]), labels(None), AGREEMENT)
-    assert routing.weight1_N.tolist() == [0.5]
+    routing = route(evidence(js=[0.0], confidence1=[0.0], confidence2=[0.0]), labels(None), AGREEMENT)
+    assert routing.weights_KN[0].tolist() == [0.5]
 
 
 def test_surprise_by_probability() -> None:
@@ -150,66 +154,65 @@ def test_surprise_by_probability() -> None:
         js=[0.6] * 5,
         confidence1=[1.0] * 5,
     )
-    routing = route_surprise(found, labels(1, 1, 1, 1, 1), SURPRISE)
+    routing = route(found, labels(1, 1, 1, 1, 1), SURPRISE)
     assert names(routing) == ["GOLD", "BLENDED", "BLENDED", "BLENDED", "GOLD"], "p = tau is no surprise"
     p1, p2 = math.exp(-0.1), math.exp(-2.0)
-    assert routing.weight1_N[1].item() == pytest.approx(p2 / (p1 + p2))
+    assert routing.weights_KN[0][1].item() == pytest.approx(p2 / (p1 + p2))
     assert routing.gain_N.tolist() == [1.0] * 5, "g is 1, not the gold weight"
 
 
 def test_surprise_by_entropy_is_strict() -> None:
     s = RoutingSettings("surprise", surprise="entropy", surprise_margin=0.5)
     found = evidence(surprisal1=[2.0, 2.1, 2.1], surprisal2=[9.0, 9.0, 1.0], entropy1=[1.5] * 3, entropy2=[1.5] * 3)
-    assert names(route_surprise(found, labels(0, 0, 0), s)) == ["BLENDED", "GOLD", "BLENDED"]
+    assert names(route(found, labels(0, 0, 0), s)) == ["BLENDED", "GOLD", "BLENDED"]
     with pytest.raises(LadderError, match="probability, entropy"):
-        route_surprise(found, labels(0, 0, 0), RoutingSettings("surprise", surprise="rank"))  # type: ignore[arg-type]
+        route(found, labels(0, 0, 0), RoutingSettings("surprise", surprise="rank"))  # type: ignore[arg-type]
 
 
 def test_surprise_routes_unlabelled_text_by_the_table() -> None:
     found = evidence(js=[0.05, 0.2, 0.2], confidence1=[0.3, 0.9, 0.5], confidence2=[0.1] * 3)
-    routing = route_surprise(found, labels(None, None, None), SURPRISE)
+    routing = route(found, labels(None, None, None), SURPRISE)
     assert names(routing) == ["BLENDED", "TEACHER1", "SKIP"]
-    assert routing.weight1_N.tolist() == pytest.approx([0.75, 1.0, 0.0])
+    assert routing.weights_KN[0].tolist() == pytest.approx([0.75, 1.0, 0.0])
 
 
 def test_share_by_the_label_survives_underflow() -> None:
     s = RoutingSettings("surprise", surprise_tau=0.0)
     found = evidence(surprisal1=[200.0, 1000.0, INF, INF], surprisal2=[201.0, 1.0, 1.0, INF])
-    weights = route_surprise(found, labels(0, 0, 0, 0), s).weight1_N.tolist()
+    weights = route(found, labels(0, 0, 0, 0), s).weights_KN[0].tolist()
     assert weights == pytest.approx([1 / (1 + math.exp(-1)), 0.0, 0.0, 0.5], abs=1e-12)
 
 
 def test_one_teacher_takes_the_whole_blend() -> None:
     torch.manual_seed(0)
-    found = gather_evidence(torch.randn(4, 6), None, torch.tensor([0, 1, IGNORE, IGNORE]), "top1")
+    found = gather_evidence((torch.randn(4, 6), None), torch.tensor([0, 1, IGNORE, IGNORE]), "top1")
     for s in (AGREEMENT, RoutingSettings("surprise", surprise_tau=0.0)):
         routing = route(found, torch.tensor([0, 1, IGNORE, IGNORE]), s)
         assert names(routing) == ["BLENDED"] * 4
-        assert routing.weight1_N.tolist() == [1.0] * 4 and routing.js_N.tolist() == [0.0] * 4
+        assert routing.weights_KN[0].tolist() == [1.0] * 4 and routing.agreement_N.tolist() == [1.0] * 4
 
 
 def test_equal_teachers_agree_everywhere() -> None:
     torch.manual_seed(0)
     z = torch.randn(6, 9)
     routing = route(
-        gather_evidence(z, z, torch.zeros(6, dtype=torch.int64)), torch.zeros(6, dtype=torch.int64), AGREEMENT
+        gather_evidence((z, z), torch.zeros(6, dtype=torch.int64)), torch.zeros(6, dtype=torch.int64), AGREEMENT
     )
-    assert names(routing) == ["BLENDED"] * 6 and routing.weight1_N.tolist() == [0.5] * 6
+    assert names(routing) == ["BLENDED"] * 6 and routing.weights_KN[0].tolist() == [0.5] * 6
 
 
 def test_gold_needs_no_teacher() -> None:
     routing = route(None, labels(0, None), GOLD)
     assert names(routing) == ["GOLD", "SKIP"]
-    assert routing.gain_N.tolist() == [1.0, 0.0] and routing.js_N.tolist() == [0.0, 0.0]
-    assert torch.equal(routing.route_N, route_gold(None, labels(0, None), GOLD).route_N)
+    assert routing.gain_N.tolist() == [1.0, 0.0] and not routing.weights_KN.any()
     for s in (AGREEMENT, SURPRISE):
         with pytest.raises(LadderError, match="no evidence"):
             route(None, labels(0), s)
-    with pytest.raises(LadderError, match="agreement, surprise, gold"):
-        route(None, labels(0), RoutingSettings("random"))  # type: ignore[arg-type]
+    with pytest.raises(LadderError, match="agreement, surprise, cascade"):
+        route(evidence(js=[0.0]), labels(0), RoutingSettings("random"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("router", list(ROUTERS))
+@pytest.mark.parametrize("router", [*ROUTERS, "gold"])
 def test_a_dream_goes_to_its_dreamer(router: Any) -> None:
     nan = math.nan
     found = evidence(
@@ -223,11 +226,11 @@ def test_a_dream_goes_to_its_dreamer(router: Any) -> None:
     awake = route(found, gold, RoutingSettings(router))
     routing = route(found, gold, RoutingSettings(router), torch.tensor([0, 2, 1, 0], dtype=torch.int8))
     assert names(routing)[1:3] == ["TEACHER2", "TEACHER1"]
-    assert routing.weight1_N[1:3].tolist() == [0.0, 1.0] and routing.gain_N[1:3].tolist() == [1.0, 1.0]
-    assert routing.js_N[1:3].tolist() == [0.0, 0.0]
+    assert routing.weights_KN[0][1:3].tolist() == [0.0, 1.0] and routing.gain_N[1:3].tolist() == [1.0, 1.0]
+    assert routing.agreement_N[1:3].tolist() == [1.0, 1.0]
     for field in fields(Routing):
         before, after = getattr(awake, field.name), getattr(routing, field.name)
-        assert torch.equal(before[[0, 3]], after[[0, 3]]) and before.dtype == after.dtype
+        assert torch.equal(before[..., [0, 3]], after[..., [0, 3]]) and before.dtype == after.dtype
     assert names(awake)[3] == "GOLD"
 
 
@@ -241,8 +244,9 @@ def test_by_sequence_every_token_of_a_row_takes_the_row_s_route() -> None:
     rows = torch.tensor([0, 1, 1, 0, 2])
     routing = route(found, labels(None, None, 1, 1, None), s, row_N=rows)
     assert names(routing) == ["BLENDED", "TEACHER1", "TEACHER1", "BLENDED", "BLENDED"]
-    assert routing.weight1_N.tolist() == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.5])
-    assert routing.js_N.tolist() == pytest.approx([0.0, 0.3, 0.3, 0.0, 0.05])
+    assert routing.weights_KN[0].tolist() == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.5])
+    expected = [1 - js / LN2 for js in (0.0, 0.3, 0.3, 0.0, 0.05)]
+    assert routing.agreement_N.tolist() == pytest.approx(expected)
     with pytest.raises(LadderError, match="pass row_N"):
         route(found, labels(None, None, 1, 1, None), s)
 
@@ -252,13 +256,13 @@ def test_by_sequence_a_packed_row_is_routed_as_alone() -> None:
     s = RoutingSettings("agreement", granularity="sequence", js_threshold=0.17, confidence_threshold=0.51)
     z1, z2 = torch.randn(60, 5) * 1.3, torch.randn(60, 5)
     gold, rows = torch.where(torch.arange(60) % 2 == 0, IGNORE, 1), torch.arange(60) % 7
-    packed = route(gather_evidence(z1, z2, gold), gold, s, row_N=rows)
+    packed = route(gather_evidence((z1, z2), gold), gold, s, row_N=rows)
     assert len(set(names(packed))) == 4
     for r in range(7):
         here = rows == r
-        alone = route(gather_evidence(z1[here], z2[here], gold[here]), gold[here], s, row_N=rows[here])
+        alone = route(gather_evidence((z1[here], z2[here]), gold[here]), gold[here], s, row_N=rows[here])
         for field in fields(Routing):
-            assert torch.equal(getattr(packed, field.name)[here], getattr(alone, field.name))
+            assert torch.equal(getattr(packed, field.name)[..., here], getattr(alone, field.name))
 
 
 def test_surprise_by_sequence_is_refused() -> None:

@@ -54,7 +54,10 @@ def test_removed_columns_neither_take_nor_receive_mass(junk: float) -> None:
     removed = [1, 5, 6]
     student, teacher1, teacher2 = (torch.randn(3, 7, dtype=torch.float64) for _ in range(3))
     routing = Routing(
-        torch.tensor([4, 1, 2], dtype=torch.int8), torch.tensor([0.3, 0.0, 1.0]), torch.ones(3), torch.zeros(3)
+        torch.tensor([4, 1, 2], dtype=torch.int8),
+        torch.tensor([[0.3, 0.0, 1.0], [0.7, 0.0, 0.0]]),
+        torch.ones(3),
+        torch.ones(3),
     )
     labels = kept.relabel(torch.tensor([0, 3, IGNORE]))
 
@@ -64,7 +67,7 @@ def test_removed_columns_neither_take_nor_receive_mass(junk: float) -> None:
             z[:, removed] = fill
         head = filled[0].requires_grad_()
         s, z1, z2 = (kept.select(z) for z in filled)
-        loss = token_losses(s, z1, z2, labels, routing, Objective(gamma=0.3)).loss
+        loss = token_losses(s, (z1, z2), labels, routing, Objective(gamma=0.3)).loss
         (gradient,) = torch.autograd.grad(loss.sum(), head)
         return loss, gradient
 

@@ -43,6 +43,8 @@ def on_card(value: Tensor) -> Tensor:
 class CardSource:
     """A teacher whose logits lie on the GPU; what it heard is known on the CPU."""
 
+    may_pass, origin_N = False, None
+
     def __init__(self, logits_NV: Tensor, heard_N: Tensor) -> None:
         self.logits_NV, self.heard_N = on_card(logits_NV), heard_N
         self.speaks_N, self.head_size = on_card(heard_N), logits_NV.shape[1]

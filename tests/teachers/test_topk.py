@@ -60,13 +60,13 @@ def test_known_statistics_are_those_of_the_dense_logits(dtype: torch.dtype, tabo
     truncation = Truncation(6, 2.0, V, taboo)
     source = TopKSource(capture(full, labels(9, taboo), truncation), truncation, torch.arange(9).numpy(), 9)
     keep = columns(V + 8, V, taboo)
-    evidence = gather_evidence(keep.select(full), None, keep.relabel(labels(9, taboo)))
+    evidence = gather_evidence((keep.select(full),), keep.relabel(labels(9, taboo)))
     known = source.known(torch.arange(9))
     p = keep.select(full).double().softmax(-1)
     expected = {
-        "top1": evidence.confidence1,
-        "entropy": evidence.entropy1,
-        "surprisal": evidence.surprisal1,
+        "top1": evidence.confidence[0],
+        "entropy": evidence.entropy[0],
+        "surprisal": evidence.surprisal[0],
         "tail": 1 - p.topk(6).values.sum(-1),
     }
     for name, value in expected.items():
