@@ -120,6 +120,19 @@ Manifests = Annotated[list[Path], typer.Argument(metavar="M...", help="Manifests
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Luna@HEAD, Luna-G010, Luna-G010.2 or the start of a digest.")]
 Family = Annotated[str, typer.Argument(metavar="FAMILY", help="Name of a family, such as Luna.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to connect to; local Ray when left out.")]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="REF", help="Answers together with it, as an ensemble. May be given several times."),
+]
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="W,W", help="Of all members in their order, 0.5,0.5; equal ones.")
+]
+Mixed = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling", metavar="HOW", help="probabilities: their weighted mean; logits: the log-linear one. The first."
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
 HOME = Path(".ladder")
 
@@ -300,16 +313,31 @@ def gates(
     probes: Annotated[
         Path | None, typer.Option("--probes", help="Asked instead of its own and its ancestors'.")
     ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="REF",
+            help="Answers together with the one it is held against, as an ensemble. May be given several times.",
+        ),
+    ] = None,
+    weights: Weights = None,
+    pooling: Mixed = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Run a generation's gates again, without consequences. Exit code 3 if one fails."""
+    """Run a generation's gates again, without consequences. Exit code 3 if one fails.
+
+    With --with it is held against an ensemble, such as its teachers together, and a table says what both score and
+    cost.
+    """
     registry = _registry(home)
     child, other = registry.find(ref), registry.find(against) if against else None
+    together = _together(registry, with_, weights, pooling)
 
     from ladder.verbs.compare import reevaluate
 
-    found = reevaluate(registry, child, other, probes)
+    found = reevaluate(registry, child, other, probes, together=together)
     _answer(found.to_dict(), found.to_text(), as_json)
     raise typer.Exit(0 if found.report.passed else 3)
 
@@ -459,14 +487,20 @@ def sample(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
     seed: int = 0,
+    with_: With = None,
+    weights: Weights = None,
+    pooling: Mixed = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Let a generation answer prompts."""
-    from ladder.verbs.sample import answer
-
+    """Let a generation answer prompts, or several together with --with."""
     registry = _registry(home)
-    answers = answer(registry.materialize(registry.find(ref)), prompt, chat, max_new_tokens, temperature, seed)
+    generation, together = registry.find(ref), _together(registry, with_, weights, pooling)
+
+    from ladder.verbs.sample import answer
+    from ladder.verbs.together import ensemble_of
+
+    answers = answer(ensemble_of(registry, generation, together), prompt, chat, max_new_tokens, temperature, seed)
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
     _answer(pairs, "\n".join(answers), as_json)
 
@@ -477,16 +511,23 @@ def eval_(
     results: Annotated[
         Path | None, typer.Option("--results", help="Results of lm-evaluation-harness, to attach to the generation.")
     ] = None,
+    with_: With = None,
+    weights: Weights = None,
+    pooling: Mixed = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Ask a generation its own and its ancestors' probes again, or attach what another suite found of it."""
+    """Ask a generation its own and its ancestors' probes again, alone or with others as an ensemble; or attach what
+    another suite found of it."""
+    if results is not None and with_:
+        raise UsageError("results are of one generation", where="--with", remedy="leave --with or --results out")
+    registry = _registry(home)
+    generation, together = registry.find(ref), _together(registry, with_, weights, pooling)
+
     from ladder.verbs.evaluate import asked_text, attach, attached_text, reask
 
-    registry = _registry(home)
-    generation = registry.find(ref)
     if results is None:
-        asked = reask(registry, generation)
+        asked = reask(registry, generation, together)
         _answer([one.to_dict() for one in asked], asked_text(asked), as_json)
         return
     attached = attach(registry, generation, results)
@@ -548,6 +589,15 @@ def _registry(home: Path, *, create: bool = False) -> Any:
     from ladder.registry import open_registry
 
     return open_registry(home, create=create)
+
+
+def _together(registry: Any, others: list[str] | None, weights: str | None, pooling: str | None) -> Any:
+    """Who answers with a generation; None for nobody."""
+    if not others and weights is None and pooling is None:
+        return None
+    from ladder.verbs.together import Together
+
+    return Together.of(registry, others or (), weights, pooling)
 
 
 def _refuse(errors: Sequence[LadderError]) -> None:

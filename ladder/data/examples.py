@@ -339,23 +339,27 @@ def with_readings(
     tokenizer: PreTrainedTokenizerFast,
     encoding: Encoding,
     longest: int,
+    evidence: Mapping[int, Sequence[str | None]] | None = None,
 ) -> list[Example]:
     """The examples, each with its sequences in the context of these teachers.
 
     Args:
         rows: what the examples were encoded from, in order, and ``encoding`` how.
         longest: tokens that a teacher can read.
+        evidence: of some teachers, what was found for each row; shown where a row has no context of its own.
 
     Raises:
         DataError: a row lacks a field that a template names, or is too long with its context. Names file and line.
     """
-    left, shown = iter(examples), []
-    for row in rows:
+    left, shown, evidence = iter(examples), [], evidence or {}
+    for at, row in enumerate(rows):
         # A conversation can have given several examples.
         count = len(encode_turns(row, tokenizer, encoding)) if row.form == "messages" else 1
         own = list(islice(left, count))
         told = {
-            number: in_context(row, own, filled(row, template), tokenizer, encoding, longest)
+            number: in_context(
+                row, own, filled(_with_evidence(row, evidence, number, at), template), tokenizer, encoding, longest
+            )
             for number, template in templates.items()
         }
         shown += [
@@ -363,6 +367,10 @@ def with_readings(
             for place, example in enumerate(own)
         ]
     return shown
+
+
+def _with_evidence(row: Row, evidence: Mapping[int, Sequence[str | None]], number: int, at: int) -> Row:
+    return row if row.context is not None or number not in evidence else replace(row, context=evidence[number][at])
 
 
 def filled(row: Row, template: str) -> str:

@@ -36,6 +36,7 @@ from ladder.distill.routing import (
     route,
 )
 from ladder.distill.student import Block, Student, StudentHead, StudentLogits
+from ladder.distill.temperature import VarianceTemperature
 from ladder.distill.tokens import Ahead, Known, Prior, Source, Teachers, Tokens, Told, answering, grouped
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
@@ -64,6 +65,7 @@ __all__ = [
     "TokenLosses",
     "Tokens",
     "Told",
+    "VarianceTemperature",
     "answering",
     "average_over_rows",
     "buffers",

@@ -1,7 +1,18 @@
 """The exam: probes, asked of a model and answered, as plain data."""
 
 from ladder.exam.cache import AnswerCache, SuiteCache
-from ladder.exam.calibration import FIGURES, Calibration, ece, entropy, measure_calibration, self_bleu
+from ladder.exam.calibration import (
+    BINS,
+    FIGURES,
+    Calibration,
+    Told,
+    calibration_error,
+    ece,
+    entropy,
+    measure_calibration,
+    self_bleu,
+    written,
+)
 from ladder.exam.contamination import GRAM, as_phrase, check_contamination, words_of
 from ladder.exam.exam import (
     ASKING,
@@ -26,6 +37,7 @@ from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_met
 
 __all__ = [
     "ASKING",
+    "BINS",
     "FIGURES",
     "GRAM",
     "SAMPLED",
@@ -41,7 +53,9 @@ __all__ = [
     "Sampling",
     "SuiteCache",
     "SuiteMetric",
+    "Told",
     "as_phrase",
+    "calibration_error",
     "check_contamination",
     "ece",
     "entropy",
@@ -58,4 +72,5 @@ __all__ = [
     "self_bleu",
     "words_of",
     "write_probes",
+    "written",
 ]

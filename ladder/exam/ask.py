@@ -24,13 +24,12 @@ from ladder.exam.question import banned_ids, check_lengths, encode_question, pro
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (
     Ending,
+    EnsembleSpec,
     continue_rows,
     dated,
     decoding_batches,
     end_ids,
     ending,
-    folder_digest,
-    load_model,
     load_tokenizer,
     pad_id,
 )
@@ -47,42 +46,47 @@ class Written(NamedTuple):
 
 
 def examine(
-    folder: Path, exam: Exam, *, tokenizer_folder: Path | None = None, device: str = "cpu", dtype: str = "float32"
+    model: Path | EnsembleSpec,
+    exam: Exam,
+    *,
+    tokenizer_folder: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> Answers:
-    """Load a model folder and ask it the whole exam; see ``run_prompts``."""
+    """Load a model folder, or several that answer together, and ask it the whole exam; see ``run_prompts``."""
     return exam.answers(
-        run_prompts(folder, exam.prompt_set(), tokenizer_folder=tokenizer_folder, device=device, dtype=dtype)
+        run_prompts(model, exam.prompt_set(), tokenizer_folder=tokenizer_folder, device=device, dtype=dtype)
     )
 
 
 def run_prompts(
-    folder: Path,
+    model: Path | EnsembleSpec,
     prompt_set: PromptSet,
     *,
     tokenizer_folder: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Outputs:
-    """Load a model folder and generate for every prompt of a set.
+    """Load a model folder, or several that answer together, and generate for every prompt of a set.
 
     Args:
         tokenizer_folder: whose chat template asks; a parent is asked in its child's words. The folder's own when left
-            out.
+            out, of several the first one's.
 
     Raises:
-        ModelError: the folder cannot be loaded.
+        ModelError: a folder cannot be loaded.
         GateError: the weights or logits are not finite, or a prompt cannot be asked of this model.
     """
     with dated(prompt_set.today):
-        return _run_prompts(folder, prompt_set, tokenizer_folder, device, dtype)
+        return _run_prompts(EnsembleSpec.of(model), prompt_set, tokenizer_folder, device, dtype)
 
 
 def _run_prompts(
-    folder: Path, prompt_set: PromptSet, tokenizer_folder: Path | None, device: str, dtype: str
+    spec: EnsembleSpec, prompt_set: PromptSet, tokenizer_folder: Path | None, device: str, dtype: str
 ) -> Outputs:
-    digest = folder_digest(folder)
-    model, tokenizer = load_model(folder, dtype, device), load_tokenizer(tokenizer_folder or folder)
-    check_finite(model, str(folder))
+    digest = spec.digest()
+    model, tokenizer = spec.load(dtype, device), load_tokenizer(tokenizer_folder or spec.first)
+    check_finite(model, ", ".join(map(str, spec.folders)))
     decoding, taboo, controls = prompt_set.decoding, prompt_set.taboo_ids, prompt_set.controls
     # Another order alone would not do: prompts are sorted by their length.
     other = decoding.model_copy(update={"batch_size": max(1, decoding.batch_size // 2)})

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp, fsum, log
-from typing import Any
+from typing import Any, NamedTuple
 
 from ladder.exam.exam import Answers, Exam, Probe, Sampling, is_right
 
@@ -143,14 +143,31 @@ def calibration_metrics(exam: Exam, answers: Answers) -> dict[str, float]:
 
 def ece(exam: Exam, answers: Answers) -> float | None:
     """Expected calibration error of the answers to written probes; None without any."""
-    written = [(probe, said) for probe, said in _answered(exam, answers) if probe.is_written]
-    sure = [answers.certainty[probe.question()].confidence for probe, _ in written]
-    return calibration_error(sure, [is_right(probe, said) for probe, said in written])
+    told = written(exam, answers)
+    return calibration_error([one.confidence for one in told], [one.right for one in told])
 
 
-def _answered(exam: Exam, answers: Answers) -> list[tuple[Probe, str]]:
+class Told(NamedTuple):
+    """An answer in the model's own words: how sure it was of it (0 to 1), and whether it is right."""
+
+    probe: Probe
+    confidence: float
+    right: bool
+
+    @property
+    def bin(self) -> int:
+        """Which of ``BINS`` equal bins of confidence it falls into."""
+        return min(int(self.confidence * BINS), BINS - 1)
+
+
+def written(exam: Exam, answers: Answers) -> tuple[Told, ...]:
+    """The answers to written probes, in the order of the exam."""
     recall = [pair for name in exam.recall for pair in zip(exam.recall[name], answers.recall[name], strict=True)]
-    return [*recall, *zip(exam.generalize, answers.generalize, strict=True)]
+    return tuple(
+        Told(probe, answers.certainty[probe.question()].confidence, is_right(probe, said))
+        for probe, said in [*recall, *zip(exam.generalize, answers.generalize, strict=True)]
+        if probe.is_written
+    )
 
 
 def calibration_error(sure: Sequence[float], right: Sequence[bool]) -> float | None:

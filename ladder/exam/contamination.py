@@ -63,8 +63,11 @@ class Finding:
     row: str
 
 
-def check_contamination(probes: Sequence[Probe], rows: Sequence[Row]) -> None:
+def check_contamination(probes: Sequence[Probe], rows: Sequence[Row], what: str = "training rows") -> None:
     """Refuse rows that tell a probe.
+
+    Args:
+        what: the rows are, for messages.
 
     Raises:
         DataError: names the first findings, and how many there are.
@@ -75,9 +78,9 @@ def check_contamination(probes: Sequence[Probe], rows: Sequence[Row]) -> None:
     listed = [f"{finding.row} tells {finding.probe}" for finding in found[:_LISTED]]
     listed += [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
     raise DataError(
-        f"training rows that tell held-out probes: found {len(found)}, expected none: {', '.join(listed)}",
+        f"{what} that tell held-out probes: found {len(found)}, expected none: {', '.join(listed)}",
         where=found[0].row,
-        remedy="take these rows out of the training data, or hold other questions out",
+        remedy=f"take these out of the {what}, or hold other questions out",
     )
 
 

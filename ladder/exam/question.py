@@ -18,7 +18,7 @@ from ladder.errors import DataError, GateError
 from ladder.exam.contamination import words_of
 from ladder.exam.exam import Probe, Prompt
 from ladder.manifest import ControlTokens
-from ladder.models import answer_ids, named_positions, pad_id
+from ladder.models import answer_ids, named_positions, pad_id, vocabulary
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
@@ -107,7 +107,7 @@ def banned_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, taboo
     Raises:
         GateError: a taboo id that the tokenizer does not have, or no token is left.
     """
-    size, real = model.get_output_embeddings().weight.shape[0], max(tokenizer.get_vocab().values()) + 1
+    size, real = vocabulary(model), max(tokenizer.get_vocab().values()) + 1
     strange = sorted(id_ for id_ in taboo_ids if not 0 <= id_ < real)
     if strange:
         raise GateError(

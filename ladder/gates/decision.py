@@ -1,4 +1,5 @@
-"""The decision: four gates and those of ``gates.metrics``, each a figure held against a threshold. All must pass.
+"""The decision: four gates, that of ``gates.calibration`` and those of ``gates.metrics``, each a figure held against a
+threshold. All must pass.
 
 It is a report: what each gate measured, against what, and whether all of them passed. Gates that a user wrote are
 callables that other distributions declare as entry points of the group ``ladder.gates``: each is given the exam and
@@ -15,11 +16,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ladder.errors import GateError, ManifestError
-from ladder.exam import Answers, Exam, SuiteMetric
+from ladder.exam import Answers, Exam, SuiteMetric, calibration_error
 from ladder.gates.measurements import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
-from ladder.gates.statistics import Interval
+from ladder.gates.statistics import Interval, calibration_interval
 from ladder.laws import TOLERANCE, LawResult, Violation, sampled_sentence
-from ladder.manifest import GATES, Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate, installed
+from ladder.manifest import GATES, CalibrationGate, Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate, installed
 
 _METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
 
@@ -29,7 +30,7 @@ class GateResult:
     """One gate.
 
     Args:
-        name: one of ``GATES``, or that of a gate of ``gates.metrics`` or ``gates.custom``.
+        name: one of ``GATES``, ``calibration``, or that of a gate of ``gates.metrics`` or ``gates.custom``.
         passed: whether the child may be promoted as far as this gate goes.
         applicable: False where there was nothing to examine; ``detail`` says why.
         value: the child's figure; None where there is none.
@@ -63,8 +64,8 @@ class GateReport:
     """The verdict of the gates.
 
     Args:
-        results: one for each of ``GATES``, in that order, and one for each gate of ``gates.metrics`` and
-            ``gates.custom``.
+        results: one for each of ``GATES``, in that order, one for ``gates.calibration`` where it is there, and one for
+            each gate of ``gates.metrics`` and ``gates.custom``.
         violations: every broken law.
         settings: the thresholds that were used.
         per_ancestor: how the child stands on each ancestor's probes.
@@ -83,6 +84,7 @@ class GateReport:
         without one of them has not passed."""
         names = tuple(result.name for result in self.results)
         asked = {gate["name"] for gate in self.settings.get("metrics", ())} | {*self.settings.get("custom", ())}
+        asked |= {"calibration"} if self.settings.get("calibration") else set()
         return names[: len(GATES)] == GATES and asked <= set(names) and not self.failed
 
     @property
@@ -93,8 +95,9 @@ class GateReport:
     def metrics(self) -> dict[str, float]:
         """Figures by metric name, such as ``gate.recall`` and ``gate.recall.parent``; a missing one is left out."""
         found = {f"gate.recall.{name}": one.child for name, one in self.per_ancestor.items()}
+        own = _METRICS | ({"calibration": "calibration"} if self.settings.get("calibration") else {})
         for result in self.results:
-            metric = f"gate.{_METRICS.get(result.name, f'metrics.{result.name}')}"
+            metric = f"gate.{own.get(result.name, f'metrics.{result.name}')}"
             figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
             figures |= {".low": result.low, ".high": result.high}
             found |= {metric + suffix: value for suffix, value in figures.items() if value is not None}
@@ -222,11 +225,14 @@ def decide(
         _generalize(gates, child, parent),
         _tone(gates.tone, child, parent),
         _laws(laws),
+        *([_calibration(gates.calibration, gates.confidence, child, parent)] if gates.calibration else []),
         *(hold(gate, child.suites.get(gate.name), _of(parent, gate.name)) for gate in gates.metrics),
         *(_custom(name, custom) for name in gates.custom),
     )
     broken = tuple(violation for law in laws or () for violation in law.found.violations)
-    return GateReport(results, broken, gates.model_dump(mode="json"), retentions, tuple(laws or ()))
+    # A report without this gate is the one that was written before there was any.
+    settings = gates.model_dump(mode="json", exclude=None if gates.calibration else {"calibration"})
+    return GateReport(results, broken, settings, retentions, tuple(laws or ()))
 
 
 def is_drop_ruled_out(gate: RecallGate, bounds: Interval | None) -> bool:
@@ -316,6 +322,25 @@ def _laws(laws: Sequence[LawResult] | None) -> GateResult:
     parts += [f"{first.law} at {first.where}: {first.found}" for first in violations[:1]]
     detail = "; ".join(part for part in (*parts, sampled_sentence(laws)) if part)
     return GateResult("laws", not violations, True, float(len(violations)), 0.0, None, len(violations), detail)
+
+
+def _calibration(
+    gate: CalibrationGate, confidence: float, child: Measurements, parent: Measurements | None
+) -> GateResult:
+    told, before = child.written, parent.written if parent else ()
+    ours, theirs = (calibration_error([one[1] for one in all_], [one[2] for one in all_]) for all_ in (told, before))
+    if ours is None or not math.isfinite(ours):
+        return _failed("calibration", "no probe was answered in the model's own words", gate.maximum)
+    if parent is not None and (theirs is None or [one.probe for one in told] != [one.probe for one in before]):
+        found = f"the child answered {len(told)} written probes and the parent {len(before)}, expected the same exam"
+        return _failed("calibration", found, gate.maximum)
+    threshold = gate.maximum if theirs is None else min(gate.maximum, theirs + gate.max_rise)
+    bounds = None if theirs is None else calibration_interval(told, before, confidence)
+    sure = gate.evidence == "point" or bounds is None or bounds.high <= gate.max_rise + TOLERANCE
+    needed = f"at most {threshold:.4f} allowed" + ("" if sure else f", and a rise of {gate.max_rise:g} ruled out")
+    detail = f"error {ours:.4f} over {len(told)} answers{_against(theirs, bounds)}, {needed}"
+    passed = ours <= threshold + TOLERANCE and sure
+    return GateResult("calibration", passed, True, ours, threshold, theirs, len(told), detail, *_ends(bounds))
 
 
 def _custom(name: str, results: Sequence[GateResult]) -> GateResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import comb, fsum
 
 from ladder.errors import GateError
-from ladder.exam import Answers, Exam, Probe, SuiteMetric, score
+from ladder.exam import Answers, Exam, Probe, SuiteMetric, Told, score
 from ladder.gates.statistics import WHOLE, Groups, Interval, Reach, alone, grouped_interval, groups_of, paired_interval
 from ladder.gates.tone import drift
 from ladder.laws import TOLERANCE
@@ -35,6 +35,7 @@ class Measurements:
         remarks: why a figure is NaN.
         suites: what other people's suites measured, by the gate that reads it.
         groups: which probes stand or fall together, by ancestor and ``OWN``; absent where each stands by itself.
+        written: answers in the model's own words and how sure it was of each; empty where no gate asks.
     """
 
     recall: Mapping[str, Scores] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Measurements:
     remarks: tuple[str, ...] = ()
     suites: Mapping[str, SuiteMetric] = field(default_factory=dict)
     groups: Mapping[str, Groups] = field(default_factory=dict)
+    written: tuple[Told, ...] = ()
 
     @property
     def recall_by(self) -> dict[str, float]:

@@ -19,7 +19,18 @@ from ladder.manifest.effective import DISTILLATION, architecture, contexts, rout
 from ladder.manifest.files import named_files, named_folders
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import GATES, RAYS_OWN, ROLES, Dreams, EvolutionRequest, Laws, Manifest, MetricGate, Teacher
+from ladder.manifest.schema import (
+    GATES,
+    RAYS_OWN,
+    ROLES,
+    Dreams,
+    EvolutionRequest,
+    Laws,
+    Manifest,
+    MetricGate,
+    Teacher,
+    Variance,
+)
 from ladder.manifest.teachers import TEACHER_CHECKS
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
@@ -251,6 +262,27 @@ def batch_splits_evenly(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def variances_mean_something(manifest: Manifest) -> Iterator[Problem]:
+    """What belongs to ``temperature: variance``, and what cannot go with it."""
+    params, student, runtime = manifest.training_params, manifest.student, manifest.runtime
+    varies, where = params.temperature == "variance", "training_params.variance"
+    if params.variance.low > params.variance.high:
+        found_ = f"found {params.variance.low:g} above high, which is {params.variance.high:g}"
+        yield Problem(f"{where}.low", found_, "lower it, or raise high")
+    if not varies and params.variance != Variance():
+        message = f"found settings, but training_params.temperature is {params.temperature:g}"
+        yield Problem(where, message, "write temperature: variance, or leave it out")
+    if not varies and student.variance_head:
+        message = f"found true, but training_params.temperature is {params.temperature:g}"
+        yield Problem("student.variance_head", message, "write temperature: variance, or leave it out")
+    if varies and runtime.wire == "topk":
+        message = "found 'topk', which keeps the mass of the rest at one temperature, but that varies"
+        yield Problem("runtime.wire", message, "write hidden or logits")
+    if student.variance_head and runtime.student.sharding == "fsdp":
+        message = "found true with runtime.student.sharding fsdp: a head that is split cannot be read for its variances"
+        yield Problem("student.variance_head", message, "write ddp, or leave it out")
+
+
 def ranks_have_work_to_share(manifest: Manifest) -> Iterator[Problem]:
     """Several ranks share a step's rows, and something must bring their gradients together."""
     student, ranks, params = manifest.runtime.student, manifest.runtime.student.ranks, manifest.training_params
@@ -447,6 +479,7 @@ _TRAINING = (
     sequences_are_not_surprised,
     batch_splits_evenly,
     ranks_have_work_to_share,
+    variances_mean_something,
     resources_can_be_taken,
     replicas_have_models_of_their_own,
     packed_rows_are_not_grouped,
@@ -530,7 +563,7 @@ def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
 
 
 def metric_gates_have_names_of_their_own(manifest: Manifest) -> Iterator[Problem]:
-    taken = set(GATES)
+    taken = {*GATES, *(["calibration"] if manifest.gates.calibration else [])}
     for index, gate in enumerate(manifest.gates.metrics):
         if gate.name in taken:
             yield Problem(f"gates.metrics.{index}.name", f"found {gate.name!r}, which another gate has", "rename it")
@@ -546,6 +579,13 @@ def metric_gates_can_fail(manifest: Manifest) -> Iterator[Problem]:
         if genesis and changes:
             message = "found a change against the parent, but evolution_request.parent_gen is missing"
             yield Problem(f"{field}.{changes[0]}", message, "write a threshold instead")
+
+
+def calibration_gate_can_fail(manifest: Manifest) -> Iterator[Problem]:
+    gate = manifest.gates.calibration
+    if gate and manifest.evolution_request.parent_gen is None and gate.maximum == 1:
+        message = "holds the error against nothing: there is no parent, and gates.calibration.maximum is 1"
+        yield Problem("gates.calibration", message, "write a maximum below 1, or leave the section out")
 
 
 def _changes(gate: MetricGate) -> list[str]:
@@ -660,6 +700,7 @@ _EXAMINATION = (
     tone_measure_is_complete,
     metric_gates_have_names_of_their_own,
     metric_gates_can_fail,
+    calibration_gate_can_fail,
     stops_are_not_empty,
     patterns_can_tell_texts_apart,
     only_prompts_are_chat,
@@ -746,6 +787,7 @@ def custom_gate_problems(manifest: Manifest) -> list[Problem]:
     """The same of gates."""
     gates = manifest.gates
     own = {*type(gates).model_fields, "laws", *(gate.name for gate in gates.metrics)}
+    own -= set() if gates.calibration else {"calibration"}
     return _custom_problems("gates.custom", installed.GATES, "gate", gates.custom, own)
 
 

@@ -174,6 +174,18 @@ class ToneGate(Section):
     three style profiles in bits, or for ``embedding`` the coefficient of inhomogeneity (see ``docs/gates.md``)."""
 
 
+class CalibrationGate(Section):
+    """Knows what it knows: expected calibration error of the answers to written probes, ten bins of confidence."""
+
+    evidence: Evidence = "point"
+    """With ``interval`` a rise beyond ``max_rise`` must be ruled out, for which some hundred probes are needed."""
+
+    max_rise: Probability = 0.05
+    """The child's error may lie this far above its parent's."""
+    maximum: Probability = 1.0
+    """And never above this."""
+
+
 class Decoding(Section):
     """Greedy decoding of answers in the exam."""
 
@@ -230,6 +242,8 @@ class Gates(Section):
     recall: RecallGate = RecallGate()
     generalize: GeneralizeGate = GeneralizeGate()
     tone: ToneGate = ToneGate()
+    calibration: CalibrationGate | None = None
+    """A gate on calibration, after the four; none when left out."""
     decoding: Decoding = Decoding()
     metrics: list[MetricGate] = []
     """Gates on what other people's suites measure, after the four."""
@@ -360,6 +374,9 @@ class Student(Section):
     """A model from scratch, where there is neither parent nor ``model``. Pretraining only."""
     adapter: Lora | None = None
     """LoRA through peft; all weights are trained when left out."""
+    variance_head: bool = False
+    """Let the student say a variance of each dimension of its hidden state, and learn from labels the temperature that
+    follows (``training_params.temperature: variance``). It moves nothing else, and the child is stored without it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of student and teachers. bfloat16 is very slow on a CPU without bf16 units."""
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -407,6 +424,19 @@ class Shares(Section):
     dreams: NonNegative = 0.3
 
 
+class Variance(Section):
+    """A temperature for each token: T = clip(base (1 + slope m)^exponent, low, high), m the weighted variance of
+    the teachers' log-probabilities, as a mean over the 40 likeliest tokens of their blend. One teacher has none."""
+
+    base: Positive = 1.0
+    slope: NonNegative = 1.0
+    exponent: NonNegative = 1.0
+    low: Positive = 0.7
+    high: Positive = 1.8
+    head_scale: NonNegative = 0.1
+    """Of the gradient by which ``student.variance_head`` learns."""
+
+
 class TrainingParams(Section):
     """The objective L = alpha CE + beta KL + gamma R, and the optimiser."""
 
@@ -419,8 +449,11 @@ class TrainingParams(Section):
     """Weight of the divergence from the teachers' target."""
     gamma: NonNegative = 0.0
     """Weight of the agreement regulariser R."""
-    temperature: Positive = 2.0
-    """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1."""
+    temperature: Positive | Literal["variance"] = 2.0
+    """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1. ``variance`` is
+    one for each token, from what its teachers differ by."""
+    variance: Variance = Variance()
+    """How ``temperature: variance`` is reckoned."""
     routing: RoutingTable | None = None
     """Which table decides, per token, who teaches: ``agreement`` of the teachers (once called ``seed``), their
     ``surprise`` at the gold label, or ``cascade``: the first teacher that is confident, else the label; the recipe's

@@ -7,9 +7,9 @@ imported where they are used.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ladder.manifest import Manifest
+from ladder.manifest import Manifest, TrainingParams
 
 if TYPE_CHECKING:
     from ladder.distill import FusedLoss, Objective, RoutingSettings
@@ -69,13 +69,22 @@ class Method(ABC):
         return {"teacher1": {1}, "teacher2": {2}, "both": {1, 2}}[dreams.teacher]
 
 
+def temperature_of(params: TrainingParams) -> dict[str, Any]:
+    """The fields of an objective that say at which temperature teachers are heard."""
+    from ladder.distill import VarianceTemperature
+
+    if params.temperature == "variance":
+        return {"temperature": 1.0, "variance": VarianceTemperature(**params.variance.model_dump())}
+    return {"temperature": params.temperature}
+
+
 class GoldMethod(Method):
     """Cross-entropy on gold labels; dreams, where there are any, keep their dreamer's distribution."""
 
     def objective(self) -> Objective:
         from ladder.distill import Objective
 
-        return Objective(alpha=0.0, beta=1.0, gamma=0.0, temperature=self.manifest.training_params.temperature)
+        return Objective(alpha=0.0, beta=1.0, gamma=0.0, **temperature_of(self.manifest.training_params))
 
     def routing(self) -> RoutingSettings:
         from ladder.distill import RoutingSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ladder.manifest import others
-from ladder.methods.base import Method
+from ladder.methods.base import Method, temperature_of
 
 if TYPE_CHECKING:
     from ladder.distill import Objective, RoutingSettings
@@ -26,7 +26,7 @@ class Distillation(Method):
             alpha=params.alpha,
             beta=params.beta,
             gamma=params.gamma,
-            temperature=params.temperature,
+            **temperature_of(params),
             pooling=params.pooling,
             direction=params.direction,
             jsd_weight=params.jsd_weight,

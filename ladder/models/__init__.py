@@ -33,6 +33,7 @@ from ladder.models.digest import (
     tensors_file_digest,
     tokenizer_digest,
 )
+from ladder.models.ensemble import Ensemble, EnsembleSpec, Pooling, shares, vocabulary
 from ladder.models.generation import continue_rows, decoding_batches, end_ids, generation_settings, pad_id
 from ladder.models.head import Head, deduplicated, hidden_states, load_head, prove
 from ladder.models.intake import Say, check_readable, copy_model, holds, quiet, renew_folder, save_model, take_in
@@ -69,7 +70,10 @@ __all__ = [
     "STUDENT",
     "Conversation",
     "Ending",
+    "Ensemble",
+    "EnsembleSpec",
     "Head",
+    "Pooling",
     "Rounding",
     "Say",
     "SharedBase",
@@ -131,6 +135,7 @@ __all__ = [
     "rehearse",
     "renew_folder",
     "save_model",
+    "shares",
     "stored_bytes",
     "stored_shapes",
     "take_in",
@@ -140,5 +145,6 @@ __all__ = [
     "tensors_file_digest",
     "tokenizer_digest",
     "train_tokenizer",
+    "vocabulary",
     "write_tokenizer",
 ]

@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.distill import full_float32
+from ladder.models.ensemble import Ensemble
 
 _PADS_LEFT: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 _ROWS, _OWN, _PADDING = 3, 4, 2
@@ -60,7 +61,11 @@ def decoding_batches(model: PreTrainedModel, lengths: Sequence[int], size: int) 
 
 
 def pads_left(model: PreTrainedModel) -> bool:
-    """Whether a row that is padded on the left, and masked, is continued as the row alone. Asked once of a model."""
+    """Whether a row that is padded on the left, and masked, is continued as the row alone. Asked once of a model.
+
+    Of an ensemble every member must be: in the mixture, one with little weight would hardly show."""
+    if isinstance(model, Ensemble):
+        return all(map(pads_left, model.members))
     if model not in _PADS_LEFT:
         _PADS_LEFT[model] = _padding_gap(model) <= torch.finfo(model.dtype).eps ** 0.5
     return _PADS_LEFT[model]

@@ -203,11 +203,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise ModelError(f"tokenizer cannot be loaded: {said(error)}", where=str(folder)) from error
 
 
-def check_same_tokenizer(parent: Path, other: Path, *, whose: str = "the parent's") -> None:
+def check_same_tokenizer(parent: Path, other: Path, *, whose: str = "the parent's", where: str | None = None) -> None:
     """Teachers and student must see the same ids. Files that differ and make the same ids are no difference.
 
     Args:
-        whose: the first of the two, for the message.
+        whose: tokenizer ``parent`` holds, in messages.
+        where: of ``other``, in messages; its folder when left out.
 
     Raises:
         TokenizerMismatch: the folders' tokenizers differ; the message names both digests, and in what they differ.
@@ -220,7 +221,7 @@ def check_same_tokenizer(parent: Path, other: Path, *, whose: str = "the parent'
     except TokenizerMismatch as error:
         raise TokenizerMismatch(
             f"its tokenizer is {theirs[:12]}, {whose} is {ours[:12]}: {error.message}",
-            where=error.where,
+            where=where or error.where,
             remedy=error.remedy,
         ) from error
 

@@ -30,6 +30,7 @@ from ladder.setup import (
     beginning_warnings,
     build_exam,
     check_asked,
+    check_documents,
     check_dreams,
     check_held_out,
     check_imports,
@@ -123,6 +124,7 @@ def prepare(
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
         _check_manifest(request, dataset, own, recall, whole=there)
+        check_documents(request, list(run.folders.values()), own, recall)
     exam = Detectable() if request.parent is None else detectable(request.manifest.gates, own, recall)
     if trained and not priced:
         return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))

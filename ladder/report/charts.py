@@ -40,17 +40,19 @@ class Row(NamedTuple):
         return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
-def forests(gates: GateReport) -> tuple[list[Row], list[Row]]:
-    """Recall over all ancestors and on each, and generalize, which may differ by much more; empty without a parent.
+def forests(gates: GateReport) -> tuple[list[Row], ...]:
+    """Recall over all ancestors and on each, generalize, which may differ by much more, and the error of calibration
+    where that is gated; each empty without a parent.
 
     A difference without finite bounds has no row.
     """
     drop = -float(gates.settings["recall"]["max_drop"])
-    recall, own, *_ = gates.results
+    recall, own, *others = gates.results
     kept = _gate_row(recall)
     for name, one in gates.per_ancestor.items():
         kept += _row(name, _less(one.child, one.parent), one.low, one.high, drop, not one.fallen)
-    return kept, _gate_row(own)
+    gated = [gate for gate in others if gate.name == "calibration" and gates.settings.get("calibration")]
+    return kept, _gate_row(own), *map(_gate_row, gated)
 
 
 def _gate_row(gate: GateResult) -> list[Row]:

@@ -73,6 +73,7 @@ def training_figure(page: Page) -> Figure:
 def _explained(page: Page) -> list[str]:
     return [
         f"Accuracy of the child less that of its parent, {_shortened(str(page.parent))}, on the same probes.",
+        *(["Of calibration it is the error, where less is better."] if page.gates.settings.get("calibration") else []),
         f"Each end of a bar holds with {page.confidence}% confidence; dashed: the least that the gate allows.",
     ]
 

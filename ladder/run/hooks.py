@@ -17,8 +17,9 @@ from ladder.exam import Sampling, ask
 from ladder.laws import TRAINING_SAMPLES, TrainingRules, Violation
 from ladder.registry import Registry
 from ladder.report.console import Progress
-from ladder.setup import Run, Usage, data_of, own_probes, prompts_of, training_rules
+from ladder.setup import Run, Usage, data_of, metric_path, own_probes, prompts_of, training_rules
 from ladder.system.stopping import GO_ON
+from ladder.train.receipts import Receipts
 from ladder.train.spec import StepReport
 
 LOG_EVERY = 20
@@ -178,6 +179,7 @@ class Journal(Hook):
         laws: who judges the steps before they come here.
         survey: adds to a usage what the actors say now of their caches and processes.
         seconds: that the run trained up to the last checkpoint, in all its calls; ``tokens`` and ``usage`` up to now.
+        receipts: what each source of the teachers was worth, up to now.
         rows: steps whose metrics are not logged yet.
     """
 
@@ -188,6 +190,7 @@ class Journal(Hook):
     seconds: float
     tokens: int
     usage: Usage
+    receipts: Receipts
     rows: list[StepReport] = field(default_factory=list)
 
     @classmethod
@@ -195,7 +198,14 @@ class Journal(Hook):
         """Begin, or go on from what was noted with the checkpoint of so many steps."""
         noted = run.marked(done)
         return cls(
-            run, registry, laws, survey, noted.get("seconds", 0.0), noted.get("tokens", 0), Usage.of_notes(noted)
+            run,
+            registry,
+            laws,
+            survey,
+            noted.get("seconds", 0.0),
+            noted.get("tokens", 0),
+            Usage.of_notes(noted),
+            Receipts.of_notes(noted),
         )
 
     def __post_init__(self) -> None:
@@ -205,6 +215,7 @@ class Journal(Hook):
         self.rows.append(report)
         self.tokens += report.tokens
         self.usage = self.usage.after(report)
+        self.receipts.see(report.step, report.receipts)
         if len(self.rows) >= LOG_EVERY or self.laws.broken:
             self._log()
 
@@ -215,8 +226,8 @@ class Journal(Hook):
         # checkpoint comes last: what is known of its steps is not learned again by a run that goes on from it.
         self._surveyed = self.survey(self.usage)
         self._log()
-        usage, found = self._surveyed.to_dict(), self.laws.to_dict()
-        self.run.mark(done, seconds=self.seconds, tokens=self.tokens, usage=usage, watch=found)
+        usage, found, receipts = self._surveyed.to_dict(), self.laws.to_dict(), self.receipts.to_notes()
+        self.run.mark(done, seconds=self.seconds, tokens=self.tokens, usage=usage, watch=found, receipts=receipts)
 
     def after_checkpoint(self, done: int) -> None:
         self.run.note(disk_bytes=disk_bytes(self.run, self._surveyed))
@@ -280,7 +291,12 @@ def metrics_of(report: StepReport) -> dict[str, float]:
     perf = {f"perf/{name}": float(value) for name, value in spent.items()}
     measured = {"kl": report.kl, "entropy": report.entropy}
     terms |= {name: value for name, value in measured.items() if value is not None}
-    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes, **perf}
+    worth = {
+        f"teacher/{metric_path(name)}/{figure}": value
+        for name, receipt in report.receipts.items()
+        for figure, value in receipt.figures().items()
+    }
+    return {"loss": report.loss, "lr": report.lr, "grad_norm": report.grad_norm, **terms, **routes, **worth, **perf}
 
 
 def check_not_halted(run: Run) -> None:

@@ -1,6 +1,6 @@
 """What a run needs before it begins: its folder, dataset, roles, exam and laws."""
 
-from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, run_folder
+from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, run_folder
 from ladder.setup.dataset import (
     Beginnings,
     Dataset,
@@ -8,6 +8,7 @@ from ladder.setup.dataset import (
     beginning_warnings,
     beginnings,
     build_batches,
+    check_documents,
     check_held_out,
     data_of,
     describe_pools,
@@ -84,6 +85,7 @@ __all__ = [
     "cache_settings",
     "case_of",
     "check_asked",
+    "check_documents",
     "check_dreams",
     "check_held_out",
     "check_imports",
@@ -110,6 +112,7 @@ __all__ = [
     "loss_elements",
     "made_of",
     "measure_suites",
+    "metric_path",
     "on_cores",
     "origin_of",
     "others_told",

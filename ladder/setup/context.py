@@ -109,10 +109,10 @@ class Usage:
             "perf/total_step_seconds": self.step_seconds,
             "perf/total_waited_seconds": self.waited_seconds,
             "perf/peak_memory_bytes": sum(self.memory_bytes.values()),
-            **{f"perf/peak_memory_bytes/{_path(role)}": size for role, size in self.memory_bytes.items()},
-            **{f"perf/peak_gpu_bytes/{_path(role)}": size for role, size in self.gpu_bytes.items()},
+            **{f"perf/peak_memory_bytes/{metric_path(role)}": size for role, size in self.memory_bytes.items()},
+            **{f"perf/peak_gpu_bytes/{metric_path(role)}": size for role, size in self.gpu_bytes.items()},
             **{
-                f"perf/node_{what}/{_path(node)}": much
+                f"perf/node_{what}/{metric_path(node)}": much
                 for node, told in self.nodes.items()
                 for what, much in told.items()
             },
@@ -164,9 +164,9 @@ def _told(traffic: Mapping[str, float]) -> str:
     return f"sent {sent}, received {received}, waited {traffic['waited_seconds']:.1f} s"
 
 
-def _path(name: str) -> str:
-    """MLflow allows no plus sign in the name of a metric, and few other signs."""
-    return re.sub(r"[^\w.-]", "_", name.replace("+", "_and_"))
+def metric_path(name: str) -> str:
+    """A name as part of a metric's: MLflow allows no plus sign there, few other signs, and 250 characters in all."""
+    return re.sub(r"[^\w.-]", "_", name.replace("+", "_and_"))[-200:]
 
 
 @dataclass(frozen=True)

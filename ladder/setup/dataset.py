@@ -27,10 +27,11 @@ from ladder.data import (
     read_rows,
 )
 from ladder.data.batches import Batches, Collation
+from ladder.data.documents import Index, library, read_documents
 from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings
 from ladder.errors import DataError
 from ladder.exam import Probe, check_contamination, read_probes
-from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts
+from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts, teacher_files
 from ladder.methods import method_of
 from ladder.models import (
     check_config,
@@ -91,11 +92,16 @@ def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool =
     new = _rows(request, data_of(request).train)
     if method_of(request.manifest).needs_gold and not decided:
         _check_gold(new, request.manifest.evolution_request.training_method)
-    erased = frozenset().union(*(read_digests(folder / "ladder" / ERASED) for folder in ancestors))
+    erased = _erased(ancestors)
     if not decided:
         _check_not_erased(new, erased)
     left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
     return Dataset(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
+
+
+def _erased(ancestors: Sequence[Path]) -> frozenset[str]:
+    """Digests of the rows that were erased from them."""
+    return frozenset().union(*(read_digests(folder / "ladder" / ERASED) for folder in ancestors))
 
 
 def _rows(request: Request, files: Sequence[str]) -> list[Row]:
@@ -214,6 +220,34 @@ def check_held_out(dataset: Dataset, own: Sequence[Probe], recall: Mapping[str, 
     check_contamination([*own, *chain.from_iterable(recall.values())], dataset.new)
 
 
+def check_documents(
+    request: Request, ancestors: Sequence[Path], own: Sequence[Probe], recall: Mapping[str, Sequence[Probe]]
+) -> None:
+    """See that what teachers count or look things up in can be read, was not erased, and tells nothing that the exam
+    will ask: a teacher would say it to the student.
+
+    Args:
+        ancestors: their folders.
+        own: the child's probes.
+        recall: those of each ancestor that is there, by its name.
+
+    Raises:
+        DataError: a file is empty or cannot be read, or a document was erased from an ancestor or tells a probe. Names
+            it.
+        UsageError: the library that finds documents is not installed.
+    """
+    teachers = request.manifest.teachers
+    if any(one.kind == "retrieval" for one in teachers.others) or any(
+        one and one.retrieval for one in (teachers.teacher1, teachers.teacher2)
+    ):
+        library()
+    erased = _erased(ancestors)
+    for field, path in teacher_files(teachers):
+        (rows,) = read_documents([request.file(path)])
+        _check_not_erased(rows, erased)
+        check_contamination([*own, *chain.from_iterable(recall.values())], rows, f"documents of {field}")
+
+
 def data_of(request: Request) -> Data:
     """The data section, which ``read_request`` made sure of."""
     assert request.manifest.data is not None
@@ -311,9 +345,21 @@ def encode_dataset(
     new = replace(old, completion_only=method_of(request.manifest).completion_only)
     examples = encode_once(dataset.new, tokenizer, new, cache)
     if told := contexts(request.manifest):
-        examples = with_readings(dataset.new, examples, told, tokenizer, new, longest or sys.maxsize)
+        found = _evidence(request, dataset.new)
+        examples = with_readings(dataset.new, examples, told, tokenizer, new, longest or sys.maxsize, found)
     pools = {"new": examples, "replay": encode_once(dataset.replay, tokenizer, old, cache)}
     return {source: rows for source, rows in pools.items() if shares[source] > 0}
+
+
+def _evidence(request: Request, rows: Sequence[Row]) -> dict[int, list[str]]:
+    """What teachers that look things up read before each row, by their number."""
+    teachers = {1: request.manifest.teachers.teacher1, 2: request.manifest.teachers.teacher2}
+    found = {}
+    for number, teacher in teachers.items():
+        if teacher is not None and (asked := teacher.retrieval) is not None:
+            index = Index(read_documents(map(request.file, asked.files)))
+            found[number] = [index.evidence(row, asked.hits) for row in rows]
+    return found
 
 
 def loss_elements(batches: Batches, steps: int, config: PretrainedConfig) -> int:

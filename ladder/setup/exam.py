@@ -33,6 +33,7 @@ from ladder.exam import (
     SuiteCache,
     SuiteMetric,
     find_metric,
+    written,
 )
 from ladder.exam.harness import Suite, check_task
 from ladder.exam.question import check_encodable, check_room, encode_answered, encode_question
@@ -52,7 +53,15 @@ from ladder.laws import (
 )
 from ladder.manifest import Dreams, LmEval, Request, named_files
 from ladder.methods import method_of
-from ladder.models import NEWLINE, day_of, folder_digest, hard_positions, template_digest, tokenizer_digest
+from ladder.models import (
+    NEWLINE,
+    EnsembleSpec,
+    day_of,
+    folder_digest,
+    hard_positions,
+    template_digest,
+    tokenizer_digest,
+)
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
@@ -226,9 +235,9 @@ def exam_size(exam: Exam) -> str:
 
 
 class EvalRun(NamedTuple):
-    """One model, by folder and digest, and what it is asked."""
+    """One model, by folder and digest, and what it is asked. Several that answer together are one."""
 
-    folder: Path
+    folder: Path | EnsembleSpec
     digest: str
     prompt_set: PromptSet
 
@@ -247,8 +256,8 @@ def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str) -> Ask:
     return ask
 
 
-def eval_runs(exam: Exam, child: Path, parent: tuple[Path, str] | None) -> list[EvalRun]:
-    """The child's evaluation and, where there is one (folder and digest), the parent's."""
+def eval_runs(exam: Exam, child: Path, parent: tuple[Path | EnsembleSpec, str] | None) -> list[EvalRun]:
+    """The child's evaluation and, where there is one (folder and digest), that of the parent or who stands for it."""
     prompt_set = exam.prompt_set()
     taken = [EvalRun(child, folder_digest(child), prompt_set)]
     return taken if parent is None else [*taken, EvalRun(*parent, prompt_set.answers_alone())]
@@ -314,12 +323,13 @@ def score(
     """
     gates = request.manifest.gates
     voice, distance = _voice(request, parent), _drift(request)
-    measured = replace(measure(exam, child, voice, distance), suites=suites[0])
+    told = [written(exam, one) if gates.calibration and one else () for one in (child, parent)]
+    measured = replace(measure(exam, child, voice, distance), suites=suites[0], written=told[0])
     of_parent = None
     if parent is not None:
         # A parent that is itself the reference has no drift.
         theirs = None if gates.tone.reference == "parent" else voice
-        of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1])
+        of_parent = replace(measure(exam, parent, theirs, distance), suites=suites[1], written=told[1])
     custom = evaluate_custom_gates(gates.custom, exam, child, parent)
     return decide(gates, measured, of_parent, laws, origins(ancestors), custom)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ladder.manifest import Manifest
 from ladder.models import Stack
+from ladder.train.receipts import Receipt
 
 
 class StepClock:
@@ -84,6 +85,7 @@ class StepReport:
             direction and at its temperature; None where none does.
         entropy: mean entropy of the student's predictions in nats, of some of the trained tokens; None where no law
             asks for it.
+        receipts: what each source of its teachers was worth in this step, of all ranks together, by its name.
     """
 
     step: int
@@ -101,6 +103,7 @@ class StepReport:
     waited: float = field(default=0.0, compare=False)
     kl: float | None = None
     entropy: float | None = None
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
 
 
 def combined(reports: Sequence[StepReport]) -> StepReport:

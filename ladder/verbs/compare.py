@@ -16,11 +16,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ladder.data import kept_day, kept_document, kept_request
+from ladder.errors import UsageError
 from ladder.exam import Outputs, Probe, ask, read_probes
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import LAWS, evaluate_laws
 from ladder.manifest import unequal
-from ladder.models import dated, load_tokenizer, tensor_files
+from ladder.models import EnsembleSpec, dated, load_tokenizer, tensor_files
 from ladder.registry import Generation, Registry, lineage
 from ladder.report import console, text
 from ladder.setup import (
@@ -36,6 +37,7 @@ from ladder.setup import (
     score,
     text_case,
 )
+from ladder.verbs.together import Cost, Together, ensemble_of, measure_costs
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
 """What can be judged from answers alone. Laws of one's own and canaries are not: their files stay where they were."""
@@ -49,22 +51,36 @@ class Reevaluation:
         child: reference of the generation that was examined.
         against: that of the one it was held against; None for a genesis.
         comparison: what it lost and gained; None without another.
+        costs: of the child and of the ensemble that it was held against; None where that was one generation.
     """
 
     child: str
     against: str | None
     report: GateReport
     comparison: Comparison | None
+    costs: tuple[Cost, Cost] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for strict JSON."""
         answers = asdict(self.comparison) if self.comparison else None
-        return {"child": self.child, "against": self.against, "gates": self.report.to_dict(), "answers": answers}
+        found = {"child": self.child, "against": self.against, "gates": self.report.to_dict(), "answers": answers}
+        return found | (
+            {"costs": dict(zip(("child", "ensemble"), map(asdict, self.costs), strict=True))} if self.costs else {}
+        )
 
     def to_text(self) -> str:
-        """Who was held against whom, and the verdict."""
+        """Who was held against whom, and the verdict; beside an ensemble what each scores and costs."""
         held = f"{self.child} against {self.against}" if self.against else self.child
-        return f"{held}\n\n{console.verdict_text(self.report, self.comparison)}"
+        scores = [_scores(self.report, self.costs)] if self.costs else []
+        return "\n\n".join([held, *scores, console.verdict_text(self.report, self.comparison)])
+
+
+def _scores(report: GateReport, costs: tuple[Cost, Cost]) -> str:
+    """What the child scores, what the ensemble scores, and what a token of each takes."""
+    gates = [(one.name, _figure(one.value), _figure(one.parent_value)) for one in report.results if one.n]
+    passes = ("forward passes a token", *(str(cost.passes) for cost in costs))
+    times = ("milliseconds a token", *(f"{1000 * cost.seconds:.3g}" for cost in costs))
+    return text.table([("", "child", "ensemble"), *gates, passes, times], right={1, 2})
 
 
 def reevaluate(
@@ -73,6 +89,7 @@ def reevaluate(
     against: Generation | None = None,
     probes: Path | None = None,
     handle: EvaluatorHandle | None = None,
+    together: Together | None = None,
 ) -> Reevaluation:
     """Examine a generation by the gates of its manifest again.
 
@@ -80,14 +97,20 @@ def reevaluate(
         against: who it is held against; its parent when left out.
         probes: what it is asked instead of its own and its ancestors' probes. Then nothing can be forgotten.
         handle: where; on this machine's CPU when left out.
+        together: who answers together with the one it is held against, as an ensemble.
 
     Raises:
+        UsageError: it is held against nobody with whom they could answer.
+        TokenizerMismatch: one of them has another tokenizer.
         DataError: the probes cannot be read.
         GateError: a model could not be examined, or a file of its exam was not kept.
     """
     line = lineage.lineage_of(child, registry)[:-1]
     other = against or next((known for known in line if known.digest == child.parent), None)
-    folder = registry.materialize(child)
+    if together and other is None:
+        remedy = "name one with --against"
+        raise UsageError("it has no parent with whom they could answer together", where=child.ref, remedy=remedy)
+    folder, spec = registry.materialize(child), ensemble_of(registry, other, together) if other else None
     request = kept_request(folder / "ladder", child.name)
     ancestors = {known.ref: registry.materialize(known) for known in line}
     with dated(kept_day(folder / "ladder")):
@@ -103,14 +126,15 @@ def reevaluate(
             for eval_run in taken
         ]
 
-    taken = eval_runs(exam, folder, (registry.materialize(other), other.digest) if other else None)
+    # What a generation is was checked when it was materialised; an ensemble is what it is made of.
+    taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
     cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
     ours, theirs = run_evals(exam, taken, cache, by_evaluator(handle, folder, dtype) if handle else asked)
     laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
     report = score(request, exam, ours, theirs, laws, ancestors)
-    return Reevaluation(
-        child.ref, other.ref if other else None, report, compare(exam, ours, theirs) if theirs else None
-    )
+    named = (together.named(other) if together else other.ref) if other else None
+    costs = measure_costs(EnsembleSpec((folder,)), spec, dtype) if together and spec else None
+    return Reevaluation(child.ref, named, report, compare(exam, ours, theirs) if theirs else None, costs)
 
 
 def _probes(

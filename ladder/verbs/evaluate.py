@@ -17,6 +17,7 @@ from ladder.registry import Generation, Registry, lineage
 from ladder.report.text import table
 from ladder.setup import recall_probes
 from ladder.train.loss import taboo_ids
+from ladder.verbs.together import Together, ensemble_of
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,23 @@ class Attached:
         return {"ref": self.ref, "proved": self.proved, "figures": figures}
 
 
-def reask(registry: Registry, generation: Generation) -> list[Asked]:
+def reask(registry: Registry, generation: Generation, together: Together | None = None) -> list[Asked]:
     """Ask a generation the probes that its ancestors and itself left, oldest first, in this process on the CPU.
 
     Questions are decoded as in its own examination; one that was imported gets the defaults.
 
+    Args:
+        together: who answers with it.
+
     Raises:
+        TokenizerMismatch: one of them has another tokenizer.
         GateError: nobody in its line left probes, or the model cannot be examined.
     """
     folders = {known.ref: registry.materialize(known) for known in lineage.lineage_of(generation, registry)}
     probes = {name: left for name, left in recall_probes(folders).items() if left}
     if not probes:
         raise GateError("nobody in its line left probes", where=generation.ref, remedy="name data.probes in a manifest")
-    folder = folders[generation.ref]
+    folder, spec = folders[generation.ref], ensemble_of(registry, generation, together)
     manifest, tokenizer = kept_request(folder / "ladder", generation.name).manifest, load_tokenizer(folder)
     exam = Exam(
         recall=probes,
@@ -88,7 +93,7 @@ def reask(registry: Registry, generation: Generation) -> list[Asked]:
         today=kept_day(folder / "ladder"),
         controls=manifest.data.control_tokens if manifest.data else "text",
     )
-    measured = measure(exam, ask.examine(folder, exam), None)
+    measured = measure(exam, ask.examine(spec, exam), None)
     return [Asked(name, len(scores), mean(scores)) for name, scores in measured.recall.items()]
 
 

@@ -1,4 +1,4 @@
-"""Answers of one generation, without Ray."""
+"""Answers of one generation, or of several together, without Ray."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import torch
 from ladder.data import kept_controls, kept_day
 from ladder.errors import ModelError
 from ladder.exam import Prompt, question
-from ladder.models import continue_rows, dated, end_ids, ending, load_model, load_tokenizer, pad_id
+from ladder.models import EnsembleSpec, continue_rows, dated, end_ids, ending, load_tokenizer, pad_id
 
 
 def answer(
-    folder: Path, prompts: Sequence[str], chat: bool, max_new_tokens: int, temperature: float, seed: int
+    who: Path | EnsembleSpec, prompts: Sequence[str], chat: bool, max_new_tokens: int, temperature: float, seed: int
 ) -> list[str]:
     """Continue each prompt, or answer it as a user's turn. Greedy at temperature 0.
+
+    Args:
+        who: answers, a model's folder or several together; the first one's tokenizer and template ask.
 
     Raises:
         ModelError: ``chat`` was asked for and the model has no chat template.
     """
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    spec = EnsembleSpec.of(who)
+    folder, model, tokenizer = spec.first, spec.load(), load_tokenizer(spec.first)
     if chat and tokenizer.chat_template is None:
         raise ModelError("this generation has no chat template", where="--chat", remedy="leave --chat out")
     torch.manual_seed(seed)

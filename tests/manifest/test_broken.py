@@ -20,6 +20,7 @@ TAUGHT = {**GENESIS, REQUEST + "training_method": "distilled_pretraining"}
 LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
 
 # What is changed in a valid manifest, the field that the error names, and a piece of its text.
+VARIES = {"training_params.temperature": "variance"}
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
     # keys
     ({"training_params.alfa": 1.0}, "training_params.alfa", "did you mean 'alpha'?"),
@@ -37,6 +38,16 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"training_params.steps": 10**400}, "training_params.steps", "expected less than 9007199254740992"),
     ({"training_params.alpha": -0.1}, "training_params.alpha", "found -0.1, expected at least 0 (Weight of cross"),
     ({"training_params.temperature": 0}, "training_params.temperature", "expected more than 0"),
+    ({"training_params.temperature": "mean"}, "training_params.temperature", "'variance'"),
+    ({"training_params.variance": {"low": 0.9}}, "training_params.variance", "training_params.temperature is 2"),
+    ({**VARIES, "training_params.variance": {"low": 2}}, "training_params.variance.low", "found 2 above high"),
+    ({**VARIES, "runtime.wire": "topk"}, "runtime.wire", "the mass of the rest at one temperature"),
+    ({"student.variance_head": True}, "student.variance_head", "write temperature: variance"),
+    (
+        {**VARIES, "student.variance_head": True, "runtime.student": {"ranks": 2, "sharding": "fsdp"}},
+        "student.variance_head",
+        "a head that is split",
+    ),
     ({"training_params.routing": "suprise"}, "training_params.routing", "did you mean 'surprise'?"),
     ({"stabilizers.ema": "yes"}, "stabilizers.ema", "found 'yes', expected true or false"),
     ({"stabilizers.ema_decay": 1.0}, "stabilizers.ema_decay", "expected less than 1"),

@@ -86,3 +86,20 @@ def test_a_folder_that_cannot_be_meant_is_refused(write, change, harness, folder
     gates = [metric(source=SOURCE | {"include_path": folder})]
     with pytest.raises(ManifestError, match=said):
         read_request(write(change({"gates.metrics": gates})))
+
+
+def test_a_genesis_needs_a_maximum_of_calibration(write, change) -> None:
+    gone = "<take this key out>"
+    names = {"evolution_request.parent_gen": gone, "evolution_request.grandparent_gen": gone}
+    genesis = names | {"evolution_request.training_method": "pretraining"}
+    load_manifest(write(change({"gates.calibration": {}})))
+    load_manifest(write(change({**genesis, "gates.calibration": {"maximum": 0.3}})))
+    with pytest.raises(ManifestError, match=r"gates.calibration.*maximum is 1"):
+        load_manifest(write(change({**genesis, "gates.calibration": {}})))
+
+
+def test_calibration_is_a_gate_of_its_own_only_where_it_is_asked_for(write, change, harness) -> None:
+    taken = metric(name="calibration")
+    load_manifest(write(change({"gates.metrics": [taken]})))
+    with pytest.raises(ManifestError, match="found 'calibration', which another gate has"):
+        load_manifest(write(change({"gates.metrics": [taken], "gates.calibration": {}})))

@@ -11,8 +11,9 @@ import pytest
 
 from ladder.errors import ActorDied, Interrupted, RunError
 from ladder.registry.lineage import Ancestry
-from ladder.run.hooks import Hook, Journal, Minutes, Stop, run_legs
+from ladder.run.hooks import Hook, Journal, Minutes, Stop, metrics_of, run_legs
 from ladder.setup.context import Run, Usage
+from ladder.train.receipts import Receipt
 from ladder.train.spec import StepReport
 
 
@@ -105,3 +106,16 @@ def test_a_stop_and_a_spent_budget_end_a_run_behind_its_checkpoint(run: Run) -> 
     for most in (None, 2.0):
         run_legs(leg, lambda: None, [Minutes(most, spent, 3)], 0, 3)
     run_legs(leg, lambda: None, [Minutes(1.0, spent, 3)], 2, 3)
+
+
+def test_receipts_are_metrics_by_source_and_go_on_from_the_checkpoint(run: Run) -> None:
+    step = StepReport(0, 1.0, receipts={"docs/a b.jsonl": Receipt(3, 8, 4, 1.0, 0.5, 2, 0.75)})
+    told = {name: value for name, value in metrics_of(step).items() if name.startswith("teacher/")}
+    path = "teacher/docs_a_b.jsonl/"
+    assert told == {path + "taught": 0.5, path + "weight": 0.25, path + "harm": 0.25, path + "throttle": 0.75}
+    first = journal(run, [])
+    first.after_step(step)
+    first.before_checkpoint(1)
+    again = journal(run, [], done=1)
+    again.after_step(StepReport(1, 1.0, receipts={"docs/a b.jsonl": Receipt(3, 8, 8, 8.0)}))
+    assert again.receipts.summary()["docs/a b.jsonl"]["taught"] == 0.75

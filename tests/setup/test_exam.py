@@ -11,12 +11,13 @@ import pytest
 
 from benchmarks.voices import speak
 from ladder.errors import GateError
-from ladder.exam import Answers, Exam, Prompt
+from ladder.exam import Answers, Exam, Probe, Prompt
+from ladder.exam.exam import Certainty
 from ladder.exam.suites import SuiteMetric
 from ladder.gates import GateResult
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
 from ladder.manifest.request import Request, read_request
-from ladder.manifest.schema import LmEval, MetricGate
+from ladder.manifest.schema import CalibrationGate, LmEval, MetricGate
 from ladder.run import examine
 from ladder.setup import exam
 
@@ -100,3 +101,19 @@ def test_what_suites_measured_of_both_is_decided_on(tmp_path: Path) -> None:
     silent = replace(answers("clerk"), tone=())
     *_, tides = exam.score(replace(asked, manifest=manifest), Exam(), silent, silent, [], {}, suites).results
     assert (tides.name, tides.passed, tides.value, tides.parent_value) == ("tides", True, 0.6, 0.5)
+
+
+def test_calibration_is_decided_on_where_it_is_gated(tmp_path: Path) -> None:
+    """Sure and wrong beside sure and right; nothing is measured where nobody asks, so old answers do."""
+    questions = tuple(Probe(f"{number}?", "yes") for number in range(4))
+    known = {one.question(): Certainty(0.9, entropy=1.0, tokens=2) for one in questions}
+    right = Answers({}, ("yes",) * 4, (), (), "d", certainty=known)
+    wrong = replace(right, generalize=("no",) * 4)
+    asked = request(tmp_path, "{reference: none}")
+    gates = asked.manifest.gates.model_copy(update={"calibration": CalibrationGate()})
+    gated = replace(asked, manifest=asked.manifest.model_copy(update={"gates": gates}))
+    *_, found = exam.score(gated, Exam(generalize=questions), wrong, right, [], {}).results
+    assert (found.name, found.passed) == ("calibration", False)
+    assert (found.value, found.parent_value) == pytest.approx((0.9, 0.1))
+    old = replace(right, certainty={})
+    assert exam.score(asked, Exam(generalize=questions), old, old, [], {}).results[-1].name == "laws"
