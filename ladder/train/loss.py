@@ -19,6 +19,7 @@ from ladder.distill import (
     FusedLoss,
     FusedResult,
     Objective,
+    Prior,
     Route,
     RoutingSettings,
     Source,
@@ -46,6 +47,7 @@ from ladder.errors import ManifestError
 from ladder.manifest import Manifest
 from ladder.methods import Method
 from ladder.teachers import TopKSource
+from ladder.train.worth import Heard, Worth, fusion_settings, sources_of
 
 _ROWS = 1024
 """Tokens whose bounds are computed at a time, in float64 [n, K]."""
@@ -102,6 +104,10 @@ class Routed:
     tokens: Tokens
     source_N: Tensor
     ahead: Ahead
+    heard: Heard
+    prior: Prior | None
+    first_N: Tensor
+    """Tokens of examples that are read for the first time, bool."""
 
     @property
     def dream_N(self) -> Tensor:
@@ -110,17 +116,22 @@ class Routed:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one run: the fused loss of its objective, and the shares of the sources of a batch."""
+    """The loss of one run: the fused loss of its objective, the shares of the sources of a batch, and what its teachers
+    are worth, which changes from step to step."""
 
     fused: FusedLoss
     shares_S: tuple[float, ...]
+    worth: Worth
 
     @classmethod
     def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast, compile: bool = False) -> Loss:
         shares = manifest.training_params.shares
         taboo = taboo_ids(manifest, tokenizer)
         fused = method.loss(len(tokenizer), taboo, compile=compile)
-        return cls(fused, tuple(getattr(shares, source) for source in SOURCES))
+        numbers = method.teachers() | method.dreamers()
+        sources = {number: names for number, names in sources_of(manifest).items() if number in numbers}
+        worth = Worth(sources, fusion_settings(manifest, method), fused.settings)
+        return cls(fused, tuple(getattr(shares, source) for source in SOURCES), worth)
 
     def routed(self, batch: Batch, sources: Mapping[int, Source], device: torch.device) -> Routed:
         """Decide what must be decided before the step's tokens can be counted."""
@@ -129,10 +140,14 @@ class Loss:
             for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
         )
         # Each teacher in the slot of its number; the first two are always there, because dreams are known by them.
-        teachers = [sources.get(number) for number in range(1, max(2, *sources, 0) + 1)]
+        teachers = [sources.get(number) for number in range(1, self.worth.teachers + 1)]
         # Checked and decided by on the CPU, where they come from.
         tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns).to(device)
-        return Routed(batch, teachers, tokens, onto(source_N, device), self.fused.route_ahead(tokens, teachers))
+        group_N, first_N = onto(source_N, device), onto(torch.from_numpy(batch.first_N), device)
+        heard = self.worth.heard(teachers, group_N)
+        prior = self.worth.prior(heard)
+        ahead = self.fused.route_ahead(tokens, teachers, prior)
+        return Routed(batch, teachers, tokens, group_N, ahead, heard, prior, first_N)
 
     def counts(self, item: Routed) -> Tensor:
         """Trained tokens of each source [S] in one micro-batch, skipped ones not counted."""
@@ -141,12 +156,15 @@ class Loss:
     def __call__(
         self, student: Student, item: Routed, counts_S: Tensor, spread: Spread | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The micro-batch's part of the reduced loss (sum the parts), and sums for the report."""
+        """The micro-batch's part of the reduced loss (sum the parts), and sums for the report; under ``worth`` what
+        ``Worth.update`` takes."""
         shares_S = torch.tensor(self.shares_S, device=counts_S.device)
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
-        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N, spread=spread)
+        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N, item.prior, spread)
         doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
-        return result.total, _sums(result, item, self.fused.objective) | _binned(result, item) | doubt
+        worth = self.worth.tallies(item.heard, item.tokens, item.first_N, result.told, result.routing)
+        sums = _sums(result, item, self.fused.objective) | _binned(result, item) | doubt
+        return result.total, sums | {"worth": worth}
 
     @torch.no_grad()
     def entropy(self, student: Student, item: Routed) -> dict[str, Tensor]:
