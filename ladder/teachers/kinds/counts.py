@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Counts(TeacherKind):
         rows = [row for documents in read_documents(material.files) for row in documents]
         documents = [np.asarray(encode_row(row, tokenizer, encoding).ids, np.int64) for row in rows]
         self.corpus = Corpus(documents, len(tokenizer), self.options.mode, self.options.window)
+
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int:
+        return int(options["top"])
 
     def digest(self) -> str:
         return "counts 1"
