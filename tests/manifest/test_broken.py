@@ -44,6 +44,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({**VARIES, "runtime.wire": "topk"}, "runtime.wire", "the mass of the rest at one temperature"),
     ({"student.variance_head": True}, "student.variance_head", "write temperature: variance"),
     (
+        {**VARIES, "student.variance_head": True, "training_params.variance": {"slope": 0}},
+        "student.variance_head",
+        "no variance moves the temperature",
+    ),
+    (
         {**VARIES, "student.variance_head": True, "runtime.student": {"ranks": 2, "sharding": "fsdp"}},
         "student.variance_head",
         "a head that is split",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -28,9 +28,14 @@ from ladder.manifest.schema import Count, Section
 from ladder.teachers.kinds.base import Material, Sparse, TeacherKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
+
     from ladder.data.batches import Batch
 
 Mode = Literal["bigram", "trigram", "cooccur", "blend"]
+Draw = Callable[[np.ndarray], int]
 TRIGRAM_SHARE = 0.6
 """Of ``blend``; what stands near by has the rest."""
 _BLOCK = 1 << 22
@@ -57,16 +62,11 @@ class Counts(TeacherKind):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        from ladder.data.documents import read_documents
-        from ladder.data.examples import Encoding, encode_row
         from ladder.models import load_tokenizer
 
         self.options = CountsOptions.model_validate(dict(material.options))
         tokenizer = load_tokenizer(material.tokenizer)
-        encoding = Encoding(max_length=sys.maxsize, completion_only=False)
-        rows = [row for documents in read_documents(material.files) for row in documents]
-        documents = [np.asarray(encode_row(row, tokenizer, encoding).ids, np.int64) for row in rows]
-        self.corpus = Corpus(documents, len(tokenizer), self.options.mode, self.options.window)
+        self.corpus = count(material.files, tokenizer, self.options.mode, self.options.window)
 
     @classmethod
     def kept(cls, options: Mapping[str, Any]) -> int:
@@ -269,12 +269,29 @@ class Corpus:
             part = slice(start, min(start + size, len(at_N)))
             yield part, self._block(text, at_N[part], own, alone_EV)
 
-    def surprisal(self, text: Text, at_N: np.ndarray) -> np.ndarray:
-        """-ln p of the tokens that do follow these ones, float64 [N], in nats."""
+    def surprisal(self, text: Text, at_N: np.ndarray, *, known: bool = True) -> np.ndarray:
+        """-ln p of the tokens that do follow these ones, float64 [N], in nats; as ``predict``."""
         next_N, found_N = text.ids_F[at_N + 1], np.empty(len(at_N))
-        for part, p_nV in self.predict(text, at_N):
+        for part, p_nV in self.predict(text, at_N, known=known):
             found_N[part] = -np.log(np.take_along_axis(p_nV, next_N[part, None], 1)[:, 0])
         return found_N
+
+    def write(self, ids: Sequence[int], size: int, ends: Collection[int], draw: Draw | None = None) -> list[int]:
+        """How a text goes on: up to an end token, or so many tokens.
+
+        Args:
+            ids: of the text, one or more.
+            draw: chooses a token by its probabilities [V]; the likeliest when left out.
+        """
+        written, reach = list(ids), max(2, self._window)
+        while len(written) < len(ids) + size:
+            text = Text.joined([np.asarray(written[-reach:])])
+            ((_, p_1V),) = self.predict(text, np.asarray([len(text.ids_F) - 1]), known=False)
+            token = draw(p_1V[0]) if draw else int(p_1V[0].argmax())
+            if token in ends:
+                break
+            written.append(token)
+        return written[len(ids) :]
 
     def _block(self, text: Text, at_n: np.ndarray, own: Mapping[str, Own], alone_EV: np.ndarray) -> np.ndarray:
         example_n, p_nV = text.example_F[at_n], np.zeros((len(at_n), self.vocabulary))
@@ -356,6 +373,20 @@ class Corpus:
         if len(ids) == 0:
             return 0
         return max(_beginning(self._written, _bytes(ids)), _beginning(self._reversed, _bytes(ids[::-1])))
+
+
+def count(files: Iterable[Path], tokenizer: PreTrainedTokenizerFast, mode: Mode, window: int = 5) -> Corpus:
+    """Counts of the documents of some files, each read as a row is that is learned.
+
+    Raises:
+        DataError: a file holds nothing, or cannot be read. Names it.
+    """
+    from ladder.data.documents import read_documents
+    from ladder.data.examples import Encoding, encode_row
+
+    encoding = Encoding(max_length=sys.maxsize, completion_only=False)
+    rows = [row for documents in read_documents(files) for row in documents]
+    return Corpus([np.asarray(encode_row(row, tokenizer, encoding).ids) for row in rows], len(tokenizer), mode, window)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {
