@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Counts(TeacherKind):
         self.options = CountsOptions.model_validate(dict(material.options))
         tokenizer = load_tokenizer(material.tokenizer)
         self.corpus = count(material.files, tokenizer, self.options.mode, self.options.window)
+
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int:
+        return int(options["top"])
 
     def digest(self) -> str:
         return "counts 1"
