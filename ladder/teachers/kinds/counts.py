@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -67,6 +67,15 @@ class Counts(TeacherKind):
         self.options = CountsOptions.model_validate(dict(material.options))
         tokenizer = load_tokenizer(material.tokenizer)
         self.corpus = count(material.files, tokenizer, self.options.mode, self.options.window)
+
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int:
+        return CountsOptions.model_validate(dict(options)).top
+
+    @classmethod
+    def memory_bytes(cls, file_bytes: int, options: Mapping[str, Any]) -> int:
+        # Four bytes of text a token, and 16 for each of two pairs, or of ten more; sorting takes as much again.
+        return file_bytes * (32 if CountsOptions.model_validate(dict(options)).mode in ("bigram", "trigram") else 192)
 
     def digest(self) -> str:
         return "counts 1"

@@ -71,6 +71,10 @@ class Retrieval(TeacherKind):
     def sources(cls, name: str, files: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(f"{name}/{file}" for file in files)
 
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int:
+        return RetrievalOptions.model_validate(dict(options)).top
+
     def digest(self) -> str:
         from importlib.metadata import version
 
