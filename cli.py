@@ -290,20 +290,24 @@ def show(
     ] = None,
 ) -> None:
     """One generation's card. With --html the page of its verdict: gates, lost answers, laws, who taught; with --png
-    its pictures: differences to the parent, and the training."""
-    from ladder.data import GATES_PLOT, PAGE, TRAINING_PLOT, examined
+    its pictures: differences to the parent, the training, and what each of its teachers was worth."""
+    from ladder.data import GATES_PLOT, PAGE, TEACHERS_PLOT, TRAINING_PLOT, examined
     from ladder.report.lineage import card_text
+    from ladder.report.worth import worth_of, worth_text
 
     registry = _registry(home)
     generation = registry.find(ref)
     sidecars = registry.sidecars(generation)
     if png:
-        copies = _copied(examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), png)
+        further = [plot] if (plot := sidecars / TEACHERS_PLOT).is_file() else []
+        copies = _copied([*examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), *further], png)
         _answer([str(path) for path in copies], "\n".join(map(str, copies)), as_json)
     if html:
         _open_page(*examined(sidecars, generation.ref, PAGE))
     if not (html or png):
-        _answer(generation.to_dict(), card_text(generation, sidecars), as_json)
+        worth = worth_of(sidecars)
+        data = generation.to_dict() | ({"receipts": worth} if worth else {})
+        _answer(data, card_text(generation, sidecars, worth_text(worth)), as_json)
 
 
 @app.command(rich_help_panel=LOOK)

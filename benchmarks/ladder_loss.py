@@ -1,4 +1,4 @@
-"""ladder's loss of two teachers, each behind one function: the dense reference and the fused one."""
+"""ladder's loss of teachers, each way behind one function: the dense reference and the fused one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DENSE_TENSORS = 20
 """[N, V] float32 tensors that the dense reference holds at its peak: 18 were measured."""
 
 Said = Sequence[tuple[Tensor, Tensor]]
-"""Hidden states [N, D] and head [V, D] of teachers 1 and 2."""
+"""Hidden states [N, D] and head [V, D] of each teacher."""
 
 
 def dense_loss(
@@ -42,15 +42,15 @@ def dense_loss(
 ) -> Tensor:
     """The reference: whole logits, ``token_losses``, the mean over trained tokens."""
     with torch.no_grad():
-        teacher1_NV, teacher2_NV = (values_ND @ head_VD.T for values_ND, head_VD in said)
-    routes = _routes(teacher1_NV, teacher2_NV, labels_N, routing)
-    losses = token_losses(hidden_ND @ weight_VD.T, (teacher1_NV, teacher2_NV), labels_N, routes, OBJECTIVE)
+        teachers = [values_ND @ head_VD.T for values_ND, head_VD in said]
+    routes = _routes(teachers, labels_N, routing)
+    losses = token_losses(hidden_ND @ weight_VD.T, teachers, labels_N, routes, OBJECTIVE)
     source_N = torch.zeros_like(labels_N)
     counts_S = source_counts(routes.trained_N, source_N, 1)
     return (reduction_weights(routes.trained_N, source_N, counts_S, torch.ones(1)) * losses.loss).sum()
 
 
-def two_teacher_loss(
+def fused_loss(
     hidden_ND: Tensor, weight_VD: Tensor, said: Said, labels_N: Tensor, routing: str = "agreement"
 ) -> Tensor:
     """The fused loss over the sources that the trainer uses, with its own chunks, compiled where it can be."""
@@ -58,11 +58,11 @@ def two_teacher_loss(
     settings = RoutingSettings(routing=routing)
     fused = FusedLoss(OBJECTIVE, settings, size, compile=has_compiler("cpu"))
     tokens = Tokens.of(labels_N, torch.zeros_like(labels_N), torch.arange(len(labels_N)), columns(size, size))
-    first, second = (_source(*pair) for pair in said)
-    ahead = fused.route_ahead(tokens, (first, second))
+    sources = [_source(*pair) for pair in said]
+    ahead = fused.route_ahead(tokens, sources)
     source_N = torch.zeros_like(labels_N)
     weight_N = reduction_weights(ahead.trained_N, source_N, source_counts(ahead.trained_N, source_N, 1), torch.ones(1))
-    return fused(StudentHead((Block(hidden_ND, weight_VD),)), (first, second), tokens, ahead, weight_N).total
+    return fused(StudentHead((Block(hidden_ND, weight_VD),)), sources, tokens, ahead, weight_N).total
 
 
 def _source(hidden_ND: Tensor, weight_VD: Tensor) -> HiddenSource:
@@ -76,7 +76,7 @@ def disagreement(hidden: int, vocabulary: int, routing: str, tokens: int = 64) -
     """How far the two losses are apart on a small lesson: relative, and norm-wise for the gradients."""
     dataset = make_lesson(tokens, hidden, vocabulary, seed=2)
     found = []
-    for loss in (two_teacher_loss, dense_loss):
+    for loss in (fused_loss, dense_loss):
         value = loss(dataset.hidden_ND, dataset.weight_VD, dataset.teachers, dataset.labels_N, routing)
         found.append((value.detach(), *dataset.gradients(value)))
     names = ("loss", "gradient of hidden states", "gradient of head")
@@ -91,12 +91,11 @@ def dense_bytes(tokens: int, vocabulary: int) -> int:
 
 def shares_of_routes(dataset: Dataset, routing: str, sample: int = 256) -> dict[str, float]:
     """Which part of the first tokens takes each route: what the loss was timed on."""
-    (first_ND, first_VD), (second_ND, second_VD) = dataset.teachers
     labels_N = dataset.labels_N[:sample]
-    routes = _routes(first_ND[:sample] @ first_VD.T, second_ND[:sample] @ second_VD.T, labels_N, routing)
+    routes = _routes([said_ND[:sample] @ head_VD.T for said_ND, head_VD in dataset.teachers], labels_N, routing)
     return {name: round(count / len(labels_N), 3) for name, count in route_shares(routes.route_N).items() if count}
 
 
-def _routes(teacher1_NV: Tensor, teacher2_NV: Tensor, labels_N: Tensor, routing: str) -> Routing:
+def _routes(teachers: Sequence[Tensor], labels_N: Tensor, routing: str) -> Routing:
     settings = RoutingSettings(routing=routing)
-    return route(gather_evidence((teacher1_NV, teacher2_NV), labels_N, settings.confidence), labels_N, settings)
+    return route(gather_evidence(teachers, labels_N, settings.confidence), labels_N, settings)

@@ -10,8 +10,8 @@ from benchmarks.ladder_loss import (
     dense_bytes,
     dense_loss,
     disagreement,
+    fused_loss,
     shares_of_routes,
-    two_teacher_loss,
 )
 from benchmarks.lesson import Dataset, make_lesson
 from benchmarks.machine import available_memory
@@ -93,10 +93,8 @@ def _floors(dataset: Dataset, tried: Tried) -> Contenders:
 
 
 def _ladder(dataset: Dataset) -> Contenders:
-    runs: Contenders = {f"ladder, {name} routing": _run(dataset, two_teacher_loss, name) for name in ROUTINGS}
-    return runs | {
-        "ladder, agreement routing, frozen head": _run(dataset, two_teacher_loss, "agreement", frozen_head=True)
-    }
+    runs: Contenders = {f"ladder, {name} routing": _run(dataset, fused_loss, name) for name in ROUTINGS}
+    return runs | {"ladder, agreement routing, frozen head": _run(dataset, fused_loss, "agreement", frozen_head=True)}
 
 
 def _run(dataset: Dataset, loss: Callable[..., Any], routing: str, frozen_head: bool = False) -> Callable[[], object]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.ladder_loss import dense_bytes, dense_loss, two_teacher_loss
+from benchmarks.ladder_loss import dense_bytes, dense_loss, fused_loss
 from benchmarks.lesson import Dataset, make_lesson
 from benchmarks.machine import available_memory
 from benchmarks.options import Options
@@ -55,7 +55,7 @@ def _figure(name: str, tokens: int, hidden: int, vocabulary: int, options: Optio
 
 def _work(task: dict[str, Any]) -> dict[str, int]:
     torch.set_num_threads(task["threads"])
-    dataset = make_lesson(task["tokens"], task["hidden"], task["vocabulary"])
+    dataset = make_lesson(task["tokens"], task["hidden"], task["vocabulary"], teachers=task.get("teachers", 2))
     _once(task["name"], dataset)
     rise, _ = peak_of(lambda: _once(task["name"], dataset))
     return {"bytes": rise, "inputs": dataset.nbytes}
@@ -65,7 +65,7 @@ def _once(name: str, dataset: Dataset) -> object:
     if name.startswith("TRL"):
         (beta,) = (beta for word, beta in DIVERGENCES.items() if word in name)
         return trl_contender(dataset, beta)()
-    loss = dense_loss if name == DENSE else two_teacher_loss
+    loss = dense_loss if name == DENSE else fused_loss
     return dataset.gradients(loss(dataset.hidden_ND, dataset.weight_VD, dataset.teachers, dataset.labels_N))
 
 

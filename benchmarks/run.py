@@ -27,6 +27,7 @@ RESULTS = Path(__file__).resolve().parent / "results.json"
 SECTIONS = {
     "loss": "benchmarks.loss",
     "memory": "benchmarks.memory",
+    "teachers": "benchmarks.teachers",
     "step": "benchmarks.step",
     "cache": "benchmarks.cache",
     "wire": "benchmarks.wire",

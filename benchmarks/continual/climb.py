@@ -115,7 +115,8 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
         ancestors: candidate folders, the genesis first and the parent last.
     """
     manifest, method = request.manifest, method_of(request.manifest)
-    folders = dict(enumerate(reversed(ancestors[-2:] if request.grandparent else ancestors[-1:]), 1))
+    speaking = 1 + bool(request.grandparent) + len(manifest.teachers.others)
+    folders = dict(enumerate(reversed(ancestors[-speaking:]), 1))
     dataset = read_dataset(request, ancestors)
     start = folders.get(1, place / "start")
     if not ancestors:

@@ -12,8 +12,8 @@ CHUNKS = (64, 128, 256, 512)
 
 
 class Floor:
-    """Five products: [N,D]x[D,V] for both teachers and the student, then [N,V]x[V,D] and [V,N]x[N,D] for the student's
-    backward. Four with a frozen head, which has no [V,N]x[N,D].
+    """K + 3 products, five for two teachers: [N,D]x[D,V] for each teacher and the student, then [N,V]x[V,D] and
+    [V,N]x[N,D] for the student's backward. One fewer with a frozen head, which has no [V,N]x[N,D].
 
     All tokens at once, or in equal chunks. Each chunk's logits overwrite those of the chunk before, and one teacher's
     those of the other: nothing is kept that the next product does not read.

@@ -24,10 +24,12 @@ MOST_SURPRISAL = 30.0
 """In nats. What is less likely than e^-30 counts as that, so that one token of probability 0 is no infinite error."""
 LEAST_FACTOR = 0.05
 """Of a throttle. What weighs nothing at all could never show that it helps again."""
-RATE = 0.25
+RATE = 0.5
 """Of a throttle: how far its logarithm moves in a step in which a source harms by its whole weight."""
 TOLERANCE = 0.02
-"""Of a throttle: a source that harms by less, per unit of weight, rises."""
+"""Of a throttle: harm per unit of weight that is forgiven at once."""
+FORGIVENESS = 0.02
+"""Of a throttle: the part of its logarithm that it loses in each step, whatever the source does."""
 _GRAIN = 2.0**20
 """Statistics are rounded to 1 / 2^20 nats: sums of such numbers are exact in float64, so they are the same in whichever
 order, micro-batches or ranks they are added."""
@@ -175,21 +177,15 @@ def harm_of(surprisal_Kn: Tensor, weight_Kn: Tensor) -> Tensor:
     without_Kn = log_p_Kn.masked_fill(apart_KK1, -math.inf).logsumexp(1)
     left_Kn = weight_Kn.unsqueeze(0).masked_fill(apart_KK1, 0.0).sum(1)
     harm_Kn = without_Kn - left_Kn.log() - (log_p_Kn.logsumexp(0) - weight_Kn.sum(0).log())
-    return harm_Kn.where(blended(weight_Kn), 0.0)
+    return harm_Kn.where((weight_Kn > 0) & ((weight_Kn > 0).sum(0) > 1), 0.0)
 
 
-def blended(weight_Kn: Tensor) -> Tensor:
-    """Which teachers have a share beside another one, bool [K, n]: where it can be told what each is worth."""
-    shares_Kn = weight_Kn > 0
-    return shares_Kn & (shares_Kn.sum(0) > 1)
-
-
-RECEIPTS = ("tokens", "weight", "measured", "harm", "exposure")
+RECEIPTS = ("tokens", "weight", "measured", "harm", "trial")
 """Sums of a source over the tokens of a step: tokens that it had a share in, and its share there, throttled as it was;
-then, over gold labels whose blend had it and others: their number, its harm in nats, and its share without a throttle.
+then, over gold labels of which it and others say something: their number, its harm in nats, and what its harm would be
+per unit of weight if all who speak weighed the same.
 
-So tokens / all taught tokens is the part it taught, weight / tokens its mean weight, harm / measured its mean harm, and
-harm / exposure its harm per unit of weight."""
+So tokens / all taught tokens is the part it taught, weight / tokens its mean weight, harm / measured its mean harm."""
 
 
 def source_tallies(
@@ -204,26 +200,25 @@ def source_tallies(
 
     Args:
         weight_Kn: shares in the target as it is learned; 0 where a teacher does not teach.
-        surprisal_Kn: -ln p_k(y) of the gold label; anything where there is none.
+        surprisal_Kn: -ln p_k(y) of the gold label; anything where there is none, NaN where a teacher was not asked.
         unthrottled_Kn: shares that a blend of the same teachers would have without a throttle, whether or not the token
-            was routed to a blend.
+            was routed to a blend; harm is measured with these.
         source_Kn: which source each teacher speaks for, 0 to S - 1, int64; a source belongs to one teacher. Anything
             below 0 where it is silent.
         counted_n: tokens whose gold label may judge, bool.
         sources: S.
     """
     heard_Kn, ones_Kn = source_Kn >= 0, torch.ones_like(weight_Kn, dtype=torch.float64)
-    place_Kn = source_Kn.clamp_min(0)
-    taught = (ones_Kn, _rounded(weight_Kn))
-    judged_Kn = blended(unthrottled_Kn.where(heard_Kn, 0.0)) & counted_n
-    harm_Kn = harm_of(surprisal_Kn, unthrottled_Kn.where(heard_Kn, 0.0))
-    judged = (ones_Kn, _rounded(harm_Kn), _rounded(unthrottled_Kn))
-    return torch.cat(
-        [
-            _summed(taught, place_Kn, heard_Kn & (weight_Kn > 0), sources),
-            _summed(judged, place_Kn, judged_Kn, sources),
-        ]
-    )
+    speaks_Kn, place_Kn = heard_Kn & ~surprisal_Kn.isnan(), source_Kn.clamp_min(0)
+    speakers_n = speaks_Kn.sum(0)
+    harm_Kn = harm_of(surprisal_Kn, unthrottled_Kn.where(speaks_Kn, 0.0))
+    trial_Kn = harm_of(surprisal_Kn, speaks_Kn.double()) * speakers_n
+    taught, judged = (ones_Kn, _rounded(weight_Kn)), (ones_Kn, _rounded(harm_Kn), _rounded(trial_Kn))
+    parts = [
+        _summed(taught, place_Kn, heard_Kn & (weight_Kn > 0), sources),
+        _summed(judged, place_Kn, speaks_Kn & (speakers_n > 1) & counted_n, sources),
+    ]
+    return torch.cat(parts)
 
 
 def _bounded(surprisal: Tensor) -> Tensor:
@@ -273,6 +268,11 @@ class Reliability:
         mean_KG1 = _shrunk(sums_KGB.sum(2, True), counts_KGB.sum(2, True), mean_K11)
         return _shrunk(sums_KGB, counts_KGB, mean_KG1)
 
+    def means(self) -> list[float | None]:
+        """The error of each teacher over all that was measured of it, in nats; None where nothing was."""
+        sums_K, counts_K = self._state_2KGB.sum((2, 3)).tolist()
+        return [total / count if count else None for total, count in zip(sums_K, counts_K, strict=True)]
+
     def tensors(self) -> dict[str, Tensor]:
         """The state, for a checkpoint; on the CPU."""
         return {"errors": self._state_2KGB.cpu().clone()}
@@ -289,33 +289,37 @@ class Reliability:
 class Throttle:
     """A factor for each of S sources, ``LEAST_FACTOR`` to 1: it falls while the source harms and rises while it helps.
 
-    Multiplicative weights (Freund & Schapire 1997, "A decision-theoretic generalization of on-line learning"): with h
-    the source's harm per unit of weight, averaged over the last steps and cut off at -1 and 1, each step multiplies the
-    factor by exp(``RATE`` (``TOLERANCE`` - h)). Per unit of weight, because harm is nearly in proportion to weight: it
-    is then close to the slope of -ln p(gold) along the weight, that is exponentiated gradient for a mixture (Helmbold
-    et al. 1997, "A comparison of new and old algorithms for a mixture estimation problem"). A factor depends on nothing
-    but the harm of its own source: none falls for being the largest. The lower bound keeps the way back short
-    (Herbster & Warmuth 1998, "Tracking the best expert").
+    Multiplicative weights (Freund & Schapire 1997, "A decision-theoretic generalization of on-line learning") on
+    discounted losses (Chernov & Zhdanov 2010, "Prediction with expert advice under discounted loss"): with h the recent
+    harm of the source per unit of weight, cut off at -1 and 1, the logarithm of its factor loses a part
+    ``FORGIVENESS`` of itself in each step and moves by ``RATE`` (``TOLERANCE`` - h). So one that harms a little falls a
+    little, one that harms much is at the bound within a few steps, and one that stopped is back within a hundred,
+    because what is at its bound owes nothing beyond it (Herbster & Warmuth 1998, "Tracking the best expert").
+
+    Harm is tried at equal weights of all who speak of a token, whatever they weigh in the target: whoever has next to
+    no weight harms next to nothing, and what it is worth could not be seen. Per unit of weight, harm is then close to
+    the slope of -ln p(gold) along that weight (Helmbold et al. 1997, "A comparison of new and old algorithms for a
+    mixture estimation problem"). A factor depends on the harm of its own source alone: none falls for being the
+    largest.
     """
 
     def __init__(self, sources: int, decay: float = 0.9, device: torch.device | None = None) -> None:
         self.decay = decay
-        self._harm_2S = torch.zeros(2, sources, dtype=torch.float64, device=device)
+        self._trial_2S = torch.zeros(2, sources, dtype=torch.float64, device=device)
         self._log_factor_S = torch.zeros(sources, dtype=torch.float64, device=device)
 
     def update(self, tallies_5S: Tensor) -> None:
         """Take in what :func:`source_tallies` counted in a step, over all ranks. What was not judged stays as it is."""
-        _, _, measured_S, harm_S, exposure_S = tallies_5S.to(self._harm_2S.device)
-        judged_S = (measured_S > 0) & (exposure_S > 0)
-        self._harm_2S = _decayed(self._harm_2S, torch.stack([harm_S, exposure_S]), judged_S, self.decay)
-        moved_S = self._log_factor_S + RATE * (TOLERANCE - self.harm().clamp(-1.0, 1.0))
-        moved_S = moved_S.clamp(math.log(LEAST_FACTOR), 0.0)
-        self._log_factor_S = moved_S.where(judged_S, self._log_factor_S)
+        _, _, measured_S, _, trial_S = tallies_5S.to(self._trial_2S.device)
+        judged_S = measured_S > 0
+        self._trial_2S = _decayed(self._trial_2S, torch.stack([trial_S, measured_S]), judged_S, self.decay)
+        moved_S = (1 - FORGIVENESS) * self._log_factor_S + RATE * (TOLERANCE - self.harm().clamp(-1.0, 1.0))
+        self._log_factor_S = moved_S.clamp(math.log(LEAST_FACTOR), 0.0).where(judged_S, self._log_factor_S)
 
     def harm(self) -> Tensor:
-        """Recent harm of each source per unit of its weight in nats, float64 [S]; 0 where nothing was measured."""
-        harm_S, exposure_S = self._harm_2S
-        return harm_S / exposure_S.where(exposure_S > 0, 1.0)
+        """Recent harm of each source per unit of weight in nats, float64 [S]; 0 where nothing was measured."""
+        trial_S, measured_S = self._trial_2S
+        return trial_S / measured_S.where(measured_S > 0, 1.0)
 
     def factors(self) -> Tensor:
         """The factor of each source, float64 [S]; 1 where nothing was measured."""
@@ -323,7 +327,7 @@ class Throttle:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, for a checkpoint; on the CPU."""
-        return {"harm": self._harm_2S.cpu().clone(), "log_factor": self._log_factor_S.cpu().clone()}
+        return {"harm": self._trial_2S.cpu().clone(), "log_factor": self._log_factor_S.cpu().clone()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from the state of a checkpoint, bit for bit.
@@ -331,7 +335,7 @@ class Throttle:
         Raises:
             LadderError: it is of other sources.
         """
-        self._harm_2S = _same_shape(tensors["harm"], self._harm_2S, "harm of sources")
+        self._trial_2S = _same_shape(tensors["harm"], self._trial_2S, "harm of sources")
         self._log_factor_S = _same_shape(tensors["log_factor"], self._log_factor_S, "throttles of sources")
 
 

@@ -452,8 +452,8 @@ class TrainingParams(Section):
     temperature: Positive | Literal["variance"] = 2.0
     """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1. ``variance`` is
     one for each token, from what its teachers differ by."""
-    variance: Variance = Variance()
-    """How ``temperature: variance`` is reckoned."""
+    variance: Variance | None = None
+    """How ``temperature: variance`` is reckoned, where that is not by the defaults."""
     routing: RoutingTable | None = None
     """Which table decides, per token, who teaches: ``agreement`` of the teachers (once called ``seed``), their
     ``surprise`` at the gold label, or ``cascade``: the first teacher that is confident, else the label; the recipe's

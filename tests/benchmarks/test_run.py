@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 WANTED = {
     "loss": {"floor", "ladder, agreement routing", "dense reference, agreement routing"},
     "memory": {"ladder, two teachers", "dense reference"},
+    "teachers": set(),
     "step": {"ideal: backbones, 5 products, AdamW", "the seed's literal loop, EMA", "ladder, agreement routing, EMA"},
     "cache": {"plain fine-tuning + 2 head products", "ladder, cached in memory", "ladder, cached on disk"},
     "wire": {"SmolLM2-135M"},
