@@ -73,7 +73,7 @@ class Retrieval(TeacherKind):
 
     @classmethod
     def kept(cls, options: Mapping[str, Any]) -> int:
-        return int(options["top"])
+        return RetrievalOptions.model_validate(dict(options)).top
 
     def digest(self) -> str:
         from importlib.metadata import version
