@@ -49,6 +49,12 @@ class Objective:
         chosen(POOLS, self.pooling, "training_params.pooling")
         chosen(DIRECTIONS, self.direction, "training_params.direction")
         chosen(CE_ON, self.ce_on, "training_params.ce_on")
+        if not isinstance(self.temperature, int | float):
+            raise LadderError(
+                f"found {self.temperature!r}, expected a number",
+                where="training_params.temperature",
+                remedy="write a number, or let the method take ladder.methods.base.temperature_of",
+            )
         if not self.temperature > 0:
             raise LadderError(f"found {self.temperature}, expected above 0", where="training_params.temperature")
         if self.variance and self.temperature != 1:

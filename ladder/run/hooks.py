@@ -291,6 +291,7 @@ def metrics_of(report: StepReport) -> dict[str, float]:
     perf = {f"perf/{name}": float(value) for name, value in spent.items()}
     names = ("kl", "entropy", "ece", "temperature", "own_temperature")
     measured = {name: getattr(report, name) for name in names}
+    measured |= {f"capacity/{name}": value for name, value in report.capacity.items()}
     terms |= {name: value for name, value in measured.items() if value is not None}
     worth = {
         f"teacher/{metric_path(name)}/{figure}": value

@@ -90,6 +90,7 @@ class StepReport:
             None where there is none.
         temperature: mean temperature of the targets of tokens that a teacher teaches; None where it does not vary, or
             none does.
+        capacity: how the student's heads are doing, by name; empty where nobody watches them.
         own_temperature: mean of the student's own, of the same tokens as ``ece``; None where it has no variance head.
     """
 
@@ -112,6 +113,7 @@ class StepReport:
     ece: float | None = None
     temperature: float | None = None
     own_temperature: float | None = None
+    capacity: Mapping[str, float] = field(default_factory=dict)
 
 
 def combined(reports: Sequence[StepReport]) -> StepReport:

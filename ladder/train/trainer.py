@@ -34,6 +34,7 @@ from ladder.models import (
 )
 from ladder.teachers import Signal, TeacherHead, check_packing, shared
 from ladder.train.candidate import write_candidate
+from ladder.train.capacity import HeadTracker
 from ladder.train.checkpoint import Checkpoint, begin_checkpoint, dump_state, latest_checkpoint, load_state
 from ladder.train.ema import Ema
 from ladder.train.loss import Loss, Routed, calibration_error
@@ -80,6 +81,8 @@ class Trainer:
         self.forward: Forward = self._build()
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = make_optimizer(self.parameters, self.params)
+        watched = self.params.capacity
+        self.tracker = HeadTracker(plain(self.model), watched) if watched else None
         self.variance_optimizer = torch.optim.AdamW(self.variance.parameters()) if self.variance else None
         self.ema = Ema(self.parameters, manifest.stabilizers.ema_decay) if manifest.stabilizers.ema else None
         self.done = 0
@@ -139,6 +142,8 @@ class Trainer:
             "optimizer": dump_state(self.optimizer, self.model),
             "random": _random_state(self.device, self.ranks),
         }
+        if self.tracker:
+            groups["capacity"] = self.tracker.state()
         if self.variance is not None and self.variance_optimizer is not None:
             groups["variance"] = dict(self.variance.named_parameters())
             groups["variance_optimizer"] = dump_state(self.variance_optimizer, self.variance)
@@ -346,13 +351,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.variance is not None:
             self.variance.zero_grad(set_to_none=True)
-        return _report(step, found, lr, norm, ticked)
+        heads = self.tracker.update(self.ranks) if self.tracker else {}
+        return replace(_report(step, found, lr, norm, ticked), capacity=heads)
 
     def _restore(self) -> None:
         found = latest_checkpoint(self.spec.folder / "checkpoints", self._pattern)
         if found is None:
             return
-        names = ("model", "ema", "optimizer", "random", "variance", "variance_optimizer")
+        names = ("model", "ema", "optimizer", "random", "variance", "variance_optimizer", "capacity")
         groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for key, value in found.tensors.items():
             group, _, name = key.partition(":")
@@ -365,6 +371,8 @@ class Trainer:
         if self.variance is not None and self.variance_optimizer is not None:
             load_state(self.variance_optimizer, self.variance, groups["variance_optimizer"])
             self.variance.load_state_dict(groups["variance"])
+        if self.tracker:
+            self.tracker.load(groups["capacity"])
         self.done, self.ticks = found.step, found.state["ticks"]
         if "chunking" in found.state:
             self.loss.fused.keep(Chunking(**found.state["chunking"]), self.device)
