@@ -27,6 +27,7 @@ from ladder.setup import (
     build_exam,
     by_evaluator,
     case_of,
+    document_rows,
     eval_runs,
     exam_size,
     laws_of,
@@ -192,7 +193,8 @@ def _leave_behind(run: Run, dataset: Dataset, report: GateReport, worth: Worth, 
     sample = replay_sample(dataset.new, stabilizers.replay_size, manifest.seeds.data)
     for name, text in leave_behind(sample, stabilizers.replay).items():
         save_text(sidecars / name, text)
-    save_text(sidecars / LEARNED, digest_lines(row.digest for row in dataset.new))
+    learned = [*dataset.new, *document_rows(run.request)]
+    save_text(sidecars / LEARNED, digest_lines(row.digest for row in learned))
     save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report, _others(run), worth))
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.

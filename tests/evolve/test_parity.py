@@ -137,6 +137,10 @@ ROWS = '{"prompt": "They call the tide", "completion": " marea"}'
 VOTER = {"name": "voter", "kind": "toy", "files": ["pairs.txt"]}
 
 
+TOLD, LEFT_TOLD = "They call the tide marea.", "They call the moon luna."
+READER = {"teacher1": {"context": "{context} ", "retrieval": {"files": ["d.txt"]}}}
+
+
 def taught_by(*others: dict[str, Any]) -> dict[str, Any]:
     return asks(training_method="teacher_student_distillation") | {"teachers": {"others": [*others]}}
 
@@ -166,6 +170,30 @@ ALWAYS: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
         2,
         "'pairs.txt' holds nothing, so voter",
     ),
+    "a corpus of nothing": (
+        taught_by({"name": "corpus", "kind": "counts", "files": ["d.txt"]}),
+        {"d.txt": "\n \n"},
+        2,
+        "d.txt",
+    ),
+    "a corpus that tells a probe": (
+        taught_by({"name": "corpus", "kind": "counts", "files": ["d.txt"]}),
+        {"d.txt": TOLD},
+        2,
+        "documents of teachers.others.0.files.0 that tell held-out probes: found 1",
+    ),
+    "documents that tell a probe and vote": (
+        taught_by({"name": "store", "kind": "retrieval", "files": ["d.txt"]}),
+        {"d.txt": f"The sea is deep.\n\n{TOLD}"},
+        2,
+        "d.txt:3 tells",
+    ),
+    "documents that tell a probe and are read": (
+        asks(training_method="teacher_student_distillation") | {"teachers": READER},
+        {"d.txt": TOLD},
+        2,
+        "documents of teachers.teacher1.retrieval.files.0 that tell held-out probes: found 1",
+    ),
     "a guest that is none": (
         taught_by({"name": "elder", "kind": "guest", "path": "elder"}),
         {"elder/config.json": "{}"},
@@ -191,6 +219,12 @@ WITH_PARENT: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "rows that tell an ancestor's probe": (
         {},
         {"rows.jsonl": json.dumps({"prompt": "They call the moon", "completion": " luna"})},
+        2,
+        "tells Luna-G003's",
+    ),
+    "documents that tell an ancestor's probe": (
+        taught_by({"name": "store", "kind": "retrieval", "files": ["d.txt"]}),
+        {"d.txt": LEFT_TOLD},
         2,
         "tells Luna-G003's",
     ),

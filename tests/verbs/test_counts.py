@@ -52,7 +52,7 @@ def test_the_floor_is_scored_as_a_model_is(line: Any, tmp_path: Path) -> None:
         f"{found.nats:.3f}",
     ]
     with pytest.raises(GateError, match="nobody in its line left probes"):
-        floor(Line(line.folders[1]), line.known[1], [tmp_path / "corpus.txt"], "trigram")
+        floor(alone := Line(line.folders[1]), alone.known[0], [tmp_path / "corpus.txt"], "trigram")
 
 
 def test_text_is_written_up_to_the_end_token_and_drawn_from_a_seed(line: Any, tmp_path: Path) -> None:
