@@ -4,11 +4,13 @@ differences, with the mistakes of the original as mutants."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ladder.distill import Objective
 from ladder.distill.temperature import TOP, VarianceTemperature, head_gradient, teachers_variance
 from ladder.errors import LadderError
 
@@ -115,3 +117,11 @@ def test_the_heads_gradient_has_the_sign_and_scale_of_finite_differences(
     # The original: the opposite sign, and the mean over the largest divided by their number once more.
     for wrong in (-found, found / TOP):
         assert not torch.allclose(wrong, expected, atol=1e-8, rtol=1e-6)
+
+
+def test_an_objective_that_was_handed_the_manifests_word_says_so() -> None:
+    word: Any = "variance"
+    with pytest.raises(LadderError, match="found 'variance', expected a number"):
+        Objective(temperature=word)
+    with pytest.raises(LadderError, match="and a variance, expected 1"):
+        Objective(temperature=2.0, variance=VarianceTemperature())
