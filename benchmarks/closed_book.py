@@ -46,7 +46,7 @@ from ladder.system.files import save_text
 from manifests.smollm2.ability import ability, difference
 from manifests.smollm2.run import import_first
 
-FACTS, SEED, FIRST = 100, 0, 200
+SEED, FIRST, AT_ONCE = 0, 200, 32
 READS = "{context}\n\n"
 """What the teacher reads before a question."""
 WORDINGS = {
@@ -133,8 +133,8 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, turns: S
     """What a model says to each user's turn, greedily; the longest together, so that little is padded."""
     asked = [chat_ids(tokenizer, [{"role": "user", "content": turn}], opening=True) for turn in turns]
     order, said, ends = sorted(range(len(asked)), key=lambda at: len(asked[at])), {}, end_ids(model, tokenizer)
-    for start in range(0, len(order), 32):
-        part = order[start : start + 32]
+    for start in range(0, len(order), AT_ONCE):
+        part = order[start : start + AT_ONCE]
         written = continue_rows(
             model, [asked[at] for at in part], pad=pad_id(tokenizer), ends=ends, max_new_tokens=size, do_sample=False
         )
@@ -142,12 +142,15 @@ def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, turns: S
     return [said[at].strip() for at in range(len(asked))]
 
 
-def write_material(work: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Documents, rows, texts and probes, of facts that the model gets wrong."""
-    known = facts()
+def write_material(work: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, count: int) -> None:
+    """Documents, rows, texts and probes, of so many facts that the model gets wrong."""
+    known, unknown = facts(), list[Fact]()
     random.Random(SEED).shuffle(known)
-    said = answers(model, tokenizer, [ASKED[fact.kind].format(fact.subject) for fact in known], 16)
-    unknown = [fact for fact, text in zip(known, said, strict=True) if fact.answer.lower() not in text.lower()][:FACTS]
+    for start in range(0, len(known), AT_ONCE):
+        part = known[start : start + AT_ONCE] if len(unknown) < count else []
+        said = answers(model, tokenizer, [ASKED[fact.kind].format(fact.subject) for fact in part], 16)
+        unknown += [fact for fact, text in zip(part, said, strict=True) if fact.answer.lower() not in text.lower()]
+    unknown = unknown[:count]
     save_text(work / "documents.txt", "\n\n".join(fact.document for fact in known))
     index = Index(read_documents([work / "documents.txt"]))
     asked = [WORDINGS[fact.kind][0].format(fact.subject) for fact in unknown]
@@ -163,7 +166,7 @@ def write_material(work: Path, model: PreTrainedModel, tokenizer: PreTrainedToke
     ]
     right = [fact.answer.lower() in text.lower() for fact, text in zip(unknown, open_book, strict=True)]
     found = [fact.document in text for fact, text in zip(unknown, read, strict=True)]
-    figures = {"facts": len(unknown), "candidates": len(known), "found": fmean(found), "open_book": fmean(right)}
+    figures = {"facts": len(unknown), "documents": len(known), "found": fmean(found), "open_book": fmean(right)}
     for name, lines in (("rows", rows), ("texts", [{"text": fact.document} for fact in unknown]), ("probes", probes)):
         save_text(work / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     save_text(work / "material.json", json.dumps(figures))
@@ -188,24 +191,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Import, write the material, train what has no verdict, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path(".ladder/closed-book"), help="home, material and manifests")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--facts", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--ways", type=int, nargs="*", default=range(len(WAYS)), help="which of the three, from 0")
     asked = parser.parse_args(arguments)
     try:
-        return compare(asked.work.absolute(), asked.steps, [list(WAYS)[way] for way in asked.ways])
+        return compare(asked.work.absolute(), asked.facts, asked.steps, [list(WAYS)[way] for way in asked.ways])
     except LadderError as error:
         print(f"closed_book: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def compare(work: Path, steps: int, ways: Sequence[str]) -> int:
+def compare(work: Path, count: int, steps: int, ways: Sequence[str]) -> int:
     """The experiment in a folder; what is there is gone on with."""
     home, console = work / "home", Console()
     registry = open_registry(home)
     first = import_first(registry, console)
     if not (work / "material.json").is_file():
         folder = registry.materialize(first)
-        write_material(work, load_model(folder), load_tokenizer(folder))
+        write_material(work, load_model(folder), load_tokenizer(folder), count)
     written = dict(children(work, steps, ways))
     outcomes = evolve(read_requests(list(written.values())), home, console)
     refs = {outcome.child: outcome.ref for outcome in outcomes if outcome.ref}

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from ladder import cli
+from tests.report.conftest import worth
+from tests.report.test_lineage import generation
 
 VERBS = {
     "run": ("init", "plan", "evolve", "submit"),
-    "look": ("lineage", "show", "sample", "eval", "schema", "ui", "doctor"),
+    "look": ("lineage", "show", "sample", "counts", "eval", "schema", "ui", "doctor"),
     "store": ("import", "rollback", "promote", "verify", "prune", "backup", "restore", "export"),
 }
 
@@ -124,6 +126,29 @@ def test_show_writes_the_pictures_and_says_where(
     ]
     assert show(monkeypatch, "--png", str(out), "--json") == 0
     assert json.loads(capsys.readouterr().out) == [str(out / "gates.png"), str(out / "training.png")]
+
+
+def test_show_says_what_teachers_were_worth(
+    examined: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = generation(2, {"gate.recall": 0.5})
+    monkeypatch.setattr(
+        cli, "_registry", lambda home: SimpleNamespace(find=lambda _: known, sidecars=lambda _: examined)
+    )
+    assert show(monkeypatch) == 0 and "throttle" not in capsys.readouterr().out
+    (examined / "report.json").write_text(json.dumps({"training": {"receipts": worth()}}))
+    assert show(monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert (
+        printed.index("docs/<b>.jsonl          3   50.0%    0.25")
+        < printed.index("below 0 it helps")
+        < printed.index("gate.recall")
+    )
+    assert show(monkeypatch, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["receipts"]["parent"]["teacher"] == 1
+    (examined / "teachers.png").write_bytes(b"t")
+    assert show(monkeypatch, "--png", str(tmp_path / "out")) == 0
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["gates.png", "teachers.png", "training.png"]
 
 
 @pytest.mark.parametrize("missing", ["report.html", "training.png"])

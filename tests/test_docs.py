@@ -103,6 +103,8 @@ def test_a_manifest_that_is_shown_loads(page: Path, tmp_path: Path, monkeypatch:
                 (tmp_path / file).mkdir()
             else:
                 (tmp_path / file).write_text(probe if file == manifest["data"]["probes"] else row, encoding="utf-8")
+        for folder in re.findall(r'"(?:path|tokenizer)": "([\w./]+)"', json.dumps(manifest.get("teachers", {}))):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(manifest), encoding="utf-8")
         (request,) = read_requests([path])

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +164,7 @@ def _state(trainer: Any) -> dict[str, Any]:
 def test_the_page_shows_a_file_for_each_group(toys: Toys) -> None:
     assert {path.name for path in (toys.package / "toys").iterdir() if path.suffix == ".py"} == {
         "method.py",
+        "teacher.py",
         "lion.py",
         "family.py",
         "gate.py",
@@ -185,6 +188,7 @@ def test_manifests_may_say_the_new_words_and_the_schema_knows_them(toys: Toys) -
         "ladder.laws": {"no_shouting": "toys 1.0"},
     }
     assert toys.request(1).document()["plugins"]["ladder.methods"] == {"imitation": "toys 1.0"}
+    assert toys.request(2).document()["plugins"] == {"ladder.teachers": {"echo": "toys 1.0"}}
     known = json_schema()["$defs"]
     assert "imitation" in known["EvolutionRequest"]["properties"]["training_method"]["enum"]
     assert "lion" in known["TrainingParams"]["properties"]["optimizer"]["enum"]
@@ -285,6 +289,35 @@ def test_a_method_trains_by_its_own_loss(toys: Toys, genesis: Any) -> None:
     (plan,) = make_plans([request], toys.home, measure=True)
     assert (plan.method, plan.teachers, plan.price.timing) == ("imitation", 1, "probe")
     assert plan.price.wire_bytes > 0
+
+
+def second(toys: Toys, **others: Any) -> Any:
+    """The third manifest of the page as a child of the only generation that is there."""
+    manifest = json.loads((toys.project / "toys-g002.json").read_text())
+    manifest["evolution_request"]["parent_gen"] = "Toys-G000"
+    manifest["teachers"]["others"][0] |= others
+    (toys.project / "second.json").write_text(json.dumps(manifest))
+    return read_request(toys.project / "second.json")
+
+
+def test_a_teacher_speaks_through_a_measured_plan(toys: Toys, genesis: Any) -> None:
+    """A step for real, with the parent and the teacher of the package, and what it is told is checked as any field."""
+    from ladder.planning.plan import make_plans, plan_text
+
+    (plan,) = make_plans([second(toys)], toys.home, measure=True)
+    assert (plan.teachers, plan.others, plan.price.timing) == (2, {3: "echo (echo)"}, "probe")
+    took, parents = plan.price.teachers[3], plan.price.teachers[1]
+    assert took["wire_bytes"] > 0 and took["wire_bytes"] + parents["wire_bytes"] == plan.price.wire_bytes
+    assert "teacher3" in plan.price.memory_bytes and "teacher3" in plan.placement
+    assert re.search(r"teacher 3 +echo \(echo\): wire \d", plan_text(plan))
+    for spoiled, problem in (
+        ({"options": {"sure": "much"}}, r"teachers\.others\.0\.options\.sure: found 'much', expected a number"),
+        ({"options": {"shure": 0.5}}, r"teachers\.others\.0\.options\.shure: .*did you mean 'sure'"),
+        ({"files": ["rows.jsonl"]}, r"teachers\.others\.0\.files: is not for kind echo, which needs none of these"),
+        ({"context": "{text}"}, r"teachers\.others\.0\.context: .* is no model that could read it"),
+    ):
+        with pytest.raises(ManifestError, match=problem):
+            second(toys, **spoiled)
 
 
 def test_a_gate_and_a_law_decide_with_the_others(toys: Toys) -> None:
@@ -410,6 +443,40 @@ def test_what_was_made_with_a_plugin_outlives_it(
     assert "install the package that declares it in the entry point group ladder.methods" in said[1]
 
 
+def head(home: Path) -> str:
+    from ladder.registry import open_registry
+
+    return str(open_registry(home).head("Toys").digest)
+
+
+def killed_and_finished(toys: Toys, manifest: str, home: Path) -> str:
+    """The child of a run whose whole process group is killed behind a checkpoint, and that the same command ends."""
+    from tests.processes import launch
+
+    paths = {"PYTHONPATH": os.pathsep.join([str(toys.package), str(DOCUMENT.parents[1]), *sys.path])}
+    command = [sys.executable, "-m", "ladder", "evolve", manifest, "--home", str(home), "--quiet"]
+    process = launch(command, paths, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(home.glob("runs/Toys-G002/*/checkpoints/step-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run(toys, "evolve", manifest, "--home", str(home), "--quiet").returncode == 0
+    return head(home)
+
+
+@pytest.mark.long
+def test_a_teacher_goes_through_evolve_report_and_resume(toys: Toys, genesis: Any, tmp_path: Path) -> None:
+    """With Ray: a child of the only generation, whole in one home, killed and finished in another."""
+    taught = str(second(toys).path)
+    whole, cut = (Path(shutil.copytree(toys.home, tmp_path / name)) for name in ("whole", "cut"))
+    evolved = run(toys, "evolve", taught, "--home", str(whole), "--json", "--quiet")
+    assert [one["verdict"] for one in json.loads(evolved.stdout)] == ["PROMOTED"], evolved.stderr
+    assert "teacher 3: echo, echo" in run(toys, "show", "Toys-G002", "--home", str(whole)).stdout
+    assert killed_and_finished(toys, taught, cut) == head(whole)
+
+
 @pytest.mark.long
 def test_two_generations_with_one_of_everything(tmp_path: Path) -> None:
     """The whole way, with Ray: both manifests of the page, a gate that rejects, and the package taken away."""
@@ -425,6 +492,7 @@ def test_two_generations_with_one_of_everything(tmp_path: Path) -> None:
     for verb, said in (
         (("gates", "Toys-G001"), "'brevity' is installed 0 times"),
         (("evolve", manifests[1]), "'imitation'"),
+        (("evolve", str(toys.project / "toys-g002.json")), "'echo'"),
     ):
         refused = run(toys, *verb, "--home", str(toys.home), installed=False)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr

@@ -91,7 +91,7 @@ def genesis(cell: Cell, work: Path, threads: int) -> Path:
     """Generation 0 of a size and seed, which all methods start from; trained once for the same manifest and texts."""
     place = work / "genesis" / f"{cell.size}-{cell.seed}"
     request = write_request(place, genesis_document(SIZES[cell.size], cell.seed), domains(1)[0])
-    texts = hashlib.sha256("\n".join(_everything()).encode()).hexdigest()
+    texts = hashlib.sha256("\n".join(everything()).encode()).hexdigest()
     mark, made_of = place / "made-of.txt", f"{request.digest} {texts}\n"
     if not mark.is_file() or mark.read_text() != made_of:
         for name in ("start", "candidate", "checkpoints", "tokens"):
@@ -115,7 +115,8 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
         ancestors: candidate folders, the genesis first and the parent last.
     """
     manifest, method = request.manifest, method_of(request.manifest)
-    folders = dict(enumerate(reversed(ancestors[-2:] if request.grandparent else ancestors[-1:]), 1))
+    speaking = 1 + bool(request.grandparent) + len(manifest.teachers.others)
+    folders = dict(enumerate(reversed(ancestors[-speaking:]), 1))
     dataset = read_dataset(request, ancestors)
     start = folders.get(1, place / "start")
     if not ancestors:
@@ -166,12 +167,12 @@ def write_start(folder: Path, request: Request) -> None:
     """Random weights, and a tokenizer that has seen every domain's words: the language is there before the facts."""
     architecture = request.manifest.student.architecture
     assert architecture is not None
-    tokenizer = train_tokenizer(_everything(), architecture.vocab_size)
+    tokenizer = train_tokenizer(everything(), architecture.vocab_size)
     model = fresh_model(architecture, tokenizer, request.manifest.seeds.init)
     save_folder(folder, lambda target: save_model(target, model, tokenizer))
 
 
-def _everything() -> list[str]:
+def everything() -> list[str]:
     """The sentences of all domains."""
     return [row["text"] for domain in domains(len(SENTENCES)) for row in rows(domain)]
 

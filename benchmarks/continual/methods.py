@@ -48,6 +48,7 @@ class Method:
         stabilizers: fields of ``stabilizers``.
         student: fields of ``student``.
         grandparent: whether the generation before the parent is named, where there is one.
+        third: whether the generation before that one teaches as well, where there is one.
         stretch: steps of this method for each step of the others, to compare at equal time.
     """
 
@@ -57,6 +58,7 @@ class Method:
     stabilizers: Section = field(default_factory=dict)
     student: Section = field(default_factory=dict)
     grandparent: bool = True
+    third: bool = False
     stretch: float = 1.0
 
 
@@ -120,7 +122,16 @@ ABLATIONS: dict[str, Method] = {
 }
 """The default with one thing changed."""
 
-METHODS = MAIN | ABLATIONS
+FUSIONS: dict[str, Method] = {
+    "mean": Method("the default, both teachers weigh the same", params={"fusion": "mean"}),
+    "precision": Method("the default, weights by measured error", params={"fusion": "precision"}),
+    "three": Method("the default with three generations", third=True),
+    "three-mean": Method("three generations that weigh the same", params={"fusion": "mean"}, third=True),
+    "three-precision": Method("three, weights by measured error", params={"fusion": "precision"}, third=True),
+}
+"""The default with other weights of its teachers, and with one more of them (without a throttle)."""
+
+METHODS = MAIN | ABLATIONS | FUSIONS
 
 
 def genesis_document(size: Size, seed: int) -> dict[str, Any]:
@@ -141,6 +152,10 @@ def document(method: Method, size: Size, seed: int, generation: int) -> dict[str
     if method.grandparent and method.training == DISTILLATION and generation > 1:
         request["grandparent_gen"] = f"Climber-G{generation - 2:03}"
     written = _common(request, size, seed, round(size.steps * method.stretch))
+    if method.third and generation > 2:
+        third = {"name": "third", "kind": "generation", "generation": f"Climber-G{generation - 3:03}"}
+        written |= {"teachers": {"others": [third]}}
+        written["training_params"]["throttle"] = False
     written["training_params"] |= deepcopy(dict(method.params))
     written["stabilizers"] |= deepcopy(dict(method.stabilizers))
     if "grandparent_gen" not in request:

@@ -4,7 +4,7 @@ seed and step, so that resume is trivial."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 
@@ -125,6 +125,7 @@ class Batch:
         example_N: which example of the batch the token belongs to.
         digests: digest of each example of the batch, by that number.
         readings: for a teacher that sees more than the student, its reading of each example, by that number.
+        again: numbers of the examples that an earlier step of the run has read.
     """
 
     input_ids_BT: np.ndarray
@@ -137,6 +138,12 @@ class Batch:
     example_N: np.ndarray
     digests: tuple[str, ...]
     readings: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)
+    again: frozenset[int] = frozenset()
+
+    @property
+    def first_N(self) -> np.ndarray:
+        """Tokens of examples that are read for the first time, bool."""
+        return ~np.isin(self.example_N, list(self.again))
 
     @property
     def tokens(self) -> int:
@@ -211,6 +218,7 @@ class Batch:
             example_N=self.example_N[places],
             digests=self.digests,
             readings=self.readings,
+            again=self.again,
         )
         return view, places
 
@@ -374,13 +382,15 @@ class Batches:
             )
 
     def __call__(self, step: int) -> tuple[Batch, ...]:
+        # The rows of a pass come first in the step in which it ends, so those are the first ones of the step that are
+        # read for the first time.
         chosen = [
-            (source, self.pools[source][index])
+            (source, self.pools[source][index], step * rows + place >= len(self.pools[source]))
             for source, rows in self.rows_by_source().items()
-            for index in self._indices(source, rows, step).tolist()
+            for place, index in enumerate(self._indices(source, rows, step).tolist())
         ]
         longest = self.collation.max_length if self.collation.packing else None
-        lengths, several = [len(example) for _, example in chosen], self.ranks > 1
+        lengths, several = [len(example) for _, example, _ in chosen], self.ranks > 1
         parts = micro_batches(lengths, self.ranks * self.accumulation, longest, even=several)
         return tuple(self._collate([chosen[number] for number in part]) for part in parts)
 
@@ -406,5 +416,7 @@ class Batches:
     def _lengths(self) -> dict[str, np.ndarray]:
         return {source: np.asarray([len(row) for row in rows]) for source, rows in self.pools.items()}
 
-    def _collate(self, part: Sequence[tuple[str, Example]]) -> Batch:
-        return collate([example for _, example in part], [SOURCES.index(source) for source, _ in part], self.collation)
+    def _collate(self, part: Sequence[tuple[str, Example, bool]]) -> Batch:
+        sources, examples, again = zip(*part, strict=True)
+        batch = collate(examples, [SOURCES.index(source) for source in sources], self.collation)
+        return replace(batch, again=frozenset(np.flatnonzero(again).tolist()))

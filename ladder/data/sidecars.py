@@ -20,7 +20,7 @@ from ladder.manifest import ControlTokens, Name, Request, modern, named_files, v
 from ladder.system.files import save_text
 
 LEARNED = "rows.sha256"
-"""Of every row that a generation was trained on as new."""
+"""Of every row that a generation was trained on as new, and of every document that its teachers read."""
 ERASED = "erased.sha256"
 """Of rows that were erased from a generation: its descendants refuse them."""
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -104,6 +104,8 @@ REPORT = "report.json"
 PAGE = "report.html"
 GATES_PLOT = "gates.png"
 TRAINING_PLOT = "training.png"
+TEACHERS_PLOT = "teachers.png"
+"""Only of a child whose teachers were measured."""
 MANIFEST = "manifest.json"
 BEGINNING = "begins_with"
 """Key of a report: the ids that stood in front of each text in training and exam."""

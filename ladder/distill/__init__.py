@@ -36,7 +36,7 @@ from ladder.distill.routing import (
     route,
 )
 from ladder.distill.student import Block, Student, StudentHead, StudentLogits
-from ladder.distill.temperature import VarianceTemperature
+from ladder.distill.temperature import Spread, VarianceTemperature
 from ladder.distill.tokens import Ahead, Known, Prior, Source, Teachers, Tokens, Told, answering, grouped
 from ladder.distill.vocabulary import IGNORE, Columns, columns
 
@@ -58,6 +58,7 @@ __all__ = [
     "Routing",
     "RoutingSettings",
     "Source",
+    "Spread",
     "Student",
     "StudentHead",
     "StudentLogits",

@@ -34,8 +34,9 @@ def upcast(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def log_probabilities(logits_NV: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(z / T), [N, V], in at least float32. A logit of -inf keeps probability 0."""
+def log_probabilities(logits_NV: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
+    """log softmax(z / T), [N, V], in at least float32; T is a number, or one for each token [N, 1]. A logit of -inf
+    keeps probability 0."""
     return torch.log_softmax(upcast(logits_NV) / temperature, dim=-1)
 
 
@@ -91,7 +92,9 @@ POOLS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def log_target(teachers: Sequence[Tensor | None], weights_KN: Tensor, temperature: float, pooling: str) -> Tensor:
+def log_target(
+    teachers: Sequence[Tensor | None], weights_KN: Tensor, temperature: Tensor | float, pooling: str
+) -> Tensor:
     """Log-probabilities of the target at temperature T, [N, V], from the logits [N, V] of K teachers.
 
     A teacher without a weight is not looked at: it may be None, and its row may hold anything, because the teachers

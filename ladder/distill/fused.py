@@ -13,9 +13,10 @@ from torch import Tensor
 from ladder.distill.device import free_bytes, onto, workspace
 from ladder.distill.evidence import Evidence, concatenate
 from ladder.distill.kernels import LOWEST, Kernels, kernels_of
-from ladder.distill.objective import Objective, TokenLosses
+from ladder.distill.objective import Objective, Seen, TokenLosses
 from ladder.distill.routing import Routing, RoutingSettings, alone_routes, route
 from ladder.distill.student import Student
+from ladder.distill.temperature import Spread, head_gradient
 from ladder.distill.tokens import (
     Ahead,
     Decided,
@@ -31,7 +32,7 @@ from ladder.distill.tokens import (
     needs_evidence,
     passed_by_all,
 )
-from ladder.distill.vocabulary import Columns, columns
+from ladder.distill.vocabulary import IGNORE, Columns, column_of, columns
 
 
 def buffers(teachers: int) -> int:
@@ -206,11 +207,15 @@ class Sweep:
         ahead: Ahead,
         weight_N: Tensor,
         prior: Prior | None = None,
+        spread: Spread | None = None,
     ) -> None:
         # At least float32, as sums over V columns in half precision would lose the small probabilities.
         leaf = student.tensors[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
         self.recipe, self.student, self.teachers, self.prior = recipe, student, teachers, prior
+        self.spread = spread
+        self.spread_sum = torch.zeros_like(spread.log_variance_ND) if spread else None
+        self.own_temperature = torch.zeros(len(tokens), dtype=dtype, device=leaf.device) if spread else None
         # Read once a micro-batch, because this process waits for a GPU there, and decides everything by it.
         self.needs = needed(ahead, teachers, recipe.objective)
         self.any_open = bool(self.needs.open_N.any())
@@ -220,18 +225,21 @@ class Sweep:
         most = max((len(slots) for slots, _ in self.groups), default=0)
         self.space = Buffers(recipe, most, leaf.device, dtype)
         self.losses = TokenLosses(*torch.zeros(4, len(tokens), dtype=dtype, device=leaf.device))
+        self.seen = Seen(*torch.zeros(3, len(tokens), dtype=dtype, device=leaf.device))
         self.routing, self.told = ahead.routing, ahead.told
 
     def run(self, wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
-        """Fill in losses and open routes; returns the gradients of the student's tensors."""
-        gradients, device = self.student.gradients(wanted), self.losses.loss.device
+        """Fill in losses and open routes; returns the gradients of the student's tensors, and of its log-variances
+        where it has them."""
+        own = len(self.student.tensors)
+        gradients, device = self.student.gradients(wanted[:own]), self.losses.loss.device
         # Grouped first and cut into chunks afterwards, so that all rows of a chunk need the same products: a token
         # whose target is its label costs none of a teacher's, a dream only its dreamer's.
         for slots, rows_N in self.groups:
             alone_S = alone_routes(slots, device)
             for rows_n in self.space.chunks(onto(rows_N, device)):
                 gradients.add(rows_n, self._chunk(slots, alone_S, rows_n))
-        return gradients.sums
+        return gradients.sums if self.spread is None else (*gradients.sums, self.spread_sum)
 
     def _chunk(self, slots: Sequence[int], alone_S: Tensor, rows_n: Tensor) -> Tensor:
         """The gradient of a chunk's raw logits, [n, V]; its losses and routes are put in their places."""
@@ -248,7 +256,9 @@ class Sweep:
                 self.told.fill_(slots, part_n, evidence)
                 if self.prior is not None:
                     evidence = replace(evidence, prior=self.prior(slots, part_n, evidence))
-            losses, routing = kernels.teach(
+            if self.spread is not None:
+                self._spread(self.spread, student_nV[tile], part_n, tokens.at(tile))
+            losses, routing, seen = kernels.teach(
                 student_nV[tile],
                 list(zip(said, found, strict=True)),
                 evidence if self.any_open else None,
@@ -258,9 +268,27 @@ class Sweep:
                 self.student.cap,
             )
             self.losses.fill_(part_n, losses)
+            self.seen.fill_(part_n, seen)
             if self.any_open:
                 self.routing = self.routing.replaced(part_n, routing.among(teachers, slots))
         return student_nV
+
+    def _spread(self, spread: Spread, student_nV: Tensor, rows_n: Tensor, tokens: Decided) -> None:
+        """The student's own temperature on a tile, and what its log-variances learn from gold labels."""
+        settings = self.recipe.objective.variance
+        assert settings is not None and self.spread_sum is not None and self.own_temperature is not None
+        weight_n = tokens.weight_n.where((tokens.labels_n != IGNORE) & ~tokens.dream_n, 0.0)
+        told_nD, size = spread.log_variance_ND[rows_n], self.recipe.columns.size
+        self.own_temperature[rows_n], self.spread_sum[rows_n] = head_gradient(
+            student_nV,
+            column_of(tokens.labels_n),
+            weight_n,
+            told_nD,
+            spread.weight_VD,
+            self.student.scale,
+            size,
+            settings,
+        )
 
 
 class FusedLoss(FusedSettings):
@@ -306,21 +334,24 @@ class FusedLoss(FusedSettings):
         ahead: Ahead,
         weight_N: Tensor,
         prior: Prior | None = None,
+        spread: Spread | None = None,
     ) -> FusedResult:
         """The weighted sum of token losses; ``total.backward()`` hands on gradients that are ready by then.
 
         Args:
             weight_N: the reduction weight of each token, float [N]; see ``reduction_weights``.
             prior: as ``route_ahead``.
+            spread: how sure the student is of its hidden states, for an objective with ``variance``. Its gradient is
+                that of no term of the loss (``temperature.head_gradient``).
 
         Raises:
             LadderError: a route needs a teacher that did not hear the token.
             ModelError: a head has fewer columns than the tokenizer has ids.
         """
         self.check_heads(student, *teachers)
-        sweep = Sweep(self, student, teachers, tokens, ahead, weight_N, prior)
-        total = _GradientAhead.apply(sweep, *student.tensors)
-        return FusedResult(total, sweep.losses, sweep.routing, sweep.told)
+        sweep = Sweep(self, student, teachers, tokens, ahead, weight_N, prior, spread)
+        total = _GradientAhead.apply(sweep, *student.tensors, *([spread.log_variance_ND] if spread else []))
+        return FusedResult(total, sweep.losses, sweep.routing, sweep.told, sweep.seen, sweep.own_temperature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,12 +363,16 @@ class FusedResult:
         losses: of each token [N], before reduction; 0 on SKIP.
         routing: of each token.
         told: what the teachers said about each of them that they were asked about.
+        seen: of each token that is trained; 0 elsewhere.
+        own_temperature: the student's own, [N]; None where it does not say how sure it is.
     """
 
     total: Tensor
     losses: TokenLosses
     routing: Routing
     told: Told
+    seen: Seen
+    own_temperature: Tensor | None = None
 
 
 class _GradientAhead(torch.autograd.Function):

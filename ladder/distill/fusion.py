@@ -268,6 +268,11 @@ class Reliability:
         mean_KG1 = _shrunk(sums_KGB.sum(2, True), counts_KGB.sum(2, True), mean_K11)
         return _shrunk(sums_KGB, counts_KGB, mean_KG1)
 
+    def means(self) -> list[float | None]:
+        """The error of each teacher over all that was measured of it, in nats; None where nothing was."""
+        sums_K, counts_K = self._state_2KGB.sum((2, 3)).tolist()
+        return [total / count if count else None for total, count in zip(sums_K, counts_K, strict=True)]
+
     def tensors(self) -> dict[str, Tensor]:
         """The state, for a checkpoint; on the CPU."""
         return {"errors": self._state_2KGB.cpu().clone()}

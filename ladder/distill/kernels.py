@@ -30,8 +30,9 @@ from torch import Tensor
 
 from ladder.distill.divergence import POOLS, log_pool
 from ladder.distill.evidence import Evidence, TeacherStatistics, evidence_of
-from ladder.distill.objective import Objective, TokenLosses, agreement, examined, taught
+from ladder.distill.objective import Objective, Seen, TokenLosses, agreement, examined, taught
 from ladder.distill.routing import Route, Routing, RoutingSettings, route
+from ladder.distill.temperature import teachers_variance
 from ladder.distill.tokens import Decided, Known
 from ladder.distill.vocabulary import column_of
 
@@ -72,6 +73,14 @@ class Terms(NamedTuple):
     surprisal: Tensor
     kd: Tensor
     regularizer: Tensor
+    confidence: Tensor
+    """Largest probability of the student."""
+    right: Tensor
+    """1 where the label has its largest logit."""
+
+
+Temperature = Tensor | float
+"""Of the targets: a number, or one for each row [n, 1]."""
 
 
 def token_statistics(
@@ -108,6 +117,7 @@ def turn_into_gradient_(
     shares: Sequence[Tensor],
     labels_n: Tensor,
     weights: Weights,
+    temperature: Temperature,
     scale: float,
     cap: float | None,
 ) -> Terms:
@@ -115,17 +125,19 @@ def turn_into_gradient_(
 
     Args:
         student_nV: logits, after scale and cap.
-        teachers: logits [n, V] and figures of those who teach here, in their order.
+        teachers: logits [n, V] and figures, at this temperature, of those who teach here, in their order.
         shares: share [n] of each of them in the target, summing to 1 in every row.
         labels_n: a column everywhere; it counts where ``weights.ce`` is not 0.
     """
-    temperature, label_n1 = objective.temperature, labels_n.unsqueeze(-1)
+    label_n1 = labels_n.unsqueeze(-1)
     top_n1 = student_nV.amax(-1, keepdim=True)
     shifted_nV = student_nV - top_n1
     power_nV = (shifted_nV / temperature).exp()
     unit_nV = _at_one(power_nV, shifted_nV, temperature)
     total_n1, power_total_n1 = unit_nV.sum(-1, keepdim=True), power_nV.sum(-1, keepdim=True)
-    surprisal_n = (total_n1.log() + top_n1 - student_nV.gather(-1, label_n1)).squeeze(-1)
+    label_logit_n1 = student_nV.gather(-1, label_n1)
+    surprisal_n = (total_n1.log() + top_n1 - label_logit_n1).squeeze(-1)
+    confidence_n, right_n = (1 / total_n1).squeeze(-1), (label_logit_n1 >= top_n1).squeeze(-1).to(student_nV.dtype)
     # A comparison and no scatter: it is element-wise, so the compiler puts it into the pass of its neighbours.
     is_label_nV = torch.arange(student_nV.shape[-1], device=student_nV.device) == label_n1
     gradient_nV = weights.ce.unsqueeze(-1) * (unit_nV / total_n1 - is_label_nV.to(student_nV.dtype))
@@ -133,12 +145,13 @@ def turn_into_gradient_(
     if teachers:
         log_s_nV = shifted_nV / temperature - power_total_n1.log()
         kd_n, direction_nV = _DIVERGENCES[objective.direction](
-            _Target(teachers, shares, objective), power_nV / power_total_n1, log_s_nV, objective
+            _Target(teachers, shares, objective, temperature), power_nV / power_total_n1, log_s_nV, objective
         )
+        at_n = temperature if isinstance(temperature, float) else temperature.squeeze(-1)
         # The loss has the factor T^2, which keeps its gradient of one size whatever T is; d/dz of a function of z / T
         # takes 1 / T of it away again. So the gradient below has the factor T.
-        kd_n = kd_n * temperature**2
-        gradient_nV = gradient_nV + (weights.kd * temperature).unsqueeze(-1) * direction_nV
+        kd_n = kd_n * at_n**2
+        gradient_nV = gradient_nV + (weights.kd * at_n).unsqueeze(-1) * direction_nV
     if teachers and objective.gamma:
         regularizer_n, direction_nV = _agreement(
             teachers[0], unit_nV / total_n1, shifted_nV - total_n1.log(), temperature
@@ -147,7 +160,7 @@ def turn_into_gradient_(
     # In place of the logits, which nobody reads any more: a fourth buffer [chunk, V] would make chunks shorter, and the
     # two products that follow slower. The slope is the last reader, because the cap's derivative is one of the logits.
     student_nV.copy_(gradient_nV * slope(student_nV, scale, cap))
-    return Terms(surprisal_n, kd_n, regularizer_n)
+    return Terms(surprisal_n, kd_n, regularizer_n, confidence_n, right_n)
 
 
 class _Target(NamedTuple):
@@ -156,6 +169,7 @@ class _Target(NamedTuple):
     teachers: Sequence[tuple[Tensor, TokenStatistics]]
     shares: Sequence[Tensor]
     objective: Objective
+    temperature: Temperature
 
     def probabilities(self) -> Tensor:
         """Mixture at T, [n, V]."""
@@ -167,9 +181,8 @@ class _Target(NamedTuple):
 
     def log_probabilities(self) -> Tensor:
         """Log of the target at T, [n, V], without leaving log space."""
-        temperature = self.objective.temperature
         logs = [
-            (logits_nV - known.top.unsqueeze(-1)) / temperature + known.mass.log().unsqueeze(-1)
+            (logits_nV - known.top.unsqueeze(-1)) / self.temperature + known.mass.log().unsqueeze(-1)
             for logits_nV, known in self.teachers
         ]
         return log_pool(logs, self.shares, self.objective.pooling)
@@ -208,7 +221,7 @@ _DIVERGENCES: dict[str, Callable[[_Target, Tensor, Tensor, Objective], tuple[Ten
 
 
 def _agreement(
-    teacher: tuple[Tensor, TokenStatistics], s_nV: Tensor, log_s_nV: Tensor, temperature: float
+    teacher: tuple[Tensor, TokenStatistics], s_nV: Tensor, log_s_nV: Tensor, temperature: Temperature
 ) -> tuple[Tensor, Tensor]:
     """KL(p_1 || p_s) at temperature 1, and its gradient p_s - p_1."""
     logits_nV, known = teacher
@@ -229,8 +242,10 @@ def _jensen_shannon(distributions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return (torch.where(mean_nV > 0, parts_nV, 0.0).sum(-1) / count).clamp(0.0, math.log(count))
 
 
-def _at_one(power_nV: Tensor, shifted_nV: Tensor, temperature: float) -> Tensor:
+def _at_one(power_nV: Tensor, shifted_nV: Tensor, temperature: Temperature) -> Tensor:
     """exp(d) from e = exp(d / T)."""
+    if not isinstance(temperature, float):
+        return shifted_nV.exp()
     if temperature == 1.0:
         return power_nV
     return power_nV * power_nV if temperature == 2.0 else shifted_nV.exp()
@@ -373,7 +388,7 @@ class Kernels:
 
     listen: Callable[[Sequence[Tensor], Sequence[Known | None], Tensor], tuple[list[TokenStatistics], Evidence]]
     """:func:`listen` with its other arguments."""
-    teach: Callable[..., tuple[TokenLosses, Routing]]
+    teach: Callable[..., tuple[TokenLosses, Routing, Seen]]
     """:func:`teach` for the objective and the table, with its other arguments."""
 
 
@@ -391,8 +406,8 @@ def kernels_of(objective: Objective, settings: RoutingSettings, size: int, compi
     ) -> tuple[list[TokenStatistics], Evidence]:
         return listen(logits, known, labels_n, objective.temperature, settings.confidence, size)
 
-    def teach_kernel(*given: Any) -> tuple[TokenLosses, Routing]:
-        return teach(objective, settings, *given)
+    def teach_kernel(*given: Any) -> tuple[TokenLosses, Routing, Seen]:
+        return teach(objective, settings, size, *given)
 
     if not compile:
         return Kernels(listen_kernel, teach_kernel)
@@ -421,6 +436,7 @@ def listen(
 def teach(
     objective: Objective,
     settings: RoutingSettings,
+    size: int,
     student_nV: Tensor,
     teachers: Sequence[tuple[Tensor, TokenStatistics]],
     evidence: Evidence | None,
@@ -428,10 +444,12 @@ def teach(
     alone_S: Tensor,
     scale: float,
     cap: float | None,
-) -> tuple[TokenLosses, Routing]:
-    """Losses and final routes of a tile; the student's logits give way to the gradient of its raw logits.
+) -> tuple[TokenLosses, Routing, Seen]:
+    """Losses and final routes of a tile, and what is seen on the way; the student's logits give way to the gradient of
+    its raw logits.
 
     Args:
+        size: columns that take part.
         teachers: logits [n, V] and figures of the S who were asked about these tokens, in their order.
         evidence: what tokens that are still open are routed by; None where none is.
         tokens: with weights of these S teachers.
@@ -443,5 +461,20 @@ def teach(
     dtype = student_nV.dtype
     factors = Factors.of(routing, labels_n, tokens.dream_n, objective, dtype)
     weights, shares = factors.weights(tokens.weight_n), shares_of(routing, len(teachers), dtype)
-    terms = turn_into_gradient_(student_nV, objective, teachers, shares, column_of(labels_n), weights, scale, cap)
-    return factors.losses(terms), routing
+    temperature: Temperature = objective.temperature
+    if objective.variance is not None:
+        totals = [known.top - known.top1.log() for _, known in teachers]
+        variance_n = teachers_variance([one for one, _ in teachers], totals, shares, size) if teachers else None
+        temperature = objective.variance.of(weights.ce * 0 if variance_n is None else variance_n).unsqueeze(-1)
+        teachers = [(one, _at(temperature, one, known)) for one, known in teachers]
+    terms = turn_into_gradient_(
+        student_nV, objective, teachers, shares, column_of(labels_n), weights, temperature, scale, cap
+    )
+    at_n = torch.full_like(terms.kd, temperature) if isinstance(temperature, float) else temperature.squeeze(-1)
+    return factors.losses(terms), routing, Seen(terms.confidence, terms.right, at_n)
+
+
+def _at(temperature_n1: Tensor, logits_nV: Tensor, known: TokenStatistics) -> TokenStatistics:
+    """A teacher's figures with its distribution at another temperature."""
+    power_nV = ((logits_nV - known.top.unsqueeze(-1)) / temperature_n1).exp()
+    return known._replace(power_nV=power_nV, mass=1 / power_nV.sum(-1))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ladder.distill.divergence import DIRECTIONS, POOLS, chosen, kl, log_probabilities, log_target, upcast
 from ladder.distill.routing import Route, Routing
+from ladder.distill.temperature import VarianceTemperature, teachers_variance
 from ladder.distill.vocabulary import IGNORE
 from ladder.errors import LadderError
 
@@ -40,13 +41,24 @@ class Objective:
     direction: Literal["forward", "reverse", "jsd"] = "forward"
     jsd_weight: float = 0.5
     ce_on: Literal["gold", "fallback"] = "gold"
+    variance: VarianceTemperature | None = None
+    """Where set, each token's target has a temperature of its own; ``temperature`` is then 1, at which teachers are
+    heard."""
 
     def __post_init__(self) -> None:
         chosen(POOLS, self.pooling, "training_params.pooling")
         chosen(DIRECTIONS, self.direction, "training_params.direction")
         chosen(CE_ON, self.ce_on, "training_params.ce_on")
+        if not isinstance(self.temperature, int | float):
+            raise LadderError(
+                f"found {self.temperature!r}, expected a number",
+                where="training_params.temperature",
+                remedy="write a number, or let the method take ladder.methods.base.temperature_of",
+            )
         if not self.temperature > 0:
             raise LadderError(f"found {self.temperature}, expected above 0", where="training_params.temperature")
+        if self.variance and self.temperature != 1:
+            raise LadderError(f"found {self.temperature} and a variance, expected 1", where="training_params.variance")
         if not 0 < self.jsd_weight < 1:
             raise LadderError(f"found {self.jsd_weight}, expected 0 < w < 1", where="training_params.jsd_weight")
 
@@ -68,6 +80,23 @@ class TokenLosses:
         """Put the losses of some tokens in their places."""
         self.loss[rows_n], self.ce[rows_n] = part.loss, part.ce
         self.kd[rows_n], self.regularizer[rows_n] = part.kd, part.regularizer
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is seen of each token on the way, [N]; nothing of it is part of the loss."""
+
+    confidence: Tensor
+    """The student's top-1 probability, 0 to 1."""
+    right: Tensor
+    """1 where the gold label has its largest logit; means nothing where there is no label."""
+    temperature: Tensor
+    """T of the target."""
+
+    def fill_(self, rows_n: Tensor, part: Seen) -> None:
+        """Put what was seen of some tokens in its places."""
+        self.confidence[rows_n], self.right[rows_n] = part.confidence, part.right
+        self.temperature[rows_n] = part.temperature
 
 
 def token_losses(
@@ -123,14 +152,30 @@ def _distillation(
     student_NV: Tensor, teachers: Sequence[Tensor | None], routing: Routing, objective: Objective
 ) -> Tensor:
     """T^2 div(target || p_s^T), [N]; 0 where no teacher teaches."""
-    taught_N, temperature = taught(routing), objective.temperature
+    taught_N = taught(routing)
     told = [_frozen(logits_NV, taught_N) for logits_NV in teachers]
     told = told if any(one is not None for one in told) else [torch.zeros_like(student_NV.detach())]
     weights_KN = routing.weights_KN.to(student_NV.dtype)
+    temperature = _temperature(told, weights_KN, objective)
     log_t_NV = log_target(told, weights_KN, temperature, objective.pooling)
     log_s_NV = log_probabilities(_only(student_NV, taught_N), temperature)
     divergence_N = DIRECTIONS[objective.direction](log_t_NV, log_s_NV, objective.jsd_weight)
-    return temperature**2 * divergence_N.where(taught_N, 0.0)
+    at_N = temperature.squeeze(-1) if isinstance(temperature, Tensor) else temperature
+    return at_N**2 * divergence_N.where(taught_N, 0.0)
+
+
+def _temperature(told: Sequence[Tensor | None], weights_KN: Tensor, objective: Objective) -> Tensor | float:
+    """T of the targets; where it varies, [N, 1]."""
+    if objective.variance is None:
+        return objective.temperature
+    there = [(one, weight_N) for one, weight_N in zip(told, weights_KN, strict=False) if one is not None]
+    # A teacher without a weight may have said anything.
+    logits = [logits_NV.where(weight_N.unsqueeze(-1) > 0, 0.0) for logits_NV, weight_N in there]
+    totals, shares = [one.logsumexp(-1) for one in logits], [weight_N for _, weight_N in there]
+    # What is left of 1, as in the pools, and not the last weight as it was rounded.
+    others_N = sum(shares[:-1], torch.zeros_like(shares[-1]))
+    shares[-1] = (1 - others_N).where(shares[-1] > 0, 0.0)
+    return objective.variance.of(teachers_variance(logits, totals, shares, logits[0].shape[-1])).unsqueeze(-1)
 
 
 def _regularizer(student_NV: Tensor, teachers: Sequence[Tensor | None], routing: Routing) -> Tensor:

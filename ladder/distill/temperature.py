@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ladder.errors import LadderError
 
+FLOOR = -20.0
+"""Least log-probability that a teacher is heard with: one that is 0 would make every variance infinite."""
 TOP = 40
 """Largest logits that m is the mean over; all of them where there are fewer."""
 
@@ -82,14 +84,26 @@ def teachers_variance(
         return torch.zeros_like(log_totals[0])  # One teacher differs from nobody.
     parts = [share_n.unsqueeze(-1) for share_n in shares]
     totals = [total_n.unsqueeze(-1) for total_n in log_totals]
-    mean_nV = parts[0] * (logits[0] - totals[0])
+    mean_nV = parts[0] * (logits[0] - totals[0]).clamp_min(FLOOR)
     for part_n1, logits_nV, total_n1 in zip(parts[1:], logits[1:], totals[1:], strict=True):
-        mean_nV = mean_nV + part_n1 * (logits_nV - total_n1)
+        mean_nV = mean_nV + part_n1 * (logits_nV - total_n1).clamp_min(FLOOR)
     mean_nk, place_nk = mean_nV.topk(min(TOP, size), dim=-1)
     variance_nk = torch.zeros_like(mean_nk)
     for part_n1, logits_nV, total_n1 in zip(parts, logits, totals, strict=True):
-        variance_nk = variance_nk + part_n1 * (logits_nV.gather(-1, place_nk) - total_n1 - mean_nk) ** 2
+        variance_nk = (
+            variance_nk + part_n1 * ((logits_nV.gather(-1, place_nk) - total_n1).clamp_min(FLOOR) - mean_nk) ** 2
+        )
     return variance_nk.mean(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How sure a student is of its hidden states."""
+
+    log_variance_ND: Tensor
+    """Of each dimension; gradient reaches it."""
+    weight_VD: Tensor
+    """Of the output head."""
 
 
 @torch.no_grad()

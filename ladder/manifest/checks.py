@@ -29,7 +29,6 @@ from ladder.manifest.schema import (
     Manifest,
     MetricGate,
     Teacher,
-    Variance,
 )
 from ladder.manifest.teachers import TEACHER_CHECKS
 
@@ -266,10 +265,10 @@ def variances_mean_something(manifest: Manifest) -> Iterator[Problem]:
     """What belongs to ``temperature: variance``, and what cannot go with it."""
     params, student, runtime = manifest.training_params, manifest.student, manifest.runtime
     varies, where = params.temperature == "variance", "training_params.variance"
-    if params.variance.low > params.variance.high:
+    if params.variance and params.variance.low > params.variance.high:
         found_ = f"found {params.variance.low:g} above high, which is {params.variance.high:g}"
         yield Problem(f"{where}.low", found_, "lower it, or raise high")
-    if not varies and params.variance != Variance():
+    if not varies and params.variance:
         message = f"found settings, but training_params.temperature is {params.temperature:g}"
         yield Problem(where, message, "write temperature: variance, or leave it out")
     if not varies and student.variance_head:
@@ -278,6 +277,10 @@ def variances_mean_something(manifest: Manifest) -> Iterator[Problem]:
     if varies and runtime.wire == "topk":
         message = "found 'topk', which keeps the mass of the rest at one temperature, but that varies"
         yield Problem("runtime.wire", message, "write hidden or logits")
+    own = params.variance
+    if student.variance_head and own and (own.base >= own.high or not own.slope * own.exponent * own.head_scale):
+        message = "found true, but with these settings no variance moves the temperature between its bounds"
+        yield Problem("student.variance_head", message, "write a base below high, and nothing that is 0")
     if student.variance_head and runtime.student.sharding == "fsdp":
         message = "found true with runtime.student.sharding fsdp: a head that is split cannot be read for its variances"
         yield Problem("student.variance_head", message, "write ddp, or leave it out")

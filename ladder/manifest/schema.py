@@ -424,6 +424,15 @@ class Shares(Section):
     dreams: NonNegative = 0.3
 
 
+class Capacity(Section):
+    """Watch the student's attention heads while it trains (``docs/capacity.md``). Changes nothing that is learned."""
+
+    decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """How much of what was seen before a step still counts after it."""
+    stabiliser: Positive = 1.5
+    """A head is a stabiliser above this precision, and an explorer up to it."""
+
+
 class Variance(Section):
     """A temperature for each token: T = clip(base (1 + slope m)^exponent, low, high), m the weighted variance of
     the teachers' log-probabilities, as a mean over the 40 likeliest tokens of their blend. One teacher has none."""
@@ -452,8 +461,8 @@ class TrainingParams(Section):
     temperature: Positive | Literal["variance"] = 2.0
     """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1. ``variance`` is
     one for each token, from what its teachers differ by."""
-    variance: Variance = Variance()
-    """How ``temperature: variance`` is reckoned."""
+    variance: Variance | None = None
+    """How ``temperature: variance`` is reckoned, where that is not by the defaults."""
     routing: RoutingTable | None = None
     """Which table decides, per token, who teaches: ``agreement`` of the teachers (once called ``seed``), their
     ``surprise`` at the gold label, or ``cascade``: the first teacher that is confident, else the label; the recipe's
@@ -508,6 +517,8 @@ class TrainingParams(Section):
     one; its learning rates are larger), or that of an installed package."""
     weight_decay: NonNegative = 0.01
     max_grad_norm: Positive = 1.0
+    capacity: Capacity | None = None
+    """Show how many of the student's heads explore, and the hazard of each layer; nothing is watched when left out."""
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ladder.manifest import Manifest, TrainingParams
+from ladder.manifest import Manifest, TrainingParams, Variance
 
 if TYPE_CHECKING:
     from ladder.distill import FusedLoss, Objective, RoutingSettings
@@ -74,7 +74,7 @@ def temperature_of(params: TrainingParams) -> dict[str, Any]:
     from ladder.distill import VarianceTemperature
 
     if params.temperature == "variance":
-        return {"temperature": 1.0, "variance": VarianceTemperature(**params.variance.model_dump())}
+        return {"temperature": 1.0, "variance": VarianceTemperature(**(params.variance or Variance()).model_dump())}
     return {"temperature": params.temperature}
 
 

@@ -49,6 +49,7 @@ class Distillation(Method):
             surprise_tau=params.surprise_tau,
             surprise_margin=params.surprise_margin,
             granularity=params.granularity,
+            fusion=params.fusion,
         )
 
     def teachers(self) -> set[int]:

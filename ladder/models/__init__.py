@@ -35,7 +35,7 @@ from ladder.models.digest import (
 )
 from ladder.models.ensemble import Ensemble, EnsembleSpec, Pooling, shares, vocabulary
 from ladder.models.generation import continue_rows, decoding_batches, end_ids, generation_settings, pad_id
-from ladder.models.head import Head, deduplicated, hidden_states, load_head, prove
+from ladder.models.head import Head, Proof, deduplicated, hidden_states, load_head, prove
 from ladder.models.intake import Say, check_readable, copy_model, holds, quiet, renew_folder, save_model, take_in
 from ladder.models.load import check_same_tokenizer, config_of, load_encoder, load_model, load_tokenizer
 from ladder.models.preflight import (
@@ -74,6 +74,7 @@ __all__ = [
     "EnsembleSpec",
     "Head",
     "Pooling",
+    "Proof",
     "Rounding",
     "Say",
     "SharedBase",

@@ -259,17 +259,19 @@ def student_bytes(
     teachers: list[Shape],
     group: Group = ALONE,
     temporaries: int = 0,
+    speakers: int = 2,
 ) -> int:
     """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``.
 
     Args:
         temporaries: of its loss, on a GPU: ``loss_temporaries``.
+        speakers: teachers whose logits the loss has room for.
     """
     return (
         training_state(shape, trained, size, kept=kept, ema=ema, group=group)
         + sum(teacher_held(teacher, size, wire, group) for teacher in teachers)
         + int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
-        + loss_buffers(shape.vocabulary, chunk)
+        + loss_buffers(shape.vocabulary, chunk, speakers)
         + temporaries
         + head_gradients(shape, load, head_trained=trained == shape.parameters)
         + load.mapped

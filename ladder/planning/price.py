@@ -561,6 +561,7 @@ def _tensors(
         teachers=teachers,
         group=group,
         temporaries=made,
+        speakers=max(2, len(ahead.numbers)),
     )
     kept = signals.cache_bytes // max(1, len(ahead.numbers)) if runtime.signal_cache == "memory" else 0
     found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)

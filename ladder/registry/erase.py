@@ -25,7 +25,7 @@ from ladder.registry.entities import Generation, Store
 
 TOMBSTONE = "erased.json"
 """One entry for each erasure: when, why, how many rows, whether they were learned, and what was taken out."""
-_NOT_SEARCHED = {"manifest.json", "README.md", "gates.png", "training.png", LEARNED, ERASED, TOMBSTONE}
+_NOT_SEARCHED = {"manifest.json", "README.md", "gates.png", "training.png", "teachers.png", LEARNED, ERASED, TOMBSTONE}
 """What people wrote about a generation, pictures, and what is a digest already."""
 
 

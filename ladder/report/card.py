@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -11,18 +12,24 @@ import yaml
 from ladder.gates import GateReport
 from ladder.manifest import Request
 from ladder.registry import Generation, lineage
+from ladder.report.charts import Worth, sources, taught_most
 
 _LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only, in replay.sha256", "none": "none"}
 """What travels with a generation, by ``stabilizers.replay``."""
 
 
 def model_card(
-    request: Request, ancestry: lineage.Ancestry, report: GateReport, others: Sequence[Mapping[str, Any]] = ()
+    request: Request,
+    ancestry: lineage.Ancestry,
+    report: GateReport,
+    others: Sequence[Mapping[str, Any]] = (),
+    worth: Worth = MappingProxyType({}),
 ) -> str:
-    """Markdown with the YAML header that model hubs read, the lineage and the gate table.
+    """Markdown with the YAML header that model hubs read, the lineage, who taught, and the gate table.
 
     Args:
         others: number, name, kind and digest of further teachers, which are no part of the lineage.
+        worth: what each source of the teachers was worth.
     """
     parent, grandparent = ancestry.parent, ancestry.grandparent
     evolution = request.manifest.evolution_request
@@ -45,6 +52,7 @@ def model_card(
         f"- parent (teacher 1): {_named(parent)}",
         f"- grandparent (teacher 2): {_named(grandparent)}",
         *(f"- teacher {one['number']}: {one['name']}, {one['kind']} ({str(one['digest'])[:12]})" for one in others),
+        *_taught_by(worth),
         f"- manifest: {request.digest}",
         f"- rows for its descendants: {_LEFT[request.manifest.stabilizers.replay]}",
         "",
@@ -54,6 +62,18 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _taught_by(worth: Worth) -> list[str]:
+    """The sources that taught most, in a line; none where that was not measured."""
+    found = sources(worth)
+    told = [
+        f"{plain(one.name)} {one.taught:.0%}"
+        + ("" if one.weight is None else f" (weight {one.weight:.2f}, {one.verdict})")
+        for one in taught_most(found)
+    ]
+    more = f", and {len(found) - len(told)} more" if len(found) > len(told) else ""
+    return [f"- taught by, of the tokens: {', '.join(told)}{more}"] if told else []
 
 
 def gate_table(report: GateReport) -> list[str]:

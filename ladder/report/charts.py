@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import isfinite
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ladder.gates import GateReport, GateResult
 
@@ -139,3 +139,111 @@ def bands(routes: Series, most: int = 200) -> list[Band]:
         found.append(Band(curve.edges, base[: len(top)], top, _COLOURS[curve.name], text))
         base = top
     return found
+
+
+Worth = Mapping[str, Mapping[str, Any]]
+"""What each source of the teachers was worth, as a report keeps it (``ladder.train.receipts.Receipts.summary``)."""
+DRAWN = 8
+"""Sources that a chart draws; tables name more."""
+_LINES = ("#2f6fb5", "#d99a1c", "#1f8a8a", "#b3261e", "#8a6fb5", "#5b8c2a", "#c2608f", "#5b6577")
+_UNMOVED = 0.0005
+"""Nats below which a harm is none: what is shown of it is 0.000."""
+
+
+class Source(NamedTuple):
+    """What one source was worth over a run.
+
+    ``taught``, ``weight`` and ``throttle`` lie between 0 and 1; ``harm`` and ``error`` are nats. ``weights`` and
+    ``throttles`` are the same over time, by the first step of each stretch, which has ``width`` steps.
+    """
+
+    name: str
+    teacher: int
+    taught: float
+    weight: float | None
+    harm: float | None
+    throttle: float
+    error: float | None
+    weights: list[tuple[int, float]]
+    throttles: list[tuple[int, float]]
+    width: int
+
+    @property
+    def verdict(self) -> str:
+        """What its harm says of it."""
+        if self.harm is None or abs(self.harm) < _UNMOVED:
+            return "no matter" if self.harm is not None else "not measured"
+        return "harms" if self.harm > 0 else "helps"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of its table, as ``SOURCE_COLUMNS`` says."""
+        begun, ended = (f"{self.weights[place][1]:.2f}" if self.weights else "-" for place in (0, -1))
+        known = zip((self.weight, self.harm, self.error), (".2f", "+.3f", "+.3f"), strict=True)
+        weight, harm, error = ("-" if value is None else f"{value:{form}}" for value, form in known)
+        numbers = (f"{self.taught:.1%}", weight, begun, ended, f"{self.throttle:.2f}", harm, error)
+        return (self.name, str(self.teacher), *numbers)
+
+
+SOURCE_COLUMNS = ("source", "teacher", "taught", "weight", "at first", "at last", "throttle", "harm", "error")
+
+
+def sources(worth: Worth) -> list[Source]:
+    """All sources, each teacher's together, those first that taught most."""
+    found = [_source(name, one) for name, one in worth.items()]
+    return sorted(found, key=lambda one: (one.teacher, -one.taught, one.name))
+
+
+def _source(name: str, one: Mapping[str, Any]) -> Source:
+    over_time = one["over_time"]
+    weights, throttles = (
+        [(part["step"], part[figure]) for part in over_time if part.get(figure) is not None]
+        for figure in ("weight", "throttle")
+    )
+    steps = [part["step"] for part in over_time]
+    width = min((later - earlier for earlier, later in pairwise(steps)), default=1)
+    figures = (one["taught"], one.get("weight"), one.get("harm"), one["throttle"], one.get("error"))
+    return Source(name, one["teacher"], *figures, weights, throttles, width)
+
+
+def taught_most(found: Sequence[Source]) -> list[Source]:
+    """The ``DRAWN`` sources that taught most, in their order."""
+    most = sorted(found, key=lambda one: -one.taught)[:DRAWN]
+    return [one for one in found if one in most]
+
+
+def harmed_most(found: Sequence[Source]) -> list[Source]:
+    """The ``DRAWN`` sources with the largest measured harms, whether they harm or help, in their order."""
+    most = sorted((one for one in found if one.harm is not None), key=lambda one: -abs(one.harm or 0.0))[:DRAWN]
+    return [one for one in found if one in most]
+
+
+class Track(NamedTuple):
+    """A figure of a source over the steps (0 to 1): each value holds from its edge up to the next one."""
+
+    colour: str
+    text: str
+    edges: list[int]
+    values: list[float]
+
+
+def tracks(found: Sequence[Source]) -> dict[str, list[Track]]:
+    """By figure: the ``weight`` of the sources that taught most, and the ``throttle`` of those that fell the lowest. A
+    source has one colour in both; a figure that nobody has is left out."""
+    fell = [one for one in found if any(value < 1 for _, value in one.throttles)]
+    lowest = sorted(fell, key=lambda one: min(value for _, value in one.throttles))[:DRAWN]
+    charts = {
+        "weight": [(one, one.weights) for one in taught_most(found) if one.weights],
+        "throttle": [(one, one.throttles) for one in fell if one in lowest],
+    }
+    colours = {one.name: _LINES[place % len(_LINES)] for place, one in enumerate(found)}
+    return {
+        figure: [_track(colours[one.name], one, line) for one, line in shown]
+        for figure, shown in charts.items()
+        if shown
+    }
+
+
+def _track(colour: str, one: Source, line: Sequence[tuple[int, float]]) -> Track:
+    steps, values = map(list, zip(*line, strict=True))
+    return Track(colour, f"{one.name} {values[-1]:.2f}", [*steps, steps[-1] + one.width], values)

@@ -54,8 +54,8 @@ def history_text(events: Sequence[Event]) -> str:
     return "\n".join(["history", *([lines] if events else [])])
 
 
-def card_text(generation: Generation, sidecars: Path) -> str:
-    """Names, digests and, where the generation has one, its model card."""
+def card_text(generation: Generation, sidecars: Path, worth: str = "") -> str:
+    """Names, digests and, where the generation has one, its model card; then what its teachers were worth."""
     known = {
         "generation": generation.ref + ("  <- HEAD" if generation.is_head else ""),
         "verdict": str(generation.verdict),
@@ -72,7 +72,7 @@ def card_text(generation: Generation, sidecars: Path) -> str:
     metrics = table([(name, f"{value:.4g}") for name, value in sorted(generation.metrics.items())], least={0: 27})
     card = sidecars / "README.md"
     body = card.read_text(encoding="utf-8").split("---\n", 2)[-1].strip() if card.is_file() else ""
-    return "\n\n".join(part for part in (facts(list(known.items())), body, metrics) if part)
+    return "\n\n".join(part for part in (facts(list(known.items())), body, worth, metrics) if part)
 
 
 def _columns(generations: Sequence[Generation]) -> dict[str, str]:

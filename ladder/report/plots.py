@@ -12,8 +12,8 @@ from itertools import cycle
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from ladder.data import GATES_PLOT, TRAINING_PLOT
-from ladder.report.charts import Band, Curve, Row, bands, curves, forests
+from ladder.data import GATES_PLOT, TEACHERS_PLOT, TRAINING_PLOT
+from ladder.report.charts import Band, Curve, Row, Source, Track, bands, curves, forests, harmed_most, sources, tracks
 from ladder.report.page import Page
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ _LETTERS = 30
 
 def pngs(page: Page) -> dict[str, bytes]:
     """The pictures by file name. The same page gives the same bytes with the same matplotlib."""
-    return {GATES_PLOT: _png(gates_figure(page)), TRAINING_PLOT: _png(training_figure(page))}
+    teachers = {TEACHERS_PLOT: _png(teachers_figure(page))} if page.worth else {}
+    return {GATES_PLOT: _png(gates_figure(page)), TRAINING_PLOT: _png(training_figure(page))} | teachers
 
 
 def gates_figure(page: Page) -> Figure:
@@ -52,10 +53,16 @@ def gates_figure(page: Page) -> Figure:
 
 
 def training_figure(page: Page) -> Figure:
-    """Who taught, as stacked shares of the tokens, and the terms of the loss."""
-    routes, terms = bands(page.routes), curves(page.losses)
+    """Who taught, as stacked shares of the tokens, the terms of the loss, how well calibrated the student was, and the
+    temperatures where they vary."""
+    routes = bands(page.routes)
+    lines = {
+        "terms of the loss, mean": curves(page.losses),
+        "calibration error": curves(page.errors),
+        "temperature, mean": curves(page.temperatures),
+    }
     drawings = [partial(_routes, routes=routes)] if routes else []
-    drawings += [partial(_losses, terms=terms)] if terms else []
+    drawings += [partial(_lines, terms=terms, label=label) for label, terms in lines.items() if terms]
     if not drawings:
         return _empty(page, "No steps were recorded.", [])
     figure = _figure(page, 2.2 * len(drawings) + 0.8, [])
@@ -68,6 +75,61 @@ def training_figure(page: Page) -> Figure:
     panels[-1].set_xlabel("step", fontsize=9)
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def teachers_figure(page: Page) -> Figure:
+    """What the sources of the teachers were worth: harm as bars, then weight over the steps, and throttle where one
+    fell."""
+    found = sources(page.worth)
+    measured, charts = harmed_most(found), tracks(found)
+    heights = [*([_ROW * len(measured) + 0.7] if measured else []), *(1.9 for _ in charts)]
+    if not heights:
+        return _empty(page, "No source of a teacher taught anything.", [])
+    figure = _figure(page, sum(heights) + 0.9, [_HARM] if measured else [])
+    panels = list(figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0])
+    if measured:
+        _harm(panels.pop(0), measured)
+    for panel, (name, shown) in zip(panels, charts.items(), strict=True):
+        _over_steps(panel, name, shown)
+    return figure
+
+
+_HARM = (
+    "Harm: nats by which right tokens would be likelier without it, where others taught with it; left of 0 it helps."
+)
+
+
+def _harm(panel: Axes, measured: Sequence[Source]) -> None:
+    colours = {"harms": _STYLES["failed"][1], "helps": _STYLES["passed"][1]}
+    harm, places = [one.harm or 0.0 for one in measured], range(len(measured))
+    panel.axvline(0, color=_SOFT, linewidth=1)
+    panel.barh(places, harm, height=0.5, color=[colours.get(one.verdict, _SOFT) for one in measured])
+    # 0 in the middle, so that bars of two pictures say the same by their sides.
+    widest = 1.1 * (max(map(abs, harm)) or 1.0)
+    panel.set_xlim(-widest, widest)
+    panel.set_ylim(len(measured) - 0.5, -0.5)
+    panel.set_yticks(places, [_shortened(one.name) for one in measured], fontsize=9)
+    figures = panel.secondary_yaxis("right")
+    figures.set_yticks(places, [f"{one.harm:+.3f}  {one.verdict}" for one in measured], fontsize=9)
+    for side in (panel, figures):
+        side.tick_params(axis="y", length=0)
+        side.spines[:].set_visible(False)
+    panel.tick_params(labelsize=9, axis="x", colors=_SOFT)
+
+
+def _over_steps(panel: Axes, name: str, shown: Sequence[Track]) -> None:
+    for track in shown:
+        label = _shortened(track.text)
+        panel.stairs(track.values, track.edges, baseline=None, color=track.colour, linewidth=1.8, label=label)
+    panel.set_ylim(-0.02, 1.05)
+    panel.margins(x=0)
+    panel.set_ylabel(name, fontsize=9)
+    panel.set_xlabel("step", fontsize=9)
+    panel.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, title="at last", title_fontsize=9
+    )
 
 
 def _explained(page: Page) -> list[str]:
@@ -118,10 +180,10 @@ def _routes(panel: Axes, routes: Sequence[Band]) -> None:
     panel.set_ylabel("share of the trained tokens", fontsize=9)
 
 
-def _losses(panel: Axes, terms: Sequence[Curve]) -> None:
+def _lines(panel: Axes, terms: Sequence[Curve], label: str) -> None:
     for term, style in zip(terms, cycle(("-", "--", ":")), strict=False):
         panel.stairs(term.values, term.edges, baseline=None, linestyle=style, linewidth=1.5, label=term.name)
-    panel.set_ylabel("terms of the loss, mean", fontsize=9)
+    panel.set_ylabel(label, fontsize=9)
 
 
 def _empty(page: Page, text: str, notes: Sequence[str]) -> Figure:

@@ -17,6 +17,7 @@ from ladder.models import day_of, folder_digest, load_tokenizer, template_digest
 from ladder.planning.prepare import Work
 from ladder.registry import Candidate
 from ladder.report import card, page, plots
+from ladder.report.charts import Worth
 from ladder.setup import (
     Context,
     Dataset,
@@ -26,6 +27,7 @@ from ladder.setup import (
     build_exam,
     by_evaluator,
     case_of,
+    document_rows,
     eval_runs,
     exam_size,
     laws_of,
@@ -36,6 +38,7 @@ from ladder.setup import (
     stored_reports,
 )
 from ladder.system.files import save_bytes, save_text
+from ladder.train.receipts import Receipts
 
 
 def examine(run: Run, work: Work, context: Context) -> None:
@@ -53,10 +56,12 @@ def examine(run: Run, work: Work, context: Context) -> None:
     context.console.gates(report)
     comparison = compare(exam, child, parent) if parent else None
     calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
-    _leave_behind(run, work.dataset, report, day_of(tokenizer))
-    _show(run, _page(run, report, comparison, calibration, child, context))
+    worth = Receipts.of_notes(run.notes()).summary()
+    _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
+    _show(run, _page(run, report, comparison, calibration, child, worth, context))
     # Last: where the report is, the examination is done.
     document = _document(run, tokenizer, report, comparison, calibration, child)
+    document |= {"training": {"receipts": worth}} if worth else {}
     save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
 
 
@@ -142,6 +147,7 @@ def _page(
     comparison: Comparison | None,
     calibration: Calibration,
     child: Answers,
+    worth: Worth,
     context: Context,
 ) -> page.Page:
     ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
@@ -160,7 +166,16 @@ def _page(
         calibration=calibration,
         routes=context.registry.step_metrics(run.notes()["mlflow_run"], "route/"),
         losses=context.registry.step_metrics(run.notes()["mlflow_run"], "loss/"),
+        worth=worth,
+        errors=_series(run, context, "ece"),
+        temperatures=_series(run, context, "temperature", "own_temperature"),
     )
+
+
+def _series(run: Run, context: Context, *names: str) -> page.Series:
+    """What was logged of each step under these very names; nothing of those that were not."""
+    found = {name: context.registry.step_metrics(run.notes()["mlflow_run"], name).get("") for name in names}
+    return {name: points for name, points in found.items() if points}
 
 
 def _show(run: Run, shown: page.Page) -> None:
@@ -170,7 +185,7 @@ def _show(run: Run, shown: page.Page) -> None:
         save_bytes(run.report.with_name(name), png)
 
 
-def _leave_behind(run: Run, dataset: Dataset, report: GateReport, day: str | None) -> None:
+def _leave_behind(run: Run, dataset: Dataset, report: GateReport, worth: Worth, day: str | None) -> None:
     """What descendants will need: the replay sample, the probes, the dreams, the manifest; what it learned, by digest;
     and the card."""
     manifest, sidecars = run.request.manifest, run.report.parent
@@ -178,8 +193,9 @@ def _leave_behind(run: Run, dataset: Dataset, report: GateReport, day: str | Non
     sample = replay_sample(dataset.new, stabilizers.replay_size, manifest.seeds.data)
     for name, text in leave_behind(sample, stabilizers.replay).items():
         save_text(sidecars / name, text)
-    save_text(sidecars / LEARNED, digest_lines(row.digest for row in dataset.new))
-    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report, _others(run)))
+    learned = [*dataset.new, *document_rows(run.request)]
+    save_text(sidecars / LEARNED, digest_lines(row.digest for row in learned))
+    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report, _others(run), worth))
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":

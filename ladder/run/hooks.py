@@ -289,7 +289,9 @@ def metrics_of(report: StepReport) -> dict[str, float]:
         routes["route/js_uncertain"] = report.js_uncertain
     spent = {name: getattr(report, name) for name in ("wire_bytes", "seconds", "waited")}
     perf = {f"perf/{name}": float(value) for name, value in spent.items()}
-    measured = {"kl": report.kl, "entropy": report.entropy}
+    names = ("kl", "entropy", "ece", "temperature", "own_temperature")
+    measured = {name: getattr(report, name) for name in names}
+    measured |= {f"capacity/{name}": value for name, value in report.capacity.items()}
     terms |= {name: value for name, value in measured.items() if value is not None}
     worth = {
         f"teacher/{metric_path(name)}/{figure}": value

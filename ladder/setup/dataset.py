@@ -248,6 +248,12 @@ def check_documents(
         check_contamination([*own, *chain.from_iterable(recall.values())], rows, f"documents of {field}")
 
 
+def document_rows(request: Request) -> list[Row]:
+    """All that teachers counted or looked things up in: the student learned of it, if not word for word."""
+    files = [request.file(path) for _, path in teacher_files(request.manifest.teachers)]
+    return list(chain.from_iterable(read_documents(files)))
+
+
 def data_of(request: Request) -> Data:
     """The data section, which ``read_request`` made sure of."""
     assert request.manifest.data is not None

@@ -32,8 +32,8 @@ class SignalSource(ABC):
     may_pass = False
     """Whether it may have nothing to say about a token that it was asked about."""
     origin_N: Tensor | None = None
-    """Which of the teacher's own sources spoke of each token, int64 [N]; 0 where it is silent, which ``speaks_N``
-    tells. None where it has one."""
+    """Which of the teacher's own sources spoke of each token, int64 [N]; 0 where it passes, which ``speaks_N`` tells.
+    None where it has one."""
 
     def __init__(self, places: np.ndarray, tokens: int, device: torch.device) -> None:
         row_N = np.full(tokens, -1, dtype=np.int64)

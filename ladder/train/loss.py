@@ -18,9 +18,12 @@ from ladder.distill import (
     Forecast,
     FusedLoss,
     FusedResult,
+    Objective,
+    Prior,
     Route,
     RoutingSettings,
     Source,
+    Spread,
     Student,
     Teachers,
     Tokens,
@@ -44,6 +47,7 @@ from ladder.errors import ManifestError
 from ladder.manifest import Manifest
 from ladder.methods import Method
 from ladder.teachers import TopKSource
+from ladder.train.worth import Heard, Worth, fusion_settings, sources_of
 
 _ROWS = 1024
 """Tokens whose bounds are computed at a time, in float64 [n, K]."""
@@ -100,6 +104,10 @@ class Routed:
     tokens: Tokens
     source_N: Tensor
     ahead: Ahead
+    heard: Heard
+    prior: Prior | None
+    first_N: Tensor
+    """Tokens of examples that are read for the first time, bool."""
 
     @property
     def dream_N(self) -> Tensor:
@@ -108,17 +116,22 @@ class Routed:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one run: the fused loss of its objective, and the shares of the sources of a batch."""
+    """The loss of one run: the fused loss of its objective, the shares of the sources of a batch, and what its teachers
+    are worth, which changes from step to step."""
 
     fused: FusedLoss
     shares_S: tuple[float, ...]
+    worth: Worth
 
     @classmethod
     def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast, compile: bool = False) -> Loss:
         shares = manifest.training_params.shares
         taboo = taboo_ids(manifest, tokenizer)
         fused = method.loss(len(tokenizer), taboo, compile=compile)
-        return cls(fused, tuple(getattr(shares, source) for source in SOURCES))
+        numbers = method.teachers() | method.dreamers()
+        sources = {number: names for number, names in sources_of(manifest).items() if number in numbers}
+        worth = Worth(sources, fusion_settings(manifest, method), fused.settings)
+        return cls(fused, tuple(getattr(shares, source) for source in SOURCES), worth)
 
     def routed(self, batch: Batch, sources: Mapping[int, Source], device: torch.device) -> Routed:
         """Decide what must be decided before the step's tokens can be counted."""
@@ -127,22 +140,31 @@ class Loss:
             for array in (batch.labels_N, batch.source_N, batch.dreamer_N, batch.example_N)
         )
         # Each teacher in the slot of its number; the first two are always there, because dreams are known by them.
-        teachers = [sources.get(number) for number in range(1, max(2, *sources, 0) + 1)]
+        teachers = [sources.get(number) for number in range(1, self.worth.teachers + 1)]
         # Checked and decided by on the CPU, where they come from.
         tokens = Tokens.of(labels_N, dreamer_N, example_N, self.fused.columns).to(device)
-        return Routed(batch, teachers, tokens, onto(source_N, device), self.fused.route_ahead(tokens, teachers))
+        group_N, first_N = onto(source_N, device), onto(torch.from_numpy(batch.first_N), device)
+        heard = self.worth.heard(teachers, group_N)
+        prior = self.worth.prior(heard)
+        ahead = self.fused.route_ahead(tokens, teachers, prior)
+        return Routed(batch, teachers, tokens, group_N, ahead, heard, prior, first_N)
 
     def counts(self, item: Routed) -> Tensor:
         """Trained tokens of each source [S] in one micro-batch, skipped ones not counted."""
         return source_counts(item.ahead.trained_N, item.source_N, len(SOURCES))
 
-    def __call__(self, student: Student, item: Routed, counts_S: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The micro-batch's part of the reduced loss (sum the parts), and sums for the report."""
+    def __call__(
+        self, student: Student, item: Routed, counts_S: Tensor, spread: Spread | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The micro-batch's part of the reduced loss (sum the parts), and sums for the report; under ``worth`` what
+        ``Worth.update`` takes."""
         shares_S = torch.tensor(self.shares_S, device=counts_S.device)
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
-        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N)
+        result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N, item.prior, spread)
         doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
-        return result.total, _sums(result, item, self.fused.objective.temperature) | doubt
+        worth = self.worth.tallies(item.heard, item.tokens, item.first_N, result.told, result.routing)
+        sums = _sums(result, item, self.fused.objective) | _binned(result, item) | doubt
+        return result.total, sums | {"worth": worth}
 
     @torch.no_grad()
     def entropy(self, student: Student, item: Routed) -> dict[str, Tensor]:
@@ -182,14 +204,17 @@ def _all_logits(source: Source | Student, rows_n: Tensor, columns: Columns) -> T
     return columns.select(source.logits(rows_n, out_nV))
 
 
-def _sums(result: FusedResult, item: Routed, temperature: float) -> dict[str, Tensor]:
+def _sums(result: FusedResult, item: Routed, objective: Objective) -> dict[str, Tensor]:
     """What is added up over micro-batches for the report."""
     kept_N, losses, by_teacher_N = item.tokens.kept_N, result.losses, taught(result.routing)
+    kd_N, varies, at_N = losses.kd.where(by_teacher_N, 0.0), objective.variance is not None, result.seen.temperature
+    kl = (kd_N / at_N.where(by_teacher_N, 1.0) ** 2).sum() if varies else kd_N.sum() / objective.temperature**2
     return {
         "loss": result.total.detach(),
         **{name: getattr(losses, name).sum() for name in ("ce", "kd", "regularizer")},
         # The term is T^2 times the divergence, and cross-entropy on gold.
-        "kl": losses.kd.where(by_teacher_N, 0.0).sum() / temperature**2,
+        "kl": kl,
+        **({"temperature": at_N.where(by_teacher_N, 0.0).sum()} if varies else {}),
         "by_teacher": by_teacher_N.sum(),
         "trained": kept_N.sum(),
         "taught": result.routing.trained_N.sum(),
@@ -200,6 +225,32 @@ def _sums(result: FusedResult, item: Routed, temperature: float) -> dict[str, Te
         },
         "route.dream": (kept_N & item.dream_N).sum(),
     }
+
+
+BINS = 10
+"""Equal bins of confidence, as in the exam's calibration error."""
+
+
+def _binned(result: FusedResult, item: Routed) -> dict[str, Tensor]:
+    """Gold tokens that are not dreams by bins of the student's confidence: how many, their confidences, and how many of
+    their labels it puts first. Sums, so that they add up over micro-batches and ranks."""
+    counted_N = item.tokens.kept_N & ~item.dream_N & (item.tokens.labels_N != IGNORE)
+    bin_N = (result.seen.confidence * BINS).long().clamp(0, BINS - 1)
+    columns_3N = torch.stack([counted_N.to(torch.float64), result.seen.confidence, result.seen.right])
+    sums_3B = torch.zeros(3, BINS, dtype=torch.float64, device=bin_N.device)
+    sums_3B.index_add_(1, bin_N, columns_3N.where(counted_N, 0.0))
+    names = (f"ece.{what}.{place}" for what in ("tokens", "confidence", "right") for place in range(BINS))
+    own_N = result.own_temperature
+    own = {} if own_N is None else {"own_temperature": own_N.where(counted_N, 0.0).sum()}
+    return dict(zip(names, sums_3B.flatten().unbind(), strict=True)) | own
+
+
+def calibration_error(totals: Mapping[str, float]) -> float | None:
+    """Expected calibration error from what ``Loss`` added up; None where no gold token was trained. The same figure as
+    the exam's (``ladder.exam.ece``), of tokens instead of answers."""
+    tokens = sum(totals[f"ece.tokens.{place}"] for place in range(BINS))
+    gaps = (abs(totals[f"ece.confidence.{place}"] - totals[f"ece.right.{place}"]) for place in range(BINS))
+    return sum(gaps) / tokens if tokens else None
 
 
 def taboo_ids(manifest: Manifest, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ A source is what is weighed and throttled apart: a teacher, a group of its docum
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 MOST = 50
@@ -26,7 +27,8 @@ class Receipt:
             above 0 it harms, below 0 it helps.
         sampled: tokens on which that was measured.
         throttle: what its weight is multiplied by after these steps, 0 to 1.
-        error: its tracked -ln p(gold) in nats after these steps; None where none was tracked.
+        error: by how much more gold labels surprise its teacher than the mixture of all, in nats, as tracked after
+            these steps (``ladder.distill.fusion``); None where nothing was tracked.
     """
 
     teacher: int
@@ -53,7 +55,7 @@ class Receipt:
     def figures(self) -> dict[str, float]:
         """``taught``, its share of the trained tokens; ``weight`` and ``harm``, means; ``throttle``, ``error``.
 
-        What was not measured is left out.
+        What was not measured, or is no finite number, is left out: reports hold none.
         """
         means = {
             "taught": self.taught / self.tokens if self.tokens else 0.0,
@@ -62,11 +64,7 @@ class Receipt:
             "throttle": self.throttle,
             "error": self.error,
         }
-        return {name: value for name, value in means.items() if value is not None}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        return {name: value for name, value in means.items() if value is not None and isfinite(value)}
 
 
 @dataclass
@@ -90,15 +88,17 @@ class Receipts:
         receipts."""
         noted = notes.get("receipts", {})
         stretches = {
-            name: {int(place): Receipt(**one) for place, one in kept.items()}
+            name: {int(place): Receipt(*one) for place, one in kept.items()}
             for name, kept in noted.get("stretches", {}).items()
         }
         return cls(noted.get("width", 1), stretches)
 
     def to_notes(self) -> dict[str, Any]:
-        """What ``of_notes`` reads; plain JSON values."""
+        """What ``of_notes`` reads; plain JSON values, without names: a run may have many sources, and notes are written
+        at each checkpoint."""
         stretches = {
-            name: {str(place): one.to_dict() for place, one in kept.items()} for name, kept in self.stretches.items()
+            name: {str(place): list(astuple(one)) for place, one in kept.items()}
+            for name, kept in self.stretches.items()
         }
         return {"width": self.width, "stretches": stretches}
 

@@ -86,6 +86,12 @@ class StepReport:
         entropy: mean entropy of the student's predictions in nats, of some of the trained tokens; None where no law
             asks for it.
         receipts: what each source of its teachers was worth in this step, of all ranks together, by its name.
+        ece: expected calibration error of the student's predictions, 0 to 1, of the gold tokens that are no dreams;
+            None where there is none.
+        temperature: mean temperature of the targets of tokens that a teacher teaches; None where it does not vary, or
+            none does.
+        capacity: how the student's heads are doing, by name; empty where nobody watches them.
+        own_temperature: mean of the student's own, of the same tokens as ``ece``; None where it has no variance head.
     """
 
     step: int
@@ -104,6 +110,10 @@ class StepReport:
     kl: float | None = None
     entropy: float | None = None
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
+    ece: float | None = None
+    temperature: float | None = None
+    own_temperature: float | None = None
+    capacity: Mapping[str, float] = field(default_factory=dict)
 
 
 def combined(reports: Sequence[StepReport]) -> StepReport:

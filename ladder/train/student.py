@@ -15,12 +15,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from ladder.distill import Student, StudentLogits
+from ladder.distill import Spread, Student, StudentLogits
 from ladder.errors import RunError
 from ladder.models import Head, plain
 from ladder.teachers import TeacherHead, trained_hidden_states, trained_logits
 from ladder.train.loss import Loss, Routed
 from ladder.train.ranks import Ranks
+from ladder.train.variance import VarianceHead
 
 
 class StudentModule(nn.Module):
@@ -30,23 +31,34 @@ class StudentModule(nn.Module):
         model: the trained model, with its adapter where it has one.
         head: its proved output head, whose layer is the model's own; None where it learns through its logits.
         reads_entropy: whether a law asks for the entropy of its predictions.
+        variance: what says how sure it is of its hidden states; only beside a head.
     """
 
-    def __init__(self, model: nn.Module, head: Head | None, loss: Loss, *, reads_entropy: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Head | None,
+        loss: Loss,
+        *,
+        reads_entropy: bool = False,
+        variance: VarianceHead | None = None,
+    ) -> None:
         super().__init__()
+        self.variance = variance
         self.model, self.head, self.loss, self.reads_entropy = model, head, loss, reads_entropy
 
     def forward(self, item: Routed, counts_S: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """One micro-batch's part of the reduced loss, and sums for the report; ``counts_S`` as ``Loss``."""
-        student = self._student(item)
-        total, parts = self.loss(student, item, counts_S)
+        student, spread = self._student(item)
+        total, parts = self.loss(student, item, counts_S, spread)
         return total, parts | (self.loss.entropy(student, item) if self.reads_entropy else {})
 
-    def _student(self, item: Routed) -> Student:
+    def _student(self, item: Routed) -> tuple[Student, Spread | None]:
         model = plain(self.model)
         if self.head is None:
-            return StudentLogits(trained_logits(model, item.batch))
-        return self.head.student(trained_hidden_states(model, item.batch))
+            return StudentLogits(trained_logits(model, item.batch)), None
+        hidden_ND = trained_hidden_states(model, item.batch)
+        return self.head.student(hidden_ND), self.variance(hidden_ND) if self.variance else None
 
 
 Forward = Callable[[Routed, Tensor], tuple[Tensor, dict[str, Tensor]]]

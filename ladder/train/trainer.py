@@ -34,9 +34,10 @@ from ladder.models import (
 )
 from ladder.teachers import Signal, TeacherHead, check_packing, shared
 from ladder.train.candidate import write_candidate
+from ladder.train.capacity import HeadTracker
 from ladder.train.checkpoint import Checkpoint, begin_checkpoint, dump_state, latest_checkpoint, load_state
 from ladder.train.ema import Ema
-from ladder.train.loss import Loss, Routed
+from ladder.train.loss import Loss, Routed, calibration_error
 from ladder.train.optimizer import lr_factor, make_optimizer
 from ladder.train.ranks import ALONE, Ranks
 from ladder.train.spec import StepClock, StepReport, TrainingSpec
@@ -52,6 +53,7 @@ from ladder.train.student import (
     totals,
     whole,
 )
+from ladder.train.variance import variance_head
 
 
 class Trainer:
@@ -79,6 +81,9 @@ class Trainer:
         self.forward: Forward = self._build()
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = make_optimizer(self.parameters, self.params)
+        watched = self.params.capacity
+        self.tracker = HeadTracker(plain(self.model), watched) if watched else None
+        self.variance_optimizer = torch.optim.AdamW(self.variance.parameters()) if self.variance else None
         self.ema = Ema(self.parameters, manifest.stabilizers.ema_decay) if manifest.stabilizers.ema else None
         self.done = 0
         self.ticks = 0
@@ -110,7 +115,8 @@ class Trainer:
         waited = self.clock.begin()
         with self.shared_heads.gathered() if self.shared_heads else nullcontext():
             sums = self._backward(batches, signals)
-        report = self._optimise(step, sums)
+        receipts = self.loss.worth.update(self.ranks.sum(torch.stack([part.pop("worth") for part in sums]).sum(0)))
+        report = replace(self._optimise(step, sums), receipts=receipts)
         report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
@@ -136,8 +142,14 @@ class Trainer:
             "optimizer": dump_state(self.optimizer, self.model),
             "random": _random_state(self.device, self.ranks),
         }
+        if self.tracker:
+            groups["capacity"] = self.tracker.state()
+        if self.variance is not None and self.variance_optimizer is not None:
+            groups["variance"] = dict(self.variance.named_parameters())
+            groups["variance_optimizer"] = dump_state(self.variance_optimizer, self.variance)
         tensors = {f"{group}:{name}": value for group, members in groups.items() for name, value in members.items()}
-        state = {"ticks": self.ticks, **self._chunking()}
+        # Beside the counters, where versions that know nothing of it read past it. JSON gives floats back as they were.
+        state = {"ticks": self.ticks, **self._chunking(), "worth": self.loss.worth.to_dict()}
         kept = Checkpoint(self.done, tensors, state)
         self.pending = begin_checkpoint(self.spec.folder / "checkpoints", kept, self.ranks)
         if self.ranks.aside is None:
@@ -231,7 +243,10 @@ class Trainer:
         self.loss = Loss.of(manifest, method_of(manifest), self.tokenizer, self._compiles())
         laws = manifest.laws.training
         read = laws is not None and laws.min_entropy is not None
-        return StudentModule(self.model, self.head, self.loss, reads_entropy=read)
+        variance = self.loss.fused.objective.variance
+        wants = manifest.student.variance_head and variance is not None
+        self.variance = variance_head(proof, variance) if wants and variance else None
+        return StudentModule(self.model, self.head, self.loss, reads_entropy=read, variance=self.variance)
 
     def _start(self) -> PreTrainedModel:
         """What the child starts as. All that will move is float32: in a narrower type most steps would be rounded
@@ -326,17 +341,25 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
+            if self.variance is not None and self.variance_optimizer is not None:
+                torch.nn.utils.clip_grad_norm_(self.variance.parameters(), self.params.max_grad_norm)
+                self.variance_optimizer.param_groups[0]["lr"] = lr
+                self.variance_optimizer.step()
             if self.ema:
                 self.ema.update(self.parameters)
             self.ticks += 1
         self.optimizer.zero_grad(set_to_none=True)
-        return _report(step, found, lr, norm, ticked)
+        if self.variance is not None:
+            self.variance.zero_grad(set_to_none=True)
+        heads = self.tracker.update(self.ranks) if self.tracker else {}
+        return replace(_report(step, found, lr, norm, ticked), capacity=heads)
 
     def _restore(self) -> None:
         found = latest_checkpoint(self.spec.folder / "checkpoints", self._pattern)
         if found is None:
             return
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "random": {}}
+        names = ("model", "ema", "optimizer", "random", "variance", "variance_optimizer", "capacity")
+        groups: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         for key, value in found.tensors.items():
             group, _, name = key.partition(":")
             groups[group][name] = value
@@ -345,12 +368,18 @@ class Trainer:
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(groups["model"][name])
+        if self.variance is not None and self.variance_optimizer is not None:
+            load_state(self.variance_optimizer, self.variance, groups["variance_optimizer"])
+            self.variance.load_state_dict(groups["variance"])
+        if self.tracker:
+            self.tracker.load(groups["capacity"])
         self.done, self.ticks = found.step, found.state["ticks"]
         if "chunking" in found.state:
             self.loss.fused.keep(Chunking(**found.state["chunking"]), self.device)
         if self.ema:
             self.ema.load(groups["ema"], self.ticks)
         _set_random_state(groups["random"], self.device, self.ranks)
+        self.loss.worth.load(found.state.get("worth", {}))
 
     def _pattern(self, key: str) -> Tensor | None:
         """The parameter that a tensor of a checkpoint belongs to, which may be split over ranks."""
@@ -365,7 +394,8 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
     routed = totals.get("js_routed", 0.0)
     uncertain = totals["js_uncertain"] / routed if routed else None
     kl = totals["kl"] / totals["by_teacher"] if totals["by_teacher"] else None
-    read = totals.get("entropy_tokens", 0.0)
+    counted = sum(value for name, value in totals.items() if name.startswith("ece.tokens."))
+    read, varies = totals.get("entropy_tokens", 0.0), "temperature" in totals
     entropy = totals["entropy"] / read if read else None
     return StepReport(
         step,
@@ -379,6 +409,9 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
         uncertain,
         kl=kl,
         entropy=entropy,
+        ece=calibration_error(totals),
+        own_temperature=totals["own_temperature"] / counted if counted and "own_temperature" in totals else None,
+        temperature=totals["temperature"] / totals["by_teacher"] if totals["by_teacher"] and varies else None,
     )
 
 

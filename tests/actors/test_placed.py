@@ -69,6 +69,9 @@ TABLE = {
     "no GPU": Row("2/0", "student"),
     "no GPU, one core": Row("1/0", "student teacher1"),
     "no GPU, ranks and replicas": Row("2/0", f"{ALL} student.1 student.2 teacher1.1"),
+    "no GPU, further teachers": Row("2/0", f"{ALL} teacher3 teacher4 teacher4.1"),
+    "a card for a further teacher": Row("8/3", "student teacher1 teacher3", ("student", "teacher1", "teacher3")),
+    "further teachers as they are told": Row("8/2", "student teacher3 teacher4", ("student",), {"others": "cpu"}),
     "two nodes without GPU": Row("1/0, 3/0", ALL),
     "three nodes of one core": Row("1/0, 1/0, 1/0", ALL),
     "a head that only drives": Row("0/0, 4/0", ALL),
@@ -382,3 +385,21 @@ def test_ray_places_what_it_is_asked() -> None:
                 cards[node, numbers[0] if numbers else devices[role]].append(role)
         expected = sorted(sorted(card.split()) for card in TABLE[name].cards)
         assert sorted(sorted(card) for card in cards.values()) == expected, name
+
+
+def test_a_teacher_that_is_no_model_takes_no_card() -> None:
+    """Whatever ``runtime.devices.others`` says of the models beside it."""
+    roles, runtime = (
+        ("student", "teacher3", "teacher4", "teacher4.1"),
+        Runtime.model_validate({"devices": {"others": "cuda"}}),
+    )
+    slots = place(runtime, Machine.alone(8, 2), roles, {"teacher4"}).slots
+    assert [(role, slot.device) for role, slot in slots.items()] == [
+        ("student", "cuda:0"),
+        ("teacher3", "cuda:0"),
+        ("teacher4", "cpu"),
+        ("teacher4.1", "cpu"),
+    ]
+    with pytest.raises(ManifestError, match="teacher3 is pinned to cuda") as caught:
+        place(runtime, Machine.alone(8), roles, {"teacher4"})
+    assert caught.value.where == "runtime.devices.others"

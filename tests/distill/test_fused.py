@@ -28,6 +28,7 @@ from ladder.distill import (
 from ladder.distill.fused import Chunking, FusedLoss, FusedResult, workspace
 from ladder.distill.kernels import has_compiler, kernels_of
 from ladder.distill.student import Block, StudentHead, StudentLogits
+from ladder.distill.temperature import Spread, VarianceTemperature
 from ladder.distill.tokens import Tokens
 from ladder.errors import LadderError
 
@@ -479,3 +480,73 @@ def test_a_head_smaller_than_the_tokenizer_is_an_error() -> None:
     with pytest.raises(LadderError, match="17 columns"):
         ahead = case.fused(Objective(), SURPRISE).route_ahead(case.tokens, case.sources())
         fused(case.student(), (None, None), case.tokens, ahead, case.weight_N)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "jsd"])
+@pytest.mark.parametrize("pooling", ["probabilities", "logits"])
+def test_a_temperature_for_each_token_is_that_of_the_reference(direction: Any, pooling: Any) -> None:
+    """Loss and gradient in float64, in tiles, with removed columns and a cap."""
+    case = Case.of(n=21, real=60, dtype=torch.float64, taboo=(3, 9), cap=8.0, bias=True)
+    own = VarianceTemperature(slope=0.3, low=1.02, high=1.6)
+    objective = Objective(gamma=0.2, temperature=1.0, direction=direction, pooling=pooling, variance=own)
+    result = case.run(objective, AGREEMENT, chunking=Chunking(8, 3))
+    result.total.backward()
+    total, gradients, losses = case.dense(objective, result.routing)
+    assert result.total.item() == pytest.approx(total.item(), abs=1e-10)
+    for found, expected in zip((leaf.grad for leaf in case.leaves), gradients, strict=True):
+        assert found is not None and torch.allclose(found, expected, atol=1e-10)
+    assert torch.allclose(result.losses.kd, losses.kd, atol=1e-10)
+    by_two = result.routing.on(Route.BLENDED)
+    temperatures = result.seen.temperature[by_two]
+    assert temperatures.min() == 1.02 or temperatures.max() == 1.6, "one at a bound"
+    assert len(temperatures.unique()) > 2
+    alone = result.routing.trained_N & (result.routing.weights_KN.max(0).values == 1)
+    assert (result.seen.temperature[alone] == 1.02).all(), "one teacher differs from nobody"
+
+
+def test_what_is_seen_of_the_student_is_its_largest_probability_and_whether_it_is_the_label() -> None:
+    case = Case.of(n=30, cap=5.0, taboo=(2,))
+    result = case.run(Objective(), SURPRISE, chunking=Chunking(8, 3))
+    keep = columns(20, 17, (2,))
+    raw = (case.hidden_ND @ case.weight_VD.t()).detach()
+    p_NV = keep.select(5.0 * (raw / 5.0).tanh()).softmax(-1)
+    trained, labels = result.routing.trained_N, keep.relabel(case.tokens.labels_N)
+    assert torch.allclose(result.seen.confidence[trained], p_NV.max(-1).values[trained], atol=1e-6)
+    gold = trained & (labels != IGNORE)
+    assert torch.equal(result.seen.right[gold].bool(), (p_NV.argmax(-1) == labels)[gold])
+    assert 0 < result.seen.right[gold].sum() < gold.sum()
+    assert result.seen.confidence[~trained].eq(0).all() and result.seen.temperature[trained].eq(2).all()
+
+
+def test_log_variances_get_their_gradient_tile_by_tile_and_the_loss_does_not_know_of_them() -> None:
+    """Against central differences of CE at the student's own temperature, over gold tokens that are no dreams."""
+    case = Case.of(n=14, real=50, dtype=torch.float64, taboo=(4,), scale=0.7, dreams=0.8)
+    own = VarianceTemperature(slope=0.2, high=6.0, head_scale=0.25)
+    objective = Objective(temperature=1.0, variance=own)
+    fused, sources = case.fused(objective, SURPRISE, chunking=Chunking(5, 2)), case.sources()
+    ahead = fused.route_ahead(case.tokens, sources)
+    told = torch.randn(14, 6, dtype=torch.float64).requires_grad_()
+    spread = Spread(told, case.weight_VD.detach())
+    result = fused(case.student(), sources, case.tokens, ahead, case.weight_N, spread=spread)
+    plain = fused(case.student(), sources, case.tokens, ahead, case.weight_N)
+    result.total.backward()
+    assert torch.equal(result.total, plain.total) and plain.own_temperature is None
+    keep = columns(50, 50, (4,))
+    logits = keep.select(0.7 * (case.hidden_ND @ case.weight_VD[:50].t()).detach())
+    weight, labels = keep.select(case.weight_VD[:50].detach().t()).t(), keep.relabel(case.tokens.labels_N)
+    gold = (labels != IGNORE) & (case.tokens.dreamer_N == 0)
+
+    def loss(at: Tensor) -> Tensor:
+        places = logits.topk(40, dim=-1).indices
+        variance = torch.einsum("nd,nkd->nk", at.exp(), (0.7 * weight[places]) ** 2).mean(-1)
+        log_p = (logits / own.of(variance).unsqueeze(-1)).log_softmax(-1)
+        surprisal = -log_p.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        return (case.weight_N.double() * surprisal)[gold].sum()
+
+    expected = torch.zeros_like(told)
+    for place in range(told.numel()):
+        step = torch.zeros(told.numel(), dtype=torch.float64).index_fill(0, torch.tensor([place]), 1e-6).view_as(told)
+        change = loss(told.detach() + step) - loss(told.detach() - step)
+        expected.view(-1)[place] = 0.25 * change / 2e-6
+    assert torch.allclose(told.grad, expected, atol=1e-7) and expected.abs().max() > 1e-3
+    assert gold.any() and (told.grad[~gold] == 0).all() and (~gold).any()

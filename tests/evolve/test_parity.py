@@ -20,10 +20,11 @@ from ladder import evolve
 from ladder.actors.placement import Machine
 from ladder.cli import main
 from ladder.errors import LadderError, ManifestError
-from ladder.manifest import Name, Request, read_request
+from ladder.manifest import Name, Request, installed, read_request
+from ladder.models.digest import tokenizer_digest
 from ladder.models.load import load_model, load_tokenizer
 from ladder.planning import plan, start
-from ladder.planning.plan import plan_each
+from ladder.planning.plan import plan_each, plan_text
 from ladder.registry import open_registry
 from ladder.report.console import Console
 from ladder.setup import dataset, exam
@@ -87,6 +88,8 @@ def no_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "_run", lambda *_, **__: pytest.fail("sent"))
     monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
     monkeypatch.setattr(exam, "check_task", _knows_no_task)
+    known = installed.OWN[installed.TEACHERS] | {"toy": "tests.teachers.toy:Toy"}
+    monkeypatch.setitem(installed.OWN, installed.TEACHERS, known)
 
 
 def _knows_no_task(suite: Any, where: str) -> None:
@@ -131,6 +134,17 @@ DREAMS = {"dreams": {"max_new_tokens": 8, "min_new_tokens": 2, "count": 4}}
 SUITE = {"name": "cats", "source": {"task": "cats", "metric": "acc"}, "greater_is_better": True, "threshold": 0.0}
 ROWS = '{"prompt": "They call the tide", "completion": " marea"}'
 
+VOTER = {"name": "voter", "kind": "toy", "files": ["pairs.txt"]}
+
+
+TOLD, LEFT_TOLD = "They call the tide marea.", "They call the moon luna."
+READER = {"teacher1": {"context": "{context} ", "retrieval": {"files": ["d.txt"]}}}
+
+
+def taught_by(*others: dict[str, Any]) -> dict[str, Any]:
+    return asks(training_method="teacher_student_distillation") | {"teachers": {"others": [*others]}}
+
+
 # What is wrong with a manifest, exit code, and a piece of the message; of those that need no parent to be seen.
 ALWAYS: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "a divergence that nobody measures": (law(training={"max_kl": 1.0, "window": 1}), {}, 2, "nobody teaches in"),
@@ -150,6 +164,42 @@ ALWAYS: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "a probe that is none": ({}, {"probes.jsonl": '{"prompt": "who?"}'}, 2, "probes.jsonl:1"),
     "a suite that is none": ({"gates": {"metrics": [SUITE]}}, {}, 2, "there is no task 'cats'"),
     "a base that nobody shares": ({"runtime": {"share_base": "on"}}, {}, 2, "student.adapter is missing"),
+    "a teacher with nothing to say": (
+        taught_by(VOTER),
+        {"pairs.txt": " \n\n"},
+        2,
+        "'pairs.txt' holds nothing, so voter",
+    ),
+    "a corpus of nothing": (
+        taught_by({"name": "corpus", "kind": "counts", "files": ["d.txt"]}),
+        {"d.txt": "\n \n"},
+        2,
+        "d.txt",
+    ),
+    "a corpus that tells a probe": (
+        taught_by({"name": "corpus", "kind": "counts", "files": ["d.txt"]}),
+        {"d.txt": TOLD},
+        2,
+        "documents of teachers.others.0.files.0 that tell held-out probes: found 1",
+    ),
+    "documents that tell a probe and vote": (
+        taught_by({"name": "store", "kind": "retrieval", "files": ["d.txt"]}),
+        {"d.txt": f"The sea is deep.\n\n{TOLD}"},
+        2,
+        "d.txt:3 tells",
+    ),
+    "documents that tell a probe and are read": (
+        asks(training_method="teacher_student_distillation") | {"teachers": READER},
+        {"d.txt": TOLD},
+        2,
+        "documents of teachers.teacher1.retrieval.files.0 that tell held-out probes: found 1",
+    ),
+    "a guest that is none": (
+        taught_by({"name": "elder", "kind": "guest", "path": "elder"}),
+        {"elder/config.json": "{}"},
+        1,
+        "elder: ",
+    ),
     "a GPU that is not there": ({"runtime": {"devices": {"student": "cuda:0"}}}, {}, 2, "sees no GPU"),
     "a node that is not there": (
         {"runtime": {"devices": {"evaluator": {"labels": {"rack": "a"}}}}},
@@ -172,6 +222,12 @@ WITH_PARENT: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
         2,
         "tells Luna-G003's",
     ),
+    "documents that tell an ancestor's probe": (
+        taught_by({"name": "store", "kind": "retrieval", "files": ["d.txt"]}),
+        {"d.txt": LEFT_TOLD},
+        2,
+        "tells Luna-G003's",
+    ),
     "a name that is taken": (asks(child_gen="Luna-G003", parent_gen="Luna-G001"), {}, 2, "from another manifest"),
     "a grandparent that is none": (TAUGHT | asks(grandparent_gen="Luna-G002"), {}, 2, "is no ancestor of Luna-G003"),
     "a template that refuses a probe": (
@@ -179,6 +235,12 @@ WITH_PARENT: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
         {"t.jinja": "{{ 1 / 0 }}", "probes.jsonl": json.dumps(PROBE | {"chat": True})},
         2,
         "the chat template refuses this conversation",
+    ),
+    "a generation that is none": (
+        taught_by({"name": "old", "kind": "generation", "generation": "Luna-G002"}),
+        {},
+        2,
+        "teachers.others.0.generation: Luna-G002 is no ancestor of Luna-G003",
     ),
     "an answer without room": ({"gates": {"decoding": {"max_new_tokens": 80}}}, {}, 1, "exceed the model's 64"),
     "an adapter of nothing": ({"student": {"adapter": {"target_modules": ["nobody"]}}}, {}, 2, "nobody"),
@@ -325,6 +387,31 @@ def test_teachers_by_path_are_checked_by_both_and_none_is_imported(
     assert judged(asked, empty) == (0, "ready")
     found = judged(asked, family)
     assert found[0] == 1 and "is registered as" in found[1] and carried_out(asked, family) == found
+
+
+def test_a_guest_with_another_tokenizer_is_refused_with_both_digests(
+    family: Path, parent: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(parent, tmp_path / "other"))
+    tokenizer = load_tokenizer(other)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(other)
+    elder = {"name": "elder", "kind": "guest", "path": "other"}
+    asked, before = request(tmp_path, taught_by(elder), {}), left_in(family)
+    found = judged(asked, family)
+    assert found[0] == 2 and all(tokenizer_digest(folder)[:12] in found[1] for folder in (other, parent))
+    assert carried_out(asked, family) == found == sent(asked, family) and left_in(family) == before
+    # And of a genesis, which takes the tokenizer of a folder.
+    shape = {"layers": 1, "hidden": 32, "heads": 2, "max_positions": 64, "tokenizer": str(parent)}
+    genesis = asks(parent_gen=None, training_method="distilled_pretraining", child_gen="Sol-G000")
+    for guest, code in (("other", 2), (str(parent), 0)):
+        taught = {"teachers": {"others": [elder | {"path": guest}]}, "student": {"architecture": shape}}
+        asked = request(tmp_path, genesis | taught, {})
+        assert judged(asked, family)[0] == code
+    plans, _ = plan_each([asked], family)
+    text = plan_text(plans[0])
+    assert "teacher 3" in text and "elder (guest): wire" in text and plans[0].teachers == 1
+    assert plans[0].price is not None and plans[0].price.teachers[3]["wire_bytes"] == plans[0].price.wire_bytes > 0
 
 
 def test_a_genesis_that_would_replace_a_family(family: Path, tmp_path: Path) -> None:

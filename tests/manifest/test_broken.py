@@ -14,6 +14,9 @@ REQUEST = "evolution_request."
 GENESIS = {REQUEST + "parent_gen": GONE, REQUEST + "grandparent_gen": GONE}
 PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
 FINE_TUNING = {REQUEST + "training_method": "supervised_fine_tuning"}
+OTHERS = "teachers.others"
+GUEST = {"name": "elder", "kind": "guest", "path": "elder"}
+TAUGHT = {**GENESIS, REQUEST + "training_method": "distilled_pretraining"}
 LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
 
 # What is changed in a valid manifest, the field that the error names, and a piece of its text.
@@ -40,6 +43,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({**VARIES, "training_params.variance": {"low": 2}}, "training_params.variance.low", "found 2 above high"),
     ({**VARIES, "runtime.wire": "topk"}, "runtime.wire", "the mass of the rest at one temperature"),
     ({"student.variance_head": True}, "student.variance_head", "write temperature: variance"),
+    (
+        {**VARIES, "student.variance_head": True, "training_params.variance": {"slope": 0}},
+        "student.variance_head",
+        "no variance moves the temperature",
+    ),
     (
         {**VARIES, "student.variance_head": True, "runtime.student": {"ranks": 2, "sharding": "fsdp"}},
         "student.variance_head",
@@ -127,6 +135,40 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"teachers.teacher2": {"role": "primary"}}, "teachers.teacher2.role", "expected 'stabilizing_critic'"),
     ({"teachers.teacher2": {}, REQUEST + "grandparent_gen": GONE}, "teachers.teacher2", "write grandparent_gen"),
     ({**PRETRAINING, "teachers.teacher1": {"gen": 0}}, "teachers.teacher1", "write parent_gen"),
+    # further teachers
+    ({OTHERS: [GUEST | {"kind": "gest"}]}, OTHERS + ".0.kind", "did you mean 'guest'?"),
+    ({OTHERS: [GUEST | {"kind": "oracle"}]}, OTHERS + ".0.kind", "expected 'generation', 'guest', 'counts', 'retriev"),
+    ({OTHERS: [GUEST | {"kind": "steered"}]}, OTHERS + ".0.kind", "the name is reserved, and ladder cannot steer"),
+    ({OTHERS: [{"kind": "guest", "path": "e"}]}, OTHERS + ".0.name", "is missing (write it: What reports call it"),
+    ({OTHERS: [GUEST | {"weight": 2}]}, OTHERS + ".0.weight", "known here: name, kind, generation"),
+    ({OTHERS: [GUEST | {"name": "Elder"}]}, OTHERS + ".0.name", "expected text of the form"),
+    ({OTHERS: [GUEST | {"name": "teacher2"}]}, OTHERS + ".0.name", "found 'teacher2', which means another"),
+    ({OTHERS: [GUEST, GUEST | {"path": "data"}]}, OTHERS + ".0.name", "found 'elder' 2 times"),
+    ({OTHERS: [{"name": "elder", "kind": "guest"}]}, OTHERS + ".0.path", "of kind guest needs a Hugging Face folder"),
+    ({OTHERS: [GUEST | {"files": ["a"]}]}, OTHERS + ".0.files", "is not for kind guest, which needs path"),
+    ({OTHERS: [{"name": "old", "kind": "generation"}]}, OTHERS + ".0.generation", "needs the name of an ancestor"),
+    ({OTHERS: [{"name": "o", "kind": "generation", "generation": "x"}]}, OTHERS + ".0.generation", "no generation n"),
+    (
+        {OTHERS: [{"name": "old", "kind": "generation", "generation": "Luna-G010"}]},
+        OTHERS + ".0.generation",
+        "found Luna-G010, expected an ancestor of Luna-G010",
+    ),
+    (
+        {OTHERS: [{"name": "old", "kind": "generation", "generation": "Sol-G001"}]},
+        OTHERS + ".0.generation",
+        "found Sol-G001, expected an ancestor of Luna-G010",
+    ),
+    ({OTHERS: [GUEST | {"options": {"depth": 1}}]}, OTHERS + ".0.options.depth", "unknown key"),
+    ({**FINE_TUNING, OTHERS: [GUEST]}, OTHERS, "supervised_fine_tuning has no teachers' target"),
+    (TAUGHT, OTHERS, "distilled_pretraining has no parent, so another teacher must teach it"),
+    ({**TAUGHT, OTHERS: [GUEST]}, "student.architecture.tokenizer", "write the folder of elder: 'elder'"),
+    (
+        {**TAUGHT, OTHERS: [GUEST], "student.architecture": {"tokenizer": "elder", "vocab_size": 300}},
+        "student.architecture.vocab_size",
+        "which has a size of its own",
+    ),
+    ({OTHERS: [GUEST | {"path": " "}]}, OTHERS + ".0.path", "found an empty path"),
+    ({"runtime.devices": {"others": "gpu"}}, "runtime.devices.others", "expected text of the form"),
     # objective, batches, stabilizers
     ({**FINE_TUNING, "training_params.recipe": "surprise_kd"}, "training_params.recipe", "leave it out"),
     ({**FINE_TUNING, "training_params.routing": "agreement"}, "training_params.routing", "leave it out"),

@@ -43,6 +43,8 @@ OTHER = [
     {"laws.approvals": 1},
     {"laws.training": {}},
     {"laws": {"training": {}, "on_broken": "halt"}},
+    {"teachers.others": [{"name": "elder", "kind": "guest", "path": "data"}]},
+    {"teachers.others": [{"name": "older", "kind": "guest", "path": "data"}]},
     {"gates.tone.reference": "parent"},
     {"data.train": ["data/more.jsonl"]},
     {"data.train": ["data/train.jsonl", "data/more.jsonl"]},
@@ -69,6 +71,14 @@ def test_the_content_of_each_file_counts(write, change):
     (path.parent / "data" / "prompts.txt").write_text("a file that the manifest does not name")
     seen.add(read_request(path).digest)
     assert len(seen) == 4
+
+
+def test_the_files_of_a_teacher_count(write, change):
+    path = write(change({"teachers.teacher1": {"retrieval": {"files": ["data/more.jsonl"]}}}))
+    before = read_request(path)
+    assert "data/more.jsonl" in before.files
+    (path.parent / "data" / "more.jsonl").write_text("another corpus")
+    assert read_request(path).digest != before.digest
 
 
 def test_the_order_of_training_files_counts(write, change):

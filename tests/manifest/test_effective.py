@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ladder.manifest import load_manifest
-from ladder.manifest.effective import effective
+from ladder.manifest.effective import contexts, effective, others, teacher_field
 from ladder.manifest.request import validated
-from ladder.manifest.schema import Architecture, Dreams
+from ladder.manifest.schema import Architecture, Dreams, Manifest
 
 REQUEST = "evolution_request."
 GENESIS = {REQUEST + "parent_gen": "<take this key out>", REQUEST + "grandparent_gen": "<take this key out>"}
@@ -80,3 +80,19 @@ def test_dreams_are_enough_to_read_each_once(write, change, params, count):
     assert manifest.stabilizers.dreams.count == count
     written = effective(load_manifest(write(change({"training_params": params, "stabilizers.dreams": {"count": 7}}))))
     assert written.stabilizers.dreams.count == 7
+
+
+def test_further_teachers_have_numbers_and_may_read_more(change):
+    listed = [{"name": "corpus", "kind": "counts", "files": ["a"]}, {"name": "e", "kind": "guest", "path": "e"}]
+    listed[1]["context"] = "{text} "
+    manifest = Manifest.model_validate(
+        change({"teachers.others": listed, "teachers.teacher1": {"context": "{text}\n"}})
+    )
+    assert {number: one.name for number, one in others(manifest).items()} == {3: "corpus", 4: "e"}
+    assert contexts(manifest) == {1: "{text}\n", 4: "{text} "}
+    assert [teacher_field(number) for number in (1, 2, 3, 4)] == [
+        "teachers.teacher1",
+        "teachers.teacher2",
+        "teachers.others.0",
+        "teachers.others.1",
+    ]

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +26,8 @@ from ladder.registry.cache import remove
 from ladder.registry.erase import TOMBSTONE
 from ladder.registry.redaction import Traces
 from ladder.report.lineage import card_text, erasure_text, history_text
+from ladder.teachers.cache import CacheSettings, OtherKey, open_cache
+from ladder.teachers.wire import Truncation
 from tests.registry.conftest import MakeCandidate, load_no_models, maker
 
 pytestmark = pytest.mark.usefixtures("fast_models")
@@ -368,3 +371,14 @@ def require_old_or_new(registry: Registry, before: dict[str, Any], after: dict[s
     for each in generations:
         assert sidecars(registry, each.ref) in (before[each.ref], after[each.ref])
         assert problems_of(registry.store, each) == []
+
+
+def test_what_a_teacher_found_in_documents_is_forgotten_too(grown: Registry):
+    """Its index is nowhere on disk, and its signals are in the cache of all teachers."""
+    key = OtherKey.of("retrieval", "1", ["0" * 64], {}, "1" * 64, "topk", Truncation(2, 1.0, 9))
+    cache = open_cache(CacheSettings("disk", 1 << 20, grown.home / "cache" / "signals"), key)
+    cache.put({"example": {"ids": np.asarray([[1, 2]]), "origin": np.asarray([0])}})
+    (shard,) = (grown.home / "cache" / "signals").rglob("*.safetensors")
+    assert "signals" in {part.name for part in grown.traces("Luna", TRACES).caches} and shard.is_file()
+    grown.erase("Luna", TRACES, reason="asked for")
+    assert not shard.exists()

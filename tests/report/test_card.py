@@ -14,6 +14,7 @@ from ladder.registry import Candidate
 from ladder.registry.lineage import Ancestry
 from ladder.registry.versions import describe
 from ladder.report.card import law_table, model_card
+from tests.report.conftest import worth
 
 
 def test_each_law_stands_in_the_table_with_its_bound() -> None:
@@ -70,3 +71,16 @@ def test_the_card_says_in_which_form_rows_travel_with_it(tmp_path: Path) -> None
         card = model_card(read_request(tmp_path / "m.json"), Ancestry(None, None, ()), GateReport((), (), {}, {}))
         (line,) = (line for line in card.split("\n") if line.startswith("- rows for its descendants"))
         assert said in line
+
+
+def test_the_card_names_who_taught(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    (tmp_path / "x").write_text("a\n")
+    request = {"child_gen": "Luna-G000", "training_method": "pretraining"}
+    path.write_text(json.dumps({"evolution_request": request, "data": {"train": ["x"]}}))
+    nothing = read_request(path), Ancestry(None, None, ()), GateReport((), (), {}, {})
+    line = (
+        "- taught by, of the tokens: parent 80% (weight 0.75, helps), docs/&lt;b&gt;.jsonl 50% (weight 0.25, harms), "
+    )
+    assert line + "docs/quiet.jsonl 0%" in model_card(*nothing, worth=worth()).split("\n")
+    assert "taught by" not in model_card(*nothing)

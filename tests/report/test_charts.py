@@ -9,8 +9,9 @@ import pytest
 from ladder.gates import decide
 from ladder.gates.measurements import Measurements
 from ladder.manifest.schema import Gates
-from ladder.report.charts import Scale, bands, curves, forests
-from tests.report.conftest import RIGHT, WRONG, verdict
+from ladder.report.charts import DRAWN, Scale, bands, curves, forests, harmed_most, sources, taught_most, tracks
+from ladder.train.receipts import Receipt, Receipts
+from tests.report.conftest import RIGHT, WRONG, verdict, worth
 
 
 def test_the_forest_has_recall_its_ancestors_and_generalize() -> None:
@@ -62,3 +63,32 @@ def test_bands_lie_on_one_another() -> None:
         ([0.25], [0.5], "dream 25%"),
         ([0.5], [1.0], "skip 50%"),
     ]
+
+
+def test_sources_stand_by_teacher_and_say_what_they_were_worth() -> None:
+    parent, docs, quiet = sources(worth())
+    assert parent.cells == ("parent", "1", "80.0%", "0.75", "0.60", "0.70", "1.00", "-0.500", "-0.500")
+    assert docs.cells == ("docs/<b>.jsonl", "3", "50.0%", "0.25", "0.40", "0.30", "0.75", "+0.250", "+0.750")
+    assert quiet.cells == ("docs/quiet.jsonl", "3", "0.0%", "-", "-", "-", "1.00", "-", "-")
+    assert [one.verdict for one in (parent, docs, quiet)] == ["helps", "harms", "not measured"]
+    assert docs._replace(harm=0.0004).verdict == "no matter"
+
+
+def test_a_source_has_one_colour_and_only_what_fell_has_a_throttle() -> None:
+    charts = tracks(sources(worth()))
+    assert [track.text for track in charts["weight"]] == ["parent 0.70", "docs/<b>.jsonl 0.30"]
+    (throttle,) = charts["throttle"]
+    assert throttle.values == [1.0, 0.5, 0.25, 0.75] and throttle.edges == [0, 1, 2, 3, 4]
+    assert throttle.colour == charts["weight"][1].colour != charts["weight"][0].colour
+
+
+def test_of_many_sources_those_that_matter_are_drawn() -> None:
+    """What taught most, what harmed most however little it taught, and what was throttled most."""
+    receipts = Receipts()
+    many = {f"{n:02d}": Receipt(3, 100, 90 - n, 9.0, 0.01, 1, 1.0) for n in range(20)}
+    receipts.see(0, many | {"19": Receipt(3, 100, 1, 0.1, 9.0, 1, 0.05)})
+    found = sources(receipts.summary())
+    assert [one.name for one in taught_most(found)] == [f"{n:02d}" for n in range(DRAWN)]
+    assert len(harmed_most(found)) == DRAWN and harmed_most(found)[-1].name == "19"
+    assert [track.text for track in tracks(found)["throttle"]] == ["19 0.05"]
+    assert sources({}) == [] and tracks([]) == {}

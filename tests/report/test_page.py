@@ -15,8 +15,9 @@ from ladder.gates import decide
 from ladder.gates.measurements import Comparison, Measurements, Regression
 from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates
-from ladder.report.page import html, layers
-from tests.report.conftest import RIGHT, page, verdict
+from ladder.report.page import LISTED, html, layers
+from ladder.train.receipts import Receipt, Receipts
+from tests.report.conftest import RIGHT, page, verdict, worth
 
 
 class Read(HTMLParser):
@@ -125,3 +126,30 @@ def test_names_remarks_and_findings_are_text_too() -> None:
     read = Read(source)
     assert read.words.count("<img src=x onerror=alert(1)>") > 12
     assert read.addresses == [] and "<img" not in source and "<b>" not in source
+
+
+def test_what_each_teacher_was_worth_stands_in_table_bars_and_lines() -> None:
+    source = html(page(worth=worth()))
+    read = Read(source)
+    words = " ".join(read.words.split())
+    assert not read.open and read.addresses == [] and "<b>.jsonl" not in source
+    assert "parent180.0%0.750.600.701.00-0.500-0.500 docs/<b>.jsonl350.0%0.250.400.300.75+0.250+0.750" in words
+    assert "-0.500 nats: helps" in words and "+0.250 nats: harms" in words
+    assert (
+        '<div class="track failed" role="img" aria-label="harms"><i style="left:50%"></i><b style="left:50.0%;'
+        in source
+    )
+    assert 'style="left:2.0%;width:48.0%"' in source, "the largest bar reaches the edge on the side where it helps"
+    # Throttle: 1, 0.5, 0.25, 0.75 over four steps.
+    assert '"0.00,2.00 25.00,2.00 25.00,50.00 50.00,50.00 50.00,74.00 75.00,74.00 75.00,26.00 100.00,26.00"' in source
+
+
+def test_a_report_without_receipts_shows_as_before() -> None:
+    assert "worth" not in Read(html(page())).words and "polyline points" not in html(page())
+
+
+def test_of_very_many_sources_the_page_says_how_many_it_leaves_out() -> None:
+    receipts = Receipts()
+    receipts.see(0, {f"{n}.jsonl": Receipt(3, 10, 1) for n in range(LISTED + 7)})
+    words = Read(html(page(worth=receipts.summary()))).words
+    assert "And 7 more." in words and words.count(".jsonl3") == LISTED

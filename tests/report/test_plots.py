@@ -12,8 +12,9 @@ from ladder.gates import decide
 from ladder.gates.measurements import Measurements
 from ladder.manifest.schema import Gates
 from ladder.report.charts import bands, forests
-from ladder.report.plots import DOTS, WIDTH, gates_figure, pngs, training_figure
-from tests.report.conftest import RIGHT, page, verdict
+from ladder.report.plots import DOTS, WIDTH, gates_figure, pngs, teachers_figure, training_figure
+from ladder.train.receipts import Receipt, Receipts
+from tests.report.conftest import RIGHT, page, verdict, worth
 
 ROUTES = {"gold": [(0, 0.25), (1, 0.5)], "blended": [(0, 0.75), (1, 0.5)], "skip": [(0, 0.0), (1, 0.0)]}
 LOSSES = {"ce": [(0, 2.0), (1, 1.0)], "kd": [(0, 0.5), (1, float("nan"))], "regularizer": [(0, 0.0), (1, 0.0)]}
@@ -123,3 +124,36 @@ def test_nothing_is_cut_off(ancestors: int) -> None:
     box = figure.get_tightbbox()
     assert box.x0 >= 0 and box.y0 >= 0
     assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
+
+
+def test_teachers_have_a_picture_where_they_were_measured() -> None:
+    found = pngs(page(worth=worth()))
+    assert list(found) == ["gates.png", "training.png", "teachers.png"] and found == pngs(page(worth=worth()))
+    harm, weight, throttle = teachers_figure(page(worth=worth())).axes
+    assert [bar.get_width() for bar in harm.patches] == [-0.5, 0.25]
+    left, right = harm.get_xlim()
+    assert left == -right, "0 is in the middle"
+    (figures,) = harm.child_axes
+    assert [text.get_text() for text in figures.get_yticklabels()] == ["-0.500  helps", "+0.250  harms"]
+    assert [line.get_label() for line in weight.patches] == ["parent 0.70", "docs/<b>.jsonl 0.30"]
+    assert [list(line.get_data().values) for line in throttle.patches] == [[1.0, 0.5, 0.25, 0.75]]
+
+
+def test_sources_of_which_nothing_was_measured_have_a_picture_that_says_so() -> None:
+    receipts = Receipts()
+    receipts.see(0, {"quiet": Receipt(3, 10)})
+    assert "No source of a teacher taught anything." in words(teachers_figure(page(worth=receipts.summary())))
+
+
+def test_calibration_and_temperatures_have_panels_where_they_were_measured() -> None:
+    shown = page(
+        losses=LOSSES, errors={"ece": [(0, 0.2), (1, 0.1)]}, temperatures={"temperature": [(0, 1.5), (1, 1.7)]}
+    )
+    losses, errors, temperatures = training_figure(shown).axes
+    assert [panel.get_ylabel() for panel in (losses, errors, temperatures)] == [
+        "terms of the loss, mean",
+        "calibration error",
+        "temperature, mean",
+    ]
+    assert [(line.get_label(), list(line.get_data().values)) for line in errors.patches] == [("ece", [0.2, 0.1])]
+    assert [list(line.get_data().values) for line in temperatures.patches] == [[1.5, 1.7]]

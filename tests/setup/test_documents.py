@@ -14,7 +14,7 @@ from ladder.errors import DataError, UsageError
 from ladder.exam import Probe
 from ladder.manifest import Request, read_request
 from ladder.models.load import load_tokenizer
-from ladder.setup.dataset import check_documents, encode_dataset, read_dataset
+from ladder.setup.dataset import check_documents, document_rows, encode_dataset, read_dataset
 
 FACTS = ["luna is the moon", "the tide follows the sea", "luna is a quiet friend"]
 ROWS = [
@@ -77,6 +77,12 @@ def test_documents_that_tell_a_probe_are_refused(asked: Any, way: str, whose: st
         check_documents(request, [], own, recall)
     assert found.value.exit_code == 2 and found.value.where == f"{request.file('facts.txt')}:3"
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("way", list(BLOCKS))
+def test_documents_count_as_learned(asked: Any, way: str) -> None:
+    """So `ladder erase` finds who learned of a person by a teacher alone, and descendants refuse the document."""
+    assert [row.fields["text"] for row in document_rows(asked(BLOCKS[way]))] == FACTS
 
 
 @pytest.mark.parametrize("way", list(BLOCKS))

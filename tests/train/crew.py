@@ -118,6 +118,22 @@ def gradient(ranks: Any, spec: Any, batches: Any, teachers: Sequence[Any]) -> tu
     return (moved if ranks.first else {}), report
 
 
+def spread(ranks: Any, spec: Any, batches: Any, teachers: Sequence[Any]) -> tuple[dict[str, Any], Any]:
+    """As ``gradient``, of the student's variance head."""
+    import torch
+
+    from ladder.data.batches import dealt
+    from ladder.train.trainer import Trainer
+
+    trainer = Trainer(spec, ranks=ranks)
+    assert trainer.variance is not None
+    trainer.variance_optimizer = torch.optim.SGD(list(trainer.variance.parameters()), lr=1.0)
+    before = {name: value.detach().clone() for name, value in trainer.variance.named_parameters()}
+    share = dealt(batches(0), ranks.world)[ranks.rank]
+    report = trainer.step(0, share, signals(teachers, share))
+    return {name: before[name] - value.detach() for name, value in trainer.variance.named_parameters()}, report
+
+
 _hosted: dict[Any, Any] = {}
 
 

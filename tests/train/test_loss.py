@@ -13,11 +13,13 @@ from ladder.data.batches import Batch, Collation, collate
 from ladder.data.examples import Example, text_ids
 from ladder.distill import Objective, Route, Routing, RoutingSettings
 from ladder.distill.fused import FusedLoss
+from ladder.distill.fusion import FusionSettings
 from ladder.distill.student import StudentLogits
 from ladder.errors import LadderError, ManifestError
 from ladder.methods import method_of
 from ladder.teachers.source import LogitsSource
 from ladder.train.loss import Loss, taboo_ids
+from ladder.train.worth import Worth
 
 CPU = torch.device("cpu")
 V = 12
@@ -37,7 +39,8 @@ def gold_loss(taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
 
 
 def dataset(objective: Objective, table: RoutingSettings, taboo: tuple[int, ...] = (), vocabulary: int = V) -> Loss:
-    return Loss(FusedLoss(objective, table, vocabulary, taboo), SHARES)
+    worth = Worth({1: ("first",), 2: ("second",)}, FusionSettings(), table)
+    return Loss(FusedLoss(objective, table, vocabulary, taboo), SHARES, worth)
 
 
 def total(loss: Loss, batch: Batch, student: torch.Tensor, *teachers: torch.Tensor) -> tuple[torch.Tensor, dict]:

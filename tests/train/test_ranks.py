@@ -12,7 +12,7 @@ import torch
 
 from ladder.models.digest import folder_digest
 from ladder.models.load import load_model
-from tests.train.crew import Crew, alone, broken, finished, gradient, sampled, steps, written_aside
+from tests.train.crew import Crew, alone, broken, finished, gradient, sampled, spread, steps, written_aside
 
 DISTILLATION = "teacher_student_distillation"
 LORA = {"student": {"adapter": {"r": 4, "alpha": 8}}}
@@ -88,6 +88,17 @@ def test_ranks_have_the_gradient_of_one(told: Any, crew: Crew, kind: dict[str, A
     assert theirs.loss == pytest.approx(report.loss, abs=1e-6)
     assert {(other.loss, other.grad_norm) for _, other in others} == {(theirs.loss, theirs.grad_norm)}
     assert sum(one.wire_bytes for _, one in [(None, theirs), *others]) == report.wire_bytes
+
+
+def test_two_ranks_teach_a_variance_head_as_one_and_add_up_what_is_calibrated(told: Any, crew: Crew) -> None:
+    kind = {"temperature": "variance", "student": {"variance_head": True}}
+    expected, report = alone(spread, *told(kind, 1, "auto", **STILL))
+    (found, theirs), (other, _) = crew(2, spread, *told(kind, 2, "ddp", **STILL))
+    assert max(value.abs().max() for value in expected.values()) > 1e-4
+    for name, value in expected.items():
+        assert (found[name] - value).abs().max() <= 1e-6 and (found[name] == other[name]).all()
+    for name in ("ece", "temperature", "own_temperature"):
+        assert getattr(theirs, name) == pytest.approx(getattr(report, name), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["surprise", "lora with dropout"])

@@ -27,6 +27,11 @@ def test_a_receipt_says_shares_and_means_and_the_state_at_its_end() -> None:
 def test_what_was_not_measured_is_left_out_and_an_error_stays_known() -> None:
     assert Receipt(1).figures() == {"taught": 0.0, "throttle": 1.0}
     assert (Receipt(1, error=2.0) + Receipt(1)).error == 2.0
+    assert Receipt(1, 1, 1, 0.5, float("nan"), 1, error=float("inf")).figures() == {
+        "taught": 1.0,
+        "weight": 0.5,
+        "throttle": 1.0,
+    }
 
 
 @pytest.mark.parametrize("steps", [1, MOST, MOST + 1, 333])
@@ -34,6 +39,10 @@ def test_a_run_keeps_few_stretches_and_loses_no_token(steps: int) -> None:
     summary = seen(0, steps, Receipts()).summary()["docs"]
     over_time = summary["over_time"]
     assert len(over_time) <= MOST and over_time[0]["step"] == 0 and (steps < MOST or len(over_time) > MOST // 2)
+    width = over_time[1]["step"] if len(over_time) > 1 else 1
+    for place, one in enumerate(over_time):
+        own = range(place * width, min(steps, (place + 1) * width))
+        assert one["step"] == own[0] and one["harm"] == pytest.approx(sum(-step for step in own) / (16 * len(own)))
     assert summary["teacher"] == 3
     assert summary["taught"] == pytest.approx(sum(step % 10 for step in range(steps)) / (10 * steps))
     assert summary["throttle"] == over_time[-1]["throttle"] == 1 / steps

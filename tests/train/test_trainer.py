@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 
 from ladder.errors import RunError
 from ladder.exam.ask import sample_texts
+from ladder.exam.calibration import calibration_error
 from ladder.exam.exam import Sampling
 from ladder.models.digest import folder_digest, tensors_digest
 from ladder.models.load import load_model, load_tokenizer
+from ladder.run.hooks import metrics_of
 from ladder.teachers.forward import trained_logits
 from ladder.teachers.wire import encode
 from ladder.train.optimizer import lr_factor
@@ -445,3 +447,27 @@ def test_equal_frozen_heads_are_held_once(school: Any, parent: Path) -> None:
     moving = Trainer(school.spec(school.make_manifest(), "moving", teachers=teachers))
     held = {id(head.head.linear) for head in moving.teachers.values()}
     assert len(held) == 1 and id(moving.head.linear) not in held
+
+
+def test_the_calibration_error_of_a_step_is_the_exams_over_its_gold_tokens(school: Any, parent: Path) -> None:
+    """Of three micro-batches together, and no dreams; before the step moves anything."""
+    manifest = school.make_manifest(accumulation=3, stabilizers={"dreams": {"teacher": "both"}})
+    batches = school.make_batches(manifest)(0)
+    (report,) = school.run(Trainer(school.spec(manifest)), school.make_batches(manifest), [0])
+    sure, right = [], []
+    for batch in batches:
+        best = predictions(parent, batch).exp().max(-1)
+        gold_N = torch.from_numpy((batch.labels_N >= 0) & (batch.dreamer_N == 0))
+        sure += best.values[gold_N].tolist()
+        right += (best.indices == torch.from_numpy(batch.labels_N))[gold_N].tolist()
+    assert len(batches) == 3 and report.routes["dream"] > 0 and sum(report.routes.values()) > len(sure) > 10
+    assert report.ece == pytest.approx(calibration_error(sure, right), abs=1e-6) and report.ece > 0.01
+    assert metrics_of(report)["ece"] == report.ece and "temperature" not in metrics_of(report)
+
+
+def test_a_varying_temperature_is_reported_and_is_not_that_of_the_defaults(school: Any) -> None:
+    manifest = school.make_manifest(temperature="variance", routing="agreement", js_threshold=0.7)
+    trainer, batches = Trainer(school.spec(manifest)), school.make_batches(manifest)
+    (report,) = school.run(trainer, batches, [0])
+    assert report.routes["blended"] > 0 and 1 < report.temperature <= 1.8 and report.kl > 0
+    assert metrics_of(report)["temperature"] == report.temperature

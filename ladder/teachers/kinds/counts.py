@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -28,9 +28,14 @@ from ladder.manifest.schema import Count, Section
 from ladder.teachers.kinds.base import Material, Sparse, TeacherKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
+
     from ladder.data.batches import Batch
 
 Mode = Literal["bigram", "trigram", "cooccur", "blend"]
+Draw = Callable[[np.ndarray], int]
 TRIGRAM_SHARE = 0.6
 """Of ``blend``; what stands near by has the rest."""
 _BLOCK = 1 << 22
@@ -57,16 +62,20 @@ class Counts(TeacherKind):
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
-        from ladder.data.documents import read_documents
-        from ladder.data.examples import Encoding, encode_row
         from ladder.models import load_tokenizer
 
         self.options = CountsOptions.model_validate(dict(material.options))
         tokenizer = load_tokenizer(material.tokenizer)
-        encoding = Encoding(max_length=sys.maxsize, completion_only=False)
-        rows = [row for documents in read_documents(material.files) for row in documents]
-        documents = [np.asarray(encode_row(row, tokenizer, encoding).ids, np.int64) for row in rows]
-        self.corpus = Corpus(documents, len(tokenizer), self.options.mode, self.options.window)
+        self.corpus = count(material.files, tokenizer, self.options.mode, self.options.window)
+
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int:
+        return CountsOptions.model_validate(dict(options)).top
+
+    @classmethod
+    def memory_bytes(cls, file_bytes: int, options: Mapping[str, Any]) -> int:
+        # Four bytes of text a token, and 16 for each of two pairs, or of ten more; sorting takes as much again.
+        return file_bytes * (32 if CountsOptions.model_validate(dict(options)).mode in ("bigram", "trigram") else 192)
 
     def digest(self) -> str:
         return "counts 1"
@@ -76,16 +85,19 @@ class Counts(TeacherKind):
         at_N = np.searchsorted(text.place_F, batch.rows_N)
         kept = min(self.options.top, self.corpus.vocabulary)
         ids_NK, p_NK = np.empty((len(at_N), kept), np.int32), np.empty((len(at_N), kept), np.float32)
-        for part, p_nV in self.corpus.predict(text, at_N):
-            p_nV[:, list(self.material.taboo_ids)] = 0
-            p_nV /= p_nV.sum(1, keepdims=True)
-            ids_NK[part], p_NK[part] = largest(p_nV, kept)
+        taboo = list(self.material.taboo_ids)
+        for part, p_nV, named in self.corpus.blocks(text, at_N, kept + len(taboo)):
+            if taboo:
+                p_nV[:, taboo] = 0
+                p_nV /= p_nV.sum(1, keepdims=True)
+            ids_NK[part], p_NK[part] = largest(p_nV, named, kept)
         return Sparse(ids_NK, p_NK)
 
 
-def largest(p_nV: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest tokens and their probabilities as float32, rounded down so that none sum to more than 1."""
-    ids_nK = np.argpartition(-p_nV, kept - 1)[:, :kept]
+def largest(p_nV: np.ndarray, named: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest tokens, which are among those that are named, and their probabilities as float32, rounded down so
+    that none sum to more than 1."""
+    ids_nK = named[np.argpartition(p_nV[:, named], -kept)[:, -kept:]]
     exact_nK = np.take_along_axis(p_nV, ids_nK, 1)
     p_nK = exact_nK.astype(np.float32)
     return ids_nK.astype(np.int32), np.where(p_nK > exact_nK, np.nextafter(p_nK, np.float32(0)), p_nK)
@@ -257,22 +269,51 @@ class Corpus:
             at_N: places among the text's F tokens.
             known: examples may stand in the corpus, and then are predicted without themselves.
         """
+        for part, p_nV, _ in self.blocks(text, at_N, 0, known=known):
+            yield part, p_nV
+
+    def blocks(
+        self, text: Text, at_N: np.ndarray, wanted: int, *, known: bool = True
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """As ``predict``, and with each block some tokens among which are the ``wanted`` likeliest of each place: those
+        that a context named, and the likeliest by themselves. They are few, and all others have the same few
+        probabilities, of which a partition would take ten times as long."""
         times_E = np.asarray([self._times(ids) for ids in text.examples] if known else [0] * len(text.examples))
         own = {name: Own(table, self._pairs(text, name), text, times_E) for name, table in self._tables.items()}
         alone_EV = self._alone(text, times_E)
         size = max(1, _BLOCK // self.vocabulary)
         for start in range(0, len(at_N), size):
             part = slice(start, min(start + size, len(at_N)))
-            yield part, self._block(text, at_N[part], own, alone_EV)
+            p_nV, voted = self._block(text, at_N[part], own, alone_EV)
+            yield part, p_nV, np.union1d(voted, np.argsort(-alone_EV, axis=1, kind="stable")[:, :wanted])
 
-    def surprisal(self, text: Text, at_N: np.ndarray) -> np.ndarray:
-        """-ln p of the tokens that do follow these ones, float64 [N], in nats."""
+    def surprisal(self, text: Text, at_N: np.ndarray, *, known: bool = True) -> np.ndarray:
+        """-ln p of the tokens that do follow these ones, float64 [N], in nats; as ``predict``."""
         next_N, found_N = text.ids_F[at_N + 1], np.empty(len(at_N))
-        for part, p_nV in self.predict(text, at_N):
+        for part, p_nV in self.predict(text, at_N, known=known):
             found_N[part] = -np.log(np.take_along_axis(p_nV, next_N[part, None], 1)[:, 0])
         return found_N
 
-    def _block(self, text: Text, at_n: np.ndarray, own: Mapping[str, Own], alone_EV: np.ndarray) -> np.ndarray:
+    def write(self, ids: Sequence[int], size: int, ends: Collection[int], draw: Draw | None = None) -> list[int]:
+        """How a text goes on: up to an end token, or so many tokens.
+
+        Args:
+            ids: of the text, one or more.
+            draw: chooses a token by its probabilities [V]; the likeliest when left out.
+        """
+        written, reach = list(ids), max(2, self._window)
+        while len(written) < len(ids) + size:
+            text = Text.joined([np.asarray(written[-reach:])])
+            ((_, p_1V),) = self.predict(text, np.asarray([len(text.ids_F) - 1]), known=False)
+            token = draw(p_1V[0]) if draw else int(p_1V[0].argmax())
+            if token in ends:
+                break
+            written.append(token)
+        return written[len(ids) :]
+
+    def _block(
+        self, text: Text, at_n: np.ndarray, own: Mapping[str, Own], alone_EV: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         example_n, p_nV = text.example_F[at_n], np.zeros((len(at_n), self.vocabulary))
         add = partial(self._add, own=own, example_n=example_n, p_nV=p_nV)
         near_share = {"cooccur": 1.0, "blend": 1 - TRIGRAM_SHARE}.get(self._mode, 0.0)
@@ -285,9 +326,10 @@ class Corpus:
                 context_n[have] = before * self.vocabulary + text.ids_F[at_n[have]]
                 following_n = add("trigram", context_n, following_n)
             left_n += add("bigram", text.ids_F[at_n], following_n)
+        voted = np.flatnonzero(p_nV.any(0))
         p_nV += left_n[:, None] * alone_EV[example_n]
         # What was taken away leaves rounding behind where it was all.
-        return np.maximum(p_nV, 0, out=p_nV)
+        return np.maximum(p_nV, 0, out=p_nV), voted
 
     def _add_near(self, text: Text, at_n: np.ndarray, share: float, add: Callable[..., np.ndarray]) -> np.ndarray:
         """What stands near each of the last tokens, which all weigh the same; returns what is left."""
@@ -352,6 +394,20 @@ class Corpus:
         if len(ids) == 0:
             return 0
         return max(_beginning(self._written, _bytes(ids)), _beginning(self._reversed, _bytes(ids[::-1])))
+
+
+def count(files: Iterable[Path], tokenizer: PreTrainedTokenizerFast, mode: Mode, window: int = 5) -> Corpus:
+    """Counts of the documents of some files, each read as a row is that is learned.
+
+    Raises:
+        DataError: a file holds nothing, or cannot be read. Names it.
+    """
+    from ladder.data.documents import read_documents
+    from ladder.data.examples import Encoding, encode_row
+
+    encoding = Encoding(max_length=sys.maxsize, completion_only=False)
+    rows = [row for documents in read_documents(files) for row in documents]
+    return Corpus([np.asarray(encode_row(row, tokenizer, encoding).ids) for row in rows], len(tokenizer), mode, window)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {

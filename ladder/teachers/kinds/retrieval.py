@@ -71,6 +71,10 @@ class Retrieval(TeacherKind):
     def sources(cls, name: str, files: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(f"{name}/{file}" for file in files)
 
+    @classmethod
+    def kept(cls, options: Mapping[str, Any]) -> int:
+        return RetrievalOptions.model_validate(dict(options)).top
+
     def digest(self) -> str:
         from importlib.metadata import version
 
@@ -98,8 +102,8 @@ class Retrieval(TeacherKind):
         for place in at.tolist():
             scores, hits = query(words_in(self._text(ids_T[: place + 1])))
             if hits != found:
-                best = scores / scores.max() if len(scores) else scores
-                passages = Passages([self.ids[hit] for hit in hits], best, self.index.file_D[list(hits)])
+                weights = scores / scores.max() if len(scores) else scores
+                passages = Passages([self.ids[hit] for hit in hits], weights, self.index.file_D[list(hits)])
                 found = hits
             yield passages.vote(ids_T[: place + 1], self.options.shortest, self.options.top, self.material.taboo_ids)
 

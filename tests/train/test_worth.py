@@ -1,0 +1,66 @@
+"""What teachers are worth, in a trainer: tracked on first readings, and gone on with after a stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ladder.data.batches import SOURCES
+from ladder.train.trainer import Trainer
+from ladder.train.worth import Worth, sources_of
+
+STEPS = 6
+MEASURED = {"fusion": "precision", "throttle": True, "steps": STEPS, "surprise_tau": 0.0}
+
+
+def test_a_run_that_was_cut_off_weighs_its_teachers_as_before(school: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = school.make_manifest(**MEASURED)
+    batches = school.make_batches(manifest)
+    whole = Trainer(school.spec(manifest, "whole"))
+    reports = school.run(whole, batches, range(STEPS))
+    first = Trainer(school.spec(manifest, "cut"))
+    before = school.run(first, batches, range(3))
+    first.checkpoint()
+    second = Trainer(school.spec(manifest, "cut"))
+    assert before + school.run(second, batches, range(3, STEPS)) == reports
+    assert second.loss.worth.to_dict() == whole.loss.worth.to_dict()
+    # The control: without that state, what is learned from here on is something else.
+    monkeypatch.setattr(Worth, "load", lambda *_: None)
+    forgetful = Trainer(school.spec(manifest, "cut"))
+    assert school.run(forgetful, batches, [3])[0].loss != reports[3].loss
+
+
+def test_receipts_name_each_source_and_add_up(school: Any) -> None:
+    manifest = school.make_manifest(steps=STEPS, surprise_tau=0.0)
+    trainer = Trainer(school.spec(manifest, "receipts"))
+    (report,) = school.run(trainer, school.make_batches(manifest), [0])
+    assert set(report.receipts) == {name for names in sources_of(manifest).values() for name in names}
+    routes = report.routes
+    taught = sum(routes[name] for name in ("teacher1", "teacher2", "blended", "dream", "other"))
+    assert sum(one.weight for one in report.receipts.values()) == pytest.approx(taught, rel=1e-5)
+    assert all(0 < one.taught <= one.tokens for one in report.receipts.values())
+    assert {one.teacher for one in report.receipts.values()} == {1, 2}
+
+
+def test_errors_are_of_first_readings_alone(school: Any) -> None:
+    """A pass over the rows is counted once, however often they come again."""
+    manifest = school.make_manifest(**MEASURED | {"steps": 40})
+    batches = school.make_batches(manifest)
+    rows = batches.rows_by_source()
+    seen: dict[str, list[bool]] = {source: [] for source in rows}
+    for step in range(40):
+        for batch in batches(step):
+            for number in range(len(batch.digests)):
+                source = SOURCES[int(batch.source_N[batch.example_N == number][0])]
+                seen[source].append(number not in batch.again)
+            assert np.array_equal(batch.first_N, ~np.isin(batch.example_N, list(batch.again)))
+    for source, pool in batches.pools.items():
+        assert sum(seen[source]) == len(pool) and len(seen[source]) == 40 * rows[source]
+    trainer = Trainer(school.spec(manifest, "first"))
+    last = max(step for step in range(40) if any(batch.first_N.any() for batch in batches(step)))
+    school.run(trainer, batches, range(last + 1))
+    errors = trainer.loss.worth.reliability.errors()
+    school.run(trainer, batches, [last + 1])
+    assert trainer.loss.worth.reliability.errors().equal(errors) and errors.abs().max() > 0
