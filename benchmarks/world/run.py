@@ -1,8 +1,7 @@
 """``python benchmarks/world/run.py``: what are weights of teachers worth, where the truth is known?
 
 One line of ``rows.jsonl`` for each student, and what has one is not trained again; tables are printed, and stand
-between
-their marks in ``docs/fusion.md``.
+between their marks in ``docs/fusion.md``.
 """
 
 from __future__ import annotations
