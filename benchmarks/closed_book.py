@@ -47,6 +47,8 @@ from manifests.smollm2.ability import ability, difference
 from manifests.smollm2.run import import_first
 
 SEED, FIRST, AT_ONCE = 0, 200, 32
+GROUPS = ("Institute", "Institut", "Research", "Laborator", "University", "RIKEN", "(")
+"""Of discoverers that are no people, whose last word is no name."""
 READS = "{context}\n\n"
 """What the teacher reads before a question."""
 WORDINGS = {
@@ -116,7 +118,7 @@ def _elements() -> Iterator[Fact]:
     query = "select name, description, discoverers, discovery_year, discovery_location, uses from elements"
     with sqlite3.connect(_package("mendeleev") / "elements.db") as base:
         for name, description, people, year, place, uses in base.execute(query):
-            if people and year:
+            if people and year and not any(word in people for word in GROUPS):
                 found = f"{name} was discovered by {people} in {year}{f' in {place}' if place else ''}."
                 surname = re.split(r"[ .]", re.split(r",| and ", people)[0].strip())[-1]
                 yield Fact("element", name, surname, " ".join(f"{found} {description} {uses or ''}".split())[:400])
