@@ -108,7 +108,7 @@ class Text:
     """Some examples, one after another: F tokens.
 
     Args:
-        ids_F: their ids.
+        ids_F: their ids, int64, because a context is their product with V.
         position_F: of each within its example.
         place_F: where each stands in the batch; ascending.
     """
@@ -121,12 +121,13 @@ class Text:
     def of(cls, batch: Batch) -> Text:
         """The tokens of a batch that are no padding."""
         place_F = np.flatnonzero(batch.segment_BT.reshape(-1) > 0)
-        return cls(batch.input_ids_BT.reshape(-1)[place_F], batch.position_ids_BT.reshape(-1)[place_F], place_F)
+        ids_F = batch.input_ids_BT.reshape(-1)[place_F].astype(np.int64)
+        return cls(ids_F, batch.position_ids_BT.reshape(-1)[place_F], place_F)
 
     @classmethod
     def joined(cls, examples: Sequence[np.ndarray]) -> Text:
         """Examples that are no batch."""
-        ids_F = np.concatenate(examples)
+        ids_F = np.concatenate(examples).astype(np.int64)
         position_F = np.concatenate([np.arange(len(ids)) for ids in examples])
         return cls(ids_F, position_F, np.arange(len(ids_F)))
 

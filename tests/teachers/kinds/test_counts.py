@@ -78,6 +78,15 @@ def test_blocks_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(corpus.surprisal(text, at_N), whole_N)
 
 
+def test_ids_of_a_large_vocabulary_are_counted_right() -> None:
+    """V x V is no int32, whatever the ids come as."""
+    large, ids = 60_000, np.random.default_rng(1).integers(59_950, 60_000, size=200)
+    narrow, wide = (Corpus([ids.astype(kind)], large, "trigram") for kind in (np.int32, np.int64))
+    text, at_N = Text.joined([ids[:20].astype(np.int32)]), np.arange(19)
+    np.testing.assert_array_equal(narrow.surprisal(text, at_N, known=False), wide.surprisal(text, at_N, known=False))
+    assert narrow._tables["bigram"].pair_M.min() >= 0 and narrow.surprisal(text, at_N, known=False)[1:].max() < 3
+
+
 def test_a_cut_row_does_not_vouch_for_itself() -> None:
     """Cut on either side, it is taken out as far as it is seen."""
     ids = np.asarray([1, 2, 3, 4, 5, 6])
