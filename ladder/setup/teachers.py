@@ -76,10 +76,11 @@ def made_of(request: Request, one: OtherTeacher, folder: Path, tokenizer: PreTra
     Args:
         folder: that holds the child's ``tokenizer`` when the teacher is opened.
     """
-    options = kind_class(one.kind).Options.model_validate(one.options).model_dump()
+    kind = kind_class(one.kind)
+    options = kind.Options.model_validate(one.options).model_dump()
     files = tuple(request.file(path) for path in one.files)
     material = Material(one.name, files, options, folder, taboo_ids(request.manifest, tokenizer))
-    return KindSpec(one.kind, material, len(tokenizer))
+    return KindSpec(one.kind, material, len(tokenizer), len(kind.sources(one.name, one.files, one.options)))
 
 
 def wire_of(manifest: Manifest, made: KindSpec) -> tuple[Kind, Truncation | None]:

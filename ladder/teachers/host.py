@@ -117,7 +117,7 @@ class KindTeacher(Speaker):
 
     def _sparse(self, said: Sparse, heard: Batch) -> Rows:
         assert self.spec.truncation is not None, "what is sparse is truncated"
-        check_sparse(said, len(heard.rows_N), self.spec.truncation.vocabulary, self.spec.title)
+        check_sparse(said, len(heard.rows_N), self.spec.truncation.vocabulary, self.spec.title, self.made.sources)
         top, origin_N = truncated(said, next_ids(heard), self.spec.truncation)
         return encode_topk(top) | {ORIGIN: origin_N.numpy()}
 

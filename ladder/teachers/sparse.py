@@ -22,8 +22,11 @@ TOLERANCE = 1e-4
 _ROWS = 1024
 
 
-def check_sparse(said: Sparse, tokens: int, vocabulary: int, whose: str) -> None:
+def check_sparse(said: Sparse, tokens: int, vocabulary: int, whose: str, sources: int) -> None:
     """See that what a kind of teacher gave are distributions.
+
+    Args:
+        sources: how many the teacher has; none but these may speak.
 
     Raises:
         ModelError: says what is wrong, and at which token.
@@ -33,6 +36,13 @@ def check_sparse(said: Sparse, tokens: int, vocabulary: int, whose: str) -> None
         raise _wrong(whose, f"{list(ids_NK.shape)} ids and {list(p_NK.shape)} probabilities for {tokens} tokens")
     if said.origin_N is not None and np.asarray(said.origin_N).shape != (tokens,):
         raise _wrong(whose, f"{list(np.asarray(said.origin_N).shape)} origins for {tokens} tokens")
+    if said.origin_N is not None and (far_N := np.asarray(said.origin_N) >= sources).any():
+        token = int(np.flatnonzero(far_N)[0])
+        raise _wrong(
+            whose,
+            f"origin {np.asarray(said.origin_N)[token]}, at token {token}; its `sources` names {sources}, "
+            f"so expected -1 to {sources - 1}",
+        )
     if not np.issubdtype(ids_NK.dtype, np.integer):
         raise _wrong(whose, f"ids of type {ids_NK.dtype}")
     heard_N = np.ones(tokens, bool) if said.origin_N is None else np.asarray(said.origin_N) >= 0

@@ -88,11 +88,13 @@ class KindSpec:
     Args:
         word: its kind, as the manifest calls it.
         vocabulary: ids of the child's tokenizer.
+        sources: how many it speaks for.
     """
 
     word: str
     material: Material
     vocabulary: int
+    sources: int
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def spec(parent: Path, tmp_path: Path) -> Callable[..., TeacherSpec]:
     files[1].write_text("6 8\n7 9\n8 5\n")
 
     def make(word: str = "toy", cache: CacheSettings | None = None, **told: Any) -> TeacherSpec:
-        made = KindSpec(word, Material("pairs", files, {"sure": 0.75}, parent, (9,)), 300)
+        made = KindSpec(word, Material("pairs", files, {"sure": 0.75}, parent, (9,)), 300, 2)
         kind = {"kind": "topk", "truncation": CUT} if word != "dense" else {"kind": "logits"}
         return TeacherSpec(parent, 3, dtype="float32", cache=cache, name="pairs", made=made, **{**kind, **told})
 
@@ -101,6 +101,10 @@ def test_whole_logits_cross_as_the_manifest_says(spec: Callable[..., TeacherSpec
 def test_what_is_not_as_promised_is_an_error(spec: Callable[..., TeacherSpec]) -> None:
     with pytest.raises(ModelError, match=r"teacher 3 \(pairs\) gave Tensor, but its kind says sparse"):
         open_teacher(spec("liar")).signal(batch((5, 6)))
+    told = spec()
+    assert told.made is not None
+    with pytest.raises(ModelError, match=r"teacher 3 \(pairs\) gave origin 1, at token 0; its `sources` names 1"):
+        open_teacher(replace(told, made=replace(told.made, sources=1))).signal(batch((7, 9)))
     with pytest.raises(ModelError, match="is no model and cannot dream"):
         open_teacher(spec()).dream(None)  # type: ignore[arg-type]
 

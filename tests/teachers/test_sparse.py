@@ -72,6 +72,7 @@ def test_who_is_silent_and_who_said_taboo_words_alone() -> None:
         ([[4, 4]], [[0.1, 0.4]], None, "one id twice"),
         ([[0, 1], [0, 1]], [[0.1, 0.4]] * 2, None, "for 1 tokens"),
         ([[0, 1]], [[0.1, 0.4]], [0, 0], "origins for 1 tokens"),
+        ([[0, 1]], [[0.1, 0.4]], [2], "origin 2, at token 0; its `sources` names 2, so expected -1 to 1"),
     ],
 )
 def test_what_is_no_distribution_is_refused(ids: list, p: list, origin: list | None, problem: str) -> None:
@@ -79,10 +80,10 @@ def test_what_is_no_distribution_is_refused(ids: list, p: list, origin: list | N
         np.array(ids, np.int32), np.array(p, np.float32), None if origin is None else np.array(origin, np.int32)
     )
     with pytest.raises(ModelError, match=f"teacher 3 gave .*{problem}"):
-        check_sparse(said, 1, V, "teacher 3")
+        check_sparse(said, 1, V, "teacher 3", 2)
 
 
 def test_what_means_nothing_is_not_looked_at() -> None:
-    check_sparse(Sparse(np.array([[0, -1, V, 0]], np.int32), np.array([[0.2, 0.0, 0.0, 0.0]], np.float32)), 1, V, "x")
+    check_sparse(Sparse(np.array([[0, -1, V, 0]], np.int32), np.array([[0.2, 0.0, 0.0, 0.0]], np.float32)), 1, V, "x", 1)
     silent = Sparse(np.array([[0, 0]], np.int32), np.array([[9.0, 9.0]], np.float32), np.array([-1], np.int32))
-    check_sparse(silent, 1, V, "x")
+    check_sparse(silent, 1, V, "x", 1)
