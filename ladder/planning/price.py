@@ -494,8 +494,8 @@ def _made_traffic(ahead: Start, home: Path, number: int) -> TeacherTraffic:
     manifest, made = ahead.request.manifest, ahead.made[number]
     size, kind = made_row_bytes(manifest, made)
     traffic = TeacherTraffic(number, number not in ahead.speakers, size, kind, manifest.runtime.signal_cache)
-    key = expected_key(ahead.request, others(manifest)[number], made)
-    return _with_cache(traffic, cache_settings(manifest.runtime, home), lambda: key)
+    settings = cache_settings(manifest.runtime, home)
+    return _with_cache(traffic, settings, lambda: expected_key(ahead.request, others(manifest)[number], made))
 
 
 def _with_cache(

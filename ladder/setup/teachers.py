@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from ladder.errors import ManifestError
 from ladder.manifest import Manifest, OtherTeacher, Request, others, teacher_field
 from ladder.methods import method_of
-from ladder.models import check_config, check_readable, check_same_tokenizer, folder_digest, tokenizer_digest
+from ladder.models import check_config, check_readable, check_same_tokenizer, day_of, folder_digest, tokenizer_digest
 from ladder.setup.context import Run, hosted
+from ladder.setup.dataset import data_of
 from ladder.teachers import Kind, KindSpec, OtherKey, Truncation
 from ladder.teachers.host import file_digest, kind_class, made_digest
 from ladder.teachers.kinds import Material
@@ -73,14 +76,31 @@ def _tokenizer_folder(run: Run) -> Path | None:
 def made_of(request: Request, one: OtherTeacher, folder: Path, tokenizer: PreTrainedTokenizerFast) -> KindSpec:
     """What a teacher that is no model is told.
 
+    Chat templates write the day that they write where this is called (``dated``).
+
     Args:
         folder: that holds the child's ``tokenizer`` when the teacher is opened.
     """
     kind = kind_class(one.kind)
     options = kind.Options.model_validate(one.options).model_dump()
     files = tuple(request.file(path) for path in one.files)
-    material = Material(one.name, files, options, folder, taboo_ids(request.manifest, tokenizer))
+    material = Material(
+        one.name,
+        files,
+        options,
+        folder,
+        taboo_ids(request.manifest, tokenizer),
+        controls=data_of(request).control_tokens,
+        today=day_of(tokenizer),
+        template=_template(tokenizer),
+    )
     return KindSpec(one.kind, material, len(tokenizer), len(kind.sources(one.name, one.files, one.options)))
+
+
+def _template(tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 of what a tokenizer's file does not say of how rows are read."""
+    told = json.dumps([tokenizer.chat_template, tokenizer.special_tokens_map], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def wire_of(manifest: Manifest, made: KindSpec) -> tuple[Kind, Truncation | None]:
@@ -97,12 +117,16 @@ def wire_of(manifest: Manifest, made: KindSpec) -> tuple[Kind, Truncation | None
 
 
 def expected_key(request: Request, one: OtherTeacher, made: KindSpec) -> OtherKey:
-    """The key of its cache as far as it is known before the teacher is opened: one with a ``digest`` of its own has
-    another, and so has a genesis, whose tokenizer lies nowhere yet."""
+    """The key of its cache before the teacher is opened. That of a genesis is another one, because its tokenizer lies
+    nowhere yet.
+
+    Raises:
+        LadderError: what its kind needs is not installed.
+    """
     kind, truncation = wire_of(request.manifest, made)
     folder, files = made.material.tokenizer, tuple(request.files[path] for path in one.files)
     tokenizer = tokenizer_digest(folder) if (folder / "tokenizer.json").is_file() else 64 * "0"
-    return OtherKey.of(made.word, "", files, made.material.options, tokenizer, kind, truncation)
+    return OtherKey.of(made.word, kind_class(made.word).digest(), files, made.material, tokenizer, kind, truncation)
 
 
 def digests_on_disk(run: Run) -> dict[int, str]:

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 
 from ladder.errors import ModelError, RunError
 from ladder.models import folder_digest, tokenizer_digest
+from ladder.teachers.kinds import Material
 from ladder.teachers.wire import Kind, Rows, Truncation
 
 
@@ -329,6 +330,7 @@ class OtherKey(Key):
         says: the teacher's own ``digest``.
         files: SHA-256 of each.
         options: as JSON.
+        template, controls, today, taboo_ids: as in ``Material``, by which its files are read as the student's rows are.
     """
 
     kind: str
@@ -336,6 +338,10 @@ class OtherKey(Key):
     files: tuple[str, ...]
     options: str
     tokenizer: str
+    template: str
+    controls: str
+    today: str | None
+    taboo_ids: tuple[int, ...]
     wire: Kind
     truncation: Truncation | None = None
 
@@ -345,13 +351,15 @@ class OtherKey(Key):
         kind: str,
         says: str,
         files: Iterable[str],
-        options: Mapping[str, Any],
+        material: Material,
         tokenizer: str,
         wire: Kind,
         truncation: Truncation | None,
     ) -> OtherKey:
-        """With the options as they are."""
-        return cls(kind, says, tuple(files), json.dumps(options, sort_keys=True), tokenizer, wire, truncation)
+        """The key of a teacher that is made of this, its files and tokenizer by their digests."""
+        options = json.dumps(material.options, sort_keys=True)
+        read = (material.template, material.controls, material.today, material.taboo_ids)
+        return cls(kind, says, tuple(files), options, tokenizer, *read, wire, truncation)
 
 
 class SignalCache(Protocol):

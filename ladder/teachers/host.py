@@ -74,7 +74,7 @@ class KindTeacher(Speaker):
         self.cache = None
         if spec.cache:
             files, tokenizer = map(file_digest, made.material.files), tokenizer_digest(made.material.tokenizer)
-            told = (made.word, self.opened.digest(), files, made.material.options, tokenizer)
+            told = (made.word, self.opened.digest(), files, made.material, tokenizer)
             self.cache = open_cache(spec.cache, OtherKey.of(*told, spec.kind, spec.truncation))
 
     def signal(self, batch: Batch) -> Signal:

@@ -68,9 +68,11 @@ class Counting:
 
     def __init__(self, folder: Path, files: Sequence[Path], mode: Mode) -> None:
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(folder)
-        self.corpus: Corpus = count(files, self.tokenizer, mode)
         self._sidecars = folder / "ladder"
         self._controls: ControlTokens = kept_controls(self._sidecars)
+        self.corpus: Corpus = count(
+            files, self.tokenizer, mode, controls=self._controls, today=kept_day(self._sidecars)
+        )
 
     def answer(
         self, prompt: Prompt, size: int, stops: Sequence[str] | None, temperature: float = 0.0, seed: int = 0

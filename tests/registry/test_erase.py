@@ -27,6 +27,7 @@ from ladder.registry.erase import TOMBSTONE
 from ladder.registry.redaction import Traces
 from ladder.report.lineage import card_text, erasure_text, history_text
 from ladder.teachers.cache import CacheSettings, OtherKey, open_cache
+from ladder.teachers.kinds import Material
 from ladder.teachers.wire import Truncation
 from tests.registry.conftest import MakeCandidate, load_no_models, maker
 
@@ -375,7 +376,9 @@ def require_old_or_new(registry: Registry, before: dict[str, Any], after: dict[s
 
 def test_what_a_teacher_found_in_documents_is_forgotten_too(grown: Registry):
     """Its index is nowhere on disk, and its signals are in the cache of all teachers."""
-    key = OtherKey.of("retrieval", "1", ["0" * 64], {}, "1" * 64, "topk", Truncation(2, 1.0, 9))
+    key = OtherKey.of(
+        "retrieval", "1", ["0" * 64], Material("m", (), {}, Path()), "1" * 64, "topk", Truncation(2, 1.0, 9)
+    )
     cache = open_cache(CacheSettings("disk", 1 << 20, grown.home / "cache" / "signals"), key)
     cache.put({"example": {"ids": np.asarray([[1, 2]]), "origin": np.asarray([0])}})
     (shard,) = (grown.home / "cache" / "signals").rglob("*.safetensors")

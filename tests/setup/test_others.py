@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ladder.exam import Exam
 from ladder.exam.exam import Answers
 from ladder.laws import evaluate_laws
-from ladder.models import folder_digest
+from ladder.models import dated, folder_digest
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
 from ladder.setup.exam import case_of, laws_of
-from ladder.setup.teachers import digests_on_disk, others_told
+from ladder.setup.teachers import digests_on_disk, expected_key, made_of, others_told, wire_of
+from ladder.teachers import CacheSettings, TeacherSpec, open_teacher
 from tests.planning.test_others import genesis
 
 
@@ -42,3 +45,35 @@ def test_a_teacher_that_changed_breaks_a_law(parent: Path, grandparent: Path, tm
     shutil.rmtree(elder)
     (request.path.parent / "corpus.txt").unlink()
     assert broken() == ["teacher3", "teacher4"], "what is gone is not what it was"
+
+
+def test_a_plan_finds_the_cache_and_what_is_read_otherwise_has_another(
+    parent: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Before it is opened its key is that under which it keeps what it says; chat template, its day and what control
+    tokens are belong to it."""
+    keys = set()
+    for template, day, controls in (
+        ("{{ messages[0].content }}", None, "text"),
+        ("{{ messages[0].content }}!", None, "text"),
+        ("{{ strftime_now('%d') }}{{ messages[0].content }}", "2026-03-01", "text"),
+        ("{{ strftime_now('%d') }}{{ messages[0].content }}", "2026-03-02", "text"),
+        ("{{ messages[0].content }}", "2026-03-02", "parse"),
+    ):
+        changed = copy.deepcopy(tokenizer)
+        changed.chat_template = template
+        folder = tmp_path / f"tokenizer{len(keys)}"
+        changed.save_pretrained(folder)
+        request = genesis(tmp_path / "project", parent)
+        assert request.manifest.data is not None
+        request.manifest.data.__dict__["control_tokens"] = controls
+        one = request.manifest.teachers.others[1]
+        with dated(day):
+            made = made_of(request, one, folder, changed)
+        kind, cut = wire_of(request.manifest, made)
+        cache = CacheSettings("disk", 2**20, tmp_path / "signals")
+        opened = open_teacher(TeacherSpec(folder, 4, kind, "float32", truncation=cut, cache=cache, made=made))
+        key = expected_key(request, one, made)
+        assert opened.cache is not None and opened.cache.key == key.text
+        keys.add(key.name)
+    assert len(keys) == 5

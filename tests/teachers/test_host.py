@@ -135,10 +135,12 @@ def test_a_key_is_a_function_of_everything() -> None:
         "kind": "toy",
         "says": "",
         "files": ["a"],
-        "options": {},
+        "material": (bare := Material("pairs", (), {}, Path())),
         "tokenizer": "t",
         "wire": "topk",
         "truncation": CUT,
     }
-    changes = ({}, {"kind": "x"}, {"says": "x"}, {"files": ["b"]}, {"options": {"a": 1}}, {"tokenizer": "x"})
+    changes: list[dict[str, Any]] = [{}, {"kind": "x"}, {"says": "x"}, {"files": ["b"]}, {"tokenizer": "x"}]
+    made: list[dict[str, Any]] = [{"options": {"a": 1}}, {"template": "x"}, {"controls": "parse"}, {"taboo_ids": (1,)}]
+    changes += [{"material": replace(bare, **one)} for one in [*made, {"today": "2026-03-01"}]]
     assert len({OtherKey.of(**told | change).name for change in changes}) == len(changes)

@@ -84,6 +84,8 @@ def test_what_is_no_distribution_is_refused(ids: list, p: list, origin: list | N
 
 
 def test_what_means_nothing_is_not_looked_at() -> None:
-    check_sparse(Sparse(np.array([[0, -1, V, 0]], np.int32), np.array([[0.2, 0.0, 0.0, 0.0]], np.float32)), 1, V, "x", 1)
+    check_sparse(
+        Sparse(np.array([[0, -1, V, 0]], np.int32), np.array([[0.2, 0.0, 0.0, 0.0]], np.float32)), 1, V, "x", 1
+    )
     silent = Sparse(np.array([[0, 0]], np.int32), np.array([[9.0, 9.0]], np.float32), np.array([-1], np.int32))
     check_sparse(silent, 1, V, "x", 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ladder.manifest.schema import Section
+from ladder.manifest.schema import ControlTokens, Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,9 @@ class Material:
         options: what the manifest says, as the kind's ``Options`` dumps it.
         tokenizer: folder with the child's tokenizer.
         taboo_ids: ids that take no part.
+        controls: what control tokens are in rows that are no conversations, as in the student's rows.
+        today: the day that the chat template writes (YYYY-MM-DD); None where it writes none.
+        template: digest of the chat template and of the tokens that begin and end a text.
     """
 
     name: str
@@ -34,6 +37,9 @@ class Material:
     options: Mapping[str, Any]
     tokenizer: Path
     taboo_ids: tuple[int, ...] = ()
+    controls: ControlTokens = "text"
+    today: str | None = None
+    template: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +105,8 @@ class TeacherKind(ABC):
         It must be a function of the example and the tokens before, because it is asked about an example once.
         """
 
-    def digest(self) -> str:
-        """What it says depends on this, its files and its options alone; a plug-in that says otherwise in a new
-        version has a new one. Asked when it is opened, and again when the training is over."""
+    @classmethod
+    def digest(cls) -> str:
+        """What it says depends on this and its material alone; a plug-in that says otherwise in a new version has a
+        new one. Asked by a plan, when it is opened, and again when the training is over."""
         return ""

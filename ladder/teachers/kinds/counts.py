@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from ladder.errors import DataError
-from ladder.manifest.schema import Count, Section
+from ladder.manifest.schema import ControlTokens, Count, Section
 from ladder.teachers.kinds.base import Material, Sparse, TeacherKind
 
 if TYPE_CHECKING:
@@ -66,7 +66,14 @@ class Counts(TeacherKind):
 
         self.options = CountsOptions.model_validate(dict(material.options))
         tokenizer = load_tokenizer(material.tokenizer)
-        self.corpus = count(material.files, tokenizer, self.options.mode, self.options.window)
+        self.corpus = count(
+            material.files,
+            tokenizer,
+            self.options.mode,
+            self.options.window,
+            controls=material.controls,
+            today=material.today,
+        )
 
     @classmethod
     def kept(cls, options: Mapping[str, Any]) -> int:
@@ -77,7 +84,8 @@ class Counts(TeacherKind):
         # Four bytes of text a token, and 16 for each of two pairs, or of ten more; sorting takes as much again.
         return file_bytes * (32 if CountsOptions.model_validate(dict(options)).mode in ("bigram", "trigram") else 192)
 
-    def digest(self) -> str:
+    @classmethod
+    def digest(cls) -> str:
         return "counts 1"
 
     def say(self, batch: Batch) -> Sparse:
@@ -397,18 +405,33 @@ class Corpus:
         return max(_beginning(self._written, _bytes(ids)), _beginning(self._reversed, _bytes(ids[::-1])))
 
 
-def count(files: Iterable[Path], tokenizer: PreTrainedTokenizerFast, mode: Mode, window: int = 5) -> Corpus:
+def count(
+    files: Iterable[Path],
+    tokenizer: PreTrainedTokenizerFast,
+    mode: Mode,
+    window: int = 5,
+    *,
+    controls: ControlTokens = "text",
+    today: str | None = None,
+) -> Corpus:
     """Counts of the documents of some files, each read as a row is that is learned.
+
+    Args:
+        controls: what control tokens are in rows that are no conversations.
+        today: the day that the chat template writes (YYYY-MM-DD); None leaves it as it is.
 
     Raises:
         DataError: a file holds nothing, or cannot be read. Names it.
     """
     from ladder.data.documents import read_documents
     from ladder.data.examples import Encoding, encode_row
+    from ladder.models import dated
 
-    encoding = Encoding(max_length=sys.maxsize, completion_only=False)
+    encoding = Encoding(max_length=sys.maxsize, completion_only=False, controls=controls)
     rows = [row for documents in read_documents(files) for row in documents]
-    return Corpus([np.asarray(encode_row(row, tokenizer, encoding).ids) for row in rows], len(tokenizer), mode, window)
+    with dated(today):
+        ids = [np.asarray(encode_row(row, tokenizer, encoding).ids) for row in rows]
+    return Corpus(ids, len(tokenizer), mode, window)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {

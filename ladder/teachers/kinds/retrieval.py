@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ladder.data.documents import Index, best, read_documents, words_in
+from ladder.data.documents import Index, best, library, read_documents, words_in
 from ladder.manifest.schema import Count, Section
 from ladder.teachers.kinds.base import Material, Sparse, TeacherKind
 
@@ -54,7 +54,7 @@ class Retrieval(TeacherKind):
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         from ladder.data.examples import Encoding, encode_row
-        from ladder.models import load_tokenizer
+        from ladder.models import dated, load_tokenizer
 
         self.options = RetrievalOptions.model_validate(dict(material.options))
         self.tokenizer = load_tokenizer(material.tokenizer)
@@ -64,8 +64,9 @@ class Retrieval(TeacherKind):
             for place, row in enumerate(self.index.rows)
             if row.form == "messages"
         }
-        encoding = Encoding(max_length=sys.maxsize, completion_only=False)
-        self.ids = [np.asarray(encode_row(row, self.tokenizer, encoding).ids) for row in self.index.rows]
+        encoding = Encoding(max_length=sys.maxsize, completion_only=False, controls=material.controls)
+        with dated(material.today):
+            self.ids = [np.asarray(encode_row(row, self.tokenizer, encoding).ids) for row in self.index.rows]
 
     @classmethod
     def sources(cls, name: str, files: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -75,9 +76,11 @@ class Retrieval(TeacherKind):
     def kept(cls, options: Mapping[str, Any]) -> int:
         return RetrievalOptions.model_validate(dict(options)).top
 
-    def digest(self) -> str:
+    @classmethod
+    def digest(cls) -> str:
         from importlib.metadata import version
 
+        library()
         return f"retrieval 1, bm25s {version('bm25s')}"
 
     def say(self, batch: Batch) -> Sparse:

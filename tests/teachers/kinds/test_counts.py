@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from ladder.data import Row
 from ladder.data.batches import SOURCES, Collation, collate
 from ladder.data.examples import Encoding, encode_rows
 from ladder.errors import DataError
+from ladder.models import dated
 from ladder.teachers.kinds.base import Material
 from ladder.teachers.kinds.counts import Corpus, Counts, Text
+from ladder.teachers.kinds.retrieval import Retrieval
 
 V = 12
 MODES = ("bigram", "trigram", "cooccur", "blend")
@@ -124,6 +128,23 @@ def test_as_a_teacher_it_names_the_likeliest(parent: Path, tokenizer: Any, tmp_p
         p_nV[:, 5] = 0
         top_nK = -np.sort(-p_nV / p_nV.sum(1, keepdims=True), axis=1)[:, :7]
         np.testing.assert_allclose(-np.sort(-p_NK[part], axis=1), top_nK, rtol=1e-6)
+
+
+def test_a_corpus_is_read_as_the_rows_are(tokenizer: Any, tmp_path: Path) -> None:
+    """With control tokens parsed, and on the day of the run: so its rows are known as such, whatever the clock says."""
+    dating = copy.deepcopy(tokenizer)
+    dating.chat_template = "{{ strftime_now('%d %B %Y') }} {% for m in messages %}{{ m['content'] }} {% endfor %}"
+    dating.save_pretrained(tmp_path / "tokenizer")
+    said = [{"role": "user", "content": "the moon?"}, {"role": "assistant", "content": "the sea"}]
+    read: list[dict[str, Any]] = [{"text": "the moon <|end|> the tide"}, {"messages": said}]
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in read))
+    told = Material("corpus", (file,), {}, tmp_path / "tokenizer", controls="parse", today="2020-02-03")
+    with dated("2020-02-03"):
+        encoding = Encoding(completion_only=False, controls="parse")
+        examples = encode_rows([Row(row, "here:1") for row in read], dating, encoding)
+    assert [Counts(told).corpus._times(np.asarray(one.ids)) for one in examples] == [1, 1]
+    assert [ids.tolist() for ids in Retrieval(told).ids] == [list(one.ids) for one in examples]
 
 
 def test_an_empty_corpus_is_refused(parent: Path, tmp_path: Path) -> None:
