@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LONGEST = 32
 """Tokens of a run that are compared; a longer one says no more."""
+FEW = 4
+"""Words that a document must have to be found within a row that says more: shorter ones stand anywhere."""
 
 
 class RetrievalOptions(Section):
@@ -59,11 +61,19 @@ class Retrieval(TeacherKind):
         self.options = RetrievalOptions.model_validate(dict(material.options))
         self.tokenizer = load_tokenizer(material.tokenizer)
         self.index = Index(read_documents(material.files))
-        self._spoken = {
-            place: [_phrase(words_in(message["content"])) for message in row.fields["messages"]]
-            for place, row in enumerate(self.index.rows)
-            if row.form == "messages"
-        }
+        # By their first words, their last, and the first of the longest turn: one to FEW of them.
+        self._opening: dict[tuple[str, ...], list[int]] = {}
+        self._ending: dict[tuple[str, ...], list[int]] = {}
+        self._turn: dict[tuple[str, ...], list[int]] = {}
+        self._spoken: dict[int, list[str]] = {}
+        for place, (row, words) in enumerate(zip(self.index.rows, self.index.words, strict=True)):
+            for size in range(1, min(FEW, len(words)) + 1):
+                self._opening.setdefault(words[:size], []).append(place)
+                self._ending.setdefault(words[-size:], []).append(place)
+            if row.form == "messages" and words:
+                turns = [said for message in row.fields["messages"] if (said := words_in(message["content"]))]
+                self._spoken[place] = [_phrase(said) for said in turns]
+                self._turn.setdefault(tuple(max(turns, key=len)[:FEW]), []).append(place)
         encoding = Encoding(max_length=sys.maxsize, completion_only=False, controls=material.controls)
         with dated(material.today):
             self.ids = [np.asarray(encode_row(row, self.tokenizer, encoding).ids) for row in self.index.rows]
@@ -115,15 +125,21 @@ class Retrieval(TeacherKind):
         return text
 
     def _own(self, ids_T: np.ndarray) -> list[int]:
-        """The documents that are this row: the same words, those up to where it was cut, or all that its turns say."""
-        words, index = tuple(words_in(self._text(ids_T))), self.index
+        """The documents that are this row or parts of it: one whose end it is, a conversation whose turns all stand in
+        it, or one of FEW words or more that stands in it, up to where it was cut."""
+        words, documents = tuple(words_in(self._text(ids_T))), self.index.words
         if not words:
             return []
         is_cut, phrase = ids_T[-1] != self.tokenizer.eos_token_id, _phrase(words)
-        own = [place for place, spoken in self._spoken.items() if all(said in phrase for said in spoken)]
-        own += [place for place, document in enumerate(index.words) if document[-len(words) :] == words]
-        if is_cut:
-            own += [place for place, document in enumerate(index.words) if document[: len(words)] == words]
+        runs = {words[start : start + size] for start in range(len(words)) for size in range(1, FEW + 1)}
+        talks = [place for run in runs & self._turn.keys() for place in self._turn[run]]
+        own = [place for place in talks if all(said in phrase for said in self._spoken[place])]
+        own += [place for place in self._ending.get(words[-FEW:], ()) if documents[place][-len(words) :] == words]
+        for start in range(max(1, len(words) - FEW + 1)):
+            for place in self._opening.get(words[start : start + FEW], ()):
+                here = words[start : start + len(documents[place])]
+                if documents[place][: len(here)] == here and (is_cut or len(here) == len(documents[place])):
+                    own.append(place)
         return own
 
 

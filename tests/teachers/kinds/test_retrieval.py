@@ -44,7 +44,7 @@ def named(said: Sparse, n: int) -> dict[int, float]:
 def test_the_document_that_matches_names_the_next_token(say: Say) -> None:
     """Where the wording is a document's; the file that holds it is the source, and nothing is said elsewhere."""
     row = {"prompt": "We know: The capital of Ohio is", "completion": " Columbus indeed."}
-    batch, said = say([row], "\n\n".join([FACTS[0], FACTS[2]]), FACTS[1])
+    batch, said = say([row], "\n\n".join([FACTS[0], FACTS[2]]), f"{FACTS[1]} Mind it.")
     assert said.origin_N is not None
     right = [
         max(named(said, n), key=named(said, n).get) if named(said, n) else None for n in range(len(batch.labels_N))
@@ -59,7 +59,7 @@ def test_the_document_that_matches_names_the_next_token(say: Say) -> None:
 
 def test_what_follows_has_no_part_in_it(say: Say) -> None:
     """The vote on a token is the same whatever the row goes on to say."""
-    texts = ("\n\n".join(FACTS), "The capital of Kansas is pretty.")
+    texts = ("\n\n".join(f"{fact} Mind it." for fact in FACTS), "The capital of Kansas is pretty. Mind it.")
     begin = "It is told that the capital of Kansas is"
     _, said = say([{"text": f"{begin} Topeka. Ohio has another one."}], *texts)
     _, other = say([{"text": f"{begin} pretty, and lions live there."}], *texts)
@@ -70,9 +70,10 @@ def test_what_follows_has_no_part_in_it(say: Say) -> None:
 
 def test_rows_that_share_a_sequence_are_read_apart(say: Say) -> None:
     rows = [{"text": f"Say: {fact}"} for fact in FACTS]
-    _, apart = say(rows, "\n\n".join(FACTS))
-    packed, together = say(rows, "\n\n".join(FACTS), packing=True)
-    assert packed.packed
+    store = "\n\n".join(f"{fact} Mind it." for fact in FACTS)
+    _, apart = say(rows, store)
+    packed, together = say(rows, store, packing=True)
+    assert packed.packed and apart.ids_NK.any(1).sum() > 9
     order = np.argsort(packed.example_N, kind="stable")
     np.testing.assert_array_equal(together.ids_NK[order], apart.ids_NK)
     np.testing.assert_array_equal(together.probabilities_NK[order], apart.probabilities_NK)
@@ -92,6 +93,24 @@ def test_no_row_is_its_own_evidence(say: Say, tokenizer: Any, parent: Path, tmp_
     turned = tokenizer.encode("<user> Capital of Kansas? <assistant> Topeka. <end>", add_special_tokens=False)
     assert store._own(np.asarray(turned)) == [0]
     assert store._own(np.asarray(turned[:6])) == []
+
+
+def test_no_part_of_a_row_is_its_evidence(tokenizer: Any, parent: Path, tmp_path: Path) -> None:
+    """A paragraph that stands in it, whole or up to where it was cut; what is short stands anywhere."""
+    file = tmp_path / "paragraphs.txt"
+    parts = [
+        *FACTS,
+        "Of Ohio.",
+        "Lions live in prides and sleep.",
+        "capital of Ohio is Columbus and lions live far away",
+    ]
+    file.write_text("\n\n".join(parts))
+    store = Retrieval(Material("store", (file,), {}, parent))
+    row = tokenizer.encode("Know: The capital of Ohio is Columbus. Lions live in prides.", add_special_tokens=False)
+    whole = np.asarray([*row, tokenizer.eos_token_id])
+    assert sorted(store._own(whole)) == [1, 2]
+    assert sorted(set(store._own(whole[:-1]))) == [1, 2, 4], "cut where the fifth goes on"
+    assert 5 not in store._own(whole)
 
 
 def test_a_longer_run_is_surer_and_the_best_document_weighs_most() -> None:
