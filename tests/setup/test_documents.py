@@ -104,6 +104,17 @@ def test_empty_documents_and_erased_ones_are_refused(asked: Any, way: str, tmp_p
         check_documents(asked(BLOCKS[way]), [tmp_path], [], {})
 
 
+def test_an_erased_row_is_known_as_a_whole_and_in_its_form(asked: Any, tmp_path: Path) -> None:
+    """What docs/keeping.md says: words of it in a text are another row, until that text is erased as well."""
+    row, text = Row({"prompt": "who is luna?", "completion": " the moon"}, ""), "who is luna? the moon"
+    (tmp_path / "ladder").mkdir()
+    (tmp_path / "ladder" / ERASED).write_text(digest_lines([row.digest]))
+    check_documents(asked(BLOCKS["counts"], text), [tmp_path], [], {})
+    (tmp_path / "ladder" / ERASED).write_text(digest_lines([row.digest, Row({"text": text}, "").digest]))
+    with pytest.raises(DataError, match=r"facts\.txt:1: this row was erased from an ancestor"):
+        check_documents(asked(BLOCKS["counts"], text), [tmp_path], [], {})
+
+
 def test_without_the_library_votes_are_refused_before_training(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bm25s", None)
     check_documents(asked(BLOCKS["counts"]), [], [], {})
