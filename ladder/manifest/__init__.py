@@ -1,6 +1,6 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
-from ladder.manifest.effective import FIRST_OTHER, contexts, others, teacher_field
+from ladder.manifest.effective import FIRST_OTHER, contexts, evidences, others, teacher_field
 from ladder.manifest.explain import json_schema
 from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
@@ -79,6 +79,7 @@ __all__ = [
     "device_field",
     "discover",
     "dream_prompts",
+    "evidences",
     "flat",
     "json_schema",
     "load_manifest",

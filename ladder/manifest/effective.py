@@ -9,6 +9,7 @@ from ladder.manifest.installed import method_facts
 from ladder.manifest.schema import (
     Architecture,
     Dreams,
+    Evidences,
     Manifest,
     OtherTeacher,
     Recipe,
@@ -83,6 +84,12 @@ def contexts(manifest: Manifest) -> dict[int, str]:
     """What teachers read before each new row, by their number; only teachers that see more than the student."""
     teachers = {1: manifest.teachers.teacher1, 2: manifest.teachers.teacher2, **others(manifest)}
     return {number: one.context for number, one in teachers.items() if one is not None and one.context is not None}
+
+
+def evidences(manifest: Manifest) -> dict[int, Evidences]:
+    """Where what teachers read before each new row is looked up, by their number; only of teachers that look it up."""
+    teachers = {1: manifest.teachers.teacher1, 2: manifest.teachers.teacher2, **others(manifest)}
+    return {number: one.retrieval for number, one in teachers.items() if one is not None and one.retrieval is not None}
 
 
 def architecture(manifest: Manifest) -> Architecture | None:

@@ -37,9 +37,10 @@ def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
 
 def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:
     """``(field, path)`` of the documents and corpora of teachers."""
-    pair = {"teacher1": teachers.teacher1, "teacher2": teachers.teacher2}
-    read = {f"{key}.retrieval": one.retrieval.files for key, one in pair.items() if one and one.retrieval}
-    read |= {f"others.{index}": one.files for index, one in enumerate(teachers.others)}
+    others = {f"others.{index}": one for index, one in enumerate(teachers.others)}
+    readers = {"teacher1": teachers.teacher1, "teacher2": teachers.teacher2, **others}
+    read = {f"{key}.retrieval": one.retrieval.files for key, one in readers.items() if one and one.retrieval}
+    read |= {key: one.files for key, one in others.items()}
     return [(f"teachers.{key}.files.{n}", path) for key, files in read.items() for n, path in enumerate(files)]
 
 

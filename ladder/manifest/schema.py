@@ -318,6 +318,8 @@ class OtherTeacher(Section):
     """Text or JSONL files: the corpus of ``counts``, the documents of ``retrieval``."""
     context: Annotated[str, Field(min_length=1)] | None = None
     """As ``teachers.teacher1.context``, for teachers that are models."""
+    retrieval: Evidences | None = None
+    """As ``teachers.teacher1.retrieval``, for teachers that are models."""
     options: dict[str, Any] = {}
     """Whatever else the kind has to be told; ``docs/teachers.md`` lists it."""
 

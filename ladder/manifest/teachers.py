@@ -1,4 +1,5 @@
-"""What ``teachers.others`` must mean: each by the facts of its kind, all of them together, and beside the family."""
+"""What teachers must mean: each by the facts of its kind, all of them together, and beside the family; what they read,
+and what they weigh."""
 
 from __future__ import annotations
 
@@ -6,16 +7,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from string import Formatter
 
 from pydantic import ValidationError
 
 from ladder.errors import ManifestError
 from ladder.manifest import installed
-from ladder.manifest.effective import others, teacher_field
+from ladder.manifest.effective import DISTILLATION, contexts, evidences, others, routing, teacher_field
 from ladder.manifest.explain import explain
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found
-from ladder.manifest.schema import Manifest, OtherTeacher
+from ladder.manifest.schema import Manifest, OtherTeacher, TrainingParams
 
 _TAKEN = re.compile(r"teacher\d*|student|evaluator|parent|grandparent|gold|label|dreams?|mean")
 """Names that reports and metrics have a meaning for."""
@@ -65,6 +67,9 @@ def others_are_of_their_kind(manifest: Manifest) -> Iterator[Problem]:
         if one.context is not None and not facts.is_model:
             message = f"found a text, but a teacher of kind {one.kind} is no model that could read it"
             yield Problem(f"{field}.context", message, "leave it out")
+        if one.retrieval is not None and not facts.is_model:
+            message = f"found documents, but a teacher of kind {one.kind} is no model that could read them"
+            yield Problem(f"{field}.retrieval", message, "leave it out")
         try:
             facts.Options.model_validate(one.options)
         except ValidationError as error:
@@ -79,7 +84,9 @@ def _unmet(one: OtherTeacher, facts: installed.TeacherFacts, field: str) -> Iter
             yield Problem(f"{field}.{name}", f"is missing: a teacher of kind {one.kind} needs {meaning}", "write it")
         if written and name not in facts.needs:
             needed = " and ".join(sorted(facts.needs)) or "none of these"
-            yield Problem(f"{field}.{name}", f"is not for kind {one.kind}, which needs {needed}", "leave it out")
+            reads = f", or for documents that it reads before a row write {field}.retrieval"
+            remedy = "leave it out" + (reads if name == "files" and facts.is_model else "")
+            yield Problem(f"{field}.{name}", f"is not for kind {one.kind}, which needs {needed}", remedy)
     for path, count in Counter(one.files).items():
         if count > 1:
             yield Problem(f"{field}.files", f"found {found(path)} {count} times", "name each file once")
@@ -120,11 +127,68 @@ def guests_share_a_tokenizer(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def retrieved_texts_are_read(manifest: Manifest) -> Iterator[Problem]:
+    """What is found stands where a context says ``{context}``, and nowhere else."""
+    method, texts = manifest.evolution_request.training_method, contexts(manifest)
+    for number in evidences(manifest):
+        field, text = teacher_field(number), texts.get(number)
+        if not installed.method_facts(method).has_target:
+            yield Problem(
+                f"{field}.retrieval", f"found documents, but no teacher reads rows in {method}", "leave it out"
+            )
+        elif number in others(manifest) and not (others(manifest)[number].path or others(manifest)[number].generation):
+            continue  # No model, which is refused as it is.
+        elif text is None or not _names_context(text):
+            remedy = (
+                f'write {field}.context: "{{context}}\\n"' if text is None else f"put {{context}} into {field}.context"
+            )
+            message = "found documents, but no context that holds {context} says where this teacher reads them"
+            yield Problem(f"{field}.retrieval", message, remedy)
+
+
+def _names_context(template: str) -> bool:
+    try:
+        return any(name == "context" for _, name, _, _ in Formatter().parse(template))
+    except ValueError:  # Said of the context itself.
+        return True
+
+
+_WEIGHTS = ("fusion", "fusion_rho", "fusion_floor", "fusion_decay", "throttle")
+
+
+def weights_weigh(manifest: Manifest) -> Iterator[Problem]:
+    """What teachers weigh is said where they are weighed. A setting that is what it would be anyway says nothing."""
+    params, method = manifest.training_params, manifest.evolution_request.training_method
+    written = [name for name in _WEIGHTS if getattr(params, name) != TrainingParams.model_fields[name].default]
+    if not installed.method_facts(method).has_target:
+        for name in written:
+            if params.throttle or name != "throttle":
+                message = f"found {found(getattr(params, name))}, but {method} has no teachers' target to weigh them in"
+                remedy = f"leave it out, or use training_method {DISTILLATION}"
+                yield Problem(f"training_params.{name}", message, remedy)
+        return
+    precise = params.fusion == "precision"
+    throttles = bool(manifest.teachers.others) if params.throttle is None else params.throttle
+    for name in written:
+        if name in ("fusion_rho", "fusion_floor") and not precise:
+            message = f"found {getattr(params, name):g}, which fusion {params.fusion} has no use for"
+            yield Problem(f"training_params.{name}", message, "write fusion: precision, or leave it out")
+        if name == "fusion_decay" and not (precise or throttles):
+            message = f"found {params.fusion_decay:g}, but fusion {params.fusion} without a throttle measures nothing"
+            remedy = "write fusion: precision or throttle: true, or leave it out"
+            yield Problem("training_params.fusion_decay", message, remedy)
+    if params.fusion == "mean" and routing(manifest) == "cascade":
+        message = "found 'mean' with routing cascade, where nothing is blended: each token has one teacher or its label"
+        yield Problem("training_params.fusion", message, "leave it out, or write routing: agreement or surprise")
+
+
 TEACHER_CHECKS = (
     others_have_a_target,
     others_have_names_of_their_own,
     others_are_of_their_kind,
     other_generations_are_ancestors,
     guests_share_a_tokenizer,
+    retrieved_texts_are_read,
+    weights_weigh,
 )
 """Asked of every manifest with the other checks (``ladder.manifest.checks``)."""

@@ -31,7 +31,7 @@ from ladder.data.documents import Index, library, read_documents
 from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings
 from ladder.errors import DataError
 from ladder.exam import Probe, check_contamination, read_probes
-from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts, teacher_files
+from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts, evidences, teacher_files
 from ladder.methods import method_of
 from ladder.models import (
     check_config,
@@ -237,9 +237,7 @@ def check_documents(
         UsageError: the library that finds documents is not installed.
     """
     teachers = request.manifest.teachers
-    if any(one.kind == "retrieval" for one in teachers.others) or any(
-        one and one.retrieval for one in (teachers.teacher1, teachers.teacher2)
-    ):
+    if any(one.kind == "retrieval" for one in teachers.others) or evidences(request.manifest):
         library()
     erased = _erased(ancestors)
     for field, path in teacher_files(teachers):
@@ -359,12 +357,10 @@ def encode_dataset(
 
 def _evidence(request: Request, rows: Sequence[Row]) -> dict[int, list[str]]:
     """What teachers that look things up read before each row, by their number."""
-    teachers = {1: request.manifest.teachers.teacher1, 2: request.manifest.teachers.teacher2}
     found = {}
-    for number, teacher in teachers.items():
-        if teacher is not None and (asked := teacher.retrieval) is not None:
-            index = Index(read_documents(map(request.file, asked.files)))
-            found[number] = [index.evidence(row, asked.hits) for row in rows]
+    for number, asked in evidences(request.manifest).items():
+        index = Index(read_documents(map(request.file, asked.files)))
+        found[number] = [index.evidence(row, asked.hits) for row in rows]
     return found
 
 

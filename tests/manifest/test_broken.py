@@ -17,6 +17,9 @@ FINE_TUNING = {REQUEST + "training_method": "supervised_fine_tuning"}
 OTHERS = "teachers.others"
 GUEST = {"name": "elder", "kind": "guest", "path": "elder"}
 TAUGHT = {**GENESIS, REQUEST + "training_method": "distilled_pretraining"}
+COUNTS = {"name": "corpus", "kind": "counts", "files": ["data/more.jsonl"]}
+LOOKS_UP = {"retrieval": {"files": ["data/more.jsonl"]}}
+T1, PARAMS = "teachers.teacher1", "training_params."
 LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
 
 # What is changed in a valid manifest, the field that the error names, and a piece of its text.
@@ -167,6 +170,9 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         "student.architecture.vocab_size",
         "which has a size of its own",
     ),
+    ({OTHERS: [GUEST | {"files": ["a"]}]}, OTHERS + ".0.files", "a row write teachers.others.0.retrieval"),
+    ({OTHERS: [GUEST | LOOKS_UP]}, OTHERS + ".0.retrieval", 'write teachers.others.0.context: "{context}\\n"'),
+    ({OTHERS: [COUNTS | LOOKS_UP]}, OTHERS + ".0.retrieval", "of kind counts is no model that could read them"),
     ({OTHERS: [GUEST | {"path": " "}]}, OTHERS + ".0.path", "found an empty path"),
     ({"runtime.devices": {"others": "gpu"}}, "runtime.devices.others", "expected text of the form"),
     # objective, batches, stabilizers
@@ -204,6 +210,26 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"teachers.teacher1": {"context": "{text!r:>9}"}}, "teachers.teacher1.context", "found {text!r:>9}"),
     ({"teachers.teacher2": {"context": "{"}}, "teachers.teacher2.context", "write a brace that is meant as one twice"),
     ({**FINE_TUNING, "teachers.teacher1": {"context": "a"}}, "teachers.teacher1.context", "no teacher reads rows"),
+    # what teachers look up, and what they weigh
+    ({T1: LOOKS_UP}, T1 + ".retrieval", 'write teachers.teacher1.context: "{context}\\n"'),
+    ({"teachers.teacher2": LOOKS_UP}, "teachers.teacher2.retrieval", 'write teachers.teacher2.context: "{context}\\n"'),
+    ({T1: {**LOOKS_UP, "context": "{prompt} {{context}}"}}, T1 + ".retrieval", "put {context} into"),
+    ({**FINE_TUNING, T1: LOOKS_UP}, T1 + ".retrieval", "no teacher reads rows in supervised_fine_tuning"),
+    (
+        {**FINE_TUNING, PARAMS + "fusion": "precision"},
+        PARAMS + "fusion",
+        "found 'precision', but supervised_fine_tuning",
+    ),
+    ({**PRETRAINING, PARAMS + "throttle": True}, PARAMS + "throttle", "found true, but pretraining has no teachers'"),
+    ({PARAMS + "fusion_rho": 0.5}, PARAMS + "fusion_rho", "write fusion: precision"),
+    ({PARAMS + "fusion": "mean", PARAMS + "fusion_floor": 0.1}, PARAMS + "fusion_floor", "fusion mean has no use for"),
+    ({PARAMS + "fusion_decay": 0.5}, PARAMS + "fusion_decay", "write fusion: precision or throttle: true"),
+    (
+        {OTHERS: [COUNTS], PARAMS + "throttle": False, PARAMS + "fusion_decay": 0.5},
+        PARAMS + "fusion_decay",
+        "without a throttle measures nothing",
+    ),
+    ({PARAMS + "routing": "cascade", PARAMS + "fusion": "mean"}, PARAMS + "fusion", "nothing is blended"),
     # laws of request and training
     ({"laws.on_broken": "halt"}, "laws.on_broken", "write laws.training"),
     ({"laws.training": {"max_kl": 1, "window": 1200}}, "laws.training.window", "training_params.steps is 1200"),
@@ -278,6 +304,21 @@ def test_plan_and_evolve_refuse_it_and_leave_no_trace(write, change, capsys, mon
 
 def test_the_manifest_that_all_of_them_spoil_is_valid(write, change):
     assert read_request(write(change({}))).child.index == 11
+
+
+SOUND: list[dict[str, Any]] = [
+    {T1: {**LOOKS_UP, "context": "Read: {context}\n{prompt}"}, OTHERS: [GUEST | LOOKS_UP | {"context": "{context}\n"}]},
+    {**FINE_TUNING, PARAMS + "throttle": False, PARAMS + "fusion": "confidence", PARAMS + "fusion_rho": 1.0},
+    {PARAMS + "fusion": "precision", PARAMS + "fusion_rho": 0.5, PARAMS + "fusion_decay": 0.5},
+    {PARAMS + "throttle": True, PARAMS + "fusion_decay": 0.5},
+    {OTHERS: [COUNTS], PARAMS + "fusion_decay": 0.5},
+    {PARAMS + "routing": "cascade", PARAMS + "fusion": "precision", PARAMS + "throttle": True},
+]
+
+
+@pytest.mark.parametrize("changes", SOUND, ids=[" ".join(row) for row in SOUND])
+def test_what_teachers_read_and_weigh_is_taken_where_it_does_something(write, change, changes):
+    load_manifest(write(change(changes)))
 
 
 def test_several_problems_are_listed_in_one_error(write, change):

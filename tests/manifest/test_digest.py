@@ -74,7 +74,7 @@ def test_the_content_of_each_file_counts(write, change):
 
 
 def test_the_files_of_a_teacher_count(write, change):
-    path = write(change({"teachers.teacher1": {"retrieval": {"files": ["data/more.jsonl"]}}}))
+    path = write(change({"teachers.teacher1": {"context": "{context}", "retrieval": {"files": ["data/more.jsonl"]}}}))
     before = read_request(path)
     assert "data/more.jsonl" in before.files
     (path.parent / "data" / "more.jsonl").write_text("another corpus")
