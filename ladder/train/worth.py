@@ -65,6 +65,8 @@ class Heard:
     """Index of the batch's source, int64."""
     source_KN: Tensor
     """Index of the source that speaks, int64 [K, N]; -1 where a teacher is silent."""
+    may_pass_K: Tensor
+    """Teachers that may have nothing to say about a token, bool."""
 
 
 class Worth:
@@ -98,7 +100,8 @@ class Worth:
             first = int(self._first_K1[slot])
             index_N = torch.full_like(group_N, first) if source.origin_N is None else first + source.origin_N
             rows.append(index_N.where(source.speaks_N, -1))
-        return Heard(group_N.long(), torch.stack(rows))
+        may_pass_K = torch.tensor([source is not None and source.may_pass for source in teachers])
+        return Heard(group_N.long(), torch.stack(rows), onto(may_pass_K, group_N.device))
 
     def prior(self, heard: Heard) -> Prior | None:
         """What weighs teachers beside what they say, as it stands before a step; None where nothing does."""
@@ -138,6 +141,7 @@ class Worth:
             heard.group_N,
             speaks_KN & awake_N & first_N,
             len(SOURCES),
+            heard.may_pass_K,
         )
         receipts = source_tallies(
             routing.weights_KN.where(tokens.kept_N, 0.0),
