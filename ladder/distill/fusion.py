@@ -365,6 +365,7 @@ def _same_shape(stored: Tensor, like: Tensor, what: str) -> Tensor:
         raise LadderError(
             f"found {tuple(stored.shape)} {what} in the checkpoint, expected {tuple(like.shape)}",
             where="teachers.others",
-            remedy="write the teachers that the run began with, or give the child another name",
+            remedy="install the versions of ladder and of the teachers' packages that the run began with, or begin "
+            "anew under another evolution_request.child_gen",
         )
     return stored.to(like.device, like.dtype, copy=True)

@@ -7,6 +7,7 @@ harms by source.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from ladder.distill.fusion import (
 )
 from ladder.distill.routing import Routing
 from ladder.distill.vocabulary import IGNORE
+from ladder.errors import ManifestError
 from ladder.manifest import Manifest, installed, others
 from ladder.methods import Method
 from ladder.train.receipts import Receipt
@@ -45,7 +47,11 @@ def fusion_settings(manifest: Manifest, method: Method) -> FusionSettings:
 
 
 def sources_of(manifest: Manifest) -> dict[int, tuple[str, ...]]:
-    """Names of the sources of each teacher, by its number."""
+    """Names of the sources of each teacher, by its number.
+
+    Raises:
+        ManifestError: two have one name, so that nobody could tell their receipts apart.
+    """
     request = manifest.evolution_request
     named: dict[int, tuple[str, ...]] = {
         1: (request.parent_gen or "teacher1",),
@@ -53,7 +59,15 @@ def sources_of(manifest: Manifest) -> dict[int, tuple[str, ...]]:
     }
     for number, one in others(manifest).items():
         kind = installed.load(installed.TEACHERS, one.kind, f"teachers.others.{number}.kind")
-        named[number] = kind.sources(one.name, one.files, one.options)
+        options = kind.Options.model_validate(one.options).model_dump()
+        named[number] = tuple(kind.sources(one.name, one.files, options))
+    counts = Counter(name for names in named.values() for name in names)
+    if doubled := [name for name, count in counts.items() if count > 1]:
+        raise ManifestError(
+            f"found sources of one name: {', '.join(doubled)}, expected each to have its own",
+            where="teachers.others",
+            remedy="rename the teachers that they are of, or mend the sources of a kind that names two the same",
+        )
     return named
 
 

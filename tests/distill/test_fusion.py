@@ -127,8 +127,8 @@ def test_a_sure_teacher_is_not_better_for_speaking_of_easy_tokens() -> None:
 
 
 def test_who_may_pass_does_not_set_the_others_apart_where_it_is_silent() -> None:
-    """Teachers 1 and 2 give every label the same; a third, much better, speaks of the easy half alone. The second sounds
-    surer there, so its bins know which half it is, and those of the first don't."""
+    """Teachers 1 and 2 give every label the same; a third, much better, speaks of the easy half alone. The second
+    sounds surer there, so its bins know which half it is, and those of the first don't."""
     easy = torch.arange(2000) % 2 == 0
     surprisal = torch.stack([torch.where(easy, 0.5, 1.6)] * 2 + [torch.full((2000,), 0.02)])
     confidence = torch.stack([torch.full((2000,), 0.55), torch.where(easy, 0.55, 0.35), torch.full((2000,), 0.97)])
