@@ -123,7 +123,12 @@ def _shares(weight_Kn: Tensor) -> Tensor:
 
 
 def error_tallies(
-    surprisal_Kn: Tensor, confidence_Kn: Tensor, group_n: Tensor, counted_Kn: Tensor, groups: int
+    surprisal_Kn: Tensor,
+    confidence_Kn: Tensor,
+    group_n: Tensor,
+    counted_Kn: Tensor,
+    groups: int,
+    may_pass_K: Tensor | None = None,
 ) -> Tensor:
     """Sums of :func:`excess_of` and counts of tokens, float64 [2, K, G, B]. Add them up over micro-batches and ranks.
 
@@ -134,29 +139,37 @@ def error_tallies(
         counted_Kn: tokens with a gold label that are read for the first time and of which the teacher says something,
             bool [K, n], or [n] for all teachers. A token that has one speaker tells nothing, and is not counted.
         groups: G.
+        may_pass_K: as in :func:`excess_of`.
     """
     K = len(surprisal_Kn)
     counted_Kn = counted_Kn.expand(surprisal_Kn.shape)
-    excess_Kn, compared_Kn = excess_of(surprisal_Kn, counted_Kn), counted_Kn & (counted_Kn.sum(0) > 1)
+    excess_Kn = excess_of(surprisal_Kn, counted_Kn, may_pass_K)
+    compared_Kn = counted_Kn & (counted_Kn.sum(0) > 1)
     first_K1 = torch.arange(K, device=group_n.device).unsqueeze(-1) * (groups * BINS)
     cell_Kn = first_K1 + group_n * BINS + bins_of(confidence_Kn)
     values = _rounded(excess_Kn), torch.ones_like(excess_Kn)
     return _summed(values, cell_Kn, compared_Kn, K * groups * BINS).view(2, K, groups, BINS)
 
 
-def excess_of(surprisal_Kn: Tensor, speaks_Kn: Tensor) -> Tensor:
-    """By how much the gold label surprises each teacher more than the plain mixture of all that speak of the token,
-    float64 [K, n] in nats: -ln p_k(y) + ln mean of p_j(y). 0 where a teacher is silent, or speaks alone.
+def excess_of(surprisal_Kn: Tensor, speaks_Kn: Tensor, may_pass_K: Tensor | None = None) -> Tensor:
+    """By how much the gold label surprises each teacher more than the plain mixture of those that always speak, float64
+    [K, n] in nats: -ln p_k(y) + ln mean of p_j(y). 0 where a teacher is silent, or speaks alone.
 
     Weights need differences of errors alone. Their own surprisals would do, were they averaged over the same tokens;
     but bins of confidence are each teacher's own, and the tokens of which a teacher is sure are easy ones. Against the
-    mixture, what makes a token hard for everybody cancels.
+    mixture, what makes a token hard for everybody cancels. Whoever may pass is measured against that mixture, too, and
+    has no part in it: else the others would look worse in those bins in which it happens to speak, and weigh less there
+    where it is silent. Where nobody else speaks, the mixture is of all that do.
 
     Args:
         surprisal_Kn: -ln p_k(y) in nats; above ``MOST_SURPRISAL``, and where it is no number, it counts as that.
+        may_pass_K: teachers that may have nothing to say about a token, bool; nobody when left out.
     """
-    surprisal_Kn = _bounded(surprisal_Kn)
-    mixture_n = (-surprisal_Kn).masked_fill(~speaks_Kn, -math.inf).logsumexp(0) - speaks_Kn.sum(0).log()
+    surprisal_Kn, mixed_Kn = _bounded(surprisal_Kn), speaks_Kn
+    if may_pass_K is not None:
+        steady_Kn = speaks_Kn & ~may_pass_K.unsqueeze(-1)
+        mixed_Kn = steady_Kn.where(steady_Kn.any(0), speaks_Kn)
+    mixture_n = (-surprisal_Kn).masked_fill(~mixed_Kn, -math.inf).logsumexp(0) - mixed_Kn.sum(0).log()
     return (surprisal_Kn + mixture_n).where(speaks_Kn, 0.0)
 
 
@@ -349,5 +362,10 @@ def _shrunk(sums: Tensor, counts: Tensor, coarser: Tensor) -> Tensor:
 
 def _same_shape(stored: Tensor, like: Tensor, what: str) -> Tensor:
     if stored.shape != like.shape:
-        raise LadderError(f"found {tuple(stored.shape)} {what} in the checkpoint, expected {tuple(like.shape)}")
+        raise LadderError(
+            f"found {tuple(stored.shape)} {what} in the checkpoint, expected {tuple(like.shape)}",
+            where="teachers.others",
+            remedy="install the versions of ladder and of the teachers' packages that the run began with, or begin "
+            "anew under another evolution_request.child_gen",
+        )
     return stored.to(like.device, like.dtype, copy=True)

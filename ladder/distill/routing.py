@@ -170,11 +170,12 @@ Router = Callable[[Evidence, Tensor, RoutingSettings, Tensor], _Line]
 
 
 def route_agreement(evidence: Evidence, labels_N: Tensor, settings: RoutingSettings, alone_S: Tensor) -> _Line:
-    """The table, first that applies: teachers agree, the first of them is confident, there is a gold label, skip."""
+    """The table, first that applies: teachers agree, the first of them is confident, there is a gold label, skip. Who
+    is worth next to nothing (:func:`_confident`) counts as not confident."""
     agree_N = evidence.js < settings.js_threshold
     if settings.agreement_confidence is not None:
         agree_N &= _largest(evidence.confidence) >= settings.agreement_confidence
-    confident_N = evidence.confidence[0] > settings.confidence_threshold
+    confident_N = _confident(evidence, 0, settings)
     alone_N = torch.zeros_like(labels_N).masked_fill(~confident_N | agree_N, NOBODY)
     route_N = _alone_or_label(alone_N, labels_N, alone_S)
     return _Line(
@@ -183,10 +184,11 @@ def route_agreement(evidence: Evidence, labels_N: Tensor, settings: RoutingSetti
 
 
 def route_cascade(evidence: Evidence, labels_N: Tensor, settings: RoutingSettings, alone_S: Tensor) -> _Line:
-    """The first teacher that is confident teaches alone; where none is, the label; else skip. Nothing is blended."""
+    """The first teacher that is confident teaches alone; where none is, the label; else skip. Nothing is blended. Who
+    is worth next to nothing (:func:`_confident`) is passed over."""
     alone_N = torch.full_like(labels_N, NOBODY)
     for place in reversed(range(len(evidence))):
-        alone_N = alone_N.masked_fill(evidence.confidence[place] > settings.confidence_threshold, place)
+        alone_N = alone_N.masked_fill(_confident(evidence, place, settings), place)
     return _Line(
         _alone_or_label(alone_N, labels_N, alone_S), alone_N, _shares(evidence, settings), settings.gold_weight
     )
@@ -276,6 +278,16 @@ def _alone_or_label(alone_N: Tensor, labels_N: Tensor, alone_S: Tensor) -> Tenso
     """A teacher that teaches alone, else the label, else nobody; int8 [N]."""
     label_N = torch.where(labels_N != IGNORE, int(Route.GOLD), int(Route.SKIP)).to(torch.int8)
     return alone_S[alone_N.clamp_min(0)].where(alone_N != NOBODY, label_N)
+
+
+def _confident(evidence: Evidence, place: int, settings: RoutingSettings) -> Tensor:
+    """Whether a teacher may teach alone, bool [N]: it is sure, and where there is a prior, its part of all priors is at
+    least half of an equal part. Weights cannot keep off what a teacher says where it is the only one that is asked."""
+    sure_N = evidence.confidence[place] > settings.confidence_threshold
+    if evidence.prior is None:
+        return sure_N
+    total_N = functools.reduce(torch.add, evidence.prior)
+    return sure_N & (evidence.prior[place] * (2 * len(evidence)) >= total_N)
 
 
 def _largest(values: Sequence[Tensor]) -> Tensor:

@@ -57,6 +57,7 @@ class TeacherFacts(Protocol):
     Options: type[BaseModel]
     needs: frozenset[str]
     is_model: bool
+    may_pass: bool
 
 
 class MethodFacts(Protocol):
@@ -177,6 +178,7 @@ def teacher_facts(name: str, where: str) -> TeacherFacts:
         and issubclass(options, BaseModel)
         and isinstance(getattr(found, "needs", None), frozenset)
         and isinstance(getattr(found, "is_model", None), bool)
+        and isinstance(getattr(found, "may_pass", None), bool)
     )
     if not sound:
         message = f"{name!r} is {found!r:.80}, expected a subclass of ladder.teachers.kinds.TeacherKind"

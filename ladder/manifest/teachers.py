@@ -64,6 +64,9 @@ def others_are_of_their_kind(manifest: Manifest) -> Iterator[Problem]:
             yield Problem(f"{field}.kind", error.message, error.remedy or "")
             continue
         yield from _unmet(one, facts, field)
+        if manifest.training_params.granularity == "sequence" and facts.may_pass:
+            message = "is silent on some tokens, so a row has no mean that granularity: sequence could route it by"
+            yield Problem(f"{field}.kind", f"{one.kind} {message}", "write training_params.granularity: token")
         if one.context is not None and not facts.is_model:
             message = f"found a text, but a teacher of kind {one.kind} is no model that could read it"
             yield Problem(f"{field}.context", message, "leave it out")

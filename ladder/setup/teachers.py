@@ -20,6 +20,7 @@ from ladder.teachers import Kind, KindSpec, OtherKey, Truncation
 from ladder.teachers.host import file_digest, kind_class, made_digest
 from ladder.teachers.kinds import Material
 from ladder.train.loss import taboo_ids
+from ladder.train.worth import sources_of
 
 _START = 2**16
 """Bytes of a file that are read at a time to see whether it holds anything."""
@@ -31,11 +32,12 @@ def check_others(run: Run) -> None:
     What depends on a parent that is not there yet is left out.
 
     Raises:
-        ManifestError: the method does not ask it, or a file of it is empty.
+        ManifestError: the method does not ask it, a file of it is empty, or two have sources of one name.
         TokenizerMismatch: a guest has another tokenizer; the message names both digests.
         ModelError, UsageError: a guest cannot be loaded.
     """
     request, asked = run.request, method_of(run.request.manifest).teachers()
+    sources_of(request.manifest)
     for number, one in others(request.manifest).items():
         field = teacher_field(number)
         if number not in asked:

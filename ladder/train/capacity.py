@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from ladder.errors import RunError
@@ -33,7 +34,8 @@ class HeadTracker:
     """Dominance and precision of every head, [L, H].
 
     Args:
-        model: the student. Outputs are read while it trains, at every position, padding included.
+        model: the student. Outputs are read while it trains, at every position, padding included, as long as it
+            lives. A single position varies by nothing, which says nothing of a head, and is passed over.
 
     Raises:
         RunError: its attention is not found.
@@ -54,32 +56,37 @@ class HeadTracker:
         self.average = torch.zeros(2, self.layers, self.heads)
         """Not yet corrected for how it began."""
         self.updates = 0
-        self.hooks = [
+        hooks = [
             module.register_forward_pre_hook(self._reader(place))
             for place, (_, module) in enumerate(sorted(found, key=lambda one: one[0]))
         ]
+        # The base may be shared and outlive this training, however that ends.
+        weakref.finalize(self, _remove, hooks).atexit = False
 
     def _reader(self, layer: int) -> Any:
-        # The base may be shared and outlive this training, and then its hooks have nobody to tell.
+        # A hook that held the tracker would keep it alive.
         told = weakref.ref(self)
 
         def read(module: nn.Module, given: tuple[Any, ...]) -> None:
             tracker = told()
             # Of several ranks one may have an empty part of a step.
-            if tracker is not None and module.training and given[0].numel():
+            if tracker is not None and module.training and given[0].shape[:-1].numel() > 1:
                 tracker.seen[layer].append(figures(given[0].detach(), tracker.heads))
 
         return read
 
     def update(self, ranks: Ranks) -> dict[str, float]:
-        """Take in what the heads did in a step, on all ranks; returns figures for its report."""
+        """Take in what the heads did in a step, on all ranks; returns figures for its report once there are any."""
         passes = max(map(len, self.seen))
         nothing = torch.zeros(2, self.layers, self.heads, device=self.device)
         sums = torch.stack([torch.stack(one).sum(0) for one in self.seen], 1) if passes else nothing
         now, count = ranks.sum(sums).cpu(), ranks.sum(torch.tensor(float(passes), device=self.device)).item()
-        now, self.seen = now / max(1.0, count), [[] for _ in self.seen]
-        decay, self.updates = self.settings.decay, self.updates + 1
-        self.average = decay * self.average + (1 - decay) * now
+        self.seen = [[] for _ in self.seen]
+        if count:
+            decay, self.updates = self.settings.decay, self.updates + 1
+            self.average = decay * self.average + (1 - decay) * (now / count)
+        if not self.updates:
+            return {}
         hazard_L = self.hazard()
         found = {
             "hazard": hazard_L.mean().item(),
@@ -110,6 +117,11 @@ class HeadTracker:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
         self.average, self.updates = state["average"].clone(), int(state["updates"])
+
+
+def _remove(hooks: list[RemovableHandle]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 def figures(outputs: Tensor, heads: int) -> Tensor:

@@ -7,6 +7,7 @@ harms by source.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from ladder.distill.fusion import (
 )
 from ladder.distill.routing import Routing
 from ladder.distill.vocabulary import IGNORE
+from ladder.errors import ManifestError
 from ladder.manifest import Manifest, installed, others
 from ladder.methods import Method
 from ladder.train.receipts import Receipt
@@ -45,7 +47,11 @@ def fusion_settings(manifest: Manifest, method: Method) -> FusionSettings:
 
 
 def sources_of(manifest: Manifest) -> dict[int, tuple[str, ...]]:
-    """Names of the sources of each teacher, by its number."""
+    """Names of the sources of each teacher, by its number.
+
+    Raises:
+        ManifestError: two have one name, so that nobody could tell their receipts apart.
+    """
     request = manifest.evolution_request
     named: dict[int, tuple[str, ...]] = {
         1: (request.parent_gen or "teacher1",),
@@ -53,7 +59,15 @@ def sources_of(manifest: Manifest) -> dict[int, tuple[str, ...]]:
     }
     for number, one in others(manifest).items():
         kind = installed.load(installed.TEACHERS, one.kind, f"teachers.others.{number}.kind")
-        named[number] = kind.sources(one.name, one.files, one.options)
+        options = kind.Options.model_validate(one.options).model_dump()
+        named[number] = tuple(kind.sources(one.name, one.files, options))
+    counts = Counter(name for names in named.values() for name in names)
+    if doubled := [name for name, count in counts.items() if count > 1]:
+        raise ManifestError(
+            f"found sources of one name: {', '.join(doubled)}, expected each to have its own",
+            where="teachers.others",
+            remedy="rename the teachers that they are of, or mend the sources of a kind that names two the same",
+        )
     return named
 
 
@@ -65,6 +79,8 @@ class Heard:
     """Index of the batch's source, int64."""
     source_KN: Tensor
     """Index of the source that speaks, int64 [K, N]; -1 where a teacher is silent."""
+    may_pass_K: Tensor
+    """Teachers that may have nothing to say about a token, bool."""
 
 
 class Worth:
@@ -98,7 +114,8 @@ class Worth:
             first = int(self._first_K1[slot])
             index_N = torch.full_like(group_N, first) if source.origin_N is None else first + source.origin_N
             rows.append(index_N.where(source.speaks_N, -1))
-        return Heard(group_N.long(), torch.stack(rows))
+        may_pass_K = torch.tensor([source is not None and source.may_pass for source in teachers])
+        return Heard(group_N.long(), torch.stack(rows), onto(may_pass_K, group_N.device))
 
     def prior(self, heard: Heard) -> Prior | None:
         """What weighs teachers beside what they say, as it stands before a step; None where nothing does."""
@@ -138,6 +155,7 @@ class Worth:
             heard.group_N,
             speaks_KN & awake_N & first_N,
             len(SOURCES),
+            heard.may_pass_K,
         )
         receipts = source_tallies(
             routing.weights_KN.where(tokens.kept_N, 0.0),

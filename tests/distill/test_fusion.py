@@ -126,6 +126,25 @@ def test_a_sure_teacher_is_not_better_for_speaking_of_easy_tokens() -> None:
     assert errors.flatten().tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
+def test_who_may_pass_does_not_set_the_others_apart_where_it_is_silent() -> None:
+    """Teachers 1 and 2 give every label the same; a third, much better, speaks of the easy half alone. The second
+    sounds surer there, so its bins know which half it is, and those of the first don't."""
+    easy = torch.arange(2000) % 2 == 0
+    surprisal = torch.stack([torch.where(easy, 0.5, 1.6)] * 2 + [torch.full((2000,), 0.02)])
+    confidence = torch.stack([torch.full((2000,), 0.55), torch.where(easy, 0.55, 0.35), torch.full((2000,), 0.97)])
+    speaks, group = torch.stack([easy | True, easy | True, easy]), torch.zeros(2000).long()
+    passes = torch.tensor([False, False, True])
+    reliability = Reliability(3, 1)
+    reliability.update(error_tallies(surprisal, confidence, group, speaks, 1, passes))
+    error = errors_at(reliability.errors(), confidence[:, :2], group[:2])
+    assert precision_weights(error, 1.0, 0.05, speaks[:, :2])[:2, 1].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+    assert error[2, 0] < -0.4, "it is still measured, against the others"
+    nobody = torch.zeros(3).bool()
+    plain = error_tallies(surprisal, confidence, group, speaks, 1)
+    for same in (nobody, ~nobody):
+        assert torch.equal(error_tallies(surprisal, confidence, group, speaks, 1, same), plain)
+
+
 def test_what_was_not_measured_is_not_forgotten_either() -> None:
     """After the first epoch nothing is read for the first time: the state stays, bit for bit."""
     reliability = Reliability(K, G)

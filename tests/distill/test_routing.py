@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -274,3 +274,16 @@ def test_defaults_are_the_manifest_s() -> None:
     manifest = TrainingParams()
     for name, value in asdict(AGREEMENT).items():
         assert name == "routing" or getattr(manifest, name) == value, name
+
+
+@pytest.mark.parametrize(("table", "alone"), [("agreement", None), ("cascade", 1)])
+def test_who_is_worth_next_to_nothing_does_not_teach_alone(table: Any, alone: int | None) -> None:
+    """However sure a teacher sounds: with less than half of an equal part of the prior it counts as not confident."""
+    sure = replace(
+        evidence(confidence1=[0.95] * 3, confidence2=[0.9] * 3, js=[0.6] * 3),
+        prior=(torch.tensor([0.24, 0.25, 0.0]), torch.tensor([0.76, 0.75, 0.0])),
+    )
+    found = route(sure, labels(0, 0, 0), RoutingSettings(table))
+    assert names(found) == ["GOLD" if alone is None else "TEACHER2", "TEACHER1", "TEACHER1"]
+    assert found.weights_KN[0].tolist() == [0.0, 1.0, 1.0]
+    assert names(route(replace(sure, prior=None), labels(0, 0, 0), RoutingSettings(table))) == ["TEACHER1"] * 3

@@ -161,6 +161,14 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         OTHERS + ".0.generation",
         "found Sol-G001, expected an ancestor of Luna-G010",
     ),
+    (
+        {
+            OTHERS: [{"name": "library", "kind": "retrieval", "files": ["a"]}],
+            "training_params": {"granularity": "sequence", "routing": "agreement"},
+        },
+        OTHERS + ".0.kind",
+        "write training_params.granularity: token",
+    ),
     ({OTHERS: [GUEST | {"options": {"depth": 1}}]}, OTHERS + ".0.options.depth", "unknown key"),
     ({**FINE_TUNING, OTHERS: [GUEST]}, OTHERS, "supervised_fine_tuning has no teachers' target"),
     (TAUGHT, OTHERS, "distilled_pretraining has no parent, so another teacher must teach it"),

@@ -68,6 +68,31 @@ def test_it_watches_a_training_without_touching_it_and_resumes_bitwise(school: A
     assert folder_digest(tmp_path / "watched" / "child") == folder_digest(tmp_path / "plain" / "child")
 
 
+def test_a_single_position_says_nothing(parent: Path) -> None:
+    model = load_model(parent).train()
+    tracker = HeadTracker(model, Capacity(decay=0.5))
+    model(torch.tensor([[5]]))
+    assert tracker.update(ALONE) == {} and tracker.updates == 0
+    model(torch.tensor([[5, 6, 7, 8]]))
+    found = tracker.update(ALONE)
+    assert 0 < found["precision"] < 100
+    model(torch.tensor([[5]]))
+    assert tracker.update(ALONE) == found, "nor does it change what is known"
+
+
+def test_hooks_go_with_the_tracker(parent: Path) -> None:
+    """A shared base outlives its students, and would run the hooks of all of them."""
+    model = load_model(parent)
+
+    def hooks() -> int:
+        return sum(len(module._forward_pre_hooks) for module in model.modules())
+
+    before, tracker = hooks(), HeadTracker(model, Capacity())
+    assert hooks() == before + tracker.layers
+    del tracker
+    assert hooks() == before
+
+
 def test_a_model_without_such_heads_is_an_error(parent: Path) -> None:
     model = load_model(parent)
     for layer in model.model.layers:

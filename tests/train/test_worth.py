@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ladder.data.batches import SOURCES
+from ladder.distill.fusion import FusionSettings
+from ladder.distill.routing import RoutingSettings
+from ladder.errors import LadderError, ManifestError
+from ladder.manifest import installed
+from ladder.manifest.schema import Section
+from ladder.teachers.kinds import TeacherKind
 from ladder.train.trainer import Trainer
 from ladder.train.worth import Worth, sources_of
 
@@ -64,3 +74,65 @@ def test_errors_are_of_first_readings_alone(school: Any) -> None:
     errors = trainer.loss.worth.reliability.errors()
     school.run(trainer, batches, [last + 1])
     assert trainer.loss.worth.reliability.errors().equal(errors) and errors.abs().max() > 0
+
+
+class Voices(TeacherKind):
+    """As many sources as an option says, which few write."""
+
+    class Options(Section):
+        voices: int = 2
+
+    @classmethod
+    def sources(cls, name: str, files: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(f"{name}/{number}" for number in range(options["voices"]))
+
+    def say(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+
+class Chorus(Voices):
+    """All of them have one name."""
+
+    @classmethod
+    def sources(cls, name: str, files: Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("all",) * options["voices"]
+
+
+def test_sources_are_asked_with_all_options_and_have_names_of_their_own(
+    school: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {name: f"{__name__}:{name.title()}" for name in ("voices", "chorus")}
+    monkeypatch.setitem(installed.OWN, installed.TEACHERS, installed.OWN[installed.TEACHERS] | kinds)
+
+    def named(kind: str, **options: Any) -> dict[int, tuple[str, ...]]:
+        teachers = {"others": [{"name": "echo", "kind": kind, "options": options}]}
+        return sources_of(school.make_manifest(teachers=teachers))
+
+    assert named("voices")[3] == ("echo/0", "echo/1")
+    assert named("chorus", voices=1)[3] == ("all",)
+    with pytest.raises(ManifestError, match=r"sources of one name: all, .*rename the teachers"):
+        named("chorus")
+
+
+def test_a_state_of_other_sources_says_how_to_go_on() -> None:
+    now, before = (
+        Worth({1: ("parent",), 2: names}, FusionSettings("precision"), RoutingSettings("agreement"))
+        for names in (("a", "b"), ("a",))
+    )
+    with pytest.raises(LadderError, match=r"harm of sources in the checkpoint.*install the versions.*child_gen"):
+        now.load(before.to_dict())
+
+
+def test_the_others_are_not_measured_against_who_may_pass() -> None:
+    def source(may_pass: bool) -> Any:
+        return SimpleNamespace(origin_N=None, speaks_N=torch.ones(4).bool(), may_pass=may_pass)
+
+    worth = Worth({1: ("p",), 2: ("g",), 3: ("l",)}, FusionSettings("precision"), RoutingSettings("agreement"))
+    heard = worth.heard([source(False), None, source(True)], torch.zeros(4).long())
+    surprisal = torch.tensor([1.0, math.nan, 0.25])[:, None].expand(3, 4)
+    told: Any = SimpleNamespace(surprisal_KN=surprisal, confidence_KN=surprisal.clamp_max(0.5))
+    here, zeros = torch.ones(4).bool(), torch.zeros(4).long()
+    tokens: Any = SimpleNamespace(kept_N=here, dreamer_N=zeros, labels_N=zeros)
+    routing: Any = SimpleNamespace(weights_KN=torch.zeros(3, 4))
+    worth.update(worth.tallies(heard, tokens, here, told, routing))
+    assert worth.reliability.means() == [0.0, None, -0.75]

@@ -66,12 +66,14 @@ class TeacherKind(ABC):
         needs: fields of the section that must be written, of ``generation``, ``path`` and ``files``; the others must
             not be.
         is_model: it is a Hugging Face folder; ladder loads it as it loads a generation, and never calls ``say``.
+        may_pass: it may have nothing to say about a token (``Sparse.origin_N`` -1), so rows have no mean of its own.
         says: what ``say`` gives: ``sparse`` or ``logits``. It decides the wire, and what a plan counts.
     """
 
     Options: ClassVar[type[Section]] = Section
     needs: ClassVar[frozenset[str]] = frozenset()
     is_model: ClassVar[bool] = False
+    may_pass: ClassVar[bool] = False
     says: ClassVar[Literal["sparse", "logits"]] = "sparse"
 
     def __init__(self, material: Material) -> None:

@@ -52,6 +52,7 @@ class Retrieval(TeacherKind):
 
     Options: ClassVar[type[Section]] = RetrievalOptions
     needs: ClassVar[frozenset[str]] = frozenset({"files"})
+    may_pass: ClassVar[bool] = True
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
