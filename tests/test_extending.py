@@ -379,7 +379,7 @@ def test_a_verb_is_listed_and_called(toys: Toys, genesis: Any) -> None:
     assert re.search(r"count +From toys 1\.0\.", shown)
     assert run(toys, "count", "Toys", "--home", str(toys.home)).stdout == "1\n"
     assert "How many generations a family has." in run(toys, "count", "--help").stdout
-    assert "How many generations a family has." not in run(toys, "--help", installed=False).stdout
+    assert not re.search(r"count +From toys", run(toys, "--help", installed=False).stdout)
 
 
 def test_a_broken_verb_is_one_line(toys: Toys, tmp_path: Path) -> None:
