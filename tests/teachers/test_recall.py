@@ -15,6 +15,7 @@ from ladder.data.examples import Example
 from ladder.distill import Objective, RoutingSettings, jensen_shannon
 from ladder.distill.divergence import js_bounds
 from ladder.distill.fused import FusedLoss
+from ladder.distill.fusion import FusionSettings
 from ladder.distill.student import StudentLogits
 from ladder.errors import ModelError
 from ladder.models.load import load_model
@@ -25,6 +26,7 @@ from ladder.teachers.source import HiddenSource, LogitsSource, SignalSource, Tea
 from ladder.teachers.teacher import Teacher, TeacherSpec
 from ladder.teachers.wire import Kind, Rows, Signal, Truncation
 from ladder.train.loss import Loss
+from ladder.train.worth import Worth
 
 GIB = 2**30
 V = 300
@@ -191,7 +193,11 @@ def test_the_same_teacher_elsewhere_finds_everything(
 
 def loss_of(sources: dict[int, SignalSource], made: Batch) -> float:
     objective, settings = Objective(gamma=0.3), RoutingSettings("surprise", surprise_tau=0.02)
-    loss = Loss(FusedLoss(objective, settings, V), (0.5, 0.1, 0.4))
+    loss = Loss(
+        FusedLoss(objective, settings, V),
+        (0.5, 0.1, 0.4),
+        Worth({1: ("first",), 2: ("second",)}, FusionSettings(), settings),
+    )
     student = 2 * torch.randn(len(made.rows_N), V, generator=torch.Generator().manual_seed(0))
     item = loss.routed(made, sources, torch.device("cpu"))
     total, sums = loss(StudentLogits(student), item, loss.counts(item))
