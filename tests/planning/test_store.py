@@ -25,7 +25,7 @@ def start(parent: Path, tmp_path: Path, **runtime: Any) -> Any:
         student=SimpleNamespace(dtype="float32"),
         data=SimpleNamespace(max_length=32),
     )
-    return SimpleNamespace(request=SimpleNamespace(manifest=manifest), teachers={1: parent})
+    return SimpleNamespace(request=SimpleNamespace(manifest=manifest), teachers={1: parent}, made={})
 
 
 @pytest.fixture(autouse=True)
