@@ -217,11 +217,11 @@ class Sweep:
         self.spread_sum = torch.zeros_like(spread.log_variance_ND) if spread else None
         self.own_temperature = torch.zeros(len(tokens), dtype=dtype, device=leaf.device) if spread else None
         # Read once a micro-batch, because this process waits for a GPU there, and decides everything by it.
-        self.needs = needed(ahead, teachers, recipe.objective)
-        self.any_open = bool(self.needs.open_N.any())
+        needs = needed(ahead, teachers, recipe.objective)
+        self.any_open = bool(needs.open_N.any())
         self.weight_N = weight_N.to(dtype)
         self.tokens = Decided(tokens.labels_N, tokens.dreamer_N > 0, self.weight_N, ahead.open_N, ahead.routing)
-        self.groups = list(grouped(self.needs.teachers_KN, self.needs.trained_N.nonzero().squeeze(-1)))
+        self.groups = list(grouped(needs.teachers_KN, needs.trained_N.nonzero().squeeze(-1)))
         most = max((len(slots) for slots, _ in self.groups), default=0)
         self.space = Buffers(recipe, most, leaf.device, dtype)
         self.losses = TokenLosses(*torch.zeros(4, len(tokens), dtype=dtype, device=leaf.device))

@@ -103,7 +103,7 @@ def precision_weights(error_Kn: Tensor, rho: float, floor: float, speaks_Kn: Ten
     excess_Kn = (error_Kn - least_n).where(speaks_Kn, 0.0).double()
     # Times floor^rho, which the sum takes out again: at most 1, so that it never overflows.
     tau_Kn = (-rho * torch.log1p((excess_Kn / floor).clamp_max(1e300))).exp()
-    return _shares(tau_Kn.where(speaks_Kn, 0.0)).to(error_Kn.dtype)
+    return to_shares(tau_Kn.where(speaks_Kn, 0.0)).to(error_Kn.dtype)
 
 
 def throttled(weight_Kn: Tensor, factor_S: Tensor, source_Kn: Tensor) -> Tensor:
@@ -114,10 +114,11 @@ def throttled(weight_Kn: Tensor, factor_S: Tensor, source_Kn: Tensor) -> Tensor:
         factor_S: of :meth:`Throttle.factors`, on the device of the tokens.
         source_Kn: which source each teacher speaks for, int64; anything below 0 where it is silent.
     """
-    return _shares(weight_Kn * factor_S.to(weight_Kn.dtype)[source_Kn.clamp_min(0)])
+    return to_shares(weight_Kn * factor_S.to(weight_Kn.dtype)[source_Kn.clamp_min(0)])
 
 
-def _shares(weight_Kn: Tensor) -> Tensor:
+def to_shares(weight_Kn: Tensor) -> Tensor:
+    """Weights [K, n], at least 0, over their sum; all 0 where that is 0."""
     total_n = weight_Kn.sum(0)
     return weight_Kn / total_n.where(total_n > 0, 1.0)
 

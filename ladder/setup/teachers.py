@@ -96,7 +96,7 @@ def made_of(request: Request, one: OtherTeacher, folder: Path, tokenizer: PreTra
         today=day_of(tokenizer),
         template=_template(tokenizer),
     )
-    return KindSpec(one.kind, material, len(tokenizer), len(kind.sources(one.name, one.files, one.options)))
+    return KindSpec(one.kind, material, len(tokenizer), len(kind.sources(one.name, one.files, options)))
 
 
 def _template(tokenizer: PreTrainedTokenizerFast) -> str:

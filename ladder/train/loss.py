@@ -44,6 +44,7 @@ from ladder.distill import (
     unknown,
 )
 from ladder.errors import ManifestError
+from ladder.exam.calibration import BINS
 from ladder.manifest import Manifest
 from ladder.methods import Method
 from ladder.teachers import TopKSource
@@ -227,13 +228,9 @@ def _sums(result: FusedResult, item: Routed, objective: Objective) -> dict[str, 
     }
 
 
-BINS = 10
-"""Equal bins of confidence, as in the exam's calibration error."""
-
-
 def _binned(result: FusedResult, item: Routed) -> dict[str, Tensor]:
-    """Gold tokens that are not dreams by bins of the student's confidence: how many, their confidences, and how many of
-    their labels it puts first. Sums, so that they add up over micro-batches and ranks."""
+    """Gold tokens that are not dreams by the exam's bins of the student's confidence: how many, their confidences, and
+    how many of their labels it puts first. Sums, so that they add up over micro-batches and ranks."""
     counted_N = item.tokens.kept_N & ~item.dream_N & (item.tokens.labels_N != IGNORE)
     bin_N = (result.seen.confidence * BINS).long().clamp(0, BINS - 1)
     columns_3N = torch.stack([counted_N.to(torch.float64), result.seen.confidence, result.seen.right])

@@ -116,8 +116,8 @@ class Trainer:
         with self.shared_heads.gathered() if self.shared_heads else nullcontext():
             sums = self._backward(batches, signals)
         receipts = self.loss.worth.update(self.ranks.sum(torch.stack([part.pop("worth") for part in sums]).sum(0)))
-        report = replace(self._optimise(step, sums), receipts=receipts)
-        report = replace(report, wire_bytes=wire_bytes(signals), seconds=self.clock.end(), waited=waited)
+        report = replace(self._optimise(step, sums), receipts=receipts, wire_bytes=wire_bytes(signals))
+        report = replace(report, seconds=self.clock.end(), waited=waited)
         self.done, self.last = step + 1, report
         return report
 

@@ -28,11 +28,12 @@ from ladder.distill.fusion import (
     precision_weights,
     source_tallies,
     throttled,
+    to_shares,
 )
 from ladder.distill.routing import Routing
 from ladder.distill.vocabulary import IGNORE
 from ladder.errors import ManifestError
-from ladder.manifest import Manifest, installed, others
+from ladder.manifest import Manifest, installed, others, teacher_field
 from ladder.methods import Method
 from ladder.train.receipts import Receipt
 
@@ -58,7 +59,7 @@ def sources_of(manifest: Manifest) -> dict[int, tuple[str, ...]]:
         2: (request.grandparent_gen or "teacher2",),
     }
     for number, one in others(manifest).items():
-        kind = installed.load(installed.TEACHERS, one.kind, f"teachers.others.{number}.kind")
+        kind = installed.load(installed.TEACHERS, one.kind, f"{teacher_field(number)}.kind")
         options = kind.Options.model_validate(one.options).model_dump()
         named[number] = tuple(kind.sources(one.name, one.files, options))
     counts = Counter(name for names in named.values() for name in names)
@@ -98,8 +99,7 @@ class Worth:
         self.settings, self.routing = settings, routing
         self.teachers = max(2, *sources, 0)
         self.names = [(number, name) for number in sorted(sources) for name in sources[number]]
-        starts = {number: place for place, (number, _) in reversed(list(enumerate(self.names)))}
-        self._first_K1 = torch.tensor([[starts.get(slot + 1, -1)] for slot in range(self.teachers)])
+        self._first = {number: place for place, (number, _) in reversed(list(enumerate(self.names)))}
         self.reliability = Reliability(self.teachers, len(SOURCES), settings.decay)
         self.throttle = Throttle(len(self.names), settings.decay)
 
@@ -107,11 +107,11 @@ class Worth:
         """Whose words are whose, in a micro-batch with row groups [N]."""
         silent_N = torch.full_like(group_N, -1)
         rows = []
-        for slot, source in enumerate(teachers):
+        for number, source in enumerate(teachers, 1):
             if source is None:
                 rows.append(silent_N)
                 continue
-            first = int(self._first_K1[slot])
+            first = self._first.get(number, -1)
             index_N = torch.full_like(group_N, first) if source.origin_N is None else first + source.origin_N
             rows.append(index_N.where(source.speaks_N, -1))
         may_pass_K = torch.tensor([source is not None and source.may_pass for source in teachers])
@@ -203,8 +203,7 @@ class Worth:
             worth_KN = (log_p_KN - log_p_KN.amax(0).nan_to_num(0.0, neginf=0.0)).exp()
         else:
             worth_KN = told.confidence_KN.where(speaks_KN, 0.0)
-        total_N = worth_KN.sum(0)
-        return worth_KN / total_N.where(total_N > 0, 1.0)
+        return to_shares(worth_KN)
 
     def _receipts(self, of_sources: Tensor, tokens: int) -> dict[str, Receipt]:
         factors, errors = self.throttle.factors().tolist(), self.reliability.means()
