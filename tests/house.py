@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # High to low: a room imports those below it. Each line says why it stands where it stands.
 ORDER = (
     "__main__",
-    "cli",  # one thin command per verb
+    "cli",  # the command line: what an error prints, and which exit code it has
+    "commands",  # one thin function per verb
     "jobs",  # entrypoints that Ray Jobs call
     "verbs",  # what a verb does beyond the run
     "evolve",  # the spine

@@ -102,7 +102,7 @@ def examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("report.html", "gates.png", "training.png"):
         (sidecars / name).write_bytes(name.encode())
     found = SimpleNamespace(find=lambda ref: SimpleNamespace(ref=ref), sidecars=lambda _: sidecars)
-    monkeypatch.setattr(cli, "_registry", lambda home: found)
+    monkeypatch.setattr("ladder.commands.look.registry_of", lambda home: found)
     return sidecars
 
 
@@ -133,7 +133,8 @@ def test_show_says_what_teachers_were_worth(
 ) -> None:
     known = generation(2, {"gate.recall": 0.5})
     monkeypatch.setattr(
-        cli, "_registry", lambda home: SimpleNamespace(find=lambda _: known, sidecars=lambda _: examined)
+        "ladder.commands.look.registry_of",
+        lambda home: SimpleNamespace(find=lambda _: known, sidecars=lambda _: examined),
     )
     assert show(monkeypatch) == 0 and "throttle" not in capsys.readouterr().out
     (examined / "report.json").write_text(json.dumps({"training": {"receipts": worth()}}))

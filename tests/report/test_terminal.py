@@ -33,12 +33,12 @@ def test_a_locale_of_ascii_reads_and_writes_utf_8_and_prints_ascii(tmp_path: Pat
 
 
 def test_json_in_ascii_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from ladder import cli
+    from ladder.commands import answers
 
     for encoding, printed in (("ascii", r"Gr\u00f6\u00dfe \ud83c\udf19"), ("utf-8", "Größe 🌙")):
         with (tmp_path / "out").open("w", encoding=encoding) as stream, monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", stream)
-            cli._answer("Größe 🌙", "", as_json=True)
+            answers.answer("Größe 🌙", "", as_json=True)
         content = (tmp_path / "out").read_text(encoding=encoding)
         assert json.loads(content) == "Größe 🌙" and printed in content
 

@@ -67,7 +67,7 @@ def test_text_is_written_up_to_the_end_token_and_drawn_from_a_seed(line: Any, tm
 
 def test_the_verb_says_the_floor_or_writes(line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line.find = lambda ref: line.known[0]
-    monkeypatch.setattr("ladder.cli._registry", lambda home: line)
+    monkeypatch.setattr("ladder.commands.look.registry_of", lambda home: line)
     corpus = str(tmp_path / "corpus.txt")
     said = CliRunner().invoke(app, ["counts", "Toy@HEAD", corpus, "--prompt", "it is sol."])
     assert said.stdout == "fire\n"

@@ -34,7 +34,7 @@ def line(make_folder: Callable[..., Path], tmp_path: Path) -> Any:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, line: Any, *words: str) -> int:
-    monkeypatch.setattr(cli, "_registry", lambda home: line)
+    monkeypatch.setattr("ladder.commands.look.registry_of", lambda home: line)
     monkeypatch.setattr("sys.argv", ["ladder", *words])
     try:
         return cli.main()

@@ -1,0 +1,234 @@
+"""Verbs that look, and change nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ladder.commands.answers import answer, copied, open_page, registry_of, together_of
+from ladder.commands.app import LOOK, app
+from ladder.commands.options import HOME, Family, Home, Json, Mixed, Ref, Weights, With
+from ladder.errors import UsageError
+
+
+@app.command(rich_help_panel=LOOK)
+def lineage(
+    family: Family,
+    home: Home = HOME,
+    as_json: Json = False,
+    history: Annotated[bool, typer.Option("--history", help="Also every move of HEAD.")] = False,
+) -> None:
+    """The family tree with verdicts, gate figures and HEAD."""
+    from ladder.report.lineage import history_text, lineage_text
+
+    registry = registry_of(home)
+    generations, events = registry.generations(family), registry.history(family)
+    text = lineage_text(generations) + ("\n\n" + history_text(events) if history else "")
+    answer(
+        {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}, text, as_json
+    )
+
+
+@app.command(rich_help_panel=LOOK)
+def show(
+    ref: Ref,
+    home: Home = HOME,
+    as_json: Json = False,
+    html: Annotated[bool, typer.Option("--html", help="Open the page of its verdict in a browser.")] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="DIR", help="Write the pictures of its verdict into this folder.")
+    ] = None,
+) -> None:
+    """One generation's card. With --html the page of its verdict: gates, lost answers, laws, who taught; with --png
+    its pictures: differences to the parent, the training, and what each of its teachers was worth."""
+    from ladder.data import GATES_PLOT, PAGE, TEACHERS_PLOT, TRAINING_PLOT, examined
+    from ladder.report.lineage import card_text
+    from ladder.report.worth import worth_of, worth_text
+
+    registry = registry_of(home)
+    generation = registry.find(ref)
+    sidecars = registry.sidecars(generation)
+    if png:
+        further = [plot] if (plot := sidecars / TEACHERS_PLOT).is_file() else []
+        copies = copied([*examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), *further], png)
+        answer([str(path) for path in copies], "\n".join(map(str, copies)), as_json)
+    if html:
+        open_page(*examined(sidecars, generation.ref, PAGE))
+    if not (html or png):
+        worth = worth_of(sidecars)
+        data = generation.to_dict() | ({"receipts": worth} if worth else {})
+        answer(data, card_text(generation, sidecars, worth_text(worth)), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def gates(
+    ref: Ref,
+    against: Annotated[str | None, typer.Option("--against", metavar="REF", help="Held against; its parent.")] = None,
+    probes: Annotated[
+        Path | None, typer.Option("--probes", help="Asked instead of its own and its ancestors'.")
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="REF",
+            help="Answers together with the one it is held against, as an ensemble. May be given several times.",
+        ),
+    ] = None,
+    weights: Weights = None,
+    pooling: Mixed = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Run a generation's gates again, without consequences. Exit code 3 if one fails.
+
+    With --with it is held against an ensemble, such as its teachers together, and a table says what both score and
+    cost.
+    """
+    registry = registry_of(home)
+    child, other = registry.find(ref), registry.find(against) if against else None
+    together = together_of(registry, with_, weights, pooling)
+
+    from ladder.verbs.compare import reevaluate
+
+    found = reevaluate(registry, child, other, probes, together=together)
+    answer(found.to_dict(), found.to_text(), as_json)
+    raise typer.Exit(0 if found.report.passed else 3)
+
+
+@app.command(rich_help_panel=LOOK)
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A generation, as for show.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    answers: Annotated[bool, typer.Option(help="Let both answer B's probes.")] = True,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Two generations side by side: manifests, gates, how far the weights moved, and what B lost and gained."""
+    registry = registry_of(home)
+    first, second = registry.find(a), registry.find(b)
+
+    from ladder.verbs.compare import difference, difference_text, reevaluate
+
+    found = difference(registry, first, second)
+    compared = reevaluate(registry, second, first).comparison if answers else None
+    data = found.to_dict() | {"answers": asdict(compared) if compared else None}
+    answer(data, difference_text(found, compared), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def sample(
+    ref: Ref,
+    prompt: Annotated[list[str], typer.Argument(help="What to continue, or a user's turn with --chat.")],
+    chat: Annotated[bool, typer.Option("--chat", help="Put each prompt through the chat template.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
+    seed: int = 0,
+    with_: With = None,
+    weights: Weights = None,
+    pooling: Mixed = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Let a generation answer prompts, or several together with --with."""
+    registry = registry_of(home)
+    generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
+
+    from ladder.verbs.sample import answer as answers_of
+    from ladder.verbs.together import ensemble_of
+
+    answers = answers_of(ensemble_of(registry, generation, together), prompt, chat, max_new_tokens, temperature, seed)
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    answer(pairs, "\n".join(answers), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def counts(
+    ref: Ref,
+    corpus: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Rows, or texts with an empty line between documents.")
+    ],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Continue this instead. May be given several times.")
+    ] = None,
+    mode: Annotated[str, typer.Option("--mode", help="bigram, trigram, cooccur or blend.")] = "trigram",
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 continues greedily.")] = 0.0,
+    seed: int = 0,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """What counts of a corpus reach without a model: the floor of a generation's probes, or text with --prompt."""
+    from ladder.exam import Prompt
+    from ladder.verbs.counts import Counting, counted_by, floor, floor_text
+
+    registry = registry_of(home)
+    generation, how = registry.find(ref), counted_by(mode)
+    if not prompt:
+        floors = floor(registry, generation, corpus, how)
+        answer([one.to_dict() for one in floors], floor_text(floors), as_json)
+        return
+    counting = Counting(registry.materialize(generation), corpus, how)
+    answers = [counting.answer(Prompt(text), max_new_tokens, (), temperature, seed) for text in prompt]
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    answer(pairs, "\n".join(answers), as_json)
+
+
+@app.command("eval", rich_help_panel=LOOK)
+def eval_(
+    ref: Ref,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Results of lm-evaluation-harness, to attach to the generation.")
+    ] = None,
+    with_: With = None,
+    weights: Weights = None,
+    pooling: Mixed = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Ask a generation its own and its ancestors' probes again, alone or with others as an ensemble; or attach what
+    another suite found of it."""
+    if results is not None and with_:
+        raise UsageError("results are of one generation", where="--with", remedy="leave --with or --results out")
+    registry = registry_of(home)
+    generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
+
+    from ladder.verbs.evaluate import asked_text, attach, attached_text, reask
+
+    if results is None:
+        asked = reask(registry, generation, together)
+        answer([one.to_dict() for one in asked], asked_text(asked), as_json)
+        return
+    attached = attach(registry, generation, results)
+    answer(attached.to_dict(), attached_text(attached), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def schema() -> None:
+    """The JSON Schema of manifests, for editors."""
+    from ladder.manifest import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command(rich_help_panel=LOOK)
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Open MLflow's UI on this home's store, on loopback."""
+    from ladder.verbs.ui import serve
+
+    raise typer.Exit(serve(home, port))
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(home: Home = HOME, as_json: Json = False) -> None:
+    """What is installed, what this machine can run, what is wrong and how to fix it."""
+    from ladder.verbs.doctor import examine
+
+    checks = examine(home)
+    text = "\n".join(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.found}" for check in checks)
+    answer([vars(check) for check in checks], text, as_json)
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
