@@ -176,7 +176,7 @@ def _gate(report: GateReport, gate: GateResult, grouped: frozenset[str] = frozen
         "confidence": report.settings.get("confidence"),
     }
     if gate.passed is True:
-        spare = f"; {abs(margin):.4f} to spare" if margin is not None and gate.applicable else ""
+        spare = f"; {abs(margin):.4f} to spare" if margin is not None and gate.name != "laws" else ""
         return Reason(gate.name, gate.verdict, gate.detail + spare, figures)
     broken, said = [], gate.detail
     if gate.name == "laws":
