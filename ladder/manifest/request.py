@@ -16,19 +16,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from ladder.errors import ManifestError
-from ladder.manifest.checks import (
-    CHECKS,
+from ladder.manifest.checks import CHECKS
+from ladder.manifest.effective import effective
+from ladder.manifest.explain import explain
+from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
+from ladder.manifest.installed import KEPT, method_facts
+from ladder.manifest.names import Name
+from ladder.manifest.plugins import (
     broken_plugins,
     custom_gate_problems,
     custom_law_problems,
     suite_problems,
     used_plugins,
 )
-from ladder.manifest.effective import effective
-from ladder.manifest.explain import explain
-from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
-from ladder.manifest.installed import KEPT, method_facts
-from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.schema import Manifest
 from ladder.manifest.syntax import SUFFIXES, first_bytes, read_tree, tree_problems

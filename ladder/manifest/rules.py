@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ladder.manifest.checks import broken_plugins, custom_gate_problems, custom_law_problems
 from ladder.manifest.files import all_files, file_digests, folder_problems
 from ladder.manifest.names import Name
+from ladder.manifest.plugins import broken_plugins, custom_gate_problems, custom_law_problems
 from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.request import Request, digest_of, validated
 from ladder.manifest.schema import Manifest

@@ -47,7 +47,7 @@ class Harness:
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """``read(gates)``: a request with these gates; its task file is ``suites/tides.yaml``."""
-    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: True)
+    monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: True)
     monkeypatch.setattr(exam, "version", lambda name: "1")
     monkeypatch.setattr(exam, "fetch", lambda outputs: outputs)
     (tmp_path / "suites").mkdir()
