@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ladder.data.rows import Row, read_lines, read_rows
+from ladder.data.records import read_lines
+from ladder.data.rows import Row, read_rows
 from ladder.errors import DataError, UsageError
 
 ROWS = (".jsonl", ".ndjson")
