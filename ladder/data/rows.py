@@ -55,8 +55,6 @@ SHAPES: dict[frozenset[str], str] = {
 BESIDE = ("context", "weight", "group")
 """What may stand beside every row: for teachers' eyes, how much it counts, and which rows are wordings of one thing."""
 _TOOLS = "tools"
-TARGETS = tuple(dict.fromkeys([*(key for keys in SHAPES for key in sorted(keys)), _TOOLS, *BESIDE]))
-"""What a column may be said to be."""
 _OPTIONAL = ("system", "input", _TOOLS, *BESIDE)
 _ROLES = ("system", "user", "assistant")
 _SHAREGPT = {

@@ -92,6 +92,26 @@ def saved_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+RowKey = Literal[
+    "text",
+    "prompt",
+    "completion",
+    "messages",
+    "tools",
+    "system",
+    "user",
+    "assistant",
+    "instruction",
+    "input",
+    "output",
+    "conversations",
+    "context",
+    "weight",
+    "group",
+]
+"""What a column of a file can be; ``ladder.data.rows`` says what each means."""
+
+
 @dataclass(frozen=True)
 class Hub:
     """A dataset on a hub: ``hf://OWNER/NAME@COMMIT:CONFIG/SPLIT``; without a split ``train`` is meant.

@@ -105,7 +105,8 @@ def _erased(ancestors: Sequence[Path]) -> frozenset[str]:
 
 
 def _rows(request: Request, files: Sequence[str]) -> list[Row]:
-    return [row for file in files for row in read_rows(request.file(file))]
+    columns = {str(key): column for key, column in data_of(request).columns.items()}
+    return [row for file in files for row in read_rows(request.source(file), columns)]
 
 
 def _left_behind(request: Request, ancestors: Sequence[Path], erased: frozenset[str]) -> list[Left]:
