@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -123,8 +124,15 @@ def diff(
 @app.command(rich_help_panel=LOOK)
 def sample(
     ref: Ref,
-    prompt: Annotated[list[str], typer.Argument(help="What to continue, or a user's turn with --chat.")],
+    prompt: Annotated[
+        list[str],
+        typer.Argument(help="What to continue, or a user's turn with --chat or --system; - reads standard input."),
+    ],
     chat: Annotated[bool, typer.Option("--chat", help="Put each prompt through the chat template.")] = False,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="What a system says first; the prompts are chat then."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
     seed: int = 0,
@@ -139,10 +147,12 @@ def sample(
     generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
 
     from ladder.verbs.sample import answer as answers_of
+    from ladder.verbs.sample import given
     from ladder.verbs.together import ensemble_of
 
-    answers = answers_of(ensemble_of(registry, generation, together), prompt, chat, max_new_tokens, temperature, seed)
-    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    prompts, who = given(prompt, sys.stdin), ensemble_of(registry, generation, together)
+    answers = answers_of(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
     answer(pairs, "\n".join(answers), as_json)
 
 

@@ -19,7 +19,8 @@ from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFa
 
 from ladder.data.examples import start_ids
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, Prompt, PromptSet, Sampling, spread
+from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Sampling, spread
+from ladder.exam.prompts import Prompt
 from ladder.exam.question import banned_ids, check_lengths, encode_question, prompt_entropies, read_likelihoods
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (

@@ -93,7 +93,7 @@ def find_contamination(probes: Sequence[Probe], rows: Iterable[Row]) -> list[Fin
         for row in rows
         for passage in _passages(row)
         for sought, firsts in index.suspects(passage.words)
-        if _is_told(sought, passage, firsts)
+        if _has_context(sought, passage) and _is_told(sought, passage, firsts)
     )
     return list(found)
 
@@ -108,6 +108,7 @@ class _Sought:
         answer: the words of an ``nll`` text that must follow; empty where the phrase is all.
         own: how much of the last word is the probe's prompt, where the answer goes on in it; empty for all of it.
         is_open: whether the last word may go on in the row.
+        context: what users said before it, of a short question that means something else after other words.
     """
 
     words: tuple[str, ...]
@@ -115,6 +116,7 @@ class _Sought:
     answer: tuple[str, ...] = ()
     own: str = ""
     is_open: bool = False
+    context: tuple[tuple[str, ...], ...] = ()
 
     def stands(self, words: Sequence[str], first: int) -> bool:
         """Whether the phrase begins with a word of a passage."""
@@ -261,15 +263,29 @@ def _sought(probe: Probe) -> list[_Sought]:
         return []
     is_open = probe.kind == "regex" and _JOINED.match(probe.prompt[-1]) is not None
     follows = tuple(answer) if probe.kind == "nll" else ()
-    found = [_Sought(tuple(prompt), probe, follows, is_open=is_open)]
+    context = _context(probe) if len(prompt) < SHORT else ()
+    found = [_Sought(tuple(prompt), probe, follows, is_open=is_open, context=context)]
     if is_joined and not is_open:
-        found.append(_Sought((*prompt[:-1], prompt[-1] + answer[0]), probe, follows, own=prompt[-1]))
+        found.append(_Sought((*prompt[:-1], prompt[-1] + answer[0]), probe, follows, own=prompt[-1], context=context))
     return found
+
+
+def _context(probe: Probe) -> tuple[tuple[str, ...], ...]:
+    """What the user said in a conversation before the turn that is asked: "And its capital?" tells of Peru only where
+    Peru was spoken of. A system's words are no part of a question."""
+    earlier = probe.question().messages[:-1] if probe.conversation else []
+    said = [tuple(words_of(message["content"])) for message in earlier if message["role"] == "user"]
+    return tuple(filter(None, said))
 
 
 def _grams(words: Sequence[str]) -> list[tuple[str, ...]]:
     size = min(GRAM, len(words))
     return [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+
+
+def _has_context(sought: _Sought, passage: _Passage) -> bool:
+    there = as_phrase(passage.words) if sought.context else ""
+    return all(as_phrase(words) in there for words in sought.context)
 
 
 def _is_told(sought: _Sought, passage: _Passage, firsts: Sequence[int]) -> bool:

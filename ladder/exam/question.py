@@ -14,9 +14,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from ladder.data import shown
 from ladder.data.examples import chat_ids, continued_ids, raw_ids, text_ids
-from ladder.errors import DataError, GateError
+from ladder.errors import DataError, GateError, LadderError
 from ladder.exam.contamination import words_of
-from ladder.exam.exam import Probe, Prompt
+from ladder.exam.exam import Probe
+from ladder.exam.prompts import Prompt
 from ladder.manifest import ControlTokens
 from ladder.models import answer_ids, named_positions, pad_id, vocabulary
 
@@ -27,17 +28,18 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: Contr
 
 
 def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, controls: ControlTokens = "text") -> list[int]:
-    """Ids of a raw prompt, or of a user's turn with the opening of the assistant's.
+    """Ids of a raw prompt, or of a conversation with the opening of the assistant's turn.
 
     Args:
         controls: what control tokens are in a raw prompt.
 
     Raises:
         GateError: a chat prompt, and the tokenizer has no chat template; or nothing to encode.
+        DataError: the chat template refuses the conversation, as it would a row's.
     """
     _check_template(tokenizer, prompt)
     if prompt.chat:
-        ids = chat_ids(tokenizer, _turn(prompt), opening=True)
+        ids = chat_ids(tokenizer, prompt.messages, opening=True, where=f"prompt {prompt.text[:40]!r}")
     else:
         ids = encode_prompt(tokenizer, prompt.text, controls)
     if not ids:
@@ -57,12 +59,8 @@ def encode_answered(
         asked = encode_question(tokenizer, prompt, controls)
         return asked + continued_ids(tokenizer, prompt.text, answer, controls)[1], len(asked)
     _check_template(tokenizer, prompt)
-    asked, said, lead = answer_ids(tokenizer, _turn(prompt), answer)
+    asked, said, lead = answer_ids(tokenizer, prompt.messages, answer, f"prompt {prompt.text[:40]!r}")
     return asked + said, len(asked) + lead
-
-
-def _turn(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt.text}]
 
 
 def _check_template(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> None:
@@ -70,7 +68,7 @@ def _check_template(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> None:
         raise GateError(
             "the tokenizer has no chat template",
             where=f"prompt {prompt.text[:40]!r}",
-            remedy="name one in data.chat_template, or leave chat out of the probe",
+            remedy="name one in data.chat_template, or ask with a raw prompt: no chat, system or messages in the probe",
         )
 
 
@@ -252,7 +250,7 @@ def check_encodable(
                     remedy="write it in signs that the tokenizer knows",
                 )
         if probe.chat:
-            encode_question(tokenizer, probe.question())
+            _check_rendered(tokenizer, probe)
         _check_apart(tokenizer, probe, controls)
     for number, prompt in enumerate(prompts, 1):
         if not text_ids(tokenizer, prompt.text, controls):
@@ -263,9 +261,20 @@ def check_encodable(
             )
 
 
+def _check_rendered(tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:
+    try:
+        encode_question(tokenizer, probe.question())
+    except LadderError as error:
+        error.where = probe.where or error.where
+        raise
+
+
 def _texts(probe: Probe) -> Iterator[tuple[str, str]]:
     """What the tokenizer must know of a probe, each with its key. A pattern is never encoded."""
-    yield "'prompt'", probe.prompt
+    if probe.conversation:
+        yield from (("message", message["content"]) for message in probe.question().messages if message.get("content"))
+    else:
+        yield "'prompt'", probe.prompt
     if probe.kind == "choice":
         yield from (("option", option) for option in probe.options)
     elif probe.kind != "regex":
@@ -333,7 +342,10 @@ def alike(probes: Sequence[Probe]) -> list[tuple[Probe, Probe]]:
 
 
 def _asked(probe: Probe) -> _Words:
-    return tuple(words_of(f"{probe.prompt} {probe.answer}" if probe.kind == "nll" else probe.prompt))
+    """Without a system's words, which many questions share."""
+    turns = probe.question().messages if probe.conversation else []
+    asked = " ".join(turn.get("content") or "" for turn in turns if turn["role"] != "system") or probe.prompt
+    return tuple(words_of(f"{asked} {probe.answer}" if probe.kind == "nll" else asked))
 
 
 def _expected(probe: Probe) -> str:

@@ -13,6 +13,7 @@ from ladder.gates.measurements import (
     mean,
     measure,
 )
+from ladder.gates.needed import Needed, needed
 from ladder.gates.tone import drift, read_utterances
 from ladder.laws import Violation
 
@@ -25,6 +26,7 @@ __all__ = [
     "GateReport",
     "GateResult",
     "Measurements",
+    "Needed",
     "Regression",
     "Retention",
     "Violation",
@@ -36,6 +38,7 @@ __all__ = [
     "evaluate_custom_gates",
     "mean",
     "measure",
+    "needed",
     "read_utterances",
     "warnings_of",
 ]

@@ -68,7 +68,7 @@ def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
     verdict = str(generation.verdict)
     sentence = {
         "PROMOTED": "passed all gates",
-        "PASSED": f"passed all gates; promote it with `{_promote_command(generation)}`",
+        "PASSED": f"passed all gates; promote it with `{promote_command(generation)}`",
         "REJECTED": f"failed {detail}; HEAD stays where it is",
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
@@ -88,7 +88,8 @@ def is_left_to_people(request: Request) -> bool:
     return request.manifest.evolution_request.branch or request.manifest.laws.approvals > 0
 
 
-def _promote_command(generation: Generation) -> str:
+def promote_command(generation: Generation) -> str:
+    """What makes a generation that passed HEAD."""
     keys = generation.approvals
     return f"ladder promote {generation.ref}" + (f" --key NAME, by {keys} different keys" if keys else "")
 

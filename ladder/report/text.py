@@ -25,10 +25,10 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.2g} seconds"
 
 
-_ESCAPED = {code: chr(code).encode("unicode_escape").decode() for code in (*range(32), *range(127, 160))}
+ESCAPED = {code: chr(code).encode("unicode_escape").decode() for code in (*range(32), *range(127, 160))}
 """Control characters: a name or an answer must not move a terminal's cursor, nor begin a line of its own."""
 _NOTHING: Mapping[int, int] = MappingProxyType({})
-_WIDEST = 10**6
+WIDEST = 10**6
 """Characters of a line. What a line holds is for ``grep``, so the terminal's width breaks none."""
 
 
@@ -46,7 +46,7 @@ def table(lines: Sequence[Sequence[str]], right: Collection[int] = (), least: Ma
     Raises:
         ValueError: a line has more or fewer cells than the others.
     """
-    columns = [[cell.translate(_ESCAPED) for cell in column] for column in zip(*lines, strict=True)]
+    columns = [[cell.translate(ESCAPED) for cell in column] for column in zip(*lines, strict=True)]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for place in range(len(columns)):
         grid.add_column(
@@ -59,7 +59,7 @@ def table(lines: Sequence[Sequence[str]], right: Collection[int] = (), least: Ma
     grid.add_row(*(Text("\n".join(column)) for column in columns))
     page = io.StringIO()
     # No text has a style, so there is nothing to colour. In a notebook rich would display the table and write nothing.
-    Console(file=page, width=_WIDEST, force_jupyter=False).print(grid)
+    Console(file=page, width=WIDEST, force_jupyter=False).print(grid)
     return "\n".join(line.rstrip() for line in page.getvalue().removesuffix("\n").split("\n"))
 
 

@@ -33,6 +33,7 @@ from ladder.exam import (
     SuiteCache,
     SuiteMetric,
     find_metric,
+    read_prompts,
     written,
 )
 from ladder.exam.harness import Suite, check_task
@@ -164,8 +165,12 @@ def _rested(run: Run) -> dict[str, Findings]:
 
 def _lines(request: Request) -> dict[str, tuple[str, ...]]:
     """What the laws' files hold, by their path as written."""
-    files = [path for field, path in named_files(request.manifest) if field.startswith("laws.")]
-    return {path: tuple(read_utterances(request.file(path))) for path in files}
+    files = [(field, path) for field, path in named_files(request.manifest) if field.startswith("laws.")]
+    lines = {path: tuple(read_utterances(request.file(path))) for _, path in files}
+    for field, path in files:
+        if field != "laws.canaries":
+            read_prompts(request.file(path))  # It names the line that is no prompt.
+    return lines
 
 
 def _check_divergence(request: Request) -> None:
@@ -201,7 +206,7 @@ def build_exam(
     manifest, tone = request.manifest, request.manifest.gates.tone
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
-        prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
+        prompts = tuple(read_prompts(request.file(tone.prompts)))
     return Exam(
         recall=recall,
         generalize=own,
