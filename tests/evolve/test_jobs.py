@@ -14,6 +14,7 @@ import pytest
 from ladder.jobs import evaluate, evolve, warm_cache
 from ladder.manifest import read_requests
 from ladder.setup import run_folder
+from tests.answers import check_document
 from tests.evolve.test_killed import kill_after_first_checkpoint
 
 CHILD = {"request": {"grandparent_gen": "Toy-G001"}, "runtime": {"threads": 1, "checkpoint_every": 3}}
@@ -29,7 +30,8 @@ def started(ray_session: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> C
         capsys.readouterr()
         code = job.main(["--home", str(home), *map(str, operands)])
         printed = capsys.readouterr()
-        return code, json.loads(printed.out or "null"), printed.err
+        told = check_document(printed.out)["result"]["outcomes"] if printed.out else None
+        return code, told, printed.err
 
     return start
 
