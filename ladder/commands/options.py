@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ladder.commands.answers import Call, calls
 
 named_homes: list[Path] = []
 """The home that the command names, for the log of an unexpected error."""
@@ -14,6 +16,17 @@ named_homes: list[Path] = []
 def _remember(home: Path) -> Path:
     named_homes.append(home)
     return home
+
+
+def _asked(ctx: typer.Context, as_json: bool) -> bool:
+    """Remember what is asked, for whoever answers it, be it with an error."""
+    here: Any = ctx
+    words: list[str] = []
+    while here.parent is not None:
+        words.insert(0, here.info_name or "")
+        here = here.parent
+    calls.append(Call(" ".join(words), as_json))
+    return as_json
 
 
 Home = Annotated[
@@ -26,7 +39,16 @@ Home = Annotated[
         callback=_remember,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        # Before other options are read, because one of them may be refused.
+        is_eager=True,
+        callback=_asked,
+        help="Print one JSON object on standard output; `ladder schema --answers` describes it.",
+    ),
+]
 Manifests = Annotated[list[Path], typer.Argument(metavar="M...", help="Manifests, or folders of them.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Luna@HEAD, Luna-G010, Luna-G010.2 or the start of a digest.")]
 Family = Annotated[str, typer.Argument(metavar="FAMILY", help="Name of a family, such as Luna.")]

@@ -41,7 +41,7 @@ def import_(
         registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
     )
     text = "\n".join([*told, f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})"])
-    answer(generation.to_dict() | {"remarks": told}, text, as_json)
+    answer({"generation": generation.to_dict()}, text, as_json, notes=told)
 
 
 @app.command(rich_help_panel=STORE)
@@ -58,7 +58,7 @@ def rollback(
     advise("HEAD is where it was or where you wanted it: see `ladder lineage` before you repeat this")
     registry = registry_of(home)
     generation = registry.rollback(family, to=registry.find(to) if to else None, reason=reason)
-    answer(generation.to_dict(), f"HEAD of {family} is {generation.ref}", as_json)
+    answer({"generation": generation.to_dict()}, f"HEAD of {family} is {generation.ref}", as_json)
 
 
 @app.command(rich_help_panel=STORE)
@@ -75,7 +75,7 @@ def promote(
     generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason, key=key)
     waits = f"{generation.ref} is approved by {key}; it becomes HEAD with {generation.approvals} different keys"
     text = f"HEAD of {generation.name.family} is {generation.ref}" if generation.is_head else waits
-    answer(generation.to_dict(), text, as_json)
+    answer({"generation": generation.to_dict()}, text, as_json)
     raise typer.Exit(0 if generation.is_head else 4)
 
 
@@ -86,7 +86,8 @@ def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     findings = registry.verify(family)
     count = len(registry.generations(family))
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
-    answer([vars(finding) for finding in findings], text, as_json)
+    found = {"family": family, "generations": count, "findings": [vars(finding) for finding in findings]}
+    answer(found, text, as_json)
     raise typer.Exit(1 if findings else 0)
 
 
@@ -144,7 +145,8 @@ def backup(
     from ladder.report.lineage import contents_text
 
     contents = registry_of(home).backup(archive)
-    answer(contents.model_dump(mode="json"), contents_text(contents, f"wrote {archive}"), as_json)
+    text = contents_text(contents, f"wrote {archive}")
+    answer({"archive": str(archive), "contents": contents.model_dump(mode="json")}, text, as_json)
 
 
 @app.command(rich_help_panel=STORE)
@@ -158,13 +160,21 @@ def restore(
     from ladder.report.lineage import contents_text
 
     contents = bring_back(archive, home)
-    answer(contents.model_dump(mode="json"), contents_text(contents, f"restored and verified in {home}"), as_json)
+    text = contents_text(contents, f"restored and verified in {home}")
+    answer({"home": str(home), "contents": contents.model_dump(mode="json")}, text, as_json)
 
 
 @app.command(rich_help_panel=STORE)
-def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to create.")], home: Home = HOME) -> None:
+def export(
+    ref: Ref,
+    directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
     """Write a plain ``from_pretrained`` folder with its model card."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)
-    print(export_generation(registry, registry.find(ref), directory))
+    generation = registry.find(ref)
+    folder = export_generation(registry, generation, directory)
+    answer({"generation": generation.to_dict(), "folder": str(folder)}, str(folder), as_json)

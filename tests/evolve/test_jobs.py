@@ -18,6 +18,7 @@ import pytest
 from ladder.jobs import evaluate, evolve, warm_cache
 from ladder.manifest import read_requests
 from ladder.setup import run_folder
+from tests.answers import check_document
 from tests.processes import check_nobody_is_left, launch
 
 CHILD = {"request": {"grandparent_gen": "Toy-G001"}, "runtime": {"threads": 1, "checkpoint_every": 3}}
@@ -33,7 +34,8 @@ def started(ray_session: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> C
         capsys.readouterr()
         code = job.main(["--home", str(home), *map(str, operands)])
         printed = capsys.readouterr()
-        return code, json.loads(printed.out or "null"), printed.err
+        told = check_document(printed.out)["result"]["outcomes"] if printed.out else None
+        return code, told, printed.err
 
     return start
 
