@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from ladder.commands.answers import answer, registry_of
 from ladder.commands.app import STORE, app
 from ladder.commands.options import HOME, Family, Home, Json, Reason, Ref
+from ladder.errors import UsageError
 from ladder.system.stopping import advise
 
 
@@ -17,17 +19,30 @@ from ladder.system.stopping import advise
 def import_(
     path: Annotated[Path, typer.Argument(help="A Hugging Face folder with safetensors, a .gguf file, or an adapter.")],
     name: Annotated[str, typer.Option("--as", help="Name of the new generation, such as Luna-G000.")],
-    probes: Annotated[Path | None, typer.Option(help="Probes that its descendants must still answer.")] = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="Probes that it is asked, and that its descendants must still answer.")
+    ] = None,
+    laws: Annotated[
+        Path | None,
+        typer.Option("--laws", metavar="FILE", help="The sections gates and laws of a manifest, which it is held to."),
+    ] = None,
     base: Annotated[
         Path | None, typer.Option("--base", metavar="FOLDER", help="The model that an adapter is merged into.")
     ] = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Add the rows that the embedding lacks for ids of the tokenizer.")
     ] = False,
+    exam: Annotated[
+        bool, typer.Option("--exam/--no-exam", help="Examine it; one that is not has neither report nor card.")
+    ] = True,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Take an existing model in as a generation and make it HEAD."""
+    """Take an existing model in as a generation, examine it, and make it HEAD. Exit code 3 if its own laws or gates
+    refuse it."""
+    if laws is not None and not exam:
+        raise UsageError("laws without an exam judge nothing", where="--no-exam", remedy="leave one of the two out")
+
     from ladder.manifest import Name
 
     parsed = Name.parse(name, where="--as")
@@ -38,10 +53,22 @@ def import_(
     registry, told = registry_of(home, create=True), list[str]()
     head = registry.head(parsed.family)
     generation = import_generation(
-        registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
+        registry,
+        path,
+        parsed,
+        parent=head,
+        probes=probes,
+        base=base,
+        resize=resize,
+        laws=laws,
+        exam=exam,
+        say=told.append,
+        phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
     )
-    text = "\n".join([*told, f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})"])
+    became = f"HEAD of {parsed.family}" if generation.is_head else f"{generation.verdict}, and HEAD stays"
+    text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})"])
     answer({"generation": generation.to_dict()}, text, as_json, notes=told)
+    raise typer.Exit(0 if generation.is_head else 3)
 
 
 @app.command(rich_help_panel=STORE)

@@ -121,8 +121,8 @@ def is_right(probe: Probe, answer: str) -> bool:
 
 
 def read_probes(path: Path, name: str | None = None) -> list[Probe]:
-    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has, or with ``messages``, a talk up to
-    the turn that is asked for; empty lines are skipped.
+    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has, or with ``messages``, which are a
+    conversation up to the turn that is asked for; empty lines are skipped.
 
     Args:
         name: what the file is called where a probe or an error says its place; the path when left out.

@@ -265,4 +265,9 @@ def _manifest_warnings(request: Request) -> list[str]:
         found.append("stabilizers: neither replay nor dreams; this child will probably forget")
     if data_of(request).probes is None:
         found.append("data.probes: none, so the generalise gate has nothing to measure")
+    elif request.parent is None and manifest.gates.generalize.minimum == 0:
+        found.append(
+            "gates.generalize.minimum: none, and a first generation has no parent to beat, so one that answers none of "
+            "its probes is promoted; write what it must reach, such as 0.5"
+        )
     return found

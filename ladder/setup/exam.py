@@ -115,8 +115,8 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
     before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
     return replace(
         text_case(request, exam, child, parent),
-        files=[request.file(file) for file in request.files],
-        allowed=[request.folder(source) for source in request.manifest.laws.allowed_sources],
+        files=request.paths(),
+        allowed=request.allowed_folders(),
         tokens=notes.get("tokens"),
         minutes=_minutes(notes),
         before=before,

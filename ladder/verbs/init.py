@@ -84,6 +84,8 @@ def _genesis() -> dict[str, Any]:
         "data": {"train": ["data/000.jsonl"], "probes": "data/000.probes.jsonl", "max_length": 64},
         "training_params": {"steps": 400, "lr": 0.003, "batch_size": 32},
         "stabilizers": {"ema_decay": 0.98, "replay_size": 200},
+        # It has no parent to beat: without a minimum one that answers nothing would be promoted.
+        "gates": {"generalize": {"minimum": 0.5}},
         "laws": _laws(),
     }
 

@@ -1,0 +1,84 @@
+"""``ladder data``: rows as they are, as they become tokens, and as a file to learn and one to ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ladder.commands.answers import answer
+from ladder.commands.app import LOOK, app
+from ladder.commands.options import Json
+from ladder.errors import UsageError
+
+data = typer.Typer(
+    name="data",
+    help="Look at rows before they are learned: check them, see them as tokens, hold probes out.",
+    no_args_is_help=True,
+    rich_markup_mode=app.rich_markup_mode,
+    context_settings=app.info.context_settings,
+)
+app.add_typer(data, rich_help_panel=LOOK)
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="JSONL, JSON, CSV, TSV, Parquet, Arrow, a folder of save_to_disk, or hf://OWNER/NAME."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="KEY=COLUMN",
+        help="Which column is what, such as prompt=question. May be given several times; as data.columns.",
+    ),
+]
+
+
+def columns_of(given: list[str] | None) -> dict[str, str]:
+    """``--column`` as ``data.columns``."""
+    pairs = [one.partition("=") for one in given or ()]
+    if wrong := [key for key, sign, column in pairs if not (key and sign and column)]:
+        raise UsageError(f"found {wrong[0]!r}, expected KEY=COLUMN", where="--column", remedy="such as prompt=question")
+    return {key: column for key, _, column in pairs}
+
+
+@data.command()
+def split(
+    sources: Sources,
+    share: Annotated[float, typer.Option("--share", help="Of the rows that become probes.")] = 0.2,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed holds other rows out.")] = 0,
+    hold_out: Annotated[
+        str,
+        typer.Option(
+            "--hold-out",
+            metavar="WHAT",
+            help="groups: no answer is both learned and asked; wordings: a fact is learned in other words; rows.",
+        ),
+    ] = "groups",
+    kind: Annotated[
+        str, typer.Option("--kind", help="Of the probes: contains, exact, nll, or auto by the answer's length.")
+    ] = "auto",
+    column: Columns = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of both files; that of the first file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Divide rows into a file to learn (NAME.train.jsonl) and held-out probes (NAME.probes.jsonl).
+
+    Rows of one group stay together: those with the same value in a column group, or else with the same answer.
+    """
+    from ladder.verbs.split import check_choices, read_all, split_rows, split_text, write_split
+
+    check_choices(hold_out, kind, share)
+    rows = read_all(sources, columns_of(column))
+    made = split_rows(rows, share, seed, hold_out, kind)  # type: ignore[arg-type]
+    first = Path(sources[0].removeprefix("hf://"))
+    folder = out or (first.parent if first.parent.is_dir() else Path())
+    train, probes = (folder / f"{first.stem}.{what}.jsonl" for what in ("train", "probes"))
+    write_split(made, train, probes, force=force)
+    answer({**made.to_dict(), "files": [str(train), str(probes)]}, split_text(made, train, probes), as_json)
