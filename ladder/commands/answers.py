@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ladder.errors import LadderError, UsageError
 from ladder.report.terminal import says_all
+
+
+def at_work(text: str) -> AbstractContextManager[object]:
+    """Tell on standard error that a verb is at work, once that lasts over a second."""
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
+
+    return Console().working(text, after=SOON)
 
 
 def registry_of(home: Path, *, create: bool = False) -> Any:

@@ -44,9 +44,14 @@ def plan(
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import plan_each, plan_text
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
 
-    plans, refused = plan_each(requests, home, measure=measure or probe)
+    console = Console()
+    with console.working("loading libraries", after=SOON):
+        from ladder.planning.plan import plan_each, plan_text
+
+    plans, refused = plan_each(requests, home, measure=measure or probe, console=console)
     if plans:
         answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
     refuse([*broken, *refused])
@@ -70,10 +75,13 @@ def evolve(
     requests = read_requests(manifests)
     say_notes(note for request in requests for note in request.notes)
 
-    from ladder.evolve import evolve as run
     from ladder.report.console import Console, outcome_text, worst
 
-    outcomes = run(requests, home, Console(quiet=quiet), address)
+    console = Console(quiet=quiet)
+    with console.working("loading libraries"):
+        from ladder.evolve import evolve as run
+
+    outcomes = run(requests, home, console, address)
     answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
     raise typer.Exit(worst(outcomes))
 

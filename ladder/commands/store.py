@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, registry_of
+from ladder.commands.answers import answer, at_work, registry_of
 from ladder.commands.app import STORE, app
 from ladder.commands.options import HOME, Family, Home, Json, Reason, Ref
 from ladder.system.stopping import advise
@@ -37,9 +37,10 @@ def import_(
     check_source(path, base)
     registry, told = registry_of(home, create=True), list[str]()
     head = registry.head(parsed.family)
-    generation = import_generation(
-        registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
-    )
+    with at_work(f"importing {path}"):
+        generation = import_generation(
+            registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
+        )
     text = "\n".join([*told, f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})"])
     answer(generation.to_dict() | {"remarks": told}, text, as_json)
 
@@ -83,7 +84,8 @@ def promote(
 def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     """Check every generation's content against its digests. Exit code 1 if anything is wrong."""
     registry = registry_of(home)
-    findings = registry.verify(family)
+    with at_work(f"verifying {family}"):
+        findings = registry.verify(family)
     count = len(registry.generations(family))
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
     answer([vars(finding) for finding in findings], text, as_json)
@@ -105,7 +107,8 @@ def prune(
     from ladder.report.lineage import pruning_text
 
     registry = registry_of(home)
-    found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
+    with at_work(f"looking through {family}"):
+        found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
     answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
 
 
@@ -143,7 +146,8 @@ def backup(
     """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
     from ladder.report.lineage import contents_text
 
-    contents = registry_of(home).backup(archive)
+    with at_work(f"writing {archive}"):
+        contents = registry_of(home).backup(archive)
     answer(contents.model_dump(mode="json"), contents_text(contents, f"wrote {archive}"), as_json)
 
 
@@ -157,7 +161,8 @@ def restore(
     from ladder.registry.backup import restore as bring_back
     from ladder.report.lineage import contents_text
 
-    contents = bring_back(archive, home)
+    with at_work(f"restoring {archive}"):
+        contents = bring_back(archive, home)
     answer(contents.model_dump(mode="json"), contents_text(contents, f"restored and verified in {home}"), as_json)
 
 
@@ -167,4 +172,6 @@ def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to c
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)
-    print(export_generation(registry, registry.find(ref), directory))
+    with at_work(f"exporting {ref}"):
+        written = export_generation(registry, registry.find(ref), directory)
+    print(written)

@@ -29,6 +29,8 @@ from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
+from ladder.report.console import Console
+from ladder.report.live import SOON
 from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
 from ladder.setup import Run, all_roles, data_of, on_cores, write_start
@@ -86,12 +88,13 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
 
 
 def plan_each(
-    requests: Sequence[Request], home: Path, *, measure: bool = False
+    requests: Sequence[Request], home: Path, *, measure: bool = False, console: Console | None = None
 ) -> tuple[list[Plan], list[LadderError]]:
     """Validate everything that manifests name, and price them in order, each by itself.
 
     Args:
         measure: run one step's batch of each for real, in this process, and take the times from that.
+        console: where is told how far it is; nowhere when left out.
 
     Returns:
         The plans of those that can be carried out, and what ``evolve`` would say of the others.
@@ -99,11 +102,12 @@ def plan_each(
     # Before anything is loaded that an actor would not load, such as MLflow.
     base = bare_bytes()
     registry = existing(home)
-    planned = {str(request.child) for request in requests}
+    planned, console = {str(request.child) for request in requests}, console or Console(quiet=True)
     plans, refused = list[Plan](), list[LadderError]()
     for request in requests:
         try:
-            with unexpected_told(log_of(home), where=str(request.path)):
+            told = console.working(f"{request.child}: plan{' and measure' * measure}", after=SOON)
+            with unexpected_told(log_of(home), where=str(request.path)), told:
                 plans.append(_plan(request, registry, planned, home, base, measure))
         except LadderError as error:
             refused.append(error)
