@@ -46,9 +46,14 @@ def plan(
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import plan_each, plan_text
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
 
-    plans, refused = plan_each(requests, home, measure=measure or probe)
+    console = Console()
+    with console.working("loading libraries", after=SOON):
+        from ladder.planning.plan import plan_each, plan_text
+
+    plans, refused = plan_each(requests, home, measure=measure or probe, console=console)
     errors = [*broken, *refused]
     if plans:
         found = {"plans": [entry.to_dict() for entry in plans]}
@@ -74,10 +79,13 @@ def evolve(
     requests = read_requests(manifests)
     note(told for request in requests for told in request.notes)
 
-    from ladder.evolve import evolve as run
     from ladder.report.console import Console, outcome_text, worst
 
-    outcomes = run(requests, home, Console(quiet=quiet), address)
+    console = Console(quiet=quiet)
+    with console.working("loading libraries"):
+        from ladder.evolve import evolve as run
+
+    outcomes = run(requests, home, console, address)
     answer({"outcomes": [vars(outcome) for outcome in outcomes]}, outcome_text(outcomes), as_json)
     raise typer.Exit(worst(outcomes))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, registry_of
+from ladder.commands.answers import answer, at_work, registry_of
 from ladder.commands.app import STORE, app
 from ladder.commands.options import HOME, Family, Home, Json, Reason, Ref
 from ladder.errors import UsageError
@@ -52,19 +52,20 @@ def import_(
     check_source(path, base)
     registry, told = registry_of(home, create=True), list[str]()
     head = registry.head(parsed.family)
-    generation = import_generation(
-        registry,
-        path,
-        parsed,
-        parent=head,
-        probes=probes,
-        base=base,
-        resize=resize,
-        laws=laws,
-        exam=exam,
-        say=told.append,
-        phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
-    )
+    with at_work(f"importing {path}"):
+        generation = import_generation(
+            registry,
+            path,
+            parsed,
+            parent=head,
+            probes=probes,
+            base=base,
+            resize=resize,
+            laws=laws,
+            exam=exam,
+            say=told.append,
+            phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
+        )
     became = f"HEAD of {parsed.family}" if generation.is_head else f"{generation.verdict}, and HEAD stays"
     text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})"])
     answer({"generation": generation.to_dict()}, text, as_json, notes=told)
@@ -110,7 +111,8 @@ def promote(
 def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     """Check every generation's content against its digests. Exit code 1 if anything is wrong."""
     registry = registry_of(home)
-    findings = registry.verify(family)
+    with at_work(f"verifying {family}"):
+        findings = registry.verify(family)
     count = len(registry.generations(family))
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
     found = {"family": family, "generations": count, "findings": [vars(finding) for finding in findings]}
@@ -133,7 +135,8 @@ def prune(
     from ladder.report.lineage import pruning_text
 
     registry = registry_of(home)
-    found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
+    with at_work(f"looking through {family}"):
+        found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
     answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
 
 
@@ -171,7 +174,8 @@ def backup(
     """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
     from ladder.report.lineage import contents_text
 
-    contents = registry_of(home).backup(archive)
+    with at_work(f"writing {archive}"):
+        contents = registry_of(home).backup(archive)
     text = contents_text(contents, f"wrote {archive}")
     answer({"archive": str(archive), "contents": contents.model_dump(mode="json")}, text, as_json)
 
@@ -186,7 +190,8 @@ def restore(
     from ladder.registry.backup import restore as bring_back
     from ladder.report.lineage import contents_text
 
-    contents = bring_back(archive, home)
+    with at_work(f"restoring {archive}"):
+        contents = bring_back(archive, home)
     text = contents_text(contents, f"restored and verified in {home}")
     answer({"home": str(home), "contents": contents.model_dump(mode="json")}, text, as_json)
 
@@ -203,5 +208,6 @@ def export(
 
     registry = registry_of(home)
     generation = registry.find(ref)
-    folder = export_generation(registry, generation, directory)
+    with at_work(f"exporting {ref}"):
+        folder = export_generation(registry, generation, directory)
     answer({"generation": generation.to_dict(), "folder": str(folder)}, str(folder), as_json)

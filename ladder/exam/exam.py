@@ -261,6 +261,12 @@ class PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
         return replace(self, again=(), sampled=replace(self.sampled, count=0))
 
+    @property
+    def size(self) -> int:
+        """How many answers, readings of a text and sampled texts it asks for."""
+        read = sum(len(probe.said) for probe in self.probes)
+        return len(self.prompts) + read + len(self.again) + self.sampled.count
+
     def without(self, known: Outputs) -> PromptSet:
         """What is left to ask."""
         return replace(
