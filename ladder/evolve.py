@@ -56,6 +56,7 @@ def climb(request: Request, context: Context) -> Generation:
     carry_out(run, context)
     generation = context.registry.record(candidate_of(run))
     run.clear()
+    run.log(f"recorded as {generation.ref}: {generation.verdict}")
     return promote(generation, request, lineage, context)
 
 

@@ -170,6 +170,16 @@ class Console:
         self.rich = Rich(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.began = time.monotonic()
+        self.listener: Callable[[str], None] | None = None
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """Also hand every line that is said meanwhile to a listener, such as the log of a run; quiet or not."""
+        self.listener = listener
+        try:
+            yield
+        finally:
+            self.listener = None
 
     def phase(self, text: str) -> None:
         """A new part of the work begins."""
@@ -198,6 +208,8 @@ class Console:
             yield _Plain(meter, print_line=self.say)
 
     def _print(self, text: str) -> None:
+        if self.listener:
+            self.listener(text.strip())
         if not self.quiet:
             self.rich.print(Text(f"{time.monotonic() - self.began:6.1f}s {text}"))
             sys.stderr.flush()
