@@ -59,6 +59,7 @@ def climb(request: Request, context: Context) -> Generation:
     with context.console.working("recording"):
         generation = context.registry.record(candidate_of(run))
         run.clear()
+        run.log(f"recorded as {generation.ref}: {generation.verdict}")
         return promote(generation, request, lineage, context)
 
 

@@ -167,6 +167,16 @@ class Console:
         self.quiet = quiet
         self.began = time.monotonic()
         self.ticker = Ticker(self.rich, self.say)
+        self.listener: Callable[[str], None] | None = None
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """Also hand every line that is said meanwhile to a listener, such as the log of a run; quiet or not."""
+        self.listener = listener
+        try:
+            yield
+        finally:
+            self.listener = None
 
     def phase(self, text: str) -> None:
         """A new part of the work begins."""
@@ -218,6 +228,8 @@ class Console:
             self.say(meter.line())
 
     def _print(self, text: str) -> None:
+        if self.listener:
+            self.listener(text.strip())
         if not self.quiet:
             self.ticker.said = time.monotonic()
             self.rich.print(Text(f"{time.monotonic() - self.began:6.1f}s {text}"))

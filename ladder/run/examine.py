@@ -56,28 +56,14 @@ def examine(run: Run, work: Work, context: Context) -> None:
         report = score(request, exam, child, parent, laws, run.ancestors, suites)
     context.console.gates(report)
     with working("writing the report"):
-        _write(run, work, context, exam, tokenizer, report, child, parent)
-
-
-def _write(
-    run: Run,
-    work: Work,
-    context: Context,
-    exam: Exam,
-    tokenizer: PreTrainedTokenizerFast,
-    report: GateReport,
-    child: Answers,
-    parent: Answers | None,
-) -> None:
-    """What the child leaves behind, the page with its pictures, and the report."""
-    comparison = compare(exam, child, parent) if parent else None
-    calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
-    worth = Receipts.of_notes(run.notes()).summary()
-    _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
-    document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
-    document |= {"teachers": told} if (told := _others(run)) else {}
-    document |= {"training": {"receipts": worth}} if worth else {}
-    save_findings(run.report.parent, _page(run, report, comparison, calibration, child, worth, context), document)
+        comparison = compare(exam, child, parent) if parent else None
+        calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
+        worth = Receipts.of_notes(run.notes()).summary()
+        _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
+        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
+        document |= {"teachers": told} if (told := _others(run)) else {}
+        document |= {"training": {"receipts": worth}} if worth else {}
+        save_findings(run.report.parent, _page(run, report, comparison, calibration, child, worth, context), document)
 
 
 def candidate_of(run: Run) -> Candidate:
