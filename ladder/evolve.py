@@ -49,9 +49,10 @@ def climb(request: Request, context: Context) -> Generation:
     """Take one manifest to its verdict."""
     if unregistered_teachers(request, context.registry):
         # First without them: nothing is imported for a manifest that is refused.
-        _prepared(Run.open(request, resolve(request, context.registry), context.registry, context.home), context)
+        first = resolve(request, context.registry, context.home)
+        _prepared(Run.open(request, first, context.registry, context.home), context)
         import_teachers(request, context.registry, context.console.say)
-    lineage = resolve(request, context.registry)
+    lineage = resolve(request, context.registry, context.home)
     if known := decided_before(request, context.registry):
         return promote(known, request, lineage, context)
     run = Run.open(request, lineage, context.registry, context.home)

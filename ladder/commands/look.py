@@ -17,6 +17,17 @@ from ladder.errors import UsageError
 
 
 @app.command(rich_help_panel=LOOK)
+def families(home: Home = HOME, as_json: Json = False) -> None:
+    """The families that a home holds, and where each stands."""
+    from ladder.report.lineage import Standing, families_text
+
+    registry = registry_of(home)
+    found = [Standing.of(family, registry.generations(family)) for family in registry.families()]
+    known = {"home": str(registry.home), "families": [one.to_dict() for one in found]}
+    answer(known, families_text(registry.home, found), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
 def lineage(
     family: Family,
     home: Home = HOME,
@@ -27,7 +38,8 @@ def lineage(
     from ladder.report.lineage import history_text, lineage_text
 
     registry = registry_of(home)
-    generations, events = registry.generations(family), registry.history(family)
+    generations = registry.require(family)
+    events = registry.history(family) if history or as_json else []
     text = lineage_text(generations) + ("\n\n" + history_text(events) if history else "")
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
     answer({"family": family, **found}, text, as_json)

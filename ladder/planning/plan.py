@@ -135,7 +135,7 @@ def check(requests: Sequence[Request], home: Path, registry: Registry | None) ->
     """
     for request in requests:
         if decided_before(request, registry) is None:
-            run = Run.open(request, resolve(request, registry), registry, home)
+            run = Run.open(request, resolve(request, registry, home), registry, home)
             with tempfile.TemporaryDirectory(prefix="ladder-check-") as temporary, dated(run.today):
                 prepare(run, registry, home, None, bare=0, tokens=Path(temporary))
 
@@ -144,7 +144,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     manifest, params = request.manifest, request.manifest.training_params
     machine = Machine.alone(os.cpu_count() or 1, torch.cuda.device_count(), store_of_new_ray())
     known = decided_before(request, registry)
-    lineage = ancestry_then(request, registry) if known and registry else resolve(request, registry)
+    lineage = ancestry_then(request, registry) if known and registry else resolve(request, registry, home)
     run = Run.open(request, lineage, registry, home)
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary, dated(run.today):
         work = prepare(

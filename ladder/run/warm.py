@@ -56,7 +56,7 @@ def warm(request: Request, context: Context) -> Warmed:
     check_kept(request)
     if decided_before(request, context.registry):
         return Warmed(child, "NOTHING", "decided before; its teachers are not asked any more")
-    run = Run.open(request, resolve(request, context.registry), context.registry, context.home)
+    run = Run.open(request, resolve(request, context.registry, context.home), context.registry, context.home)
     with dated(run.today):
         tokens, machine = context.home / "cache" / "tokens", lambda: context.session.machine
         work = prepare(run, context.registry, context.home, machine, bare=context.bare, tokens=tokens)

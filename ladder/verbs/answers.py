@@ -17,6 +17,7 @@ from ladder.gates import Comparison, GateResult, Violation
 from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
+from ladder.report.lineage import Standing
 from ladder.run.warm import Warmed
 from ladder.verbs.compare import Moved
 from ladder.verbs.counts import Floor
@@ -119,6 +120,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "plan": {"plans": list[Plan]},
     "evolve": {"outcomes": list[Outcome]},
     "submit": {"job": str, "address": str, "status": str | None},
+    "families": {"home": str, "families": list[Standing]},
     "lineage": {"family": str, "generations": list[Recorded], "history": list[Event]},
     "show": {"generation": Recorded, "receipts": dict[str, Any], "pictures": list[str], "page": str | None},
     "gates": _HELD | {"costs": NotRequired[dict[Literal["child", "ensemble"], Cost]]},

@@ -104,6 +104,7 @@ CALLS = {
     "plan": ["plan mine"],
     "evolve": ["evolve mine"],
     "submit": ["submit mine --address http://127.0.0.1:9"],
+    "families": ["families"],
     "lineage": ["lineage Luna"],
     "show": ["show Luna@HEAD", "show Luna-G003 --html --png out"],
     "gates": ["gates Luna-G001"],
@@ -148,6 +149,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     assert [known["metrics"] for known in answers["lineage Luna"]["generations"]][1] == {"gate.recall": None}
     assert answers["lineage Luna"]["history"][0]["time"].endswith("+00:00")
     assert answers["show Luna-G003 --html --png out"]["pictures"] == ["out/gates.png", "out/training.png"]
+    (family,) = answers["families"]["families"]
+    assert (family["head"], family["generations"], family["rejected"], family["waiting"]) == ("Luna-G000", 4, 1, 1)
     assert answers["verify Luna"] == {"family": "Luna", "generations": 4, "findings": []}
     assert answers["evolve mine"]["outcomes"][0]["detail"] == "no room"
 
