@@ -348,6 +348,13 @@ def build_batches(
     )
 
 
+def encodings(request: Request) -> tuple[Encoding, Encoding]:
+    """How replayed rows become ids, and how new ones do."""
+    data = data_of(request)
+    old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
+    return old, replace(old, completion_only=method_of(request.manifest).completion_only)
+
+
 def encode_dataset(
     request: Request, tokenizer: PreTrainedTokenizerFast, longest: int | None, dataset: Dataset, cache: Path
 ) -> dict[str, list[Example]]:
@@ -361,9 +368,7 @@ def encode_dataset(
     Raises:
         DataError: a row leaves nothing to train on.
     """
-    data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
-    old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
-    new = replace(old, completion_only=method_of(request.manifest).completion_only)
+    shares, old, new = request.manifest.training_params.shares.model_dump(), *encodings(request)
     examples = with_weights(dataset.new, encode_once(dataset.new, tokenizer, new, cache), tokenizer, new)
     if told := contexts(request.manifest):
         found = _evidence(request, dataset.new)
