@@ -162,9 +162,19 @@ def restore(
 
 
 @app.command(rich_help_panel=STORE)
-def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to create.")], home: Home = HOME) -> None:
-    """Write a plain ``from_pretrained`` folder with its model card."""
+def export(
+    ref: Ref,
+    directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    rows: Annotated[
+        bool, typer.Option("--with-rows", help="Also its replay sample and dreams, which hold rows.")
+    ] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)
-    print(export_generation(registry, registry.find(ref), directory))
+    generation = registry.find(ref)
+    folder = export_generation(registry, generation, directory, rows=rows)
+    answer({"ref": generation.ref, "folder": str(folder), "rows": rows}, str(folder), as_json)
