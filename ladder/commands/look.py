@@ -253,11 +253,17 @@ def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] =
 
 
 @app.command(rich_help_panel=LOOK)
-def doctor(home: Home = HOME, as_json: Json = False) -> None:
-    """What is installed, what this machine can run, what is wrong and how to fix it."""
+def doctor(
+    manifests: Annotated[
+        list[Path] | None, typer.Argument(metavar="M...", help="Also what these manifests would lack here.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """What is installed, what this machine can run, what is wrong and how to fix it; and what manifests would lack."""
     from ladder.verbs.doctor import examine
 
-    checks = examine(home)
+    checks = examine(home, manifests or ())
     text = "\n".join(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.found}" for check in checks)
     answer({"checks": [vars(check) for check in checks]}, text, as_json)
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)

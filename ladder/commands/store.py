@@ -200,14 +200,18 @@ def restore(
 def export(
     ref: Ref,
     directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    rows: Annotated[
+        bool, typer.Option("--with-rows", help="Also its replay sample and dreams, which hold rows.")
+    ] = False,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Write a plain ``from_pretrained`` folder with its model card."""
+    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)
     generation = registry.find(ref)
     with at_work(f"exporting {ref}"):
-        folder = export_generation(registry, generation, directory)
-    answer({"generation": generation.to_dict(), "folder": str(folder)}, str(folder), as_json)
+        folder = export_generation(registry, generation, directory, rows=rows)
+    found = {"generation": generation.to_dict(), "folder": str(folder), "rows": rows}
+    answer(found, str(folder), as_json)

@@ -144,7 +144,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "erase": _GOING | {"rows": int, "short": int, "trails": list[erase.Trail]},
     "backup": {"archive": str} | _CONTENTS,
     "restore": {"home": str} | _CONTENTS,
-    "export": {"generation": Recorded, "folder": str},
+    "export": {"generation": Recorded, "folder": str, "rows": bool},
     "job evolve": {"outcomes": list[Outcome]},
     "job evaluate": {"outcomes": list[Piece]},
     "job warm-cache": {"outcomes": list[Warmed | Outcome]},
