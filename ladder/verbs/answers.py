@@ -19,11 +19,12 @@ from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
 from ladder.report.lineage import Standing
 from ladder.run.warm import Warmed
-from ladder.verbs.compare import Moved
+from ladder.verbs.compare import Moved, MovedHead
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
 from ladder.verbs.together import Cost
+from ladder.verbs.why import Branch
 
 
 class Error(TypedDict):
@@ -90,6 +91,54 @@ class Reexamined(TypedDict):
     costs: NotRequired[dict[Literal["child", "ensemble"], Cost]]
 
 
+class Told(TypedDict):
+    """One reason of ``why``, and what it rests on, in the same shape."""
+
+    name: str
+    state: str
+    said: str
+    figures: dict[str, Any]
+    because: list[Told]
+
+
+class Ran(TypedDict):
+    """A run of a home: a child with one manifest. ``size`` is bytes."""
+
+    child: str
+    manifest: str
+    ref: str | None
+    state: str
+    said: str
+    step: int
+    steps: int | None
+    changed: datetime
+    size: int
+    seconds: float
+    folder: str
+
+
+class Spread(TypedDict, total=False):
+    """How large something is over rows; nothing where there are none."""
+
+    min: float
+    median: float
+    p90: float
+    max: float
+
+
+class Seen(TypedDict):
+    """One example of a row, token by token."""
+
+    where: str
+    form: str
+    example: int
+    examples: int
+    truncated: bool
+    weight: float
+    contexts: dict[str, int]
+    tokens: list[dict[str, Any]]
+
+
 class Said(TypedDict):
     """One prompt, and what was said to it."""
 
@@ -124,12 +173,41 @@ RESULTS: dict[str, dict[str, Any]] = {
     "lineage": {"family": str, "generations": list[Recorded], "history": list[Event]},
     "show": {"generation": Recorded, "receipts": dict[str, Any], "pictures": list[str], "page": str | None},
     "gates": _HELD | {"costs": NotRequired[dict[Literal["child", "ensemble"], Cost]]},
+    "why": {"reasons": list[Told]},
+    "runs": {"runs": list[Ran]},
+    "logs": Ran.__annotations__ | {"log": str},
+    "branches": {"branches": list[Branch]},
+    "data check": {
+        "rows": int,
+        "refused": list[str],
+        "forms": dict[str, int],
+        "probes": int,
+        "overlaps": list[dict[str, str]],
+        "template": str,
+        "duplicates": int,
+        "weights": Spread,
+        "tokens": NotRequired[Spread],
+        "learned": NotRequired[Spread],
+        "max_length": NotRequired[int],
+        "cut": NotRequired[int],
+        "notes": list[str],
+    },
+    "data preview": {"rows": list[Seen]},
+    "data split": {
+        "train": int,
+        "probes": int,
+        "groups": int,
+        "groups_held_out": int,
+        "decided": list[str],
+        "files": list[str],
+    },
     "diff": {
         "a": str,
         "b": str,
         "manifest": dict[str, tuple[Any, Any]],
         "metrics": dict[str, tuple[float | None, float | None]],
         "layers": list[Moved],
+        "heads": list[MovedHead],
         "answers": Comparison | None,
     },
     "sample": {"answers": list[Said]},

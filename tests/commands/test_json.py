@@ -113,6 +113,13 @@ CALLS = {
     "counts": ["counts Luna@HEAD rows.jsonl", "counts Luna@HEAD rows.jsonl --prompt the --max-new-tokens 2"],
     "eval": ["eval Luna@HEAD", "eval Luna@HEAD --results found.json"],
     "doctor": ["doctor"],
+    "why": ["why Luna-G003", "why mine"],
+    "runs": ["runs"],
+    "logs": ["logs Luna-G004/0123456789abcdef"],
+    "branches": ["branches Luna"],
+    "data check": ["data check rows.jsonl", "data check rows.jsonl --tokenizer model"],
+    "data preview": ["data preview rows.jsonl --tokenizer model"],
+    "data split": ["data split mine/data/000.jsonl --out ."],
     "import": ["import model --as Mine-G000"],
     "rollback": ["rollback Luna --to Luna-G001"],
     "promote": ["promote Luna-G002"],
@@ -139,6 +146,9 @@ def test_what_each_verb_answers_is_what_the_schema_says(
         path.touch()
     Path("rows.jsonl").write_text(json.dumps({"text": "the moon is a quiet friend of the sea"}) + "\n")
     shutil.copytree(parent, "model")
+    cut_off = Path(".ladder/runs/Luna-G004/0123456789abcdef")
+    cut_off.mkdir(parents=True)
+    (cut_off / "run.json").write_text('{"deaths": 1}')
     answers = {}
     for verb, commands in CALLS.items():
         for command in commands:

@@ -99,7 +99,7 @@ def test_the_verb_writes_what_a_manifest_reads(tmp_path: Path) -> None:
     named = [f"--column={key}={column}" for key, column in {"system": "system", "prompt": "question"}.items()]
     told = ["data", "split", str(path), *named, "--column", "completion=reply", "--json"]
     done = CliRunner().invoke(app, told, catch_exceptions=False)
-    said = json.loads(done.stdout)
+    said = json.loads(done.stdout)["result"]
     assert done.exit_code == 0 and said["train"] == 12 and said["probes"] == 3
     train, probes = map(Path, said["files"])
     rows = read_rows(train)
