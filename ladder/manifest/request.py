@@ -182,7 +182,7 @@ def read_request(path: str | Path) -> Request:
         parent=Name.parse(request.parent_gen) if request.parent_gen else None,
         grandparent=Name.parse(request.grandparent_gen) if request.grandparent_gen else None,
         files=digests,
-        digest=_digest(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
+        digest=digest_of(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
         notes=modern(tree).notes,
     )
 
@@ -194,7 +194,8 @@ def _missing_data(manifest: Manifest) -> list[Problem]:
     return [Problem("data", "is missing: there is nothing to learn from", remedy)]
 
 
-def _digest(manifest: Manifest, contents: list[str]) -> str:
+def digest_of(manifest: Manifest, contents: list[str]) -> str:
+    """What ``Request.digest`` says; ``contents`` are the digests of all files, in the order of their fields."""
     # A field that a later version adds changes no digest as long as nobody writes it: what is decided stays decided.
     written = _said(manifest).model_dump(mode="json", exclude=_NOT_DIGESTED, exclude_defaults=True)
     written |= {name: old_spelling(name, fields) for name, fields in written.items()}

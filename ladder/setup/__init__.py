@@ -50,6 +50,7 @@ from ladder.setup.exam import (
     text_case,
     training_rules,
 )
+from ladder.setup.findings import document_of, save_findings
 from ladder.setup.importing import check_imports, check_source, import_generation, import_teachers
 from ladder.setup.roles import (
     Roles,
@@ -103,6 +104,7 @@ __all__ = [
     "data_of",
     "describe_pools",
     "digests_on_disk",
+    "document_of",
     "document_rows",
     "encode_dataset",
     "encodings",
@@ -129,6 +131,7 @@ __all__ = [
     "roles_of",
     "run_evals",
     "run_folder",
+    "save_findings",
     "score",
     "shared_stacks",
     "start_tokenizer",
