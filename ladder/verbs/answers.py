@@ -90,6 +90,34 @@ class Reexamined(TypedDict):
     costs: NotRequired[dict[Literal["child", "ensemble"], Cost]]
 
 
+class Overlap(TypedDict):
+    """A row that tells a probe, both as a file and a line."""
+
+    row: str
+    probe: str
+
+
+class Shown(TypedDict):
+    """A token, and whether it is a label that is learned."""
+
+    id: int
+    text: str
+    learned: bool
+
+
+class Previewed(TypedDict):
+    """One example of a row, with how many tokens some teachers read of it, by their number."""
+
+    where: str
+    form: str
+    example: int
+    examples: int
+    truncated: bool
+    weight: float
+    contexts: dict[str, int]
+    tokens: list[Shown]
+
+
 class Said(TypedDict):
     """One prompt, and what was said to it."""
 
@@ -135,6 +163,31 @@ RESULTS: dict[str, dict[str, Any]] = {
     "sample": {"answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},
+    "data check": {
+        "rows": int,
+        "refused": list[str],
+        "forms": dict[str, int],
+        "probes": int,
+        "overlaps": list[Overlap],
+        "template": str,
+        "duplicates": int,
+        "weights": dict[str, float],
+        "commits": dict[str, str],
+        "tokens": NotRequired[dict[str, float]],
+        "learned": NotRequired[dict[str, float]],
+        "max_length": NotRequired[int],
+        "cut": NotRequired[int],
+        "notes": list[str],
+    },
+    "data preview": {"rows": list[Previewed], "page": str | None},
+    "data split": {
+        "train": int,
+        "probes": int,
+        "groups": int,
+        "groups_held_out": int,
+        "decided": list[str],
+        "files": list[str],
+    },
     "doctor": {"checks": list[Check]},
     "import": {"generation": Recorded},
     "rollback": {"generation": Recorded},
