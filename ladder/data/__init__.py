@@ -1,6 +1,6 @@
 """Rows to tokens to batches. Knows neither Ray nor MLflow."""
 
-from ladder.data.records import parse_object, read_lines, shown
+from ladder.data.records import parse_object, read_lines, read_objects, shown
 from ladder.data.rows import Row, check_text, message_text, read_rows
 from ladder.data.sidecars import (
     BEGINNING,
@@ -52,6 +52,7 @@ __all__ = [
     "read_digests",
     "read_left_behind",
     "read_lines",
+    "read_objects",
     "read_rows",
     "replay_sample",
     "shown",

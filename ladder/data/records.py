@@ -12,6 +12,7 @@ import errno
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -64,6 +65,30 @@ def read_records(source: Path | Hub, expected: str) -> Iterator[Record]:
         )
     else:
         yield from _READERS[kind](source)
+
+
+TYPED = ("chat", "options", "messages")
+"""Keys of a probe that are no texts; in CSV they are written as JSON."""
+
+
+def read_objects(path: Path, expected: str) -> Iterator[Record]:
+    """As `read_records`, with the cells of a table as a line of JSON would have them: empty ones left out, and those of
+    ``TYPED`` read where they are written as texts.
+
+    Raises:
+        DataError: as ``read_records``.
+    """
+    is_table = path.is_file() and kind_at(path) not in ("lines", "list")
+    for record in read_records(path, expected):
+        if not is_table:
+            yield record
+            continue
+        fields = {key: value for key, value in record.fields.items() if value not in (None, "")}
+        for key in TYPED:
+            if isinstance(value := fields.get(key), str):
+                with suppress(ValueError, RecursionError):
+                    fields[key] = json.loads(value.lower() if key == "chat" else value)
+        yield Record(fields, record.where)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -107,6 +107,7 @@ def test_the_verb_writes_what_a_manifest_reads(tmp_path: Path) -> None:
     assert train.name == "shop.train.jsonl" and rows[0].fields["messages"][0]["content"] == "Be calm, and short."
     asked = [json.loads(line) for line in probes.read_text().splitlines()]
     assert {probe["system"] for probe in asked} == {"Be calm, and short."}
+    assert all(probe.chat and probe.question().messages[0]["role"] == "system" for probe in read_probes(probes))
     again = CliRunner().invoke(app, told)
     assert again.exit_code == 1 and "is there already" in str(again.exception)
     assert CliRunner().invoke(app, [*told, "--force"]).exit_code == 0
