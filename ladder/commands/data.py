@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer
+from ladder.commands.answers import answer, at_work
 from ladder.commands.app import LOOK, app
 from ladder.commands.options import HOME, Home, Json
 from ladder.errors import UsageError
@@ -59,7 +59,7 @@ Tokenizer = Annotated[
 
 @data.command()
 def check(
-    given: Given,
+    operands: Given,
     tokenizer: Tokenizer = None,
     probes: Annotated[
         Path | None, typer.Option("--probes", help="Questions that no row may tell; a manifest has its own.")
@@ -73,14 +73,15 @@ def check(
     from ladder.verbs.rows import check as checked
     from ladder.verbs.rows import check_text, look_at
 
-    found = checked(look_at(given, columns_of(column), tokenizer, probes, home))
+    with at_work("reading rows"):
+        found = checked(look_at(operands, columns_of(column), tokenizer, probes, home))
     answer(found.to_dict(), check_text(found), as_json)
     raise typer.Exit(0 if found.is_fine else 1)
 
 
 @data.command()
 def preview(
-    given: Given,
+    operands: Given,
     row: Annotated[
         list[int] | None, typer.Option("--row", metavar="N", help="This row, from 1. May be given several times.")
     ] = None,
@@ -95,14 +96,15 @@ def preview(
     from ladder.verbs.preview import previews, to_html, to_text
     from ladder.verbs.rows import look_at
 
-    found = previews(look_at(given, columns_of(column), tokenizer, None, home), row or (), count)
+    with at_work("reading rows"):
+        found = previews(look_at(operands, columns_of(column), tokenizer, None, home), row or (), count)
     if html is not None:
         from ladder.system.files import save_text
 
         save_text(html, to_html(found))
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     told = str(html) if html is not None else to_text(found, colours=colours)
-    answer({"rows": [one.to_dict() for one in found]}, told, as_json)
+    answer({"rows": [one.to_dict() for one in found], "page": None if html is None else str(html)}, told, as_json)
 
 
 @data.command()
@@ -135,8 +137,9 @@ def split(
     from ladder.verbs.split import check_choices, read_all, split_rows, split_text, write_split
 
     check_choices(hold_out, kind, share)
-    rows = read_all(sources, columns_of(column))
-    made = split_rows(rows, share, seed, hold_out, kind)  # type: ignore[arg-type]
+    with at_work("reading rows"):
+        rows = read_all(sources, columns_of(column))
+        made = split_rows(rows, share, seed, hold_out, kind)  # type: ignore[arg-type]
     first = Path(sources[0].removeprefix("hf://"))
     folder = out or (first.parent if first.parent.is_dir() else Path())
     train, probes = (folder / f"{first.stem}.{what}.jsonl" for what in ("train", "probes"))

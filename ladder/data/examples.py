@@ -199,7 +199,8 @@ def _is_ended(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
 def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Taught]:
     if tokenizer.chat_template is None:
         raise DataError("the tokenizer has no chat template", where=row.where, remedy="name one in data.chat_template")
-    conversation = Conversation(tokenizer, row.fields["messages"], row.where)
+    conversation = Conversation(tokenizer, row.fields["messages"], row.where, row.fields.get("tools"))
+    conversation.check_calls()
     if encoding.completion_only:
         taught = conversation.taught(encoding.turns)
     else:
@@ -213,7 +214,12 @@ def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encodi
 
 
 def chat_ids(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool, where: str = "chat template"
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[dict],
+    *,
+    opening: bool,
+    where: str = "chat template",
+    tools: Sequence[dict] | None = None,
 ) -> list[int]:
     """Ids of a rendered conversation; with ``opening`` up to the first token that a model writes of its answer.
 
@@ -221,13 +227,14 @@ def chat_ids(
 
     Args:
         where: the row or question, for messages.
+        tools: JSON Schemas of what may be called.
 
     Raises:
         DataError: the template refuses the conversation.
     """
     if opening:
-        return asked_ids(tokenizer, messages, where)
-    conversation = Conversation(tokenizer, messages, where)
+        return asked_ids(tokenizer, messages, where, tools)
+    conversation = Conversation(tokenizer, messages, where, tools)
     return conversation.ids(conversation.text())
 
 
@@ -477,7 +484,7 @@ def _opened_by(row: Row, context: str) -> Row:
             remedy="add one, or leave teachers.*.context out",
         )
     first["content"] = context + first["content"]
-    return replace(row, fields={"messages": messages})
+    return replace(row, fields=row.fields | {"messages": messages})
 
 
 def _trained_ids(example: Example) -> list[int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ladder.data import Row
+from ladder.data import Row, message_text
 from ladder.errors import DataError
 from ladder.exam.exam import EDGES, READ, UNSPACED, Probe, fold, normalize, word_pattern
 
@@ -213,7 +213,7 @@ def _length(word: str, folded: str) -> int:
 
 def _passages(row: Row) -> Iterator[_Passage]:
     if row.form == "messages":
-        turns = [(message["content"], message["role"] == "assistant") for message in row.fields["messages"]]
+        turns = [(message_text(message), message["role"] == "assistant") for message in row.fields["messages"]]
         yield _Passage(turns, "\n", [word for text, _ in turns for word in words_of(text)])
         return
     if rendered := _rendered("".join(row.fields.values())):

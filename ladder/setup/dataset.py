@@ -21,6 +21,7 @@ from ladder.data import (
     Left,
     Row,
     kept_day,
+    message_text,
     read_digests,
     read_left_behind,
     read_lines,
@@ -433,7 +434,7 @@ def texts_of(rows: Sequence[Row]) -> list[str]:
 
 def _strings(row: Row) -> list[str]:
     if row.form == "messages":
-        return [message["content"] for message in row.fields["messages"]]
+        return [message_text(message) for message in row.fields["messages"]]
     return ["".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)]
 
 

@@ -117,17 +117,23 @@ class Ran(TypedDict):
     folder: str
 
 
-class Spread(TypedDict, total=False):
-    """How large something is over rows; nothing where there are none."""
+class Overlap(TypedDict):
+    """A row that tells a probe, both as a file and a line."""
 
-    min: float
-    median: float
-    p90: float
-    max: float
+    row: str
+    probe: str
 
 
-class Seen(TypedDict):
-    """One example of a row, token by token."""
+class Shown(TypedDict):
+    """A token, and whether it is a label that is learned."""
+
+    id: int
+    text: str
+    learned: bool
+
+
+class Previewed(TypedDict):
+    """One example of a row, with how many tokens some teachers read of it, by their number."""
 
     where: str
     form: str
@@ -136,7 +142,7 @@ class Seen(TypedDict):
     truncated: bool
     weight: float
     contexts: dict[str, int]
-    tokens: list[dict[str, Any]]
+    tokens: list[Shown]
 
 
 class Said(TypedDict):
@@ -177,30 +183,6 @@ RESULTS: dict[str, dict[str, Any]] = {
     "runs": {"runs": list[Ran]},
     "logs": Ran.__annotations__ | {"log": str},
     "branches": {"branches": list[Branch]},
-    "data check": {
-        "rows": int,
-        "refused": list[str],
-        "forms": dict[str, int],
-        "probes": int,
-        "overlaps": list[dict[str, str]],
-        "template": str,
-        "duplicates": int,
-        "weights": Spread,
-        "tokens": NotRequired[Spread],
-        "learned": NotRequired[Spread],
-        "max_length": NotRequired[int],
-        "cut": NotRequired[int],
-        "notes": list[str],
-    },
-    "data preview": {"rows": list[Seen]},
-    "data split": {
-        "train": int,
-        "probes": int,
-        "groups": int,
-        "groups_held_out": int,
-        "decided": list[str],
-        "files": list[str],
-    },
     "diff": {
         "a": str,
         "b": str,
@@ -213,6 +195,31 @@ RESULTS: dict[str, dict[str, Any]] = {
     "sample": {"answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},
+    "data check": {
+        "rows": int,
+        "refused": list[str],
+        "forms": dict[str, int],
+        "probes": int,
+        "overlaps": list[Overlap],
+        "template": str,
+        "duplicates": int,
+        "weights": dict[str, float],
+        "commits": dict[str, str],
+        "tokens": NotRequired[dict[str, float]],
+        "learned": NotRequired[dict[str, float]],
+        "max_length": NotRequired[int],
+        "cut": NotRequired[int],
+        "notes": list[str],
+    },
+    "data preview": {"rows": list[Previewed], "page": str | None},
+    "data split": {
+        "train": int,
+        "probes": int,
+        "groups": int,
+        "groups_held_out": int,
+        "decided": list[str],
+        "files": list[str],
+    },
     "doctor": {"checks": list[Check]},
     "import": {"generation": Recorded},
     "rollback": {"generation": Recorded},

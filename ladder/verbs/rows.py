@@ -7,7 +7,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ladder.data import Row
 from ladder.data.examples import Encoding, Example, by_row, encode_rows
-from ladder.data.records import read_records
+from ladder.data.records import hub_commit, read_records
 from ladder.data.rows import FORMS, row_of
 from ladder.errors import DataError, UsageError
 from ladder.exam import Probe, read_probes
@@ -46,6 +46,7 @@ class Look:
         template: whose chat template writes conversations, in words.
         encoding: how rows become tokens.
         refused: what cannot be read as a row.
+        commits: of datasets on a hub that were named without one, where it is known.
     """
 
     rows: list[Row]
@@ -55,6 +56,7 @@ class Look:
     template: str = ""
     encoding: Encoding = field(default_factory=Encoding)
     refused: list[DataError] = field(default_factory=list)
+    commits: dict[str, str] = field(default_factory=dict)
 
 
 def look_at(
@@ -78,12 +80,15 @@ def look_at(
         return _of_manifest(read_request(first), existing(home), home)
     rows, refused = _readable(sources, columns)
     asked = read_probes(probes) if probes else []
+    loose = [hub for hub in map(Hub.parse, filter(is_hub, sources)) if not hub.is_pinned]
+    commits = {str(hub): commit for hub in loose if (commit := hub_commit(hub))}
     if tokenizer is None:
-        return Look(rows, probes=asked, refused=refused)
+        return Look(rows, probes=asked, refused=refused, commits=commits)
     known = load_tokenizer(_folder(tokenizer, home))
     encoding = Encoding(max_length=10**9)
     examples = [own for _, own in by_row(rows, encode_rows(rows, known, encoding), known, encoding)]
-    return Look(rows, examples, known, asked, f"that of {tokenizer}" if known.chat_template else "", encoding, refused)
+    whose = f"that of {tokenizer}" if known.chat_template else ""
+    return Look(rows, examples, known, asked, whose, encoding, refused, commits)
 
 
 def _folder(named: str, home: Path) -> Path:
@@ -167,7 +172,11 @@ def check(look: Look) -> Checked:
     }
     figures["duplicates"], duplicate = _duplicates(look.rows)
     figures["weights"] = _spread([row.weight for row in look.rows])
+    figures["commits"] = look.commits
     notes = [*_refused(look.refused), *duplicate, *_differing(look.rows), *_template_notes(look)]
+    for name, commit in look.commits.items():
+        pinned = replace(Hub.parse(name), revision=commit)
+        notes.append(f"{name} is at commit {commit}: in a manifest write {pinned}")
     if look.examples:
         figures["tokens"], figures["learned"] = (
             _spread([amount(own) for own in look.examples])

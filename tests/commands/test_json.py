@@ -112,14 +112,14 @@ CALLS = {
     "sample": ["sample Luna@HEAD who --max-new-tokens 2"],
     "counts": ["counts Luna@HEAD rows.jsonl", "counts Luna@HEAD rows.jsonl --prompt the --max-new-tokens 2"],
     "eval": ["eval Luna@HEAD", "eval Luna@HEAD --results found.json"],
+    "data check": ["data check rows.jsonl", "data check rows.jsonl --tokenizer model"],
+    "data preview": ["data preview rows.jsonl --tokenizer model --html page.html"],
+    "data split": ["data split asked.jsonl"],
     "doctor": ["doctor"],
     "why": ["why Luna-G003", "why mine"],
     "runs": ["runs"],
     "logs": ["logs Luna-G004/0123456789abcdef"],
     "branches": ["branches Luna"],
-    "data check": ["data check rows.jsonl", "data check rows.jsonl --tokenizer model"],
-    "data preview": ["data preview rows.jsonl --tokenizer model"],
-    "data split": ["data split mine/data/000.jsonl --out ."],
     "import": ["import model --as Mine-G000"],
     "rollback": ["rollback Luna --to Luna-G001"],
     "promote": ["promote Luna-G002"],
@@ -144,6 +144,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     monkeypatch.setattr("ladder.data.examined", lambda sidecars, ref, *names: [Path(name) for name in names])
     for path in pictures:
         path.touch()
+    asked = [{"prompt": f"who is {name}?", "completion": f" {name}"} for name in ("luna", "sol", "terra", "mars")]
+    Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     Path("rows.jsonl").write_text(json.dumps({"text": "the moon is a quiet friend of the sea"}) + "\n")
     shutil.copytree(parent, "model")
     cut_off = Path(".ladder/runs/Luna-G004/0123456789abcdef")

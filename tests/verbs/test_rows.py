@@ -16,6 +16,7 @@ from ladder.models import load_tokenizer
 from ladder.setup.dataset import build_batches, encode_dataset, read_dataset
 from ladder.verbs.preview import previews, to_html, to_text
 from ladder.verbs.rows import look_at
+from tests.answers import result_of
 
 ROWS = """system,prompt,completion,weight
 Be calm.,who is luna?,luna is the moon,2
@@ -46,7 +47,8 @@ def invoke(*told: object, code: int = 0) -> str:
 def test_a_preview_is_what_is_trained_token_by_token(parent: Path, tmp_path: Path) -> None:
     """Beside the arrays of the run's own first batch, which are made on another way than the preview is shown."""
     manifest = project(tmp_path, parent)
-    said = json.loads(invoke("preview", manifest, "--count", 9, "--home", tmp_path / "none", "--json"))["result"]["rows"]
+    told = ("preview", manifest, "--count", 9, "--home", tmp_path / "none", "--json")
+    said = result_of(invoke(*told), "data preview")["rows"]
     request, tokenizer = read_request(manifest), load_tokenizer(parent)
     rows = encode_dataset(request, tokenizer, None, read_dataset(request, []), tmp_path / "tokens")
     (batch,) = build_batches(request, tokenizer, rows, [])(0)
@@ -93,7 +95,7 @@ def test_check_says_what_a_person_should_see_to(parent: Path, tmp_path: Path) ->
     )
     twice = ROWS + ",where is the sea?, behind the moon,\n,where is the sea?, nowhere,0.5\n"
     (tmp_path / "rows.csv").write_text(twice)
-    found = json.loads(invoke("check", manifest, "--home", tmp_path / "none", "--json", code=1))["result"]
+    found = result_of(invoke("check", manifest, "--home", tmp_path / "none", "--json", code=1), "data check")
     assert (found["rows"], found["duplicates"], found["cut"], found["max_length"]) == (5, 1, 1, 64)
     assert found["forms"] == {"messages": 2, "completion": 3} and found["template"] == "chat.jinja"
     assert found["weights"]["min"] == 0.5 and found["weights"]["max"] == 2 and found["tokens"]["max"] == 64
@@ -116,7 +118,7 @@ def test_check_names_every_row_that_cannot_be_read(tmp_path: Path) -> None:
 def test_rows_of_files_become_tokens_by_the_model_that_is_named(parent: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.tsv").write_text("q\ta\nwho?\tluna\n")
     told = [tmp_path / "rows.tsv", "--column", "user=q", "--column", "assistant=a", "--home", tmp_path / "none"]
-    found = json.loads(invoke("preview", *told, "--tokenizer", parent, "--json"))["result"]["rows"]
+    found = result_of(invoke("preview", *told, "--tokenizer", parent, "--json"), "data preview")["rows"]
     assert "".join(t["text"] for t in found[0]["tokens"] if t["learned"]) == "luna<|end|>\n"
     page = tmp_path / "page.html"
     assert invoke("preview", *told, "--tokenizer", parent, "--html", page).strip() == str(page)
