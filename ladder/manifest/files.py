@@ -24,6 +24,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [(f"data.train.{index}", path) for index, path in enumerate(data.train)]
         files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
         files += [(f"data.replay_from.{index}", path) for index, path in enumerate(data.replay_from)]
+        files += [(f"data.tokenizer_text.{index}", path) for index, path in enumerate(data.tokenizer_text)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
