@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LONGEST_SAID = 400
-_USER_INFO = re.compile(r"://\S*@")
+_USER_INFO = re.compile(r"(?<!\bhf)://\S*@")
+"""Not of a dataset on a hub, where a commit follows the name."""
 _SECRET_QUERY = re.compile(r"([?&][^=&\s]*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says in a plain RuntimeError; its own OutOfMemoryError is one of these, too."""
@@ -49,6 +50,12 @@ class LadderError(Exception):
         place = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return _visible(without_credentials(f"{place}{self.message}{remedy}"))
+
+    def to_dict(self) -> dict[str, str | int | None]:
+        """Plain data, as visible and as free of credentials as the sentence."""
+        parts = {"message": self.message, "where": self.where, "remedy": self.remedy}
+        said = {name: None if part is None else _visible(without_credentials(part)) for name, part in parts.items()}
+        return {"kind": type(self).__name__, **said, "exit_code": self.exit_code}
 
     def __reduce__(self) -> tuple[Callable[..., LadderError], tuple[object, ...]]:
         return _rebuild, (type(self), self.message, self.where, self.remedy)

@@ -1,6 +1,7 @@
 """Rows to tokens to batches. Knows neither Ray nor MLflow."""
 
-from ladder.data.rows import Row, check_text, parse_object, read_lines, read_rows, shown
+from ladder.data.records import parse_object, read_lines, shown
+from ladder.data.rows import Row, check_text, read_rows
 from ladder.data.sidecars import (
     BEGINNING,
     ERASED,

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ladder.data.rows import Row, read_lines, read_rows
+from ladder.data.records import read_lines
+from ladder.data.rows import Row, read_rows
 from ladder.errors import DataError, UsageError
+from ladder.manifest.sources import kind_at
 
 ROWS = (".jsonl", ".ndjson")
-"""Endings of a file that holds rows; any other one is a text, whose paragraphs are the documents."""
+"""Endings of JSON lines. A table holds rows, too; any other file is a text, whose paragraphs are the documents."""
 _WORD = re.compile(r"\w+")
 
 
@@ -27,11 +29,15 @@ def read_documents(files: Iterable[Path]) -> list[list[Row]]:
     """
     found = []
     for path in files:
-        documents = read_rows(path) if path.suffix.lower() in ROWS else _paragraphs(path)
+        documents = read_rows(path) if _holds_rows(path) else _paragraphs(path)
         if not documents:
             raise DataError("no documents", where=str(path), remedy="write text into it, or leave the file out")
         found.append(documents)
     return found
+
+
+def _holds_rows(path: Path) -> bool:
+    return path.suffix.lower() in ROWS or (path.is_file() and kind_at(path) != "lines")
 
 
 def _paragraphs(path: Path) -> list[Row]:

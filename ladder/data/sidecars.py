@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ladder.data.rows import Row, read_lines, read_rows, shown
+from ladder.data.records import read_lines, shown
+from ladder.data.rows import Row, read_rows
 from ladder.errors import DataError, GateError, ManifestError, NotFound
 from ladder.manifest import ControlTokens, Name, Request, modern, named_files, validated
 from ladder.system.files import save_text

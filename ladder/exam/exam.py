@@ -121,8 +121,8 @@ def is_right(probe: Probe, answer: str) -> bool:
 
 
 def read_probes(path: Path, name: str | None = None) -> list[Probe]:
-    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has, or with ``messages``, a conversation
-    up to the turn that is asked for; empty lines are skipped.
+    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has, or with ``messages``, which are a
+    conversation up to the turn that is asked for; empty lines are skipped.
 
     Args:
         name: what the file is called where a probe or an error says its place; the path when left out.
@@ -260,6 +260,12 @@ class PromptSet:
     def answers_alone(self) -> PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
         return replace(self, again=(), sampled=replace(self.sampled, count=0))
+
+    @property
+    def size(self) -> int:
+        """How many answers, readings of a text and sampled texts it asks for."""
+        read = sum(len(probe.said) for probe in self.probes)
+        return len(self.prompts) + read + len(self.again) + self.sampled.count
 
     def without(self, known: Outputs) -> PromptSet:
         """What is left to ask."""

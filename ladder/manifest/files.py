@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
+from ladder.errors import DataError
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
+from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
 
@@ -120,10 +123,54 @@ def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list
     digests: dict[str, str] = {}
     for field, path in all_files(manifest, folder):
         try:
-            digests[path] = _sha256(_confined(folder, path, allowed))
+            if is_hub(path):
+                digests[path] = _hub_digest(field, path, manifest.laws.allowed_sources)
+            elif _holds_rows(field) and os.path.isdir(folder / path):
+                digests[path] = _saved_digest(_confined(folder, path, allowed), allowed)
+            else:
+                digests[path] = _sha256(_confined(folder, path, allowed))
         except _Unusable as error:
             problems.append(Problem(field, *error.args))
     return digests, problems
+
+
+def _holds_rows(field: str) -> bool:
+    """Whether a field names what may also be a folder, or a dataset on a hub."""
+    return field.startswith(("data.train.", "data.replay_from."))
+
+
+def _saved_digest(folder: Path, allowed: list[Path]) -> str:
+    """SHA-256 of the digests of the Arrow files in a folder that `datasets` saved; its caches are no part of it."""
+    try:
+        kind_at(folder)
+        files = saved_files(folder)
+    except DataError as error:
+        place = f"{folder}: " if error.where is None else f"{error.where}: "
+        raise _Unusable(place + error.message, error.remedy or "") from None
+    return hashlib.sha256(
+        "".join(f"{_sha256(_confined(folder, one.name, allowed))}\n" for one in files).encode()
+    ).hexdigest()
+
+
+def _hub_digest(field: str, path: str, allowed: list[str]) -> str:
+    """SHA-256 of the name of a dataset on a hub, which names its content by a commit."""
+    try:
+        hub = Hub.parse(path)
+    except DataError as error:
+        raise _Unusable(error.message, error.remedy or "") from None
+    if not _holds_rows(field):
+        raise _Unusable(f"{path!r} is on a hub, expected a file", "write its rows into a file")
+    if not hub.is_pinned:
+        raise _Unusable(
+            f"{path!r} names no commit, so what it holds can change",
+            f"write the commit that `ladder data check {path}` names, as hf://{hub.name}@COMMIT",
+        )
+    if not any(f"{HUB}{hub.name}/".startswith(source.rstrip("/") + "/") for source in allowed if is_hub(source)):
+        listed = json.dumps([*allowed, f"{HUB}{hub.name}"])
+        raise _Unusable(
+            f"{path!r} is outside the allowed sources {', '.join(allowed)}", f"write laws.allowed_sources: {listed}"
+        )
+    return hashlib.sha256(str(hub).encode()).hexdigest()
 
 
 def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
@@ -175,6 +222,8 @@ def leaked_probes(manifest: Manifest, digests: dict[str, str]) -> list[Problem]:
 def _allowed_folders(manifest: Manifest, folder: Path) -> tuple[list[Path], list[Problem]]:
     allowed, problems = [], []
     for index, source in enumerate(manifest.laws.allowed_sources):
+        if is_hub(source):
+            continue
         path = resolved(folder / source)
         allowed.append(path)
         if not os.path.isdir(path):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, TEACHERS, Named
+from ladder.manifest.sources import RowKey
 from ladder.manifest.words import modern_section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
@@ -391,7 +392,13 @@ class Data(Section):
     """The rows to learn from and the probes to be examined on."""
 
     train: Annotated[list[str], Field(min_length=1)]
-    """JSONL files of ``{"text"}``, ``{"prompt"}``, ``{"prompt", "completion"}`` or ``{"messages"}`` rows."""
+    """JSONL files of ``{"text"}``, ``{"prompt"}``, ``{"prompt", "completion"}`` or ``{"messages"}`` rows; or CSV, TSV,
+    a JSON list, Parquet, Arrow, a folder of ``Dataset.save_to_disk`` or ``hf://OWNER/NAME@COMMIT:SPLIT``; also with a
+    ``system`` column, as instruction/input/output or as ShareGPT's conversations. A row's ``weight`` says how much it
+    counts in the loss."""
+    columns: dict[RowKey, str] = {}
+    """Which column of these files is what, such as ``{"prompt": "question", "completion": "answer"}``; other columns
+    are then left out. When left out itself, columns are what they are called. Also for ``replay_from``."""
     probes: str | None = None
     """JSONL file of held-out ``{"prompt", "answer"}`` probes, with ``system`` or ``messages`` as in a conversation; the
     child leaves them behind for its descendants."""

@@ -19,16 +19,20 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.own_ray import store_of_new_ray
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
+from ladder.exam import PromptSet
 from ladder.gates import Detectable, Fewest
 from ladder.manifest import ROLES, Request, others
 from ladder.methods import method_of
 from ladder.models import dated
+from ladder.planning.machine import BUSY
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
+from ladder.report.console import Console
+from ladder.report.live import SOON
 from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
 from ladder.setup import Run, all_roles, data_of, on_cores, write_start
@@ -86,12 +90,13 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
 
 
 def plan_each(
-    requests: Sequence[Request], home: Path, *, measure: bool = False
+    requests: Sequence[Request], home: Path, *, measure: bool = False, console: Console | None = None
 ) -> tuple[list[Plan], list[LadderError]]:
     """Validate everything that manifests name, and price them in order, each by itself.
 
     Args:
         measure: run one step's batch of each for real, in this process, and take the times from that.
+        console: where is told how far it is; nowhere when left out.
 
     Returns:
         The plans of those that can be carried out, and what ``evolve`` would say of the others.
@@ -99,11 +104,12 @@ def plan_each(
     # Before anything is loaded that an actor would not load, such as MLflow.
     base = bare_bytes()
     registry = existing(home)
-    planned = {str(request.child) for request in requests}
+    planned, console = {str(request.child) for request in requests}, console or Console(quiet=True)
     plans, refused = list[Plan](), list[LadderError]()
     for request in requests:
         try:
-            with unexpected_told(log_of(home), where=str(request.path)):
+            told = console.working(f"{request.child}: plan{' and measure' * measure}", after=SOON)
+            with unexpected_told(log_of(home), where=str(request.path)), told:
                 plans.append(_plan(request, registry, planned, home, base, measure))
         except LadderError as error:
             refused.append(error)
@@ -129,7 +135,7 @@ def check(requests: Sequence[Request], home: Path, registry: Registry | None) ->
     """
     for request in requests:
         if decided_before(request, registry) is None:
-            run = Run.open(request, resolve(request, registry), registry, home)
+            run = Run.open(request, resolve(request, registry, home), registry, home)
             with tempfile.TemporaryDirectory(prefix="ladder-check-") as temporary, dated(run.today):
                 prepare(run, registry, home, None, bare=0, tokens=Path(temporary))
 
@@ -138,7 +144,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
     manifest, params = request.manifest, request.manifest.training_params
     machine = Machine.alone(os.cpu_count() or 1, torch.cuda.device_count(), store_of_new_ray())
     known = decided_before(request, registry)
-    lineage = ancestry_then(request, registry) if known and registry else resolve(request, registry)
+    lineage = ancestry_then(request, registry) if known and registry else resolve(request, registry, home)
     run = Run.open(request, lineage, registry, home)
     with tempfile.TemporaryDirectory(prefix="ladder-plan-") as temporary, dated(run.today):
         work = prepare(
@@ -153,7 +159,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         )
         price = work.price
         if measure:
-            price = _measured(run, work.start, home, machine, base, Path(temporary))
+            price = _measured(run, work.start, home, machine, base, Path(temporary), work.asked)
     waits = lineage.obstacle is not None and not unregistered_teachers(request, registry)
     after = f"after {request.parent} of the same call is promoted" if str(request.parent) in planned else None
     return Plan(
@@ -173,12 +179,20 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         threads=threads(manifest.runtime, machine),
         placement=describe(place(manifest.runtime, machine, _placed(price), on_cores(run.made)).slots),
         exam=work.exam,
-        warnings=[*work.warnings, *_forecast(request, price)],
+        warnings=[*work.warnings, *_forecast(request, price), *_busy(price)],
         others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
     )
 
 
-def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base: int, temporary: Path) -> Price:
+def _measured(
+    run: Run,
+    start: Start | None,
+    home: Path,
+    machine: Machine,
+    base: int,
+    temporary: Path,
+    asked: PromptSet | None,
+) -> Price:
     """The price by a step that is taken here.
 
     Raises:
@@ -198,7 +212,7 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
     roles = all_roles(start.numbers, 1)
     devices = {role: slot.device for role, slot in place(runtime, machine, roles, on_cores(start.made)).slots.items()}
     timing = time_step(start, parent, devices, threads(runtime, machine))
-    return price_of(start, home, machine, base, timing, kept_replicas(run))
+    return price_of(start, home, machine, base, timing, kept_replicas(run), asked)
 
 
 def _placed(price: Price | None) -> list[str] | tuple[str, ...]:
@@ -220,6 +234,15 @@ def _forecast(request: Request, price: Price | None) -> list[str]:
     return [
         f"training_params: {share:.0%} of the new tokens that the teachers do not know will not be learned, because "
         f"their target says otherwise; {advice}"
+    ]
+
+
+def _busy(price: Price | None) -> list[str]:
+    if price is None or price.busy < BUSY:
+        return []
+    return [
+        f"time: other work had {price.busy:.0%} of the cores while this machine was measured; the time is that of a "
+        "machine that is alone, and beside other work a run takes longer"
     ]
 
 
@@ -293,6 +316,14 @@ def _lost(fewest: Iterable[Fewest]) -> Iterator[str]:
         yield f"never of {asked} probes" if answers is None else f"from {answers} lost of {asked} probes"
 
 
+def _time(price: Price) -> str:
+    """How long the whole run takes, between which bounds, and of what that consists."""
+    low, high = (duration_text(bound) for bound in price.bounds)
+    parts = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in price.phases.items())
+    whole = f"about {duration_text(price.whole_seconds)} ({low} to {high})"
+    return f"{whole}: {parts}; {price.step_seconds:.3f} s a step ({price.timing})"
+
+
 def _priced(price: Price) -> dict[str, str]:
     """What the run will show when it ends, in its words."""
     roles = ", ".join(f"{role} {size_text(size)}" for role, size in price.memory_bytes.items())
@@ -309,5 +340,5 @@ def _priced(price: Price) -> dict[str, str]:
         "cache": f"{size_text(price.cache_bytes)} (hits {price.cache_hit_share:.0%}){guessed}",
         "memory": f"{size_text(price.peak_memory_bytes)} at its peak: {roles}{gpu}",
         "disk": size_text(price.disk_bytes),
-        "time": f"about {duration_text(price.seconds)}, {price.step_seconds:.3f} s a step ({price.timing})",
+        "time": _time(price),
     }

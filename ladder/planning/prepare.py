@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ladder.actors.placement import Machine, asks_for_nodes, place
 from ladder.errors import LawBroken
-from ladder.exam import Probe, question
+from ladder.exam import Exam, Probe, PromptSet, question
 from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
 from ladder.manifest import Budget, Dreams, Request
@@ -66,6 +66,7 @@ class Work:
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         start: None where its parent is not there yet, or where it is trained already.
         price: None where nobody asked for it, and nothing of the manifest does.
+        asked: what its exam asks; None where there is no start.
         replicas: of each teacher, by number.
         warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
@@ -77,6 +78,7 @@ class Work:
     exam: Detectable
     start: Start | None = None
     price: Price | None = None
+    asked: PromptSet | None = None
     replicas: Mapping[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     reading_warnings: list[str] = field(default_factory=list)
@@ -129,8 +131,9 @@ def prepare(
     if trained and not priced:
         return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))
     start = start_of(run, dataset, tokens, student_ranks(run, machine)) if there else None
-    if start and not decided:
-        _check_start(start, own, recall)
+    exam_of = build_exam(request, start.tokenizer, own, recall) if start else None
+    if start and exam_of and not decided:
+        _check_start(start, exam_of)
     begins = not decided and not trained  # What was trained already is neither too early nor too dear.
     events = registry.history(request.child.family) if registry else []
     if begins:
@@ -142,7 +145,9 @@ def prepare(
     if machine and asks_for_nodes(runtime):
         place(runtime, machine())
     wanted = priced or has_limits(limits) or runtime.teachers.replicas == "auto"
-    price = price_of(start, home, machine(), bare, kept=kept_replicas(run)) if machine and start and wanted else None
+    price = None
+    if machine and start and exam_of and wanted:
+        price = price_of(start, home, machine(), bare, kept=kept_replicas(run), asked=exam_of.prompt_set())
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
@@ -153,6 +158,7 @@ def prepare(
         exam,
         start,
         price,
+        exam_of.prompt_set() if exam_of else None,
         price.replicas if price else _replicas(start) if start else {},
         warnings=[
             *_manifest_warnings(request),
@@ -188,9 +194,9 @@ def _check_manifest(
     check_sharing(request)
 
 
-def _check_start(start: Start, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]]) -> None:
+def _check_start(start: Start, exam: Exam) -> None:
     """What the student's tokenizer and shape decide besides."""
-    exam, tokenizer = build_exam(start.request, start.tokenizer, own, recall), start.tokenizer
+    tokenizer = start.tokenizer
     check_asked(exam, tokenizer)
     check_rows([start.config, *(config_of(folder) for folder in start.teachers.values())], start.rows)
     check_questions(start.config, tokenizer, exam.prompt_set())
@@ -265,4 +271,9 @@ def _manifest_warnings(request: Request) -> list[str]:
         found.append("stabilizers: neither replay nor dreams; this child will probably forget")
     if data_of(request).probes is None:
         found.append("data.probes: none, so the generalise gate has nothing to measure")
+    elif request.parent is None and manifest.gates.generalize.minimum == 0:
+        found.append(
+            "gates.generalize.minimum: none, and a first generation has no parent to beat, so one that answers none of "
+            "its probes is promoted; write what it must reach, such as 0.5"
+        )
     return found

@@ -63,6 +63,18 @@ class Registry:
         return versions.generations(self.store, family)
 
     @store.translated
+    def require(self, family: str) -> list[Generation]:
+        """As ``generations``, of a family that this store knows.
+
+        Raises:
+            NotFound: it knows no such family; the message says which home was searched and what it holds.
+        """
+        found = versions.generations(self.store, family)
+        if not found:
+            versions.require_family(self.store, family)
+        return found
+
+    @store.translated
     def head(self, family: str) -> Generation | None:
         """The live generation, None before the first promotion."""
         return versions.head(self.store, family)

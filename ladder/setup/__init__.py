@@ -14,6 +14,7 @@ from ladder.setup.dataset import (
     describe_pools,
     document_rows,
     encode_dataset,
+    encodings,
     loss_elements,
     origin_of,
     own_probes,
@@ -49,6 +50,7 @@ from ladder.setup.exam import (
     text_case,
     training_rules,
 )
+from ladder.setup.findings import document_of, save_findings
 from ladder.setup.importing import check_imports, check_source, import_generation, import_teachers
 from ladder.setup.roles import (
     Roles,
@@ -102,8 +104,10 @@ __all__ = [
     "data_of",
     "describe_pools",
     "digests_on_disk",
+    "document_of",
     "document_rows",
     "encode_dataset",
+    "encodings",
     "eval_runs",
     "exam_size",
     "expected_key",
@@ -127,6 +131,7 @@ __all__ = [
     "roles_of",
     "run_evals",
     "run_folder",
+    "save_findings",
     "score",
     "shared_stacks",
     "start_tokenizer",

@@ -179,6 +179,7 @@ class Context:
 
     Args:
         bare: bytes of an actor that has loaded its libraries and no model, for the price of a run.
+        coming: roles of the teachers that later manifests of the call will ask for, as far as that is known before.
     """
 
     home: Path
@@ -186,6 +187,7 @@ class Context:
     session: Session
     console: Console
     bare: int = 0
+    coming: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

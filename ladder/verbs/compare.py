@@ -25,6 +25,7 @@ from ladder.models import EnsembleSpec, dated, load_tokenizer, tensor_files
 from ladder.models.digest import read_object
 from ladder.registry import Generation, Registry, lineage
 from ladder.report import console, text
+from ladder.report.live import SOON
 from ladder.setup import (
     EvalRun,
     EvaluatorHandle,
@@ -38,6 +39,7 @@ from ladder.setup import (
     score,
     text_case,
 )
+from ladder.system.progress import counted
 from ladder.verbs.together import Cost, Together, ensemble_of, measure_costs
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
@@ -121,16 +123,21 @@ def reevaluate(
             check_asked(exam, tokenizer)
     dtype = request.manifest.student.dtype
 
+    screen = console.Console()
+
     def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
-        return [
-            ask.run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
-            for eval_run in taken
-        ]
+        total = sum(eval_run.prompt_set.size for eval_run in taken)
+        with screen.working("exam", total, after=SOON) as task, counted(task.advance):
+            return [
+                ask.run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
+                for eval_run in taken
+            ]
 
     # What a generation is was checked when it was materialised; an ensemble is what it is made of.
     taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
     cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
-    ours, theirs = run_evals(exam, taken, cache, by_evaluator(handle, folder, dtype) if handle else asked)
+    there = by_evaluator(handle, folder, dtype, registry.home, screen) if handle else asked
+    ours, theirs = run_evals(exam, taken, cache, there)
     laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
     report = score(request, exam, ours, theirs, laws, ancestors)
     named = (together.named(other) if together else other.ref) if other else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import UsageError
+from ladder.system.home import write_marker
 
 FAMILY = "Mine"
 LETTERS = string.ascii_uppercase
@@ -74,7 +75,7 @@ def create(directory: Path) -> list[Path]:
     for name, content in contents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(content, encoding="utf-8")
-    return [directory / name for name in contents]
+    return [*(directory / name for name in contents), write_marker(directory)]
 
 
 def _genesis() -> dict[str, Any]:
@@ -84,6 +85,8 @@ def _genesis() -> dict[str, Any]:
         "data": {"train": ["data/000.jsonl"], "probes": "data/000.probes.jsonl", "max_length": 64},
         "training_params": {"steps": 400, "lr": 0.003, "batch_size": 32},
         "stabilizers": {"ema_decay": 0.98, "replay_size": 200},
+        # It has no parent to beat: without a minimum one that answers nothing would be promoted.
+        "gates": {"generalize": {"minimum": 0.5}},
         "laws": _laws(),
     }
 
