@@ -113,7 +113,7 @@ def _readable(sources: Sequence[str], columns: Mapping[str, str]) -> tuple[list[
 
 
 def _of_manifest(request: Request, registry: Registry | None, home: Path) -> Look:
-    run = Run.open(request, resolve(request, registry), registry, home)
+    run = Run.open(request, resolve(request, registry, home), registry, home)
     with tempfile.TemporaryDirectory(prefix="ladder-rows-") as temporary, dated(run.today):
         dataset = read_dataset(request, list(run.folders.values()))
         asked = [*own_probes(request), *(one for left in recall_probes(run.ancestors).values() for one in left)]
