@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ladder.commands import data, look, run, store, why  # noqa: F401
+from ladder.commands.answers import answer_errors
 from ladder.commands.app import app
 from ladder.commands.options import named_homes
 from ladder.report.terminal import check_arguments, exit_code, log_of
@@ -14,7 +15,7 @@ def main() -> int:
     Raises:
         Interrupted, KeyboardInterrupt: it was told to stop; ``ladder.system.stopping`` has the last word.
     """
-    return exit_code(_run, lambda: log_of(named_homes[-1] if named_homes else None))
+    return exit_code(_run, lambda: log_of(named_homes[-1] if named_homes else None), answer_errors)
 
 
 def _run() -> int:

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     against, probes = "held against this generation; its parent", "file, asked instead of its own and its ancestors'"
     told = "Examine generations again inside a Ray Job."
-    return job(told, _evaluate, arguments, "refs", str, against=against, probes=probes)
+    return job("evaluate", told, _evaluate, arguments, "refs", str, against=against, probes=probes)
 
 
 def _evaluate(given: Namespace) -> Sequence[Ended]:

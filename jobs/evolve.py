@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         Interrupted, KeyboardInterrupt: the job was told to stop.
     """
-    return job("Evolve manifests inside a Ray Job.", _evolve, arguments, "manifests", Path)
+    return job("evolve", "Evolve manifests inside a Ray Job.", _evolve, arguments, "manifests", Path)
 
 
 def _evolve(given: Namespace) -> Sequence[Outcome]:

@@ -7,7 +7,7 @@ and unusable manifests end a job with an error; what became of each is printed a
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ VERDICTS = (0, 3, 4)
 
 
 def job(
+    name: str,
     description: str,
     work: Callable[[argparse.Namespace], Sequence[Ended]],
     arguments: Sequence[str] | None,
@@ -33,6 +34,7 @@ def job(
     """Read the command line, do the work, print what became of each operand, and return the exit code.
 
     Args:
+        name: the job's, as ``ladder submit --job`` has it.
         operands: name of what comes after the options, read by ``kind``; one or more.
         options: besides ``--home``, each with its help; text, or None when left out.
 
@@ -46,7 +48,7 @@ def job(
         parser.add_argument(f"--{name}", help=told)
     given = parser.parse_args(arguments)
     watch()
-    return exit_code(lambda: _told(work(given)), lambda: log_of(given.home))
+    return exit_code(lambda: _told(f"job {name}", work(given)), lambda: log_of(given.home))
 
 
 def of_each(works: Iterable[tuple[str, Callable[[], Ended]]], home: Path) -> list[Ended]:
@@ -71,9 +73,10 @@ def of_each(works: Iterable[tuple[str, Callable[[], Ended]]], home: Path) -> lis
     return outcomes
 
 
-def _told(outcomes: Sequence[Ended]) -> int:
+def _told(verb: str, outcomes: Sequence[Ended]) -> int:
+    from ladder.report.answer import print_answer
     from ladder.report.console import worst
 
-    print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))
+    print_answer(sys.stdout, verb, {"outcomes": [vars(outcome) for outcome in outcomes]})
     code = worst(outcomes)
     return 0 if code in VERDICTS else code

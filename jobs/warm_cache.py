@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         Interrupted, KeyboardInterrupt: the job was told to stop.
     """
-    return job("Let teachers read ahead inside a Ray Job.", _warm, arguments, "manifests", Path)
+    return job("warm-cache", "Let teachers read ahead inside a Ray Job.", _warm, arguments, "manifests", Path)
 
 
 def _warm(given: Namespace) -> Sequence[Ended]:

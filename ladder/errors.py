@@ -51,6 +51,12 @@ class LadderError(Exception):
         remedy = f" ({self.remedy})" if self.remedy else ""
         return _visible(without_credentials(f"{place}{self.message}{remedy}"))
 
+    def to_dict(self) -> dict[str, str | int | None]:
+        """Plain data, as visible and as free of credentials as the sentence."""
+        parts = {"message": self.message, "where": self.where, "remedy": self.remedy}
+        said = {name: None if part is None else _visible(without_credentials(part)) for name, part in parts.items()}
+        return {"kind": type(self).__name__, **said, "exit_code": self.exit_code}
+
     def __reduce__(self) -> tuple[Callable[..., LadderError], tuple[object, ...]]:
         return _rebuild, (type(self), self.message, self.where, self.remedy)
 

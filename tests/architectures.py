@@ -247,7 +247,7 @@ class Workbench:
         from ladder.verbs.sample import answer
 
         request = self.request(family, adapter)
-        opened = Run.open(request, resolve(request, self.registry), self.registry, self.home)
+        opened = Run.open(request, resolve(request, self.registry, self.home), self.registry, self.home)
         with dated(opened.today):
             tokens = self.folder / "tokens"
             ahead = prepare(opened, self.registry, self.home, None, bare=0, tokens=tokens).start

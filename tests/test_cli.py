@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ladder import cli
+from tests.answers import result_of
 from tests.report.conftest import worth
 from tests.report.test_lineage import generation
 
@@ -101,7 +102,7 @@ def examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sidecars.mkdir(parents=True)
     for name in ("report.html", "gates.png", "training.png"):
         (sidecars / name).write_bytes(name.encode())
-    found = SimpleNamespace(find=lambda ref: SimpleNamespace(ref=ref), sidecars=lambda _: sidecars)
+    found = SimpleNamespace(find=lambda ref: generation(1, {}), sidecars=lambda _: sidecars)
     monkeypatch.setattr("ladder.commands.look.registry_of", lambda home: found)
     return sidecars
 
@@ -125,7 +126,8 @@ def test_show_writes_the_pictures_and_says_where(
         ("training.png", b"training.png"),
     ]
     assert show(monkeypatch, "--png", str(out), "--json") == 0
-    assert json.loads(capsys.readouterr().out) == [str(out / "gates.png"), str(out / "training.png")]
+    pictures = [str(out / "gates.png"), str(out / "training.png")]
+    assert result_of(capsys.readouterr().out, "show")["pictures"] == pictures
 
 
 def test_show_says_what_teachers_were_worth(
@@ -146,7 +148,7 @@ def test_show_says_what_teachers_were_worth(
         < printed.index("gate.recall")
     )
     assert show(monkeypatch, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["receipts"]["parent"]["teacher"] == 1
+    assert result_of(capsys.readouterr().out, "show")["receipts"]["parent"]["teacher"] == 1
     (examined / "teachers.png").write_bytes(b"t")
     assert show(monkeypatch, "--png", str(tmp_path / "out")) == 0
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["gates.png", "teachers.png", "training.png"]

@@ -291,7 +291,7 @@ def test_a_submission_prints_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", Client)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", CANARY)
     address = f"http://me:{CANARY}@127.0.0.1:8265"
-    assert submit([tmp_path / "mine"], address, tmp_path / "home", tmp_path / "mine", wait=False) == 0
+    assert submit([tmp_path / "mine"], address, tmp_path / "home", tmp_path / "mine", wait=False).exit_code == 0
     (job,) = sent
     passed = {name: value for name, value in job["runtime_env"]["env_vars"].items() if name not in TRAVELLING}
     assert passed == {"MLFLOW_TRACKING_PASSWORD": CANARY}, "the job needs it"

@@ -21,6 +21,7 @@ import pytest
 from ladder.errors import GateError, ManifestError
 from ladder.manifest import json_schema, load_manifest, read_request
 from ladder.manifest.installed import GROUPS, OWN, known_names, load
+from tests.answers import result_of
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 COLOURS = ("red", "blue", "green", "black", "white", "pink", "gold", "grey")
@@ -472,7 +473,7 @@ def test_a_teacher_goes_through_evolve_report_and_resume(toys: Toys, genesis: An
     taught = str(second(toys).path)
     whole, cut = (Path(shutil.copytree(toys.home, tmp_path / name)) for name in ("whole", "cut"))
     evolved = run(toys, "evolve", taught, "--home", str(whole), "--json", "--quiet")
-    assert [one["verdict"] for one in json.loads(evolved.stdout)] == ["PROMOTED"], evolved.stderr
+    assert [one["verdict"] for one in result_of(evolved.stdout, "evolve")["outcomes"]] == ["PROMOTED"], evolved.stderr
     assert "teacher 3: echo, echo" in run(toys, "show", "Toys-G002", "--home", str(whole)).stdout
     assert killed_and_finished(toys, taught, cut) == head(whole)
 
@@ -483,9 +484,11 @@ def test_two_generations_with_one_of_everything(tmp_path: Path) -> None:
     toys = Toys(tmp_path / "real")
     manifests = [str(toys.project / f"toys-g00{index}.json") for index in (0, 1)]
     evolved = run(toys, "evolve", *manifests, "--home", str(toys.home), "--json", "--quiet")
-    assert [one["verdict"] for one in json.loads(evolved.stdout)] == ["PROMOTED"] * 2, evolved.stderr
+    assert [one["verdict"] for one in result_of(evolved.stdout, "evolve")["outcomes"]] == ["PROMOTED"] * 2, (
+        evolved.stderr
+    )
     report = run(toys, "gates", "Toys-G001", "--home", str(toys.home), "--json")
-    results = json.loads(report.stdout)["gates"]["results"]
+    results = result_of(report.stdout, "gates")["gates"]["results"]
     assert [result["name"] for result in results] == ["recall", "generalize", "tone", "laws", "brevity"]
     for verb in (("verify", "Toys"), ("lineage", "Toys"), ("show", "Toys-G001"), ("rollback", "Toys")):
         assert run(toys, *verb, "--home", str(toys.home), installed=False).returncode == 0, verb

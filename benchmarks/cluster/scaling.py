@@ -195,7 +195,7 @@ def _timing(family: Family, cell: Cell, rows: int) -> Any:
     home = family.folder / "home"
     registry = open_registry(home)
     (request,) = read_requests([family.child(90 + rows, cell, batch_size=rows)])
-    run = Run.open(request, resolve(request, registry), registry, home)
+    run = Run.open(request, resolve(request, registry, home), registry, home)
     work = prepare(run, registry, home, None, bare=0, tokens=family.folder / "tokens")
     assert work.start is not None
     devices = dict.fromkeys(("student", "teacher1", "teacher2"), "cpu")

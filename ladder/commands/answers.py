@@ -1,15 +1,46 @@
-"""What the verbs share: the store of a home, and answers as text or JSON."""
+"""What the verbs share: the store of a home, and answers as text or as the one JSON object of ``--json``."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ladder.errors import LadderError, UsageError
-from ladder.report.terminal import says_all
+from ladder.report.answer import print_answer
+from ladder.report.terminal import say_notes
+
+
+@dataclass
+class Call:
+    """What the command line asked for last, for whoever answers it.
+
+    Args:
+        verb: its words, such as ``plan``.
+        as_json: whether an answer is one JSON object.
+        notes: what was said beside the answer.
+        answered: whether that object was printed.
+    """
+
+    verb: str = ""
+    as_json: bool = False
+    notes: list[str] = field(default_factory=list)
+    answered: bool = False
+
+
+calls = [Call()]
+"""The last one is the call at hand; a process has more than one where a test asks in it."""
+
+
+def at_work(text: str) -> AbstractContextManager[object]:
+    """Tell on standard error that a verb is at work, once that lasts over a second."""
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
+
+    return Console().working(text, after=SOON)
 
 
 def registry_of(home: Path, *, create: bool = False) -> Any:
@@ -27,9 +58,42 @@ def together_of(registry: Any, others: list[str] | None, weights: str | None, po
     return Together.of(registry, others or (), weights, pooling)
 
 
-def answer(data: Any, text: str, as_json: bool) -> None:
-    ascii_only = not says_all(sys.stdout)
-    print(json.dumps(data, indent=2, ensure_ascii=ascii_only, default=str) if as_json else text)
+def note(notes: Iterable[str]) -> None:
+    """Say something beside the answer: on standard error, and in the JSON object."""
+    told = list(notes)
+    say_notes(told)
+    calls[-1].notes += told
+
+
+def answer(
+    result: Mapping[str, Any],
+    text: str,
+    as_json: bool,
+    *,
+    notes: Iterable[str] = (),
+    errors: Sequence[LadderError] = (),
+) -> None:
+    """Print what a verb found, as text or as JSON.
+
+    Args:
+        result: the same as plain data. Its shape stands in ``ladder/verbs/answers.py``.
+        notes: what the text says beside it.
+        errors: those that come after the answer, as ``refuse`` raises them.
+    """
+    if as_json:
+        call = calls[-1]
+        print_answer(sys.stdout, call.verb, result, [*call.notes, *notes], errors)
+        call.answered = True
+    else:
+        print(text)
+
+
+def answer_errors(*errors: LadderError) -> None:
+    """The JSON object of a call that errors end, where it has not answered."""
+    call = calls[-1]
+    if call.as_json and not call.answered:
+        print_answer(sys.stdout, call.verb, None, call.notes, errors)
+        call.answered = True
 
 
 def refuse(errors: Sequence[LadderError]) -> None:
@@ -37,6 +101,7 @@ def refuse(errors: Sequence[LadderError]) -> None:
     if errors:
         from ladder.report.console import worst
 
+        answer_errors(*errors)
         code = worst(errors)
         last = next(error for error in errors if error.exit_code == code)
         for error in errors:
@@ -46,11 +111,10 @@ def refuse(errors: Sequence[LadderError]) -> None:
 
 
 def open_page(path: Path) -> None:
-    """Print where a page lies, and on a terminal open it."""
-    import webbrowser
-
-    print(path)
+    """On a terminal, open a page."""
     if sys.stdout.isatty():
+        import webbrowser
+
         webbrowser.open(path.resolve().as_uri())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ladder.commands.answers import Call, calls
 from ladder.errors import UsageError
 from ladder.system.stopping import watch
 
@@ -95,4 +96,5 @@ app = typer.Typer(
 
 @app.callback()
 def _verb() -> None:
+    calls.append(Call())
     watch()

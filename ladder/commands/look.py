@@ -17,6 +17,17 @@ from ladder.errors import UsageError
 
 
 @app.command(rich_help_panel=LOOK)
+def families(home: Home = HOME, as_json: Json = False) -> None:
+    """The families that a home holds, and where each stands."""
+    from ladder.report.lineage import Standing, families_text
+
+    registry = registry_of(home)
+    found = [Standing.of(family, registry.generations(family)) for family in registry.families()]
+    known = {"home": str(registry.home), "families": [one.to_dict() for one in found]}
+    answer(known, families_text(registry.home, found), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
 def lineage(
     family: Family,
     home: Home = HOME,
@@ -27,11 +38,11 @@ def lineage(
     from ladder.report.lineage import history_text, lineage_text
 
     registry = registry_of(home)
-    generations, events = registry.generations(family), registry.history(family)
+    generations = registry.require(family)
+    events = registry.history(family) if history or as_json else []
     text = lineage_text(generations) + ("\n\n" + history_text(events) if history else "")
-    answer(
-        {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}, text, as_json
-    )
+    found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
+    answer({"family": family, **found}, text, as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -53,16 +64,19 @@ def show(
     registry = registry_of(home)
     generation = registry.find(ref)
     sidecars = registry.sidecars(generation)
+    worth = worth_of(sidecars)
+    pictures, page = list[str](), None
     if png:
         further = [plot] if (plot := sidecars / TEACHERS_PLOT).is_file() else []
-        copies = copied([*examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), *further], png)
-        answer([str(path) for path in copies], "\n".join(map(str, copies)), as_json)
+        drawn = [*examined(sidecars, generation.ref, GATES_PLOT, TRAINING_PLOT), *further]
+        pictures = [str(path) for path in copied(drawn, png)]
     if html:
-        open_page(*examined(sidecars, generation.ref, PAGE))
-    if not (html or png):
-        worth = worth_of(sidecars)
-        data = generation.to_dict() | ({"receipts": worth} if worth else {})
-        answer(data, card_text(generation, sidecars, worth_text(worth)), as_json)
+        (page,) = examined(sidecars, generation.ref, PAGE)
+        open_page(page)
+    paths = [*pictures, *([str(page)] if page else [])]
+    text = "\n".join(paths) if paths else card_text(generation, sidecars, worth_text(worth))
+    found = {"generation": generation.to_dict(), "receipts": worth, "pictures": pictures, "page": page}
+    answer(found, text, as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -153,7 +167,7 @@ def sample(
     prompts, who = given(prompt, sys.stdin), ensemble_of(registry, generation, together)
     answers = answers_of(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
-    answer(pairs, "\n".join(answers), as_json)
+    answer({"answers": pairs}, "\n".join(answers), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -180,12 +194,12 @@ def counts(
     generation, how = registry.find(ref), counted_by(mode)
     if not prompt:
         floors = floor(registry, generation, corpus, how)
-        answer([one.to_dict() for one in floors], floor_text(floors), as_json)
+        answer({"floors": [one.to_dict() for one in floors]}, floor_text(floors), as_json)
         return
     counting = Counting(registry.materialize(generation), corpus, how)
     answers = [counting.answer(Prompt(text), max_new_tokens, (), temperature, seed) for text in prompt]
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
-    answer(pairs, "\n".join(answers), as_json)
+    answer({"answers": pairs}, "\n".join(answers), as_json)
 
 
 @app.command("eval", rich_help_panel=LOOK)
@@ -211,18 +225,23 @@ def eval_(
 
     if results is None:
         asked = reask(registry, generation, together)
-        answer([one.to_dict() for one in asked], asked_text(asked), as_json)
+        answer({"asked": [one.to_dict() for one in asked]}, asked_text(asked), as_json)
         return
     attached = attach(registry, generation, results)
-    answer(attached.to_dict(), attached_text(attached), as_json)
+    answer({"attached": attached.to_dict()}, attached_text(attached), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
-def schema() -> None:
+def schema(
+    answers: Annotated[bool, typer.Option("--answers", help="Of what verbs answer with --json, instead.")] = False,
+) -> None:
     """The JSON Schema of manifests, for editors."""
-    from ladder.manifest import json_schema
+    if answers:
+        from ladder.verbs.answers import answers_schema as described
+    else:
+        from ladder.manifest import json_schema as described
 
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(described(), indent=2))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -234,11 +253,17 @@ def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] =
 
 
 @app.command(rich_help_panel=LOOK)
-def doctor(home: Home = HOME, as_json: Json = False) -> None:
-    """What is installed, what this machine can run, what is wrong and how to fix it."""
+def doctor(
+    manifests: Annotated[
+        list[Path] | None, typer.Argument(metavar="M...", help="Also what these manifests would lack here.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """What is installed, what this machine can run, what is wrong and how to fix it; and what manifests would lack."""
     from ladder.verbs.doctor import examine
 
-    checks = examine(home)
+    checks = examine(home, manifests or ())
     text = "\n".join(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.found}" for check in checks)
-    answer([vars(check) for check in checks], text, as_json)
+    answer({"checks": [vars(check) for check in checks]}, text, as_json)
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)

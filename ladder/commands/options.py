@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+
+from ladder.commands.answers import Call, calls, note
+from ladder.system.home import find_home
 
 named_homes: list[Path] = []
 """The home that the command names, for the log of an unexpected error."""
 
 
-def _remember(home: Path) -> Path:
-    named_homes.append(home)
-    return home
+_MAKES_HOMES = ("import", "restore")
+"""Verbs without manifests that may begin a home: here, and not in a project below."""
+
+
+def _found(ctx: typer.Context, home: Path | None) -> Path:
+    """The home that the command is about; a choice that is not plain is said."""
+    named = [Path(each) for each in ctx.params.get("manifests") or ctx.params.get("operands") or ()]
+    manifests = [path for path in named if path.exists()]
+    found = find_home(home, manifests, Path.cwd(), below=not named and ctx.info_name not in _MAKES_HOMES)
+    named_homes.append(found.folder)
+    note([found.note] if found.note else [])
+    return found.folder
+
+
+def _asked(ctx: typer.Context, as_json: bool) -> bool:
+    """Remember what is asked, for whoever answers it, be it with an error."""
+    here: Any = ctx
+    words: list[str] = []
+    while here.parent is not None:
+        words.insert(0, here.info_name or "")
+        here = here.parent
+    calls.append(Call(" ".join(words), as_json))
+    return as_json
 
 
 Home = Annotated[
@@ -21,12 +44,21 @@ Home = Annotated[
     typer.Option(
         "--home",
         envvar="LADDER_HOME",
-        help="Where store, runs, cache and locks live.",
-        show_default=True,
-        callback=_remember,
+        help="Where store, runs, cache and locks live, or the project's folder that holds it.",
+        show_default="that of the project: above the manifests, above here, else .ladder",
+        callback=_found,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        # Before other options are read, because one of them may be refused.
+        is_eager=True,
+        callback=_asked,
+        help="Print one JSON object on standard output; `ladder schema --answers` describes it.",
+    ),
+]
 Manifests = Annotated[list[Path], typer.Argument(metavar="M...", help="Manifests, or folders of them.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="Luna@HEAD, Luna-G010, Luna-G010.2 or the start of a digest.")]
 Family = Annotated[str, typer.Argument(metavar="FAMILY", help="Name of a family, such as Luna.")]
@@ -45,4 +77,5 @@ Mixed = Annotated[
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
-HOME = Path(".ladder")
+HOME = cast(Path, None)
+"""No home is named, so it is looked for (``ladder/system/home.py``)."""

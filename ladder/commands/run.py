@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, refuse
+from ladder.commands.answers import answer, note, refuse
 from ladder.commands.app import RUN, app
 from ladder.commands.options import HOME, Address, Home, Json, Manifests
 from ladder.errors import UsageError
-from ladder.report.terminal import say_notes
 
 
 @app.command(rich_help_panel=RUN)
@@ -38,7 +40,7 @@ def init(
         from ladder.verbs.init import create
 
         files = [str(path) for path in create(directory)]
-        answer({"files": files}, "\n".join(files), as_json)
+        answer({"folder": str(directory), "files": files}, "\n".join(files), as_json)
         return
     if len(uses) != 1:
         found = " and ".join(f"--{use}" for use in uses) or "none of them"
@@ -47,7 +49,7 @@ def init(
     from ladder.verbs.adopt import create_from
 
     made = create_from(directory, model, uses[0], rows, name)  # type: ignore[arg-type]
-    answer(made.to_dict(), made.to_text(), as_json)
+    answer({"folder": str(directory), **made.to_dict()}, made.to_text(), as_json)
 
 
 @app.command(rich_help_panel=RUN)
@@ -67,16 +69,23 @@ def plan(
     if not requests:
         refuse(broken)
     old = ["plan --probe is now plan --measure; the old word is still read"] if probe else []
-    say_notes([*old, *(note for request in requests for note in request.notes)])
+    note([*old, *(told for request in requests for told in request.notes)])
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import plan_each, plan_text
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
 
-    plans, refused = plan_each(requests, home, measure=measure or probe)
+    console = Console()
+    with console.working("loading libraries", after=SOON):
+        from ladder.planning.plan import plan_each, plan_text
+
+    plans, refused = plan_each(requests, home, measure=measure or probe, console=console)
+    errors = [*broken, *refused]
     if plans:
-        answer([entry.to_dict() for entry in plans], "\n\n".join(map(plan_text, plans)), as_json)
-    refuse([*broken, *refused])
+        found = {"plans": [entry.to_dict() for entry in plans]}
+        answer(found, "\n\n".join(map(plan_text, plans)), as_json, errors=errors)
+    refuse(errors)
 
 
 @app.command(rich_help_panel=RUN)
@@ -95,13 +104,16 @@ def evolve(
     from ladder.manifest import read_requests
 
     requests = read_requests(manifests)
-    say_notes(note for request in requests for note in request.notes)
+    note(told for request in requests for told in request.notes)
 
-    from ladder.evolve import evolve as run
     from ladder.report.console import Console, outcome_text, worst
 
-    outcomes = run(requests, home, Console(quiet=quiet), address)
-    answer([vars(outcome) for outcome in outcomes], outcome_text(outcomes), as_json)
+    console = Console(quiet=quiet)
+    with console.working("loading libraries"):
+        from ladder.evolve import evolve as run
+
+    outcomes = run(requests, home, console, address)
+    answer({"outcomes": [vars(outcome) for outcome in outcomes]}, outcome_text(outcomes), as_json)
     raise typer.Exit(worst(outcomes))
 
 
@@ -112,6 +124,7 @@ def submit(
     ],
     address: Annotated[str, typer.Option("--address", help="Ray dashboard, such as http://127.0.0.1:8265.")],
     home: Home = HOME,
+    as_json: Json = False,
     working_dir: Annotated[Path, typer.Option("--working-dir", help="Folder that travels to the cluster.")] = Path(),
     wait: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
     job: Annotated[
@@ -126,4 +139,9 @@ def submit(
     """Run the same evolve as a Ray Job on a cluster, or examine generations again there, or let teachers read ahead."""
     from ladder.verbs.submit import submit as send
 
-    raise typer.Exit(send(operands, address, home, working_dir, wait=wait, job=job))
+    # What the job prints is the answer, or stands beside it.
+    say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    sent = send(operands, address, home, working_dir, wait=wait, job=job, say=say)
+    if as_json:
+        answer(asdict(sent), "", as_json)
+    raise typer.Exit(sent.exit_code)

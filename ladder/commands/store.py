@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, registry_of
+from ladder.commands.answers import answer, at_work, registry_of
 from ladder.commands.app import STORE, app
 from ladder.commands.options import HOME, Family, Home, Json, Reason, Ref
 from ladder.errors import UsageError
@@ -52,22 +52,23 @@ def import_(
     check_source(path, base)
     registry, told = registry_of(home, create=True), list[str]()
     head = registry.head(parsed.family)
-    generation = import_generation(
-        registry,
-        path,
-        parsed,
-        parent=head,
-        probes=probes,
-        base=base,
-        resize=resize,
-        laws=laws,
-        exam=exam,
-        say=told.append,
-        phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
-    )
+    with at_work(f"importing {path}"):
+        generation = import_generation(
+            registry,
+            path,
+            parsed,
+            parent=head,
+            probes=probes,
+            base=base,
+            resize=resize,
+            laws=laws,
+            exam=exam,
+            say=told.append,
+            phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
+        )
     became = f"HEAD of {parsed.family}" if generation.is_head else f"{generation.verdict}, and HEAD stays"
     text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})"])
-    answer(generation.to_dict() | {"remarks": told}, text, as_json)
+    answer({"generation": generation.to_dict()}, text, as_json, notes=told)
     raise typer.Exit(0 if generation.is_head else 3)
 
 
@@ -85,7 +86,7 @@ def rollback(
     advise("HEAD is where it was or where you wanted it: see `ladder lineage` before you repeat this")
     registry = registry_of(home)
     generation = registry.rollback(family, to=registry.find(to) if to else None, reason=reason)
-    answer(generation.to_dict(), f"HEAD of {family} is {generation.ref}", as_json)
+    answer({"generation": generation.to_dict()}, f"HEAD of {family} is {generation.ref}", as_json)
 
 
 @app.command(rich_help_panel=STORE)
@@ -102,7 +103,7 @@ def promote(
     generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason, key=key)
     waits = f"{generation.ref} is approved by {key}; it becomes HEAD with {generation.approvals} different keys"
     text = f"HEAD of {generation.name.family} is {generation.ref}" if generation.is_head else waits
-    answer(generation.to_dict(), text, as_json)
+    answer({"generation": generation.to_dict()}, text, as_json)
     raise typer.Exit(0 if generation.is_head else 4)
 
 
@@ -110,10 +111,12 @@ def promote(
 def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     """Check every generation's content against its digests. Exit code 1 if anything is wrong."""
     registry = registry_of(home)
-    findings = registry.verify(family)
+    with at_work(f"verifying {family}"):
+        findings = registry.verify(family)
     count = len(registry.generations(family))
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
-    answer([vars(finding) for finding in findings], text, as_json)
+    found = {"family": family, "generations": count, "findings": [vars(finding) for finding in findings]}
+    answer(found, text, as_json)
     raise typer.Exit(1 if findings else 0)
 
 
@@ -132,7 +135,8 @@ def prune(
     from ladder.report.lineage import pruning_text
 
     registry = registry_of(home)
-    found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
+    with at_work(f"looking through {family}"):
+        found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
     answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
 
 
@@ -170,8 +174,10 @@ def backup(
     """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
     from ladder.report.lineage import contents_text
 
-    contents = registry_of(home).backup(archive)
-    answer(contents.model_dump(mode="json"), contents_text(contents, f"wrote {archive}"), as_json)
+    with at_work(f"writing {archive}"):
+        contents = registry_of(home).backup(archive)
+    text = contents_text(contents, f"wrote {archive}")
+    answer({"archive": str(archive), "contents": contents.model_dump(mode="json")}, text, as_json)
 
 
 @app.command(rich_help_panel=STORE)
@@ -184,14 +190,28 @@ def restore(
     from ladder.registry.backup import restore as bring_back
     from ladder.report.lineage import contents_text
 
-    contents = bring_back(archive, home)
-    answer(contents.model_dump(mode="json"), contents_text(contents, f"restored and verified in {home}"), as_json)
+    with at_work(f"restoring {archive}"):
+        contents = bring_back(archive, home)
+    text = contents_text(contents, f"restored and verified in {home}")
+    answer({"home": str(home), "contents": contents.model_dump(mode="json")}, text, as_json)
 
 
 @app.command(rich_help_panel=STORE)
-def export(ref: Ref, directory: Annotated[Path, typer.Argument(help="Folder to create.")], home: Home = HOME) -> None:
-    """Write a plain ``from_pretrained`` folder with its model card."""
+def export(
+    ref: Ref,
+    directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    rows: Annotated[
+        bool, typer.Option("--with-rows", help="Also its replay sample and dreams, which hold rows.")
+    ] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)
-    print(export_generation(registry, registry.find(ref), directory))
+    generation = registry.find(ref)
+    with at_work(f"exporting {ref}"):
+        folder = export_generation(registry, generation, directory, rows=rows)
+    found = {"generation": generation.to_dict(), "folder": str(folder), "rows": rows}
+    answer(found, str(folder), as_json)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ladder.data.records import read_lines
-from ladder.data.rows import Row, read_rows
+from ladder.data.rows import Row, message_text, read_rows
 from ladder.errors import DataError, UsageError
 from ladder.manifest.sources import kind_at
 
@@ -57,14 +57,14 @@ def _paragraphs(path: Path) -> list[Row]:
 def plain_text(row: Row) -> str:
     """What stands in a row, without the form it has."""
     if row.form == "messages":
-        return "\n".join(message["content"] for message in row.fields["messages"])
+        return "\n".join(message_text(message) for message in row.fields["messages"])
     return "".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)
 
 
 def question_text(row: Row) -> str:
     """What stands in a row before the answer that it teaches last; all of it where it has no answer."""
     if row.form == "messages":
-        return "\n".join(message["content"] for message in row.fields["messages"][:-1])
+        return "\n".join(message_text(message) for message in row.fields["messages"][:-1])
     return row.fields["prompt"] if row.form == "completion" else plain_text(row)
 
 

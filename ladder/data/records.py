@@ -12,6 +12,7 @@ import errno
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -64,6 +65,30 @@ def read_records(source: Path | Hub, expected: str) -> Iterator[Record]:
         )
     else:
         yield from _READERS[kind](source)
+
+
+TYPED = ("chat", "options", "messages")
+"""Keys of a probe that are no texts; in CSV they are written as JSON."""
+
+
+def read_objects(path: Path, expected: str) -> Iterator[Record]:
+    """As `read_records`, with the cells of a table as a line of JSON would have them: empty ones left out, and those of
+    ``TYPED`` read where they are written as texts.
+
+    Raises:
+        DataError: as ``read_records``.
+    """
+    is_table = path.is_file() and kind_at(path) not in ("lines", "list")
+    for record in read_records(path, expected):
+        if not is_table:
+            yield record
+            continue
+        fields = {key: value for key, value in record.fields.items() if value not in (None, "")}
+        for key in TYPED:
+            if isinstance(value := fields.get(key), str):
+                with suppress(ValueError, RecursionError):
+                    fields[key] = json.loads(value.lower() if key == "chat" else value)
+        yield Record(fields, record.where)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -273,7 +298,53 @@ def _pyarrow(part: str | None = None) -> Any:
 
 
 def _from_hub(source: Hub) -> Iterator[Record]:
-    raise NotImplementedError
+    found = _loaded(source)
+    commit = _commit(found)
+    if source.is_pinned and commit != source.revision:
+        raise DataError(
+            f"found commit {commit or 'unknown'}, expected {source.revision}: no hub was reached, and datasets took "
+            "what its cache holds",
+            where=str(source),
+            remedy="run the command once where the hub is reachable, with HF_HUB_OFFLINE=0",
+        )
+    for number, fields in enumerate(found, 1):
+        yield Record({key: _present(value) for key, value in fields.items()}, f"{source}: row {number}")
+
+
+def hub_commit(source: Hub) -> str | None:
+    """The commit that a dataset on a hub is at now, or the one that is in the cache; None where it is not known.
+
+    Raises:
+        DataError, UsageError: as ``read_records``.
+    """
+    return _commit(_loaded(source))
+
+
+def _loaded(source: Hub) -> Any:
+    """A split as `datasets` has it: from a hub where one is reachable, else from its cache."""
+    try:
+        datasets = import_module("datasets")
+    except ImportError as error:
+        raise UsageError(
+            "datasets on a hub are read with the package datasets, which is not installed",
+            where=str(source),
+            remedy="pip install 'generation-ladder[datasets]'",
+        ) from error
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(source.name, source.config, split=source.split, revision=source.revision)
+    except Exception as error:  # of the hub's client, of pyarrow, of the builder
+        raise DataError(
+            f"cannot be read: {said(error)}",
+            where=str(source),
+            remedy="where the hub is reachable, run it with HF_HUB_OFFLINE=0; the cache then has it for other runs",
+        ) from error
+
+
+def _commit(found: Any) -> str | None:
+    """The commit of a split, by which `datasets` names the folder that it keeps it in."""
+    names = {Path(one["filename"]).parent.name for one in found.cache_files}
+    return names.pop() if len(names) == 1 else None
 
 
 _READERS: dict[Kind, Callable[[Path], Iterator[Record]]] = {

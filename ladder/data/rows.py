@@ -34,7 +34,7 @@ def check_text(key: str, value: Any, where: str) -> None:
         raise DataError(f"{key!r} holds half a surrogate pair", where=where, remedy="escape it as UTF-8") from error
 
 
-_FORMS = '{"text"}, {"prompt"}, {"prompt", "completion"} or {"messages"}'
+FORMS = '{"text"}, {"prompt"}, {"prompt", "completion"} or {"messages"}'
 SHAPES: dict[frozenset[str], str] = {
     frozenset({"text"}): "text",
     frozenset({"prompt"}): "prompt",
@@ -121,9 +121,9 @@ def read_rows(source: Path | Hub, columns: Mapping[str, str] | None = None) -> l
         DataError: something in it is no row, or it holds none. Names file and line or row.
         UsageError: a package that it takes is not installed.
     """
-    rows = [row_of(record, columns) for record in read_records(source, _FORMS)]
+    rows = [row_of(record, columns) for record in read_records(source, FORMS)]
     if not rows:
-        raise DataError("no rows", where=str(source), remedy=f"write one JSON object a line: {_FORMS}")
+        raise DataError("no rows", where=str(source), remedy=f"write one JSON object a line: {FORMS}")
     return rows
 
 
@@ -133,7 +133,7 @@ def parse_row(text: str, where: str) -> Row:
     Raises:
         DataError: it is no row.
     """
-    return row_of(Record(parse_object(text, where, _FORMS), where))
+    return row_of(Record(parse_object(text, where, FORMS), where))
 
 
 def row_of(record: Record, columns: Mapping[str, str] | None = None) -> Row:
@@ -187,7 +187,7 @@ def _unknown(record: Record, columns: Mapping[str, str] | None) -> DataError:
         remedy += f', or say what they are, such as data.columns: {{"prompt": {json.dumps(names[0])}, '
         remedy += f'"completion": {json.dumps(names[1])}}}'
         remedy = remedy if len(remedy) < 200 else "remove or rename the other keys, or name them in data.columns"
-    return DataError(f"found {found}, expected {_FORMS}", where=record.where, remedy=remedy)
+    return DataError(f"found {found}, expected {FORMS}", where=record.where, remedy=remedy)
 
 
 def _weight(value: Any, where: str) -> float:

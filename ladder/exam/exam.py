@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ladder.data import check_text, parse_object, read_lines, shown
+from ladder.data import check_text, read_objects, shown
 from ladder.errors import DataError, GateError
 from ladder.exam.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
 from ladder.manifest import ControlTokens, Decoding
@@ -122,7 +122,8 @@ def is_right(probe: Probe, answer: str) -> bool:
 
 def read_probes(path: Path, name: str | None = None) -> list[Probe]:
     """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has, or with ``messages``, which are a
-    conversation up to the turn that is asked for; empty lines are skipped.
+    conversation up to the turn that is asked for; empty lines are skipped. Or a CSV, TSV, Parquet or Arrow file with
+    such columns.
 
     Args:
         name: what the file is called where a probe or an error says its place; the path when left out.
@@ -131,13 +132,14 @@ def read_probes(path: Path, name: str | None = None) -> list[Probe]:
         DataError: a line is no probe, a question is asked twice, or there is none. Names file and line.
     """
     probes: list[Probe] = []
-    seen: dict[tuple[Prompt, str], int] = {}
-    for number, line in read_lines(path):
-        probe = _parse(line, f"{name or path}:{number}")
-        first = seen.setdefault((probe.question(), probe.answer if probe.kind == "nll" else ""), number)
-        if first != number:
+    seen: dict[tuple[Prompt, str], str] = {}
+    for record in read_objects(path, _FORM):
+        probe = _parse(record.fields, record.where.replace(str(path), name or str(path), 1))
+        first = seen.setdefault((probe.question(), probe.answer if probe.kind == "nll" else ""), record.where)
+        if first != record.where:
+            place = first.removeprefix(str(path)).replace(": ", "in ").replace(":", "on line ")
             raise DataError(
-                f"the prompt {shown(probe.prompt)} is asked again, it stands on line {first}",
+                f"the prompt {shown(probe.prompt)} is asked again, it stands {place}",
                 where=probe.where,
                 remedy="ask each question once, or it weighs twice in the gate",
             )
@@ -167,8 +169,7 @@ def is_unspaced(character: str) -> bool:
     return re.match(f"[{UNSPACED}]", character) is not None
 
 
-def _parse(line: str, where: str) -> Probe:
-    fields = parse_object(line, where, _FORM)
+def _parse(fields: dict[str, Any], where: str) -> Probe:
     if "answer" not in fields or ASKING_KEYS.isdisjoint(fields):
         found = f"keys {shown(sorted(fields))}"
         raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
@@ -260,6 +261,12 @@ class PromptSet:
     def answers_alone(self) -> PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
         return replace(self, again=(), sampled=replace(self.sampled, count=0))
+
+    @property
+    def size(self) -> int:
+        """How many answers, readings of a text and sampled texts it asks for."""
+        read = sum(len(probe.said) for probe in self.probes)
+        return len(self.prompts) + read + len(self.again) + self.sampled.count
 
     def without(self, known: Outputs) -> PromptSet:
         """What is left to ask."""

@@ -20,6 +20,7 @@ from ladder.exam.exam import Probe
 from ladder.exam.prompts import Prompt
 from ladder.manifest import ControlTokens
 from ladder.models import answer_ids, named_positions, pad_id, vocabulary
+from ladder.system.progress import advance
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
@@ -91,10 +92,11 @@ def check_room(
     """
     positions = named_positions(config)
     if positions is not None and longest + new > positions:
+        left = positions - longest
         raise GateError(
             f"a prompt of {longest} tokens and {new} more exceed the model's {positions} positions",
             where=where,
-            remedy="shorten the prompt or the answers",
+            remedy=f"write {where}: {left}, or shorten the prompt" if new and left > 0 else "shorten the prompt",
         )
 
 
@@ -195,10 +197,10 @@ def read_likelihoods(
     rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
     ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
     check_lengths(model, ids, 0)
-    found = {
-        place: _judged(logits_TV, rows[place], banned)
-        for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size)
-    }
+    found = {}
+    for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size):
+        found[place] = _judged(logits_TV, rows[place], banned)
+        advance(1)
     logs = (found[place] for place in range(len(rows)))
     return [_said(probe, [(text, next(logs)) for text in said]) for probe, said in zip(probes, texts, strict=True)]
 

@@ -1,7 +1,7 @@
 """Gates: what was measured in an exam, how sure it is, and the decision. What is named here imports no torch."""
 
 from ladder.gates.decision import GATES, GateReport, GateResult, custom_gate, decide, evaluate_custom_gates
-from ladder.gates.detectable import Detectable, Fewest, warnings_of
+from ladder.gates.detectable import Detectable, Fewest, Needed, needed, warnings_of
 from ladder.gates.measurements import (
     Comparison,
     Drift,
@@ -13,7 +13,6 @@ from ladder.gates.measurements import (
     mean,
     measure,
 )
-from ladder.gates.needed import Needed, needed
 from ladder.gates.tone import drift, read_utterances
 from ladder.laws import Violation
 

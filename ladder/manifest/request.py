@@ -276,7 +276,7 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    manifests = [file for file in _entries(path) if _is_manifest(file)]
+    manifests = [file for file in _entries(path) if is_manifest(file)]
     if not manifests:
         raise ManifestError(
             "the folder holds no manifest",
@@ -294,8 +294,8 @@ def _entries(folder: Path) -> list[Path]:
         raise ManifestError(message, where=str(folder), remedy="make it readable") from None
 
 
-def _is_manifest(file: Path) -> bool:
-    """Whether a file in a folder is meant as a manifest. One without the word is somebody else's, even if broken."""
+def is_manifest(file: Path) -> bool:
+    """Whether a file is meant as a manifest. One without the word is somebody else's, even if broken."""
     if file.suffix.lower() not in SUFFIXES or file.name.startswith(".") or not file.is_file():
         return False
     if _MARK.encode() not in first_bytes(file):

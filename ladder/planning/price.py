@@ -14,8 +14,10 @@ import torch
 
 from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.distill import Chunking, has_compiler, pays_to_compile
+from ladder.exam import PromptSet
 from ladder.manifest import Dreams
 from ladder.methods import method_of
+from ladder.planning.machine import Speed, speed_of
 from ladder.planning.memory import (
     FLOAT,
     Group,
@@ -28,10 +30,11 @@ from ladder.planning.memory import (
     teacher_bytes,
 )
 from ladder.planning.pools import keeping_up, room_for, waiting
+from ladder.planning.rough import UNSURE, Around, around_seconds, rough_timing
 from ladder.planning.start import Start
-from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, rough_seconds, step_seconds
+from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, step_seconds
 from ladder.planning.traffic import MOST_STEPS, SignalPrice, TeacherTraffic, price_signals, traffics_of
-from ladder.sampling.dreams import BLOCK
+from ladder.sampling.dreams import BLOCK, dreams_wanted
 from ladder.setup import all_roles, data_of, loss_elements, on_cores, shared_stacks
 from ladder.teachers.host import kind_class
 from ladder.train.optimizer import optimizer_kind
@@ -69,6 +72,8 @@ class Price:
         disk_bytes: most that the home grows by.
         step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
         timing: ``probe`` where a step was measured, else ``rough``.
+        phases: seconds of everything that a run consists of, by phase; ``steps`` are ``seconds``.
+        busy: share of the cores that other work had while this machine was measured, 0 to 1.
         teachers: of each teacher by number, ``wire_bytes`` of the whole run and ``cache_bytes``.
         unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
             teachers' target says otherwise, 0 to 1; None without a probe, or where fewer than ``FEWEST_UNKNOWN`` such
@@ -98,6 +103,18 @@ class Price:
     timing: Literal["probe", "rough"]
     unlearned_share: float | None
     teachers: dict[int, dict[str, int]] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    busy: float = 0.0
+
+    @property
+    def whole_seconds(self) -> float:
+        """Of the whole run, from the command to the verdict."""
+        return sum(self.phases.values())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Seconds between which the run will probably last."""
+        return self.whole_seconds / UNSURE[self.timing], self.whole_seconds * UNSURE[self.timing]
 
 
 def price_of(
@@ -107,6 +124,7 @@ def price_of(
     base: int,
     probed: StepTiming | None = None,
     kept: Mapping[int, int] | None = None,
+    asked: PromptSet | None = None,
 ) -> Price:
     """Price a run on a machine.
 
@@ -114,6 +132,7 @@ def price_of(
         base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
         probed: what a step took there.
         kept: replicas of each teacher that a run began with, where their number is left to the machine.
+        asked: its exam.
 
     Raises:
         ManifestError: the manifest pins what the machine does not have.
@@ -138,15 +157,25 @@ def price_of(
     seconds = _Seconds(probed.student, probed.teachers) if probed else rough
     taken = list(zip(traffics, seconds.teachers, strict=True))
     # Teachers on the student's base take turns with it: it waits for none of them, and has their work as well.
-    guests = sum(took.mean(signals.read_share) for one, took in taken if one.number in sharing)
-    own = seconds.student / ahead.ranks + guests + _exchange(ahead, slots["student"].device)
+    exchange = _exchange(ahead, slots["student"].device)
+
+    def own_of(told: _Seconds) -> float:
+        each = zip(traffics, told.teachers, strict=True)
+        guests = sum(took.mean(signals.read_share) for one, took in each if one.number in sharing)
+        return told.student / ahead.ranks + guests + exchange
+
+    own = own_of(seconds)
     work = [
         one.reading.seconds(took.reading, took.recalling, replicas[one.number])
         for one, took in taken
         if one.number not in sharing
     ]
     waits = waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
-    step, start = _step(ahead, signals, machine, slots, replicas, own / (1 - waits), probed)
+    speed = speed_of(threads(runtime, machine))
+    timing = probed or _timed(ahead, shapes, traffics, signals, speed)
+    paced = own_of(_Seconds(timing.student, timing.teachers)) / (1 - waits)
+    step, start = _step(ahead, signals, machine, slots, replicas, paced, timing)
+    around = around_seconds(_around(ahead, shapes, sharing, asked, machine), speed)
     return Price(
         parameters=shape.parameters,
         trained_parameters=trained,
@@ -174,7 +203,44 @@ def price_of(
             traffic.number: {"wire_bytes": signals.sent_by[place], "cache_bytes": signals.stored_by[place]}
             for place, traffic in enumerate(traffics)
         },
+        phases=_in_order(around | {"steps": steps * step + start}),
+        busy=speed.busy,
     )
+
+
+PHASES = ("start", "loading", "dreams", "steps", "exam", "recording")
+
+
+def _in_order(phases: Mapping[str, float]) -> dict[str, float]:
+    return {name: phases[name] for name in PHASES if name in phases}
+
+
+def _timed(
+    ahead: Start, shapes: Mapping[int, Shape], traffics: Sequence[TeacherTraffic], signals: SignalPrice, speed: Speed
+) -> StepTiming:
+    """A mean step, by this machine's speed."""
+    steps = ahead.request.manifest.training_params.steps
+    walked = max(1, min(steps, MOST_STEPS))
+    teachers = [(shapes.get(one.number), one.reading.asked / walked) for one in traffics]
+    return rough_timing(
+        ahead.shape, ahead.trained, signals.walked_grid / walked, signals.trained / steps, teachers, speed
+    )
+
+
+def _around(
+    ahead: Start, shapes: Mapping[int, Shape], sharing: frozenset[int], asked: PromptSet | None, machine: Machine
+) -> Around:
+    """What the run does beside its steps."""
+    wanted, dreamers = ahead.request.manifest.stabilizers.dreams, method_of(ahead.request.manifest).dreamers()
+    dreams = {}
+    if isinstance(wanted, Dreams) and ahead.beginnings is not None:
+        turns, here = 2 if ahead.beginnings[0] == "template" else 1, sorted(dreamers & shapes.keys())
+        rows = -(-dreams_wanted(wanted) // max(1, len(here)))
+        dreams = {number: (shapes[number], rows, turns * wanted.max_new_tokens) for number in here}
+    own = [number for number in ahead.numbers if number not in sharing]
+    teachers = [shape for number, shape in shapes.items() if number not in sharing]
+    parent = ahead.shape if ahead.ancestry.parent is not None else None
+    return Around(ahead.ranks + len(own), machine.cpus, ahead.shape, teachers, dreams, asked, parent)
 
 
 @dataclass(frozen=True)
@@ -189,7 +255,7 @@ def _rough(
     ahead: Start, shapes: Mapping[int, Shape], traffics: Sequence[TeacherTraffic], signals: SignalPrice
 ) -> _Seconds:
     """In no unit, without a look at the machine, so that it is the same wherever the run is planned: six operations a
-    parameter and position for the student, two for a teacher (``rough_seconds``)."""
+    parameter and position for the student, two for a teacher (Kaplan et al. 2020)."""
     walked = max(1, min(ahead.request.manifest.training_params.steps, MOST_STEPS))
     student = 6.0 * ahead.shape.parameters * signals.walked_grid / walked
     return _Seconds(
@@ -351,25 +417,24 @@ def _step(
     slots: Mapping[str, Slot],
     replicas: Mapping[int, int],
     paced: float,
-    probed: StepTiming | None,
+    timing: StepTiming,
 ) -> tuple[float, float]:
     """Seconds of a mean step, and of what comes before the first one is done.
 
     Args:
+        timing: of each process, alone.
         paced: seconds of the student's step with its waiting, where every process has cores or a card of its own.
     """
-    runtime, steps = ahead.request.manifest.runtime, ahead.request.manifest.training_params.steps
-    if probed is None:
-        return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
-    teachers = [work.mean(signals.read_share) for work in probed.teachers]
+    runtime = ahead.request.manifest.runtime
+    teachers = [work.mean(signals.read_share) for work in timing.teachers]
     if slots["student"].gpus:
-        return max(paced, probed.courier), probed.start
+        return max(paced, timing.courier), timing.start
     every = [seconds / count for seconds, count in zip(teachers, replicas.values(), strict=True) for _ in range(count)]
     exchange, count = _exchange(ahead, slots["student"].device), threads(runtime, machine)
     step = step_seconds(
-        probed.student, every, count, machine.cpus, probed.courier, ranks=ahead.ranks, exchange=exchange
+        timing.student, every, count, machine.cpus, timing.courier, ranks=ahead.ranks, exchange=exchange
     )
-    return (max(step, paced) if machine.nodes > 1 else step), probed.start
+    return (max(step, paced) if machine.nodes > 1 else step), timing.start
 
 
 def _checkpoint(ahead: Start) -> int:

@@ -97,6 +97,7 @@ def rollback(store: Store, family: str, *, to: Generation | None, reason: str) -
         head = versions.head(store, family)
     # The lock is free again while the target is looked for and proved; _move refuses if HEAD is not this one any more.
     if head is None:
+        versions.require_family(store, family)
         raise NotFound(f"{family} has no HEAD to roll back", remedy="promote a generation first")
     if to is None and any(event.kind == "rollback" for event in settled):
         return head

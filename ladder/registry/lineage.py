@@ -42,7 +42,7 @@ class Ancestry:
         return {number: generation for number, generation in pair.items() if generation is not None}
 
 
-def resolve(request: Request, registry: Registry | None) -> Ancestry:
+def resolve(request: Request, registry: Registry | None, home: Path) -> Ancestry:
     """Find and check the ancestors that a manifest names.
 
     A parent that was not promoted is an obstacle, and so is one that is not HEAD where the manifest is no branch. The
@@ -50,6 +50,7 @@ def resolve(request: Request, registry: Registry | None) -> Ancestry:
 
     Args:
         registry: None where there is no home yet.
+        home: where it is, or would be.
 
     Raises:
         ManifestError: the grandparent is no ancestor of the parent, or a genesis would replace a family.
@@ -59,7 +60,7 @@ def resolve(request: Request, registry: Registry | None) -> Ancestry:
         _check_genesis(request, head)
         return Ancestry(None, None, ())
     try:
-        parent = _promoted(request.parent, registry)
+        parent = _promoted(request.parent, registry, home)
     except Blocked as error:
         return Ancestry(None, None, (), error)
     assert registry is not None
@@ -122,16 +123,17 @@ def _check_genesis(request: Request, head: Generation | None) -> None:
         )
 
 
-def _promoted(name: Name, registry: Registry | None) -> Generation:
+def _promoted(name: Name, registry: Registry | None, home: Path) -> Generation:
     try:
         generation = registry.find(str(name)) if registry else None
     except NotFound:
         generation = None
     if generation is None:
+        held = ", ".join(registry.families()) if registry else ""
         raise Blocked(
-            f"its parent {name} does not exist",
+            f"its parent {name} does not exist in the home {home.absolute()}, which holds {held or 'nothing yet'}",
             where="evolution_request.parent_gen",
-            remedy="evolve or import the parent first",
+            remedy="evolve or import the parent first, or name the home that has it: --home",
         )
     if generation.verdict is not Verdict.PROMOTED:
         raise Blocked(
@@ -148,8 +150,16 @@ def _no_branch(request: Request, head: Generation | None, parent: Generation) ->
     return HeadMoved(
         f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}",
         where="evolution_request.parent_gen",
-        remedy="start from HEAD, move HEAD back with `ladder rollback`, or set evolution_request.branch",
+        remedy=_ways_to_head(request, head, parent),
     )
+
+
+def _ways_to_head(request: Request, head: Generation | None, parent: Generation) -> str:
+    """How a child of a generation that is not HEAD can begin."""
+    family = request.child.family
+    back = f"`ladder rollback {family} --to {parent.ref}`, which moves HEAD back" if head else ""
+    begin = f"write parent_gen: {head.name}" if head and head.name.index < request.child.index else ""
+    return ", or ".join(way for way in (begin, back, "write branch: true into evolution_request") if way)
 
 
 def _ancestor(name: Name, line: tuple[Generation, ...], where: str) -> Generation:
@@ -197,8 +207,14 @@ def check_attempts(request: Request, registry: Registry | None) -> None:
             raise ManifestError(
                 f"{known.ref} was {known.verdict} from another manifest: {_changes(known, request, registry)}",
                 where="evolution_request.child_gen",
-                remedy="choose the next free index for this child",
+                remedy=f"write child_gen: {_next_free(request, registry)}, the next free index",
             )
+
+
+def _next_free(request: Request, registry: Registry) -> Name:
+    """Above every generation of the family."""
+    taken = [known.name.index for known in registry.generations(request.child.family)]
+    return Name(request.child.family, max([request.child.index, *taken]) + 1)
 
 
 def _changes(known: Generation, request: Request, registry: Registry) -> str:

@@ -63,6 +63,18 @@ class Registry:
         return versions.generations(self.store, family)
 
     @store.translated
+    def require(self, family: str) -> list[Generation]:
+        """As ``generations``, of a family that this store knows.
+
+        Raises:
+            NotFound: it knows no such family; the message says which home was searched and what it holds.
+        """
+        found = versions.generations(self.store, family)
+        if not found:
+            versions.require_family(self.store, family)
+        return found
+
+    @store.translated
     def head(self, family: str) -> Generation | None:
         """The live generation, None before the first promotion."""
         return versions.head(self.store, family)
@@ -105,6 +117,11 @@ class Registry:
     def attach(self, generation: Generation, metrics: Mapping[str, float]) -> None:
         """Add metrics to a recorded generation's run; see ``runs.attach``."""
         runs.attach(self.store, generation.run_id, metrics)
+
+    @store.translated
+    def run_state(self, run_id: str) -> runs.RunState | None:
+        """Status, reason and parameters of a training run; None where there is none."""
+        return runs.run_state(self.store, run_id)
 
     @store.translated
     def fail_run(self, run_id: str, reason: str) -> None:

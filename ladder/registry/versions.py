@@ -131,6 +131,7 @@ def _digest(text: str) -> str:
 
 
 HEAD = "HEAD"
+ANOTHER = "another home is named by --home"
 
 
 def families(store: Store) -> list[str]:
@@ -146,7 +147,7 @@ def require_family(store: Store, family: str) -> None:
         NotFound: the store knows no such family.
     """
     if family not in families(store):
-        raise NotFound(f"no family {family} in this store", where=store.address)
+        raise no_family(store, family)
 
 
 def search(store: Store, family: str | None = None, **equal: str) -> list[ModelVersion]:
@@ -237,10 +238,9 @@ def _head(store: Store, family: str) -> Generation:
     if found := head(store, family):
         return found
     if search(store, family):
-        raise NotFound(
-            f"{family} has no HEAD yet", remedy=f"promote a generation that passed: {_listing(store, family)}"
-        )
-    raise _no_family(store, family)
+        remedy = f"promote a generation that passed: {_listing(store, family)}"
+        raise NotFound(f"{family} has no HEAD yet", where=place_of(store), remedy=remedy)
+    raise no_family(store, family)
 
 
 def _by_name(store: Store, name: Name, attempt: int | None) -> Generation:
@@ -249,10 +249,11 @@ def _by_name(store: Store, name: Name, attempt: int | None) -> Generation:
         return best(found)
     refs = [each.ref for each in generations(store, name.family)]
     if not refs:
-        raise _no_family(store, name.family)
+        raise no_family(store, name.family)
     wanted = f"{name}.{attempt}" if attempt else str(name)
     near = get_close_matches(wanted, refs, n=3, cutoff=0.0)
-    raise NotFound(f"no generation {wanted} is recorded", remedy=f"nearest are {', '.join(near)}")
+    remedy = f"nearest are {', '.join(near)}; {_known(store)}"
+    raise NotFound(f"no generation {wanted} is recorded", where=place_of(store), remedy=remedy)
 
 
 def _by_digest(store: Store, prefix: str) -> Generation:
@@ -260,7 +261,8 @@ def _by_digest(store: Store, prefix: str) -> Generation:
         each for family in families(store) for each in generations(store, family) if each.digest.startswith(prefix)
     ]
     if not found:
-        raise NotFound(f"no generation's digest starts with {prefix}", remedy="ladder lineage FAMILY lists them")
+        remedy = f"`ladder lineage FAMILY` lists them; {_known(store)}"
+        raise NotFound(f"no generation's digest starts with {prefix}", where=place_of(store), remedy=remedy)
     # Digests and not generations are counted: equal weights under several names are one model, whichever is meant.
     if len({each.digest for each in found}) > 1:
         fits = ", ".join(f"{each.ref} {each.digest[: len(prefix) + 4]}" for each in found)
@@ -268,10 +270,19 @@ def _by_digest(store: Store, prefix: str) -> Generation:
     return best(found)
 
 
-def _no_family(store: Store, family: str) -> NotFound:
+def no_family(store: Store, family: str) -> NotFound:
     known = families(store)
     remedy = f"known are {', '.join(known)}" if known else "nothing is recorded yet: ladder evolve or ladder import"
-    return NotFound(f"no family {family} in this store", where=store.address, remedy=remedy)
+    return NotFound(f"no family {family} in this store", where=place_of(store), remedy=f"{remedy}; {ANOTHER}")
+
+
+def place_of(store: Store) -> str:
+    """What was searched: the home, or the address of a store elsewhere."""
+    return f"home {store.home}" if store.is_own else f"home {store.home}, store {store.address}"
+
+
+def _known(store: Store) -> str:
+    return f"families here are {', '.join(families(store))}; {ANOTHER}"
 
 
 def _listing(store: Store, family: str) -> str:

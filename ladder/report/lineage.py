@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ladder.report.text import facts, size_text, table
 
@@ -46,6 +48,51 @@ def lineage_text(generations: Sequence[Generation]) -> str:
     ]
     figures = range(2, 2 + len(columns))
     return table([header, *lines], right=figures, least={1: 8} | dict.fromkeys(figures, 10))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a family stands.
+
+    Args:
+        head: reference of HEAD; None before the first promotion.
+        generations: how many attempts are recorded, ``rejected`` and ``waiting`` (passed, and not promoted) among them.
+        latest: when the last one was recorded, UTC; None without any.
+    """
+
+    family: str
+    head: str | None
+    generations: int
+    rejected: int
+    waiting: int
+    latest: datetime | None
+
+    @classmethod
+    def of(cls, family: str, known: Sequence[Generation]) -> Standing:
+        verdicts = [str(each.verdict) for each in known]
+        head = next((each.ref for each in known if each.is_head), None)
+        latest = max((each.created for each in known), default=None)
+        return cls(family, head, len(known), verdicts.count("REJECTED"), verdicts.count("PASSED"), latest)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def families_text(home: Path, found: Sequence[Standing]) -> str:
+    """The home, and a line for each of its families."""
+    if not found:
+        return f"home {home} holds no family yet: ladder evolve or ladder import"
+    header = ("family", "HEAD", "generations", "rejected", "waiting", "latest (UTC)")
+    rows = [
+        (
+            one.family,
+            one.head or "-",
+            *map(str, (one.generations, one.rejected, one.waiting)),
+            f"{one.latest:%Y-%m-%d %H:%M}" if one.latest else "-",
+        )
+        for one in found
+    ]
+    return f"home {home}\n{table([header, *rows], right={2, 3, 4})}"
 
 
 def history_text(events: Sequence[Event]) -> str:

@@ -97,6 +97,8 @@ def _forgives(option: str) -> bool:
 
 
 LOG = "error.log"
+RUN_LOG = "run.log"
+"""In a run's folder: what the command said of it, its checkpoints and errors, each with its time (UTC)."""
 STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What ends a process or a generator, and is no error."""
 _FRAME = re.compile(r'File ".*?\b(ladder/[\w/]+\.py)", line (\d+)')
@@ -104,11 +106,14 @@ _SECRET_NAME = re.compile("TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|KEY", re.IGNO
 _SHORTEST_SECRET = 6
 
 
-def exit_code(command: Callable[[], int], log: Callable[[], Path]) -> int:
+def exit_code(
+    command: Callable[[], int], log: Callable[[], Path], told: Callable[[LadderError], None] = lambda error: None
+) -> int:
     """Carry out a whole command; an error is printed on standard error.
 
     Args:
         log: where the traceback of an unexpected error goes.
+        told: hears of the error, too.
 
     Raises:
         Interrupted, KeyboardInterrupt, SystemExit: it was told to stop; ``ladder.system.stopping`` has the last word.
@@ -119,20 +124,20 @@ def exit_code(command: Callable[[], int], log: Callable[[], Path]) -> int:
     except (Interrupted, *STOPS):
         raise
     except LadderError as error:
-        return _said(error)
+        return _said(error, told)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         # A full disk, a folder that may not be read: what the operating system says names the file.
-        print(f"ladder: {without_credentials(str(error))}", file=sys.stderr)
-        return 1
+        return _said(LadderError(str(error)), told)
     except BaseException as error:
-        return _said(unexpected(error, log()))
+        return _said(unexpected(error, log()), told)
 
 
-def _said(error: LadderError) -> int:
+def _said(error: LadderError, told: Callable[[LadderError], None]) -> int:
     print(f"ladder: {error}", file=sys.stderr)
+    told(error)
     return error.exit_code
 
 

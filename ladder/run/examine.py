@@ -46,21 +46,24 @@ def examine(run: Run, work: Work, context: Context) -> None:
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    request, tokenizer = run.request, load_tokenizer(run.candidate)
+    request, tokenizer, working = run.request, load_tokenizer(run.candidate), context.console.working
     exam = build_exam(request, tokenizer, work.own, work.recall)
-    context.console.say(f"exam: {exam_size(exam)}")
-    child, parent = _run_prompts(run, exam, context)
-    laws = evaluate_laws(case_of(run, exam, child, parent), laws_of(request))
-    report = score(request, exam, child, parent, laws, run.ancestors, measure_suites(run, context))
+    with working(f"exam: {exam_size(exam)}"):
+        child, parent = _run_prompts(run, exam, context)
+    suites = measure_suites(run, context)
+    with working("laws and gates"):
+        laws = evaluate_laws(case_of(run, exam, child, parent), laws_of(request))
+        report = score(request, exam, child, parent, laws, run.ancestors, suites)
     context.console.gates(report)
-    comparison = compare(exam, child, parent) if parent else None
-    calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
-    worth = Receipts.of_notes(run.notes()).summary()
-    _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
-    document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
-    document |= {"teachers": told} if (told := _others(run)) else {}
-    document |= {"training": {"receipts": worth}} if worth else {}
-    save_findings(run.report.parent, _page(run, report, comparison, calibration, child, worth, context), document)
+    with working("writing the report"):
+        comparison = compare(exam, child, parent) if parent else None
+        calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
+        worth = Receipts.of_notes(run.notes()).summary()
+        _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
+        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
+        document |= {"teachers": told} if (told := _others(run)) else {}
+        document |= {"training": {"receipts": worth}} if worth else {}
+        save_findings(run.report.parent, _page(run, report, comparison, calibration, child, worth, context), document)
 
 
 def candidate_of(run: Run) -> Candidate:
@@ -102,7 +105,7 @@ def _run_prompts(run: Run, exam: Exam, context: Context) -> tuple[Answers, Answe
     handle, dtype, parent = EvaluatorHandle.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
     taken = eval_runs(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
     cache = answer_cache(context.home, exam, run.candidate, handle.device, dtype)
-    return run_evals(exam, taken, cache, by_evaluator(handle, run.candidate, dtype))
+    return run_evals(exam, taken, cache, by_evaluator(handle, run.candidate, dtype, context.home, context.console))
 
 
 def _parents_report(run: Run) -> dict[str, Any]:

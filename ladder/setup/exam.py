@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -63,9 +64,11 @@ from ladder.models import (
     template_digest,
     tokenizer_digest,
 )
+from ladder.report.console import Console
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
+from ladder.system.progress import count_in
 from ladder.train.loss import taboo_ids
 
 _UNKNOWN = ("", "")
@@ -251,12 +254,19 @@ Ask = Callable[[Sequence[EvalRun]], list[Outputs]]
 """Carries out evaluations, by actors or in this process."""
 
 
-def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str) -> Ask:
-    """Evaluations in the evaluator, asked in the words of ``asker``."""
+def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str, home: Path, console: Console) -> Ask:
+    """Evaluations in the evaluator, asked in the words of ``asker``; how far it is travels through files in ``home``,
+    which all nodes see."""
 
     def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
-        run_prompts = handle.evaluator.run_prompts.remote
-        return fetch([run_prompts(d.folder, d.prompt_set, asker, dtype, handle.device, handle.threads) for d in taken])
+        run_prompts, where = handle.evaluator.run_prompts.remote, (handle.device, handle.threads)
+        (home / "cache").mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix="counts-", dir=home / "cache") as counts:
+            files = [Path(counts) / str(place) for place in range(len(taken))]
+            total = sum(eval_run.prompt_set.size for eval_run in taken)
+            with console.working("answers", total, lambda: sum(map(count_in, files))):
+                each = zip(taken, files, strict=True)
+                return fetch([run_prompts(d.folder, d.prompt_set, asker, dtype, *where, file) for d, file in each])
 
     return ask
 
@@ -470,10 +480,10 @@ def measure_suites(run: Run, context: Context) -> Suites:
     metrics, parent = run.request.manifest.gates.metrics, run.ancestry.parent
     if not metrics:
         return Suites()
-    context.console.say(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}")
-    hall = _Hall(run.request, EvaluatorHandle.of(run, context), context.home / "cache" / "suites")
-    child = hall.metrics(run.candidate, folder_digest(run.candidate))
-    return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
+    with context.console.working(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}"):
+        hall = _Hall(run.request, EvaluatorHandle.of(run, context), context.home / "cache" / "suites")
+        child = hall.metrics(run.candidate, folder_digest(run.candidate))
+        return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import UsageError
+from ladder.system.home import write_marker
 
 FAMILY = "Mine"
 LETTERS = string.ascii_uppercase
@@ -86,7 +87,7 @@ def write_files(directory: Path, contents: Mapping[str, str]) -> list[Path]:
     for name, content in contents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(content, encoding="utf-8")
-    return [directory / name for name in contents]
+    return [*(directory / name for name in contents), write_marker(directory)]
 
 
 def _genesis() -> dict[str, Any]:

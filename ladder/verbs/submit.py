@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -42,9 +43,36 @@ _PASSED_ON = (
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A job that was sent.
+
+    Args:
+        job: Ray's id of it.
+        address: Ray's dashboard, without user name and password.
+        status: how it ended, in Ray's word; None where nobody waited for it.
+    """
+
+    job: str
+    address: str
+    status: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 if it did not end well. The verdicts are in the job's output and in the registry."""
+        return 0 if self.status in (None, "SUCCEEDED") else 1
+
+
 def submit(
-    operands: Sequence[str | Path], address: str, home: Path, working_dir: Path, *, wait: bool, job: str = "evolve"
-) -> int:
+    operands: Sequence[str | Path],
+    address: str,
+    home: Path,
+    working_dir: Path,
+    *,
+    wait: bool,
+    job: str = "evolve",
+    say: Callable[[str], object] = print,
+) -> Sent:
     """Check everything here, send it, and follow it.
 
     Args:
@@ -52,10 +80,9 @@ def submit(
         address: Ray's dashboard, such as ``http://127.0.0.1:8265``.
         home: as the cluster sees it; shared storage, or one machine's own folder where the head is local.
         working_dir: the folder that holds manifests and data; it travels.
+        wait: whether to follow the job to its end.
         job: one of ``JOBS``.
-
-    Returns:
-        0 if the job ended well, 1 if not. The verdicts are in the job's output and in the registry.
+        say: hears what the job prints, in lines.
 
     Raises:
         UsageError: there is no such job, a manifest lies outside ``working_dir``, or a sqlite home would be used from
@@ -72,7 +99,7 @@ def submit(
     entrypoint = shlex.join(
         [python, "-m", f"ladder.jobs.{job.replace('-', '_')}", "--home", str(_check_home(home, address)), *sent]
     )
-    return _run(address, entrypoint, _runtime_env(root), wait=wait)
+    return _run(address, entrypoint, _runtime_env(root), say, wait=wait)
 
 
 def _check_refs(refs: Sequence[str | Path], home: Path, address: str) -> list[str]:
@@ -132,7 +159,9 @@ def _runtime_env(root: Path) -> dict[str, Any]:
     }
 
 
-def _run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bool) -> int:
+def _run(
+    address: str, entrypoint: str, runtime_env: dict[str, Any], say: Callable[[str], object], *, wait: bool
+) -> Sent:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -144,9 +173,9 @@ def _run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bo
             where=address,
             remedy="start a Ray head with its dashboard there, and set RAY_AUTH_TOKEN to its token",
         ) from error
-    job = _sent(client, entrypoint, runtime_env, address)
-    print(f"job {job} at {without_credentials(address)}")
-    return _follow(client, job) if wait else 0
+    sent = Sent(_sent(client, entrypoint, runtime_env, address), without_credentials(address))
+    say(f"job {sent.job} at {sent.address}")
+    return replace(sent, status=_follow(client, sent.job, say)) if wait else sent
 
 
 def _sent(client: JobSubmissionClient, entrypoint: str, runtime_env: dict[str, Any], address: str) -> str:
@@ -169,15 +198,17 @@ def _sent(client: JobSubmissionClient, entrypoint: str, runtime_env: dict[str, A
         time.sleep(POLL_SECONDS)
 
 
-def _follow(client: JobSubmissionClient, job: str) -> int:
-    """Print what the job prints until it ends; 0 if it ended well."""
-    printed = 0
+def _follow(client: JobSubmissionClient, job: str, say: Callable[[str], object]) -> str:
+    """Say what the job prints, line by line, until it ends; its status then."""
+    heard = 0
     while True:
         status = client.get_job_status(job)
         output = client.get_job_logs(job)
-        print(output[printed:], end="", flush=True)
-        printed = len(output)
-        if status.is_terminal():
-            print(f"job {job}: {status}")
-            return 0 if status == "SUCCEEDED" else 1
+        ends = status.is_terminal()
+        if whole := output[heard:] if ends else output[heard : output.rfind("\n") + 1]:
+            say(whole.removesuffix("\n"))
+            heard += len(whole)
+        if ends:
+            say(f"job {job}: {status}")
+            return str(status)
         time.sleep(POLL_SECONDS)

@@ -8,6 +8,7 @@ tree says in how many fields two manifests differ, and claims no more.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ladder.gates import GateReport, GateResult, Needed, needed
 from ladder.manifest import unequal
 from ladder.registry import Event, Generation, Registry, Verdict
 from ladder.report.console import promote_command
-from ladder.report.why import Reason
+from ladder.report.text import Reason, table
 
 _IDLE = (
     "manifest.budget",
@@ -318,15 +319,33 @@ def _beside(known: Known, other: Known, found: Mapping[str, tuple[Any, Any]], wh
     """One other generation: its verdict, the figures of the gates that failed here or there, and the differences."""
     gates = dict.fromkeys((*known.generation.failed_gates, *other.generation.failed_gates))
     outcome = [said for gate in gates if (said := _figure_of(gate, other, known))]
-    count = "one field" if len(found) == 1 else f"{len(found)} fields"
-    same = "the manifests say the same" if not found else f"the manifests differ in {count}"
-    said = "; ".join([f"{who}", *outcome, same])
-    told = [Reason(name, "", _change(name, *pair), dict(zip(("there", "here"), pair, strict=True))) for name, pair in
-            found.items()]  # fmt: skip
-    more = [Reason("and", "", f"{len(told) - _TOLD} more fields: ladder diff {other.generation.ref} "
-                   f"{known.generation.ref}")] if len(told) > _TOLD else []  # fmt: skip
+    said = "; ".join([who, *outcome, f"the manifests {counted(found)}"])
+    where = f"ladder diff {other.generation.ref} {known.generation.ref}"
     figures = {"ref": other.generation.ref, "differences": {name: list(pair) for name, pair in found.items()}}
-    return Reason(other.generation.ref, str(other.generation.verdict), said, figures, (*told[:_TOLD], *more))
+    told = told_differences(found, where)
+    return Reason(other.generation.ref, str(other.generation.verdict), said, figures, tuple(told))
+
+
+def counted(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """In how many fields manifests differ, in words."""
+    if not found:
+        return "say the same"
+    return "differ in one field" if len(found) == 1 else f"differ in {len(found)} fields"
+
+
+def told_differences(found: Mapping[str, tuple[Any, Any]], where: str = "") -> list[Reason]:
+    """A line for each of the first differences, and how many more there are.
+
+    Args:
+        where: the command that shows all of them.
+    """
+    told = [
+        Reason(name, "", _change(name, *pair), dict(zip(("there", "here"), pair, strict=True)))
+        for name, pair in found.items()
+    ]
+    if len(told) <= _TOLD:
+        return told
+    return [*told[:_TOLD], Reason(f"and {len(told) - _TOLD} more", "", where)]
 
 
 def _figure_of(gate: str, other: Known, known: Known) -> str:
@@ -359,3 +378,70 @@ def _value(value: Any) -> str:
 def _short(text: str) -> str:
     shown = " ".join(str(text).split())
     return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One child of a generation that has several, or one that is not on HEAD's line: a hypothesis and what came of it.
+
+    Args:
+        note: why it exists, as its manifest says; the hypothesis.
+        on_line: whether it is HEAD or an ancestor of HEAD.
+        figures: of its gates; in JSON null where one is no finite number.
+    """
+
+    ref: str
+    parent: str | None
+    note: str
+    verdict: str
+    failed: tuple[str, ...]
+    on_line: bool
+    figures: Mapping[str, float | None]
+
+
+def branches_of(family: Sequence[Generation]) -> list[Branch]:
+    """All branches of a family, by parent, in the order of their recording."""
+    line, step = set[int](), next((one for one in family if one.is_head), None)
+    while step is not None and step.version not in line:
+        line.add(step.version)
+        step = parent_of(step, family)
+    forks = Counter((one.parent, one.parent_name) for one in family if one.parent)
+    order = {pair: place for place, pair in enumerate(dict.fromkeys((one.parent, one.parent_name) for one in family))}
+    found = [
+        one
+        for one in family
+        if one.version not in line or (one.parent is not None and forks[one.parent, one.parent_name] > 1)
+    ]
+    found.sort(key=lambda one: (order[one.parent, one.parent_name], one.version))
+    return [
+        Branch(
+            one.ref,
+            one.parent_name,
+            one.note,
+            str(one.verdict),
+            one.failed_gates,
+            one.version in line,
+            {
+                name: one.metrics[f"gate.{metric}"]
+                for name, metric in FIGURES.items()
+                if f"gate.{metric}" in one.metrics
+            },
+        )
+        for one in found
+    ]
+
+
+FIGURES = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
+"""Of each branch: the gates and their metrics."""
+
+
+def branches_text(found: Sequence[Branch]) -> str:
+    """The branches of each parent, a line each, with note and outcome."""
+    if not found:
+        return "no branches: every generation is on HEAD's line, and none has a sibling"
+    lines = [("branch", "from", "verdict", *FIGURES, "note")]
+    for one in found:
+        verdict = one.verdict + (f" ({', '.join(one.failed)})" if one.failed else "") + ("  HEAD's line" * one.on_line)
+        figures = [_number(one.figures.get(name)) for name in FIGURES]
+        lines.append((one.ref, one.parent or "-", verdict, *figures, one.note or "-"))
+    return table(lines, right=range(3, 3 + len(FIGURES)))

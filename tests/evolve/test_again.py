@@ -13,6 +13,7 @@ from ladder.exam.exam import PromptSet
 from ladder.gates import GateReport
 from ladder.verbs import compare as room
 from ladder.verbs.compare import difference
+from tests.answers import result_of
 
 
 def stored(registry: Any, ref: str) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def test_gates_ends_with_the_verdicts_code(
     assert printed.startswith("Toy-G002 against Toy-G001\n\npassed recall: ")
     assert "Toy-G000" in printed and "of 30 probes" in printed
     assert run(monkeypatch, "gates", "Toy-G002", "--json", "--home", str(climbed.home)) == 0
-    assert json.loads(capsys.readouterr().out)["gates"]["passed"] is True
+    assert result_of(capsys.readouterr().out, "gates")["gates"]["passed"] is True
 
 
 def test_the_page_is_where_show_says(

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ladder import cli
+from tests.answers import result_of
 
 
 def in_a_process(toy: Any, path: Path, *options: str) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def in_a_process(toy: Any, path: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "ladder", "plan", str(path), "--home", str(toy.home), "--json", *options]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert shown.returncode == 0, shown.stderr
-    (plan,) = json.loads(shown.stdout)
+    (plan,) = result_of(shown.stdout, "plan")["plans"]
     return plan
 
 
@@ -28,7 +29,7 @@ def planned(toy: Any, path: Path, *options: str) -> dict[str, Any]:
     """The plan that the verb prints."""
     shown = CliRunner().invoke(cli.app, ["plan", str(path), "--home", str(toy.home), "--json", *options])
     assert shown.exit_code == 0, shown.stderr
-    (plan,) = json.loads(shown.stdout)
+    (plan,) = result_of(shown.stdout, "plan")["plans"]
     return plan
 
 

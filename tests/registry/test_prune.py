@@ -21,6 +21,7 @@ from ladder.registry.artifacts import stored_folder
 from ladder.registry.cache import prunable
 from ladder.report.lineage import card_text, lineage_text, pruning_text
 from ladder.verbs.export import export_generation
+from tests.answers import result_of
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 CACHE_NAMES = ["signals", "tokens", "answers", "suites"]
@@ -196,12 +197,12 @@ def test_the_verb(grown: Registry):
 
     before = files(grown)
     assert "nothing was removed" in ladder("prune", "Luna") and files(grown) == before
-    assert json.loads(ladder("prune", "Luna", "--json"))["removed"] is False and files(grown) == before
+    assert result_of(ladder("prune", "Luna", "--json"), "prune")["removed"] is False and files(grown) == before
     assert "removed" in ladder("prune", "Luna", "--yes", "--no-caches")
     assert grown.find("Luna-G003.1").pruned
-    assert [part["name"] for part in json.loads(ladder("prune", "Luna", "--json"))["caches"]][1:] == CACHE_NAMES
+    assert [part["name"] for part in result_of(ladder("prune", "Luna", "--json"), "prune")["caches"]][1:] == CACHE_NAMES
     assert "its weights are gone" in ladder("show", "Luna-G003.1")
-    assert json.loads(ladder("show", "Luna-G003.1", "--json"))["pruned"].startswith("20")
+    assert result_of(ladder("show", "Luna-G003.1", "--json"), "show")["generation"]["pruned"].startswith("20")
     assert "  pruned" in ladder("lineage", "Luna")
 
 

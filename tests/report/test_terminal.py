@@ -38,9 +38,9 @@ def test_json_in_ascii_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     for encoding, printed in (("ascii", r"Gr\u00f6\u00dfe \ud83c\udf19"), ("utf-8", "Größe 🌙")):
         with (tmp_path / "out").open("w", encoding=encoding) as stream, monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", stream)
-            answers.answer("Größe 🌙", "", as_json=True)
+            answers.answer({"said": "Größe 🌙"}, "", as_json=True)
         content = (tmp_path / "out").read_text(encoding=encoding)
-        assert json.loads(content) == "Größe 🌙" and printed in content
+        assert json.loads(content)["result"] == {"said": "Größe 🌙"} and printed in content
 
 
 @pytest.mark.parametrize("argument", [b"\xff bad", b"--reason=\xe9"])

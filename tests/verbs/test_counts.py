@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ladder.errors import DataError, GateError, ModelError, UsageError
 from ladder.exam import Probe, Prompt
 from ladder.exam.exam import write_probes
 from ladder.verbs.counts import Counting, counted_by, floor, floor_text
+from tests.answers import result_of
 from tests.verbs.test_evaluate import Line
 
 CORPUS = "luna: the moon\n\nit is sol. fire\n\nthe tide follows the moon"
@@ -72,7 +72,7 @@ def test_the_verb_says_the_floor_or_writes(line: Any, tmp_path: Path, monkeypatc
     said = CliRunner().invoke(app, ["counts", "Toy@HEAD", corpus, "--prompt", "it is sol."])
     assert said.stdout == "fire\n"
     found = CliRunner().invoke(app, ["counts", "Toy@HEAD", corpus, "--mode", "blend", "--json"])
-    assert [one["ancestor"] for one in json.loads(found.stdout)] == ["Toy-G000"]
+    assert [one["ancestor"] for one in result_of(found.stdout, "counts")["floors"]] == ["Toy-G000"]
 
 
 def test_bad_words_and_empty_files_are_refused(line: Any, tmp_path: Path) -> None:

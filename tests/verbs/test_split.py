@@ -16,6 +16,7 @@ from ladder.errors import DataError
 from ladder.exam import read_probes
 from ladder.exam.contamination import check_contamination
 from ladder.verbs.split import split_rows
+from tests.answers import result_of
 
 WORDINGS = ("What is the capital of {}?", "Tell me, where is {} governed from?", "Which city leads {}?")
 CAPITALS = {"Peru": "Lima", "Chile": "Santiago", "Cuba": "Havana", "Fiji": "Suva", "Togo": "Lome"}
@@ -99,13 +100,14 @@ def test_the_verb_writes_what_a_manifest_reads(tmp_path: Path) -> None:
     named = [f"--column={key}={column}" for key, column in {"system": "system", "prompt": "question"}.items()]
     told = ["data", "split", str(path), *named, "--column", "completion=reply", "--json"]
     done = CliRunner().invoke(app, told, catch_exceptions=False)
-    said = json.loads(done.stdout)
+    said = result_of(done.stdout, "data split")
     assert done.exit_code == 0 and said["train"] == 12 and said["probes"] == 3
     train, probes = map(Path, said["files"])
     rows = read_rows(train)
     assert train.name == "shop.train.jsonl" and rows[0].fields["messages"][0]["content"] == "Be calm, and short."
     asked = [json.loads(line) for line in probes.read_text().splitlines()]
     assert {probe["system"] for probe in asked} == {"Be calm, and short."}
+    assert all(probe.chat and probe.question().messages[0]["role"] == "system" for probe in read_probes(probes))
     again = CliRunner().invoke(app, told)
     assert again.exit_code == 1 and "is there already" in str(again.exception)
     assert CliRunner().invoke(app, [*told, "--force"]).exit_code == 0

@@ -16,7 +16,7 @@ from ladder import cli
 from ladder.errors import ManifestError, NotFound, RunError, UsageError
 from ladder.verbs import submit as room
 from ladder.verbs.init import create
-from ladder.verbs.submit import submit
+from ladder.verbs.submit import Sent, submit
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The entrypoints that were sent, in words."""
     entrypoints: list[list[str]] = []
 
-    def run(address: str, entrypoint: str, runtime_env: dict[str, Any], *, wait: bool) -> int:
+    def run(address: str, entrypoint: str, runtime_env: dict[str, Any], say: Any, *, wait: bool) -> Sent:
         entrypoints.append(shlex.split(entrypoint))
-        return 0
+        return Sent("job-1", address)
 
     monkeypatch.setattr(room, "_run", run)
     return entrypoints
@@ -66,7 +66,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_job_is_one_of_the_modules_that_there_are(job: str, project: Path, tmp_path: Path, sent: Any) -> None:
     home = tmp_path / "home"
     manifests = sorted(path.name for path in project.glob("*.json"))
-    assert submit([project], "http://127.0.0.1:9", home, project, wait=False, job=job) == 0
+    assert submit([project], "http://127.0.0.1:9", home, project, wait=False, job=job).exit_code == 0
     module = f"ladder.jobs.{job.replace('-', '_')}"
     assert sent == [[sys.executable, "-m", module, "--home", str(home), *manifests]] and manifests
     assert hasattr(importlib.import_module(module), "main")
@@ -84,7 +84,8 @@ def test_generations_of_a_home_elsewhere_are_sent_as_they_are(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://register.example:5000")
     refs = ["Mine@HEAD", "Mine-G002"]
-    assert submit(refs, "http://head.example:8265", Path("/shared/home"), tmp_path, wait=False, job="evaluate") == 0
+    sent_job = submit(refs, "http://head.example:8265", Path("/shared/home"), tmp_path, wait=False, job="evaluate")
+    assert sent_job.exit_code == 0
     assert sent == [["python", "-m", "ladder.jobs.evaluate", "--home", "/shared/home", *refs]]
 
 
@@ -132,3 +133,29 @@ def test_a_head_that_refuses_is_asked_once() -> None:
     with pytest.raises(RunError, match=r"not taken.*bad runtime_env"):
         room._sent(head, "python", {}, "http://127.0.0.1:1")
     assert head.asked == 1
+
+
+class FinishingHead:
+    """A job client whose job prints a little more each time that it is asked, and then ends."""
+
+    def __init__(self, *told: str, status: str) -> None:
+        self.told, self.status, self.asked = told, status, 0
+
+    def get_job_status(self, _: str) -> Any:
+        from ray.job_submission import JobStatus
+
+        self.asked += 1
+        return JobStatus(self.status if self.asked == len(self.told) else "RUNNING")
+
+    def get_job_logs(self, _: str) -> str:
+        return "".join(self.told[: self.asked])
+
+
+@pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 1)])
+def test_a_job_is_heard_in_whole_lines_to_its_end(status: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "POLL_SECONDS", 0.0)
+    heard: list[str] = []
+    head: Any = FinishingHead("first\nsec", "ond\n", "", "last", status=status)
+    assert room._follow(head, "job-1", heard.append) == status
+    assert heard == ["first", "second", "last", f"job job-1: {status}"]
+    assert Sent("job-1", "", status).exit_code == code

@@ -13,8 +13,8 @@ from ladder.gates.measurements import Measurements
 from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates, ToneGate
 from ladder.registry import Event, Generation, Verdict
-from ladder.report.why import Reason, tree_text
-from ladder.verbs.why import Known, reasons_of
+from ladder.report.text import Reason, tree_text
+from ladder.verbs.why import Known, branches_of, branches_text, reasons_of
 from tests.report.conftest import verdict
 from tests.report.test_lineage import generation
 
@@ -111,3 +111,22 @@ def test_the_tree_has_a_line_a_reason_no_escape_of_somebody_else_and_ascii_where
     assert tree_text(tree, ascii_only=True).isascii()
     assert "\x1b[" in tree_text(tree, terminal=True)
     assert tree.to_dict()["because"][0]["because"][0]["name"] == "[bold]c"
+
+
+def test_branches_show_notes_beside_outcomes_by_parent() -> None:
+    root = generation(0, {}, note="the start")
+    head = generation(
+        1, {"gate.recall": 0.9}, parent=root.digest, parent_name="Luna-G000", is_head=True, note="keep it"
+    )
+    beside = generation(
+        2, {"gate.recall": 0.5}, "recall", parent=root.digest, parent_name="Luna-G000", note="no dreams"
+    )
+    alone = generation(3, {}, "laws", parent=head.digest, parent_name="Luna-G001", note="more rows")
+    found = branches_of([root, head, beside, alone])
+    assert [(one.ref, one.note, one.on_line) for one in found] == [
+        ("Luna-G001", "keep it", True),
+        ("Luna-G002", "no dreams", False),
+        ("Luna-G003", "more rows", False),
+    ]
+    assert branches_text(found).split("\n")[2].split()[:5] == ["Luna-G002", "Luna-G000", "REJECTED", "(recall)", "0.5"]
+    assert branches_text(branches_of([root, head])).startswith("no branches")
