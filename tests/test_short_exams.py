@@ -17,6 +17,7 @@ from ladder.planning import plan
 from ladder.planning.plan import plan_text
 from ladder.registry import Verdict
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.setup.context import Run
 
 INTERVAL = {"recall": {"evidence": "interval"}}
@@ -67,7 +68,11 @@ def climbing(asked: Request, left: Any, tmp_path: Path, say: Any = lambda text: 
     folders = {one.digest: left.materialize(one) for one in left.line}
     run = Run(asked, Ancestry(left.line[-1], None, left.line), folders, tmp_path / "run")
     return run, SimpleNamespace(
-        console=SimpleNamespace(say=say), registry=left, home=tmp_path / "home", session=None, bare=0
+        console=SimpleNamespace(say=say, working=Console(quiet=True).working),
+        registry=left,
+        home=tmp_path / "home",
+        session=None,
+        bare=0,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -51,6 +52,8 @@ _CONTROL = re.compile(r"<\|([^<>|\s]{1,40})\|>|<(?:start|end)_of_turn>|\[(/?INST
 """What chat templates write between turns."""
 _ROLE = re.compile(r"\s*(system|user|assistant|model|tool)[ \t]*(?=\n|$)")
 _ANSWERS, _QUESTIONS = ("assistant", "model", "/INST"), ("system", "user", "tool", "INST")
+_REMOVED = 20
+"""Rows that a remedy takes out by a command."""
 _LISTED = 3
 """Findings that an error lists."""
 
@@ -80,8 +83,18 @@ def check_contamination(probes: Sequence[Probe], rows: Sequence[Row], what: str 
     raise DataError(
         f"{what} that tell held-out probes: found {len(found)}, expected none: {', '.join(listed)}",
         where=found[0].row,
-        remedy=f"take these out of the {what}, or hold other questions out",
+        remedy=f"{_removal(found) or f'take these out of the {what}'}, or hold other questions out",
     )
+
+
+def _removal(found: Sequence[Finding]) -> str:
+    """The command that takes the rows out; empty where they are many, or not all lines of one JSONL file."""
+    places = [re.fullmatch(r"(.+\.jsonl):(\d+)", finding.row, re.DOTALL) for finding in found]
+    files = {place[1] for place in places if place}
+    if None in places or len(files) != 1 or len(found) > _REMOVED:
+        return ""
+    lines = sorted({int(place[2]) for place in places if place})
+    return f"`sed -i '{';'.join(f'{line}d' for line in lines)}' {shlex.quote(files.pop())}` takes these out"
 
 
 def find_contamination(probes: Sequence[Probe], rows: Iterable[Row]) -> list[Finding]:

@@ -92,10 +92,11 @@ def check_room(
     """
     positions = named_positions(config)
     if positions is not None and longest + new > positions:
+        left = positions - longest
         raise GateError(
             f"a prompt of {longest} tokens and {new} more exceed the model's {positions} positions",
             where=where,
-            remedy="shorten the prompt or the answers",
+            remedy=f"write {where}: {left}, or shorten the prompt" if new and left > 0 else "shorten the prompt",
         )
 
 

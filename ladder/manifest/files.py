@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from ladder.errors import DataError
@@ -24,6 +26,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [(f"data.train.{index}", path) for index, path in enumerate(data.train)]
         files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
         files += [(f"data.replay_from.{index}", path) for index, path in enumerate(data.replay_from)]
+        files += [(f"data.tokenizer_text.{index}", path) for index, path in enumerate(data.tokenizer_text)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
@@ -130,8 +133,27 @@ def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list
             else:
                 digests[path] = _sha256(_confined(folder, path, allowed))
         except _Unusable as error:
-            problems.append(Problem(field, *error.args))
+            message, remedy = error.args
+            meant = None if is_hub(path) or (folder / path).exists() else _meant(path, folder)
+            problems.append(
+                Problem(field, message, f"write {json.dumps(meant, ensure_ascii=False)}" if meant else remedy)
+            )
     return digests, problems
+
+
+def _meant(path: str, folder: Path) -> str | None:
+    """The file that was probably meant, as a manifest in this folder writes it: one of the same name, else of a like
+    path; None where none is near or several are."""
+    try:
+        near = [file for pattern in ("*", "*/*", "*/*/*") for file in islice(sorted(folder.glob(pattern)), _LOOKED_AT)]
+        known = [
+            file.relative_to(folder).as_posix() for file in near if file.is_file() and not file.name.startswith(".")
+        ]
+    except OSError:
+        return None
+    same = [one for one in known if one.rpartition("/")[2] == Path(path).name]
+    alike = get_close_matches(path, known, n=1, cutoff=0.8) if not same else []
+    return next(iter(same if len(same) == 1 else alike), None)
 
 
 def _holds_rows(field: str) -> bool:
@@ -258,6 +280,10 @@ def resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError):
         return path
+
+
+_LOOKED_AT = 1000
+"""Files of each depth below the manifest among which one is looked for that was meant."""
 
 
 def _sha256(path: Path) -> str:

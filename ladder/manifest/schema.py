@@ -424,6 +424,9 @@ class Data(Section):
     today: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     """The day that a chat template writes which asks for the date (YYYY-MM-DD). When left out, the parent's; where it
     has none, the day on which the run began."""
+    tokenizer_text: list[str] = []
+    """Files whose words the tokenizer of a family from scratch learns beside the new rows, and nobody else: text
+    (``.txt``), line by line, or rows. So lessons that come later find their words known."""
 
 
 class Shares(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -24,7 +24,8 @@ from ladder.gates import Detectable, Fewest
 from ladder.manifest import ROLES, Request, others
 from ladder.methods import method_of
 from ladder.models import dated
-from ladder.planning.machine import BUSY
+from ladder.planning.lesson import Lesson
+from ladder.planning.machine import BUSY, measure
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start
@@ -52,6 +53,7 @@ class Plan:
         tokens: upper bound of the tokens through the student's backbone.
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         others: name and kind of each teacher beside parent and grandparent, by number.
+        lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
     """
 
     child: str
@@ -72,6 +74,7 @@ class Plan:
     exam: Detectable
     warnings: list[str]
     others: dict[int, str] = field(default_factory=dict)
+    lesson: Lesson | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -179,8 +182,9 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         threads=threads(manifest.runtime, machine),
         placement=describe(place(manifest.runtime, machine, _placed(price), on_cores(run.made)).slots),
         exam=work.exam,
-        warnings=[*work.warnings, *_forecast(request, price), *_busy(price)],
+        warnings=[*work.warnings, *_forecast(request, price)],
         others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
+        lesson=work.lesson,
     )
 
 
@@ -211,8 +215,10 @@ def _measured(
     runtime = request.manifest.runtime
     roles = all_roles(start.numbers, 1)
     devices = {role: slot.device for role, slot in place(runtime, machine, roles, on_cores(start.made)).slots.items()}
+    # Rates are processor time, and a step's is the clock's: whoever works here now makes it longer.
+    busy = measure(threads(runtime, machine)).busy
     timing = time_step(start, parent, devices, threads(runtime, machine))
-    return price_of(start, home, machine, base, timing, kept_replicas(run), asked)
+    return replace(price_of(start, home, machine, base, timing, kept_replicas(run), asked), busy=busy)
 
 
 def _placed(price: Price | None) -> list[str] | tuple[str, ...]:
@@ -237,15 +243,6 @@ def _forecast(request: Request, price: Price | None) -> list[str]:
     ]
 
 
-def _busy(price: Price | None) -> list[str]:
-    if price is None or price.busy < BUSY:
-        return []
-    return [
-        f"time: other work had {price.busy:.0%} of the cores while this machine was measured; the time is that of a "
-        "machine that is alone, and beside other work a run takes longer"
-    ]
-
-
 def plan_text(plan: Plan) -> str:
     """One manifest's dry run, a fact a line."""
     exam = _exam(plan.exam)
@@ -257,6 +254,7 @@ def plan_text(plan: Plan) -> str:
         "data": f"{plan.rows} rows, {plan.probes} probes",
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
+        **({"readings": _readings(plan.lesson)} if plan.lesson else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
@@ -266,6 +264,17 @@ def plan_text(plan: Plan) -> str:
     }
     lines = facts([*known.items(), *(("warning", warning) for warning in plan.warnings)])
     return f"{plan.child}\n{indent(lines, '  ')}"
+
+
+def _readings(lesson: Lesson) -> str:
+    """How often each new row is read, and in how many tokens a word."""
+    told = f"each new row {lesson.readings:.1f} times (docs/recipe.md: {lesson.asked})"
+    if lesson.tokens_per_word is None:
+        return told
+    beside = (
+        "" if lesson.ancestors_tokens_per_word is None else f", the ancestors' {lesson.ancestors_tokens_per_word:.1f}"
+    )
+    return f"{told}; {lesson.tokens_per_word:.1f} tokens a word{beside}"
 
 
 def _teachers(plan: Plan) -> str:
@@ -319,9 +328,11 @@ def _lost(fewest: Iterable[Fewest]) -> Iterator[str]:
 def _time(price: Price) -> str:
     """How long the whole run takes, between which bounds, and of what that consists."""
     low, high = (duration_text(bound) for bound in price.bounds)
-    parts = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in price.phases.items())
+    told = {name: seconds for name, seconds in price.phases.items() if seconds >= 1}
+    parts = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in told.items())
     whole = f"about {duration_text(price.whole_seconds)} ({low} to {high})"
-    return f"{whole}: {parts}; {price.step_seconds:.3f} s a step ({price.timing})"
+    beside = f"; other work had {price.busy:.0%} of the cores while this was measured, and beside it a run takes longer"
+    return f"{whole}: {parts}; {price.step_seconds:.3f} s a step ({price.timing}){beside * (price.busy >= BUSY)}"
 
 
 def _priced(price: Price) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ladder.laws import budget, cooldown
 from ladder.manifest import Budget, Dreams, Request
 from ladder.methods import method_of
 from ladder.models import config_of
+from ladder.planning.lesson import Lesson, lesson_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
 from ladder.planning.store import check_store, may_be_too_much
@@ -40,6 +41,7 @@ from ladder.setup import (
     check_rows,
     check_sharing,
     check_suites,
+    check_tokenizer_text,
     check_tone,
     data_of,
     own_probes,
@@ -70,6 +72,7 @@ class Work:
         replicas: of each teacher, by number.
         warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
+        lesson: how its new rows are read; None where there is no start, or it is trained already.
     """
 
     dataset: Dataset
@@ -83,6 +86,7 @@ class Work:
     warnings: list[str] = field(default_factory=list)
     reading_warnings: list[str] = field(default_factory=list)
     rested: tuple[datetime | None, datetime] = (None, datetime.min)
+    lesson: Lesson | None = None
 
 
 def prepare(
@@ -151,6 +155,7 @@ def prepare(
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
+    lesson = lesson_of(start) if start and not trained else None
     return Work(
         dataset,
         own,
@@ -165,10 +170,12 @@ def prepare(
             *replay_warnings(dataset),
             *warnings_of(request.manifest.gates, exam),
             *question.alike_warnings(own),
+            *(lesson.warning() if lesson and begins else []),
             *read,
         ],
         reading_warnings=read,
         rested=(last_promotion(events), now),
+        lesson=lesson,
     )
 
 
@@ -187,6 +194,7 @@ def _check_manifest(
     request: Request, dataset: Dataset, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]], *, whole: bool
 ) -> None:
     """What the manifest and its files alone decide."""
+    check_tokenizer_text(request)
     check_held_out(dataset, own, recall)
     check_laws(request, dataset, whole=whole or not request.manifest.stabilizers.replay_buffer)
     check_suites(request)

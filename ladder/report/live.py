@@ -53,7 +53,7 @@ class Task:
             self.advance(done - self.done)
         now = time.monotonic()
         if self.total is None or self.done <= 0:
-            return f"{self.text}: {duration_text(now - self.began)} so far"
+            return f"{self.text}: {seconds_text(now - self.began)} so far"
         left = time_left(self.done, self.total, self.moved - self.began, now - self.moved)
         return f"{self.text}: {min(self.done, self.total):,.0f} of {self.total:,.0f}{left_text(left)}"
 
@@ -84,7 +84,7 @@ class Meter:
         """Step, loss, share of tokens by route and, once they were measured, tokens a second and time left."""
         now = time.monotonic()
         if self.first is None:
-            return f"{self.child} first step: {duration_text(now - self.began)} so far"
+            return f"{self.child} first step: {seconds_text(now - self.began)} so far"
         before = self.first + 1
         passed = self.moved - self.began
         rate = f"  {self.tokens / passed:,.0f} tok/s" if self.tokens and passed > 0 else ""
@@ -96,9 +96,14 @@ class Meter:
         return "  ".join(part for part in parts if part)
 
 
+def seconds_text(seconds: float) -> str:
+    """Whole seconds, or minutes from 90 of them on."""
+    return f"{seconds:.0f} s" if seconds < 90 else duration_text(seconds)
+
+
 def left_text(left: float | None) -> str:
     """Seconds that are left, as the end of a line; empty where they are not known."""
-    return "" if left is None else f", {duration_text(left) if left >= 1 else 'a moment'} left"
+    return "" if left is None else f", {seconds_text(left) if left >= 1 else 'a moment'} left"
 
 
 @dataclass

@@ -30,7 +30,7 @@ from ladder.data import (
 from ladder.data.batches import Batches, Collation
 from ladder.data.documents import Index, library, read_documents
 from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings, with_weights
-from ladder.errors import DataError
+from ladder.errors import DataError, ManifestError
 from ladder.exam import Probe, check_contamination, read_probes
 from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts, evidences, teacher_files
 from ladder.methods import method_of
@@ -309,13 +309,41 @@ def start_tokenizer(request: Request, dataset: Dataset, parent: Path | None) -> 
         if student.architecture.tokenizer is not None:
             tokenizer = load_tokenizer(request.folder(student.architecture.tokenizer))
         else:
-            tokenizer = train_tokenizer(texts_of(dataset.new), student.architecture.vocab_size)
+            texts = [*texts_of(dataset.new), *_tokenizer_texts(request)]
+            tokenizer = train_tokenizer(texts, student.architecture.vocab_size)
     else:
         check_config(origin)  # Before its tokenizer is missed.
         tokenizer = load_tokenizer(origin)
     if named:
         tokenizer.chat_template = read_template(request.file(named))
     return tokenizer
+
+
+def _tokenizer_texts(request: Request) -> list[str]:
+    """What the tokenizer learns beside the rows.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = data_of(request).tokenizer_text
+    plain = [file for file in files if file.endswith(TEXT_FILES)]
+    rows = _rows(request, [file for file in files if file not in plain])
+    return [*texts_of(rows), *(line for file in plain for _, line in read_lines(request.file(file)))]
+
+
+def check_tokenizer_text(request: Request) -> None:
+    """Refuse texts for a tokenizer where none is learned.
+
+    Raises:
+        ManifestError: the student starts with a tokenizer that is there already.
+    """
+    made = request.manifest.student.architecture if request.parent is None else None
+    if data_of(request).tokenizer_text and (made is None or made.tokenizer is not None):
+        raise ManifestError(
+            "names texts for a tokenizer, and this child has one already",
+            where=f"{request.path}: data.tokenizer_text",
+            remedy="leave it out; a family's tokenizer is learned once, by its genesis from scratch",
+        )
 
 
 def build_batches(
@@ -438,6 +466,8 @@ def _strings(row: Row) -> list[str]:
     return ["".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)]
 
 
+TEXT_FILES = (".txt", ".md")
+"""Endings of files of plain text."""
 BLOCKS_FACTOR = 4
 """At most this many times the blocks that would do if no dream were dropped."""
 

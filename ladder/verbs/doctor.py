@@ -161,7 +161,8 @@ def _manifests(paths: Sequence[Path]) -> list[Check]:
 
     requests, broken = read_each(paths)
     asked = [Check(request.path.name, not (lacks := _lacking(request)), lacks or _has(request)) for request in requests]
-    return [*asked, *(Check(str(error.where or "manifest"), False, str(error)) for error in broken)]
+    names = (Path(str(error.where or "manifest").partition(": ")[0]).name for error in broken)
+    return [*asked, *(Check(name, False, str(error)) for name, error in zip(names, broken, strict=True))]
 
 
 def _has(request: Request) -> str:

@@ -387,6 +387,7 @@ class Branch:
     Args:
         note: why it exists, as its manifest says; the hypothesis.
         on_line: whether it is HEAD or an ancestor of HEAD.
+        figures: of its gates; in JSON null where one is no finite number.
     """
 
     ref: str
@@ -395,7 +396,7 @@ class Branch:
     verdict: str
     failed: tuple[str, ...]
     on_line: bool
-    figures: Mapping[str, float]
+    figures: Mapping[str, float | None]
 
 
 def branches_of(family: Sequence[Generation]) -> list[Branch]:

@@ -116,6 +116,10 @@ CALLS = {
     "data preview": ["data preview rows.jsonl --tokenizer model --html page.html"],
     "data split": ["data split asked.jsonl"],
     "doctor": ["doctor"],
+    "why": ["why Luna-G003", "why mine"],
+    "runs": ["runs"],
+    "logs": ["logs Luna-G004/0123456789abcdef"],
+    "branches": ["branches Luna"],
     "import": ["import model --as Mine-G000"],
     "rollback": ["rollback Luna --to Luna-G001"],
     "promote": ["promote Luna-G002"],
@@ -144,6 +148,9 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     Path("rows.jsonl").write_text(json.dumps({"text": "the moon is a quiet friend of the sea"}) + "\n")
     shutil.copytree(parent, "model")
+    cut_off = Path(".ladder/runs/Luna-G004/0123456789abcdef")
+    cut_off.mkdir(parents=True)
+    (cut_off / "run.json").write_text('{"deaths": 1}')
     answers = {}
     for verb, commands in CALLS.items():
         for command in commands:

@@ -101,7 +101,7 @@ def test_the_verb_answers_for_manifests_as_json(tmp_path: Path) -> None:
     broken.write_text(path.read_text().replace('"steps"', '"stepps"').replace("G001", "G002"))
     done = CliRunner().invoke(app, ["why", str(path), str(broken), "--home", str(tmp_path / "home"), "--json"])
     assert done.exit_code == 0, done.output
-    runs, refused = json.loads(done.stdout)["reasons"]
+    runs, refused = json.loads(done.stdout)["result"]["reasons"]
     assert (runs["name"], runs["state"]) == ("Luna-G001", "runs")
     assert refused["state"] == "refused" and "did you mean 'steps'?" in refused["said"]
     assert not (tmp_path / "home").exists()
