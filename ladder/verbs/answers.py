@@ -18,12 +18,15 @@ from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
 from ladder.report.lineage import Standing
+from ladder.report.text import Reason
 from ladder.run.warm import Warmed
-from ladder.verbs.compare import Moved
+from ladder.verbs.compare import Moved, MovedHead
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
+from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
+from ladder.verbs.why import Branch
 
 
 class Error(TypedDict):
@@ -130,8 +133,13 @@ RESULTS: dict[str, dict[str, Any]] = {
         "manifest": dict[str, tuple[Any, Any]],
         "metrics": dict[str, tuple[float | None, float | None]],
         "layers": list[Moved],
+        "heads": list[MovedHead],
         "answers": Comparison | None,
     },
+    "why": {"reasons": list[Reason]},
+    "runs": {"runs": list[RunEntry]},
+    "logs": {"run": RunEntry, "log": str},
+    "branches": {"family": str, "branches": list[Branch]},
     "sample": {"answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},

@@ -395,7 +395,7 @@ class Branch:
     verdict: str
     failed: tuple[str, ...]
     on_line: bool
-    figures: Mapping[str, float]
+    figures: Mapping[str, float | None]
 
 
 def branches_of(family: Sequence[Generation]) -> list[Branch]:
