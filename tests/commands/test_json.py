@@ -164,7 +164,10 @@ def test_a_job_answers_in_the_same_shape(name: str, tmp_path: Path, capsys: pyte
     }
     outcome = done.get(name, Outcome("Luna-G001", "PROMOTED", "", 0))
     arguments = ["--home", str(tmp_path), "m.json"]
-    assert job(name.removeprefix("job "), "told", lambda given: [outcome], arguments, "manifests", Path, probes="a file") == 0
+    assert (
+        job(name.removeprefix("job "), "told", lambda given: [outcome], arguments, "manifests", Path, probes="a file")
+        == 0
+    )
     assert result_of(capsys.readouterr().out, name)["outcomes"][0]["child"] == "Luna-G001"
 
 
