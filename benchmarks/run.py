@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,6 +23,9 @@ import torch
 from benchmarks.machine import describe_machine
 from benchmarks.options import Options
 from benchmarks.tables import render
+from benchmarks.timing import listening
+from ladder.report.console import Console
+from ladder.report.live import Task
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
 SECTIONS = {
@@ -51,15 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     results: dict[str, object] = {"machine": describe_machine(options.threads), "options": vars(asked) | {"out": None}}
     print(json.dumps(results["machine"], indent=2))
+    console = Console()
     for name in asked.only or SECTIONS:
         start = time.monotonic()
-        section = importlib.import_module(SECTIONS[name]).measure(options)
+        console.phase(f"section {name}")
+        with console.working("measuring") as task, listening(partial(_turn, task)):
+            section = importlib.import_module(SECTIONS[name]).measure(options)
         results[name] = section | {"seconds": round(time.monotonic() - start, 1)}
         print(render(section), flush=True)
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: {asked.out}")
     return 0
+
+
+def _turn(task: Task, whose: str) -> None:
+    task.text = f"measuring {whose}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+LISTENERS: list[Callable[[str], object]] = []
+"""Who hears which contender's turn it is."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -27,6 +30,16 @@ class Spread:
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
+
+
+@contextmanager
+def listening(tell: Callable[[str], object]) -> Iterator[None]:
+    """Let somebody hear whose turn it is."""
+    LISTENERS.append(tell)
+    try:
+        yield
+    finally:
+        LISTENERS.remove(tell)
 
 
 def paired_rounds(
@@ -46,6 +59,8 @@ def paired_rounds(
     with _nothing_but_new_garbage():
         for number in range(warmup + rounds):
             for name, run in contenders.items():
+                for tell in LISTENERS:
+                    tell(f"{name}, " + (f"round {number - warmup + 1} of {rounds}" if number >= warmup else "warm-up"))
                 taken = _seconds(run, clock)
                 if number >= warmup:
                     seconds[name].append(taken)

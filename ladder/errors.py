@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LONGEST_SAID = 400
-_USER_INFO = re.compile(r"://\S*@")
+_USER_INFO = re.compile(r"(?<!\bhf)://\S*@")
+"""Not of a dataset on a hub, where a commit follows the name."""
 _SECRET_QUERY = re.compile(r"([?&][^=&\s]*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch says in a plain RuntimeError; its own OutOfMemoryError is one of these, too."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from ladder.actors.session import Session
 from ladder.errors import HeadMoved, Interrupted, LadderError, Unexpected
 from ladder.manifest import Request
+from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.prepare import Work, prepare
-from ladder.registry import Generation, Verdict, family_lock, open_registry
+from ladder.registry import Generation, Registry, Verdict, family_lock, open_registry
 from ladder.registry.lineage import Ancestry, decided_before, resolve, unregistered_teachers
 from ladder.report.console import Console, Outcome, failure_of, is_left_to_people, outcome_of
 from ladder.report.terminal import LOG, unexpected_told
@@ -37,9 +38,10 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
     """
     # Before MLflow is loaded, which an actor does not load.
     bare = bare_bytes()
-    registry = open_registry(home)
+    with console.working("opening the registry"):
+        registry = open_registry(home)
     with Session(address) as session:
-        context = Context(home, registry, session, console, bare)
+        context = Context(home, registry, session, console, bare, _coming(requests, registry))
         return [_outcome(request, context) for request in requests]
 
 
@@ -55,9 +57,11 @@ def climb(request: Request, context: Context) -> Generation:
         return promote(known, request, lineage, context)
     run = Run.open(request, lineage, context.registry, context.home)
     carry_out(run, context)
-    generation = context.registry.record(candidate_of(run))
-    run.clear()
-    return promote(generation, request, lineage, context)
+    with context.console.working("recording"):
+        generation = context.registry.record(candidate_of(run))
+        run.clear()
+        run.log(f"recorded as {generation.ref}: {generation.verdict}")
+        return promote(generation, request, lineage, context)
 
 
 def carry_out(run: Run, context: Context) -> None:
@@ -65,7 +69,8 @@ def carry_out(run: Run, context: Context) -> None:
     template may write the date."""
     check_not_halted(run)
     with dated(today := run.today):
-        work = _prepared(run, context)
+        with context.console.working("reading rows and probes"):
+            work = _prepared(run, context)
         if run.ancestry.obstacle is not None:
             raise run.ancestry.obstacle
         for warning in work.warnings:
@@ -86,6 +91,16 @@ def promote(generation: Generation, request: Request, lineage: Ancestry, context
     if lineage.obstacle is not None:
         raise lineage.obstacle
     return context.registry.promote(generation, expected=lineage.parent, reason=f"{generation.ref} passed its gates")
+
+
+def _coming(requests: Sequence[Request], registry: Registry) -> frozenset[str]:
+    """Roles of parents and grandparents that teach in a process of their own after the first manifest that is carried
+    out; an adapter may share its base with them."""
+    left = [request for request in requests if decided_before(request, registry) is None]
+    own = [one for one in left[1:] if one.parent is not None and one.manifest.student.adapter is None]
+    methods = [method_of(one.manifest) for one in own]
+    numbers = {number for method in methods for number in method.teachers() | method.dreamers()}
+    return frozenset(f"teacher{number}" for number in numbers & {1, 2})
 
 
 def _prepared(run: Run, context: Context) -> Work:

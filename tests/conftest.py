@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ SWITCHES = {
     "OMP_NUM_THREADS": os.environ.get("LADDER_TEST_THREADS", "1"),
     "MKL_NUM_THREADS": os.environ.get("LADDER_TEST_THREADS", "1"),
     "NO_COLOR": "1",
+    # What is measured of this machine once is no part of the user's cache.
+    "XDG_CACHE_HOME": str(Path(tempfile.gettempdir()) / f"ladder-tests-{os.getuid()}"),
 }
 # A developer's own settings, which would point a test at a real store or cluster.
 PERSONAL = ("LADDER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS")

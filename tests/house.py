@@ -138,6 +138,7 @@ def measured(root: Path) -> dict[str, float]:
         "files at the top of ladder/": len(list((root / "ladder").glob("*.py"))),
         "rooms at the top": len({module.split(".")[1] for module in modules if "." in module}),
         "files": len(modules),
+        "files per 1,000 lines": round(1000 * len(modules) / lines, 2),
         "lines": lines,
         "imports of ladder's own modules per 1,000 lines": round(1000 * statements / lines, 1),
         "functions": len(long),

@@ -33,7 +33,7 @@ UNINSTALLED = {"cli", "jobs", "manifests", "benchmarks", "tests"}
 # What tests/house.py measures may not grow past this.
 LIMITS = {
     "files at the top of ladder/": 15,
-    "files": 200,
+    "files per 1,000 lines": 5.5,
     "imports of ladder's own modules per 1,000 lines": 25,
     "lines of a function, 90th percentile": 20,
     "imports of a room that stands higher": 0,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ray.scripts import scripts
 
-from ladder.manifest import checks, read_requests
+from ladder.manifest import plugins, read_requests
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -93,11 +93,11 @@ def test_a_page_of_the_guide_shows_a_manifest(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in TEXTS if manifests(page) and page.name != "extending.md"], ids=name)
 def test_a_manifest_that_is_shown_loads(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are the reader's own, so each has a row here; all else is read as `ladder plan` reads it."""
-    monkeypatch.setattr(checks, "find_spec", lambda name: name)  # The harness of suites need not be here.
+    monkeypatch.setattr(plugins, "find_spec", lambda name: name)  # The harness of suites need not be here.
     row = json.dumps({"prompt": "what follows the moon?", "completion": " the tide"}) + "\n"
     probe = json.dumps({"prompt": "who follows the moon?", "answer": "the tide"}) + "\n"
     for number, manifest in enumerate(manifests(page)):
-        for file in re.findall(r'"([\w./]+\.(?:jsonl|txt)|suites)"', json.dumps(manifest)):
+        for file in re.findall(r'"([\w./]+\.(?:jsonl|txt|csv)|suites)"', json.dumps(manifest)):
             (tmp_path / file).parent.mkdir(exist_ok=True)
             if file == "suites":
                 (tmp_path / file).mkdir()

@@ -17,6 +17,7 @@ from ladder.planning import plan
 from ladder.planning.plan import plan_text
 from ladder.registry import Verdict
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.setup.context import Run
 
 INTERVAL = {"recall": {"evidence": "interval"}}
@@ -67,7 +68,11 @@ def climbing(asked: Request, left: Any, tmp_path: Path, say: Any = lambda text: 
     folders = {one.digest: left.materialize(one) for one in left.line}
     run = Run(asked, Ancestry(left.line[-1], None, left.line), folders, tmp_path / "run")
     return run, SimpleNamespace(
-        console=SimpleNamespace(say=say), registry=left, home=tmp_path / "home", session=None, bare=0
+        console=SimpleNamespace(say=say, working=Console(quiet=True).working),
+        registry=left,
+        home=tmp_path / "home",
+        session=None,
+        bare=0,
     )
 
 
@@ -99,7 +104,7 @@ def test_a_plan_warns_of_exams_that_are_too_short(left: Any, tmp_path: Path) -> 
 
 def test_a_genesis_is_held_against_nobody(tmp_path: Path) -> None:
     shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab_size": 300, "max_positions": 64}
-    document = {
+    document: dict[str, Any] = {
         "evolution_request": {"child_gen": "Luna-G000", "training_method": "pretraining"},
         "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl", "max_length": 32},
         "student": {"architecture": shape},
@@ -107,7 +112,12 @@ def test_a_genesis_is_held_against_nobody(tmp_path: Path) -> None:
     request(tmp_path, 4)
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     found = planned(read_request(tmp_path / "manifest.json"), tmp_path)
-    assert found.exam == plan.Detectable() and "\n  exam " not in plan_text(found) and found.warnings == []
+    assert found.exam == plan.Detectable() and "\n  exam " not in plan_text(found)
+    (silent,) = found.warnings
+    assert silent.startswith("gates.generalize.minimum: none") and f"  warning      {silent}" in plan_text(found)
+    document["gates"] = {"generalize": {"minimum": 0.5}}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    assert planned(read_request(tmp_path / "manifest.json"), tmp_path).warnings == []
 
 
 def test_a_run_warns_before_it_trains_and_goes_on(left: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ladder.manifest import Runtime
 from ladder.planning.memory import FLOAT, Group, Shape, teacher_held, training_state
-from ladder.planning.price import row_bytes
+from ladder.planning.traffic import row_bytes
 from ladder.train.optimizer import AdamW
 
 RANKS = 8

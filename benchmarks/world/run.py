@@ -40,6 +40,8 @@ GOOD = 0.3
 REPAIRED_AT, REGAINED = 100, 0.8
 """The step from which on a poisoned source says the truth, and the throttle at which it has its weight again."""
 
+THROTTLED = ("poisoned at 50", "good, least", "steps to 0.3")
+
 CONFIDENCE, MEAN, PRECISION = (Way(FusionSettings(word)) for word in ("confidence", "mean", "precision"))
 SOFTER = Way(FusionSettings("precision", rho=0.7))
 KNOWN = Way(FusionSettings("mean"), known=tuple(noise**-2 for noise in UNEQUAL))
@@ -99,7 +101,7 @@ TABLES = {
     "equal": _table("logit noise 0.5 each", EQUAL, {"confidence": CONFIDENCE, "mean": MEAN, "precision": PRECISION}),
     "poison": Table(
         "two good sources and a poisoned one",
-        ("target", "student", "poisoned at 50", "good, least", "steps to 0.3", "steps back to 0.8"),
+        ("target", "student", *THROTTLED),
         {
             "mean, without the poison": (good, MEAN),
             "mean": (poisoned, MEAN),
@@ -108,6 +110,13 @@ TABLES = {
             "precision, without the poison": (good, PRECISION),
             "precision": (poisoned, PRECISION),
             "precision, throttle": (poisoned, PRECISION_THROTTLED),
+        },
+        good,
+    ),
+    "repaired": Table(
+        "two good sources and one that is repaired at step 100",
+        ("target", "student", *THROTTLED, "steps back to 0.8"),
+        {
             "mean, throttle, repaired": (repaired, MEAN_THROTTLED),
             "precision, throttle, repaired": (repaired, PRECISION_THROTTLED),
         },

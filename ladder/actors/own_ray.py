@@ -10,8 +10,9 @@ This is the one module that reaches into ``ray._private``, for what no public sw
 its processes (``services.ConsolePopen``), whether the kernel ends them with their parent
 (``utils.detect_fate_sharing_support_linux``), that it takes SIGTERM over (``utils.set_sigterm_handler``), the switch
 that keeps it on loopback, which it has read before this process knows whom it will join
-(``ray_constants.ENABLE_RAY_CLUSTER``), what is free on each node (``state.available_resources_per_node``), and how
-large an object store it makes (``utils.resolve_object_store_memory``, ``utils.estimate_available_memory``).
+(``ray_constants.ENABLE_RAY_CLUSTER``), what is free on each node (``state.available_resources_per_node``), where its
+logs lie (``worker.global_worker``), and how large an object store it makes (``utils.resolve_object_store_memory``,
+``utils.estimate_available_memory``).
 ``tests/actors/test_own_ray.py`` names the version of Ray that this was tried with, and what to look at in another.
 """
 
@@ -27,8 +28,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.util
-from ray._private import ray_constants, services, state
+from ray._private import ray_constants, services, state, worker
 from ray._private import utils as ray_utils
 
 from ladder.errors import RunError
@@ -132,6 +134,12 @@ def sigterm_kept() -> Iterator[None]:
 def free_by_node() -> dict[str, dict[str, float]]:
     """What nobody uses now of each node's resources, by Ray's id of the node."""
     return dict(state.available_resources_per_node())
+
+
+def worker_logs() -> str | None:
+    """The folder where Ray keeps what its processes on this machine wrote; None where no Ray runs here."""
+    node = worker.global_worker.node if ray.is_initialized() else None
+    return str(node.get_logs_dir_path()) if node else None
 
 
 def store_of_new_ray() -> int:

@@ -29,6 +29,7 @@ from ladder.errors import said as said_by
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
 from ladder.models import Rounding, SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
+from ladder.system.progress import counted_in
 from ladder.teachers import cache, host, teacher, wire
 from ladder.train.ranks import ALONE, Ranks
 from ladder.train.spec import StepReport, TrainingSpec
@@ -322,11 +323,22 @@ class EvaluatorActor:
     """Loads a model folder, generates for the exam, and frees the model."""
 
     def run_prompts(
-        self, folder: Path, prompt_set: PromptSet, asker: Path, dtype: str, device: str, threads: int
+        self,
+        folder: Path,
+        prompt_set: PromptSet,
+        asker: Path,
+        dtype: str,
+        device: str,
+        threads: int,
+        counter: Path | None = None,
     ) -> Outputs:
-        """The generations of the model in ``folder`` for a prompt set, encoded by the tokenizer in ``asker``."""
+        """The generations of the model in ``folder`` for a prompt set, encoded by the tokenizer in ``asker``.
+
+        Args:
+            counter: file that says how far it is.
+        """
         torch.set_num_threads(threads)
-        with _released():
+        with _released(), counted_in(counter):
             return ask.run_prompts(folder, prompt_set, tokenizer_folder=asker, device=device, dtype=dtype)
 
     def run_suite(self, folder: Path, suite: harness.Suite, dtype: str, device: str, threads: int) -> dict[str, Any]:

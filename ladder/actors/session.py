@@ -164,8 +164,25 @@ class Session:
             RunError: Ray could not place them in time; the message names what was asked and what is there.
             ActorDied: a node was lost meanwhile.
         """
-        self._connect()
         roles = list(roles)
+        standing = self._begin(placement, roles)
+        started = {role: self._actors[role] for role in roles}
+        ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
+        self._await(lambda seconds: not ray.wait(ready, num_returns=len(ready), timeout=seconds)[1], standing)
+        self._hosts.update(zip(roles, fetch(ready), strict=True))
+        self._lost = False
+        return started
+
+    def foresee(self, placement: Placement, roles: Iterable[str]) -> None:
+        """Begin to start actors that will be asked for later, and wait for none of them: an actor loads its libraries
+        for seconds, on a core that others leave free. Only on one node and on its cores, where every role has its
+        place in every run."""
+        if not placement.spread and not any(slot.gpus for slot in placement.slots.values()):
+            self._begin(placement, [role for role in roles if role in placement.slots])
+
+    def _begin(self, placement: Placement, roles: Iterable[str]) -> _Standing:
+        """Make the actors for some roles that are not there yet."""
+        self._connect()
         standing = self._stand(placement)
         for role in roles:
             if role not in self._actors:
@@ -179,12 +196,7 @@ class Session:
                     runtime_env={"env_vars": settings.travelling()},
                 )
                 self._actors[role] = options(_KINDS.get(role.partition(".")[0], TeacherActor)).remote()
-        started = {role: self._actors[role] for role in roles}
-        ready = [actor.__ray_call__.remote(look_around) for actor in started.values()]
-        self._await(lambda seconds: not ray.wait(ready, num_returns=len(ready), timeout=seconds)[1], standing)
-        self._hosts.update(zip(roles, fetch(ready), strict=True))
-        self._lost = False
-        return started
+        return standing
 
     def hosts(self, roles: Iterable[str]) -> list[Host]:
         """Where the actors for these roles live that were started."""
@@ -198,7 +210,7 @@ class Session:
             RunError: names the node and the path.
         """
         home, token = home.absolute(), uuid4().hex
-        new = {role: actor for role, actor in self._actors.items() if (role, home) not in self._seen}
+        new = {role: self._actors[role] for role in self._hosts if (role, home) not in self._seen}
         if not new:
             return
         (home / "cache").mkdir(exist_ok=True)

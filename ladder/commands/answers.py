@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ class Call:
 
 calls = [Call()]
 """The last one is the call at hand; a process has more than one where a test asks in it."""
+
+
+def at_work(text: str) -> AbstractContextManager[object]:
+    """Tell on standard error that a verb is at work, once that lasts over a second."""
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
+
+    return Console().working(text, after=SOON)
 
 
 def registry_of(home: Path, *, create: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from shutil import get_terminal_size
@@ -139,8 +140,15 @@ def diff(
 @app.command(rich_help_panel=LOOK)
 def sample(
     ref: Ref,
-    prompt: Annotated[list[str], typer.Argument(help="What to continue, or a user's turn with --chat.")],
+    prompt: Annotated[
+        list[str],
+        typer.Argument(help="What to continue, or a user's turn with --chat or --system; - reads standard input."),
+    ],
     chat: Annotated[bool, typer.Option("--chat", help="Put each prompt through the chat template.")] = False,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", metavar="TEXT", help="What a system says first; the prompts are chat then."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
     seed: int = 0,
@@ -155,10 +163,12 @@ def sample(
     generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
 
     from ladder.verbs.sample import answer as answers_of
+    from ladder.verbs.sample import given
     from ladder.verbs.together import ensemble_of
 
-    answers = answers_of(ensemble_of(registry, generation, together), prompt, chat, max_new_tokens, temperature, seed)
-    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompt, answers, strict=True)]
+    prompts, who = given(prompt, sys.stdin), ensemble_of(registry, generation, together)
+    answers = answers_of(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
+    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
     answer({"answers": pairs}, "\n".join(answers), as_json)
 
 
@@ -245,11 +255,17 @@ def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] =
 
 
 @app.command(rich_help_panel=LOOK)
-def doctor(home: Home = HOME, as_json: Json = False) -> None:
-    """What is installed, what this machine can run, what is wrong and how to fix it."""
+def doctor(
+    manifests: Annotated[
+        list[Path] | None, typer.Argument(metavar="M...", help="Also what these manifests would lack here.")
+    ] = None,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """What is installed, what this machine can run, what is wrong and how to fix it; and what manifests would lack."""
     from ladder.verbs.doctor import examine
 
-    checks = examine(home)
+    checks = examine(home, manifests or ())
     text = "\n".join(f"{'ok   ' if check.ok else 'WRONG'} {check.name}: {check.found}" for check in checks)
     answer({"checks": [vars(check) for check in checks]}, text, as_json)
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)

@@ -14,15 +14,42 @@ import typer
 from ladder.commands.answers import answer, note, refuse
 from ladder.commands.app import RUN, app
 from ladder.commands.options import HOME, Address, Home, Json, Manifests
+from ladder.errors import UsageError
 
 
 @app.command(rich_help_panel=RUN)
-def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")], as_json: Json = False) -> None:
-    """Create a ready project: manifests, data, laws, README."""
-    from ladder.verbs.init import create
+def init(
+    directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    model: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="A Hugging Face folder or GGUF file to begin with.")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="With --from: an assistant, taught with conversations.")] = False,
+    facts: Annotated[bool, typer.Option("--facts", help="With --from: facts, each in several wordings.")] = False,
+    voice: Annotated[bool, typer.Option("--voice", help="With --from: a way to speak, held by the tone gate.")] = False,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="FILE", help="With --from: your rows, divided as by data split.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="FAMILY", help="With --from: the family's name.")] = "Mine",
+    as_json: Json = False,
+) -> None:
+    """Create a ready project: manifests, data, laws, README; with --from around a model that you have."""
+    uses = [use for use, is_asked in (("chat", chat), ("facts", facts), ("voice", voice)) if is_asked]
+    if model is None and (uses or rows):
+        raise UsageError("these belong to --from MODEL", where="init", remedy="name the model that it begins with")
+    if model is None:
+        from ladder.verbs.init import create
 
-    files = [str(path) for path in create(directory)]
-    answer({"folder": str(directory), "files": files}, "\n".join(files), as_json)
+        files = [str(path) for path in create(directory)]
+        answer({"folder": str(directory), "files": files}, "\n".join(files), as_json)
+        return
+    if len(uses) != 1:
+        found = " and ".join(f"--{use}" for use in uses) or "none of them"
+        raise UsageError(f"found {found}, expected one of --chat, --facts and --voice", where="init --from")
+
+    from ladder.verbs.adopt import create_from
+
+    made = create_from(directory, model, uses[0], rows, name)  # type: ignore[arg-type]
+    answer({"folder": str(directory), **made.to_dict()}, made.to_text(), as_json)
 
 
 @app.command(rich_help_panel=RUN)
@@ -51,9 +78,14 @@ def plan(
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from ladder.planning.plan import plan_each, plan_text
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
 
-    plans, refused = plan_each(requests, home, measure=measure or probe)
+    console = Console()
+    with console.working("loading libraries", after=SOON):
+        from ladder.planning.plan import plan_each, plan_text
+
+    plans, refused = plan_each(requests, home, measure=measure or probe, console=console)
     errors = [*broken, *refused]
     if plans:
         found = {"plans": [entry.to_dict() for entry in plans]}
@@ -79,10 +111,13 @@ def evolve(
     requests = read_requests(manifests)
     note(told for request in requests for told in request.notes)
 
-    from ladder.evolve import evolve as run
     from ladder.report.console import Console, outcome_text, worst
 
-    outcomes = run(requests, home, Console(quiet=quiet), address)
+    console = Console(quiet=quiet)
+    with console.working("loading libraries"):
+        from ladder.evolve import evolve as run
+
+    outcomes = run(requests, home, console, address)
     answer({"outcomes": [vars(outcome) for outcome in outcomes]}, outcome_text(outcomes), as_json)
     raise typer.Exit(worst(outcomes))
 

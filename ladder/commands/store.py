@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, registry_of
+from ladder.commands.answers import answer, at_work, registry_of
 from ladder.commands.app import STORE, app
 from ladder.commands.options import HOME, Family, Home, Json, Reason, Ref
+from ladder.errors import UsageError
 from ladder.system.stopping import advise
 
 
@@ -17,17 +19,30 @@ from ladder.system.stopping import advise
 def import_(
     path: Annotated[Path, typer.Argument(help="A Hugging Face folder with safetensors, a .gguf file, or an adapter.")],
     name: Annotated[str, typer.Option("--as", help="Name of the new generation, such as Luna-G000.")],
-    probes: Annotated[Path | None, typer.Option(help="Probes that its descendants must still answer.")] = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="Probes that it is asked, and that its descendants must still answer.")
+    ] = None,
+    laws: Annotated[
+        Path | None,
+        typer.Option("--laws", metavar="FILE", help="The sections gates and laws of a manifest, which it is held to."),
+    ] = None,
     base: Annotated[
         Path | None, typer.Option("--base", metavar="FOLDER", help="The model that an adapter is merged into.")
     ] = None,
     resize: Annotated[
         bool, typer.Option("--resize", help="Add the rows that the embedding lacks for ids of the tokenizer.")
     ] = False,
+    exam: Annotated[
+        bool, typer.Option("--exam/--no-exam", help="Examine it; one that is not has neither report nor card.")
+    ] = True,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Take an existing model in as a generation and make it HEAD."""
+    """Take an existing model in as a generation, examine it, and make it HEAD. Exit code 3 if its own laws or gates
+    refuse it."""
+    if laws is not None and not exam:
+        raise UsageError("laws without an exam judge nothing", where="--no-exam", remedy="leave one of the two out")
+
     from ladder.manifest import Name
 
     parsed = Name.parse(name, where="--as")
@@ -41,11 +56,24 @@ def import_(
     check_source(path, base)
     registry, told = registry_of(home, create=True), list[str]()
     head = registry.head(parsed.family)
-    generation = import_generation(
-        registry, path, parsed, parent=head, probes=probes, base=base, resize=resize, say=told.append
-    )
-    text = "\n".join([*told, f"{generation.ref} is HEAD of {parsed.family} ({generation.digest[:12]})"])
+    with at_work(f"importing {path}"):
+        generation = import_generation(
+            registry,
+            path,
+            parsed,
+            parent=head,
+            probes=probes,
+            base=base,
+            resize=resize,
+            laws=laws,
+            exam=exam,
+            say=told.append,
+            phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
+        )
+    became = f"HEAD of {parsed.family}" if generation.is_head else f"{generation.verdict}, and HEAD stays"
+    text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})"])
     answer({"generation": generation.to_dict()}, text, as_json, notes=told)
+    raise typer.Exit(0 if generation.is_head else 3)
 
 
 @app.command(rich_help_panel=STORE)
@@ -87,7 +115,8 @@ def promote(
 def verify(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     """Check every generation's content against its digests. Exit code 1 if anything is wrong."""
     registry = registry_of(home)
-    findings = registry.verify(family)
+    with at_work(f"verifying {family}"):
+        findings = registry.verify(family)
     count = len(registry.generations(family))
     text = "\n".join(f"{f.ref}: {f.problem}" for f in findings) or f"{family} is clean: {count} generations verified"
     found = {"family": family, "generations": count, "findings": [vars(finding) for finding in findings]}
@@ -110,7 +139,8 @@ def prune(
     from ladder.report.lineage import pruning_text
 
     registry = registry_of(home)
-    found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
+    with at_work(f"looking through {family}"):
+        found = registry.prune(family, caches=caches) if yes else registry.survey(family, caches=caches)
     answer(found.to_dict() | {"removed": yes}, pruning_text(found, removed=yes), as_json)
 
 
@@ -148,7 +178,8 @@ def backup(
     """Write all families of a home to one file, with a digest of everything. Not in it: cut-off runs, caches."""
     from ladder.report.lineage import contents_text
 
-    contents = registry_of(home).backup(archive)
+    with at_work(f"writing {archive}"):
+        contents = registry_of(home).backup(archive)
     text = contents_text(contents, f"wrote {archive}")
     answer({"archive": str(archive), "contents": contents.model_dump(mode="json")}, text, as_json)
 
@@ -163,7 +194,8 @@ def restore(
     from ladder.registry.backup import restore as bring_back
     from ladder.report.lineage import contents_text
 
-    contents = bring_back(archive, home)
+    with at_work(f"restoring {archive}"):
+        contents = bring_back(archive, home)
     text = contents_text(contents, f"restored and verified in {home}")
     answer({"home": str(home), "contents": contents.model_dump(mode="json")}, text, as_json)
 
@@ -172,13 +204,18 @@ def restore(
 def export(
     ref: Ref,
     directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    rows: Annotated[
+        bool, typer.Option("--with-rows", help="Also its replay sample and dreams, which hold rows.")
+    ] = False,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Write a plain ``from_pretrained`` folder with its model card."""
+    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)
     generation = registry.find(ref)
-    folder = export_generation(registry, generation, directory)
-    answer({"generation": generation.to_dict(), "folder": str(folder)}, str(folder), as_json)
+    with at_work(f"exporting {ref}"):
+        folder = export_generation(registry, generation, directory, rows=rows)
+    found = {"generation": generation.to_dict(), "folder": str(folder), "rows": rows}
+    answer(found, str(folder), as_json)

@@ -1,6 +1,7 @@
 """Rows to tokens to batches. Knows neither Ray nor MLflow."""
 
-from ladder.data.rows import Row, check_text, parse_object, read_lines, read_rows, shown
+from ladder.data.records import parse_object, read_lines, read_objects, shown
+from ladder.data.rows import Row, check_text, message_text, read_rows
 from ladder.data.sidecars import (
     BEGINNING,
     ERASED,
@@ -46,10 +47,12 @@ __all__ = [
     "kept_document",
     "kept_request",
     "leave_behind",
+    "message_text",
     "parse_object",
     "read_digests",
     "read_left_behind",
     "read_lines",
+    "read_objects",
     "read_rows",
     "replay_sample",
     "shown",

@@ -126,6 +126,7 @@ class Batch:
         digests: digest of each example of the batch, by that number.
         readings: for a teacher that sees more than the student, its reading of each example, by that number.
         again: numbers of the examples that an earlier step of the run has read.
+        weight_N: how much each token counts in the loss beside the others of its source; None where all count alike.
     """
 
     input_ids_BT: np.ndarray
@@ -139,6 +140,7 @@ class Batch:
     digests: tuple[str, ...]
     readings: Mapping[int, tuple[Example, ...]] = field(default_factory=dict)
     again: frozenset[int] = frozenset()
+    weight_N: np.ndarray | None = None
 
     @property
     def first_N(self) -> np.ndarray:
@@ -219,6 +221,7 @@ class Batch:
             digests=self.digests,
             readings=self.readings,
             again=self.again,
+            weight_N=None if self.weight_N is None else self.weight_N[places],
         )
         return view, places
 
@@ -255,6 +258,7 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
     example_N = np.repeat(order_E, own_E)[trained]
     gold_E = np.asarray([example.gold for example in examples])
     dreamer_E = np.asarray([example.dreamer for example in examples], dtype=np.int64)
+    weight_E = np.asarray([example.weight for example in examples])
     return Batch(
         _scattered(grid, place_M, ids_M, collation.pad_id),
         _scattered(grid, place_M, position_M, 0),
@@ -266,6 +270,7 @@ def collate(examples: Sequence[Example], sources: Sequence[int], collation: Coll
         example_N=example_N,
         digests=tuple(example.digest for example in examples),
         readings=_readings(examples),
+        weight_N=weight_E[example_N] if (weight_E != 1).any() else None,
     )
 
 

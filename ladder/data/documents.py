@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ladder.data.rows import Row, read_lines, read_rows
+from ladder.data.records import read_lines
+from ladder.data.rows import Row, message_text, read_rows
 from ladder.errors import DataError, UsageError
+from ladder.manifest.sources import kind_at
 
 ROWS = (".jsonl", ".ndjson")
-"""Endings of a file that holds rows; any other one is a text, whose paragraphs are the documents."""
+"""Endings of JSON lines. A table holds rows, too; any other file is a text, whose paragraphs are the documents."""
 _WORD = re.compile(r"\w+")
 
 
@@ -27,11 +29,15 @@ def read_documents(files: Iterable[Path]) -> list[list[Row]]:
     """
     found = []
     for path in files:
-        documents = read_rows(path) if path.suffix.lower() in ROWS else _paragraphs(path)
+        documents = read_rows(path) if _holds_rows(path) else _paragraphs(path)
         if not documents:
             raise DataError("no documents", where=str(path), remedy="write text into it, or leave the file out")
         found.append(documents)
     return found
+
+
+def _holds_rows(path: Path) -> bool:
+    return path.suffix.lower() in ROWS or (path.is_file() and kind_at(path) != "lines")
 
 
 def _paragraphs(path: Path) -> list[Row]:
@@ -51,14 +57,14 @@ def _paragraphs(path: Path) -> list[Row]:
 def plain_text(row: Row) -> str:
     """What stands in a row, without the form it has."""
     if row.form == "messages":
-        return "\n".join(message["content"] for message in row.fields["messages"])
+        return "\n".join(message_text(message) for message in row.fields["messages"])
     return "".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)
 
 
 def question_text(row: Row) -> str:
     """What stands in a row before the answer that it teaches last; all of it where it has no answer."""
     if row.form == "messages":
-        return "\n".join(message["content"] for message in row.fields["messages"][:-1])
+        return "\n".join(message_text(message) for message in row.fields["messages"][:-1])
     return row.fields["prompt"] if row.form == "completion" else plain_text(row)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice, pairwise
@@ -44,6 +44,7 @@ class Example:
         dreamer: 0, or which teacher dreamt this row (1 or 2).
         truncated: whether the row was longer than the maximum length.
         readings: the same row as a teacher reads it that sees more, by its number; see ``ladder.data.examples``.
+        weight: how much its tokens count in the loss, 1 in the mean over the tokens of its source.
     """
 
     ids: tuple[int, ...]
@@ -52,6 +53,7 @@ class Example:
     dreamer: int = 0
     truncated: bool = False
     readings: Mapping[int, Example] = field(default_factory=dict, hash=False)
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -197,7 +199,8 @@ def _is_ended(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
 def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encoding) -> list[Taught]:
     if tokenizer.chat_template is None:
         raise DataError("the tokenizer has no chat template", where=row.where, remedy="name one in data.chat_template")
-    conversation = Conversation(tokenizer, row.fields["messages"], row.where)
+    conversation = Conversation(tokenizer, row.fields["messages"], row.where, row.fields.get("tools"))
+    conversation.check_calls()
     if encoding.completion_only:
         taught = conversation.taught(encoding.turns)
     else:
@@ -211,7 +214,12 @@ def _conversation(row: Row, tokenizer: PreTrainedTokenizerFast, encoding: Encodi
 
 
 def chat_ids(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict], *, opening: bool, where: str = "chat template"
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[dict],
+    *,
+    opening: bool,
+    where: str = "chat template",
+    tools: Sequence[dict] | None = None,
 ) -> list[int]:
     """Ids of a rendered conversation; with ``opening`` up to the first token that a model writes of its answer.
 
@@ -219,13 +227,14 @@ def chat_ids(
 
     Args:
         where: the row or question, for messages.
+        tools: JSON Schemas of what may be called.
 
     Raises:
         DataError: the template refuses the conversation.
     """
     if opening:
-        return asked_ids(tokenizer, messages, where)
-    conversation = Conversation(tokenizer, messages, where)
+        return asked_ids(tokenizer, messages, where, tools)
+    conversation = Conversation(tokenizer, messages, where, tools)
     return conversation.ids(conversation.text())
 
 
@@ -332,6 +341,38 @@ def _examples(tensors: Mapping[str, Tensor]) -> list[Example]:
     ]
 
 
+def with_weights(
+    rows: Sequence[Row], examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, encoding: Encoding
+) -> list[Example]:
+    """The examples with the weights of their rows, so divided that the mean over all trained tokens is 1: a row of
+    weight 2 then counts as if it stood there twice, and the learning rate means what it did. As they are where all rows
+    have the same weight.
+
+    Args:
+        rows: what the examples were encoded from, in order, and ``encoding`` how.
+    """
+    if len({row.weight for row in rows}) < 2:
+        return list(examples)
+    weights = [row.weight for row, own in by_row(rows, examples, tokenizer, encoding) for _ in own]
+    counts = [sum(example.trained) for example in examples]
+    mean = sum(weight * count for weight, count in zip(weights, counts, strict=True)) / sum(counts)
+    return [replace(example, weight=weight / mean) for example, weight in zip(examples, weights, strict=True)]
+
+
+def by_row(
+    rows: Sequence[Row], examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, encoding: Encoding
+) -> Iterator[tuple[Row, list[Example]]]:
+    """Each row with its examples, of which a conversation can have given several.
+
+    Args:
+        rows: what the examples were encoded from, in order, and ``encoding`` how.
+    """
+    left, several = iter(examples), len(examples) != len(rows)
+    for row in rows:
+        count = len(encode_turns(row, tokenizer, encoding)) if several and row.form == "messages" else 1
+        yield row, list(islice(left, count))
+
+
 def with_readings(
     rows: Sequence[Row],
     examples: Sequence[Example],
@@ -351,11 +392,8 @@ def with_readings(
     Raises:
         DataError: a row lacks a field that a template names, or is too long with its context. Names file and line.
     """
-    left, shown, evidence = iter(examples), [], evidence or {}
-    for at, row in enumerate(rows):
-        # A conversation can have given several examples.
-        count = len(encode_turns(row, tokenizer, encoding)) if row.form == "messages" else 1
-        own = list(islice(left, count))
+    shown, evidence = [], evidence or {}
+    for at, (row, own) in enumerate(by_row(rows, examples, tokenizer, encoding)):
         told = {
             number: in_context(
                 row, own, filled(_with_evidence(row, evidence, number, at), template), tokenizer, encoding, longest
@@ -446,7 +484,7 @@ def _opened_by(row: Row, context: str) -> Row:
             remedy="add one, or leave teachers.*.context out",
         )
     first["content"] = context + first["content"]
-    return replace(row, fields={"messages": messages})
+    return replace(row, fields=row.fields | {"messages": messages})
 
 
 def _trained_ids(example: Example) -> list[int]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ladder.data.rows import Row, read_lines, read_rows, shown
+from ladder.data.records import read_lines, read_objects, shown
+from ladder.data.rows import Row, read_rows
 from ladder.errors import DataError, GateError, ManifestError, NotFound
 from ladder.manifest import ControlTokens, Name, Request, modern, named_files, validated
+from ladder.manifest.sources import kind_at
 from ladder.system.files import save_text
 
 LEARNED = "rows.sha256"
@@ -145,11 +147,20 @@ def keep(request: Request, sidecars: Path, today: str | None = None) -> None:
     save_text(sidecars / MANIFEST, json.dumps(document, indent=1, ensure_ascii=False))
     for field, relative in named_files(request.manifest):
         if field == "data.probes":
-            shutil.copyfile(request.file(relative), sidecars / PROBES)
+            _keep_probes(request.file(relative), sidecars / PROBES)
         # A canary that travels with the model is none any more.
         elif field.startswith(("gates.", "laws.")) and field != "laws.canaries":
             (sidecars / EXAM).mkdir(exist_ok=True)
             shutil.copyfile(request.file(relative), sidecars / EXAM / request.files[relative])
+
+
+def _keep_probes(file: Path, kept: Path) -> None:
+    """The file as it is; probes in a table as JSONL, which descendants read."""
+    if kind_at(file) == "lines":
+        shutil.copyfile(file, kept)
+        return
+    lines = [json.dumps(record.fields, ensure_ascii=False) + "\n" for record in read_objects(file, "probes")]
+    save_text(kept, "".join(lines))
 
 
 def kept_document(sidecars: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from ladder.exam.exam import (
     Noise,
     Outputs,
     Probe,
-    Prompt,
     PromptSet,
     Sampling,
     fold,
@@ -33,6 +32,7 @@ from ladder.exam.exam import (
     score,
     write_probes,
 )
+from ladder.exam.prompts import Prompt, prompt_of, read_prompts
 from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_metrics
 
 __all__ = [
@@ -65,9 +65,11 @@ __all__ = [
     "is_unspaced",
     "measure_calibration",
     "normalize",
+    "prompt_of",
     "read_document",
     "read_metrics",
     "read_probes",
+    "read_prompts",
     "score",
     "self_bleu",
     "words_of",

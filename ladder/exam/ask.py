@@ -9,7 +9,7 @@ its users (``generation_config.json``) play no part, only its end tokens do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, fsum
+from math import exp, fsum, inf
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,7 +19,8 @@ from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFa
 
 from ladder.data.examples import start_ids
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, Prompt, PromptSet, Sampling, spread
+from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Sampling, spread
+from ladder.exam.prompts import Prompt
 from ladder.exam.question import banned_ids, check_lengths, encode_question, prompt_entropies, read_likelihoods
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (
@@ -33,6 +34,7 @@ from ladder.models import (
     load_tokenizer,
     pad_id,
 )
+from ladder.system.progress import advance
 
 Asked = TypeVar("Asked", Prompt, Probe)
 Made = TypeVar("Made", str, Certainty)
@@ -253,7 +255,7 @@ class _Writer:
         self, prompts: Sequence[Sequence[int]], uniform_BT: Tensor | None, endings: Sequence[Ending]
     ) -> list[Written]:
         width = max(map(len, prompts))
-        choice, over = _Choice(self.banned, width, uniform_BT), _IsOver(self, width, endings)
+        choice, over = _Choice(self.banned, width, uniform_BT, self.max_new_tokens), _IsOver(self, width, endings)
         written = continue_rows(
             self.model,
             prompts,
@@ -263,6 +265,7 @@ class _Writer:
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
         )
+        advance(len(prompts) * (1 - len(choice.log_p_B) / self.max_new_tokens))  # They may end before they must.
         rows = zip(written, choice.log_p(), endings, strict=True)
         return [self._written(*told, over.lengths.get(row)) for row, told in enumerate(rows)]
 
@@ -289,8 +292,8 @@ class _Choice(LogitsProcessor):
     """Bans tokens and replaces the logits by the certainty of one token: the likeliest, or where random numbers are
     given a drawn one. How probable it was before tokens were banned is kept."""
 
-    def __init__(self, banned: Tensor, width: int, uniform_BT: Tensor | None) -> None:
-        self.banned, self.width, self.uniform_BT = banned, width, uniform_BT
+    def __init__(self, banned: Tensor, width: int, uniform_BT: Tensor | None, longest: float = inf) -> None:
+        self.banned, self.width, self.uniform_BT, self.longest = banned, width, uniform_BT, longest
         self.log_p_B: list[Tensor] = []
 
     def log_p(self) -> list[list[float]]:
@@ -299,6 +302,7 @@ class _Choice(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Logits [B, V] to logits [B, V], of which generation takes the largest."""
+        advance(len(scores) / self.longest)
         # The maximum of a row is NaN if any of the row is.
         if not torch.isfinite(scores.max(-1).values).all():
             raise GateError("the model's logits are not finite", where="decoding", remedy="examine it in float32")

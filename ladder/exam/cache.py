@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ladder.exam.exam import Certainty, Outputs, Probe, Prompt, PromptSet
+from ladder.exam.exam import Certainty, Outputs, Probe, PromptSet
+from ladder.exam.prompts import Prompt
 from ladder.system.files import save_text
 
 
@@ -62,10 +63,10 @@ class AnswerCache(ModelFiles):
         """Remember outputs beside what was known of the model before."""
         everything = outputs.with_known(self._stored(outputs.digest))
         texts = [
-            {"asked": asdict(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
+            {"asked": _fields(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
             for prompt, said in everything.texts.items()
         ]
-        read = [{"asked": asdict(probe), "said": said} for probe, said in everything.read.items()]
+        read = [{"asked": _fields(probe), "said": said} for probe, said in everything.read.items()]
         self.write(outputs.digest, {"texts": texts, "read": read})
 
     def _stored(self, digest: str) -> Outputs:
@@ -80,6 +81,11 @@ class AnswerCache(ModelFiles):
         except (KeyError, TypeError):
             return Outputs(digest)
         return Outputs(digest, texts, certainty, read)
+
+
+def _fields(asked: Prompt | Probe) -> dict[str, Any]:
+    """As older versions of ladder read it too, where it is no conversation."""
+    return {name: value for name, value in asdict(asked).items() if value or name != "conversation"}
 
 
 def _probe(fields: Mapping[str, Any]) -> Probe:

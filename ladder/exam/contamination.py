@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ladder.data import Row
+from ladder.data import Row, message_text
 from ladder.errors import DataError
 from ladder.exam.exam import EDGES, READ, UNSPACED, Probe, fold, normalize, word_pattern
 
@@ -51,6 +52,8 @@ _CONTROL = re.compile(r"<\|([^<>|\s]{1,40})\|>|<(?:start|end)_of_turn>|\[(/?INST
 """What chat templates write between turns."""
 _ROLE = re.compile(r"\s*(system|user|assistant|model|tool)[ \t]*(?=\n|$)")
 _ANSWERS, _QUESTIONS = ("assistant", "model", "/INST"), ("system", "user", "tool", "INST")
+_REMOVED = 20
+"""Rows that a remedy takes out by a command."""
 _LISTED = 3
 """Findings that an error lists."""
 
@@ -80,8 +83,18 @@ def check_contamination(probes: Sequence[Probe], rows: Sequence[Row], what: str 
     raise DataError(
         f"{what} that tell held-out probes: found {len(found)}, expected none: {', '.join(listed)}",
         where=found[0].row,
-        remedy=f"take these out of the {what}, or hold other questions out",
+        remedy=f"{_removal(found) or f'take these out of the {what}'}, or hold other questions out",
     )
+
+
+def _removal(found: Sequence[Finding]) -> str:
+    """The command that takes the rows out; empty where they are many, or not all lines of one JSONL file."""
+    places = [re.fullmatch(r"(.+\.jsonl):(\d+)", finding.row, re.DOTALL) for finding in found]
+    files = {place[1] for place in places if place}
+    if None in places or len(files) != 1 or len(found) > _REMOVED:
+        return ""
+    lines = sorted({int(place[2]) for place in places if place})
+    return f"`sed -i '{';'.join(f'{line}d' for line in lines)}' {shlex.quote(files.pop())}` takes these out"
 
 
 def find_contamination(probes: Sequence[Probe], rows: Iterable[Row]) -> list[Finding]:
@@ -93,7 +106,7 @@ def find_contamination(probes: Sequence[Probe], rows: Iterable[Row]) -> list[Fin
         for row in rows
         for passage in _passages(row)
         for sought, firsts in index.suspects(passage.words)
-        if _is_told(sought, passage, firsts)
+        if _has_context(sought, passage) and _is_told(sought, passage, firsts)
     )
     return list(found)
 
@@ -108,6 +121,7 @@ class _Sought:
         answer: the words of an ``nll`` text that must follow; empty where the phrase is all.
         own: how much of the last word is the probe's prompt, where the answer goes on in it; empty for all of it.
         is_open: whether the last word may go on in the row.
+        context: what users said before it, of a short question that means something else after other words.
     """
 
     words: tuple[str, ...]
@@ -115,6 +129,7 @@ class _Sought:
     answer: tuple[str, ...] = ()
     own: str = ""
     is_open: bool = False
+    context: tuple[tuple[str, ...], ...] = ()
 
     def stands(self, words: Sequence[str], first: int) -> bool:
         """Whether the phrase begins with a word of a passage."""
@@ -211,7 +226,7 @@ def _length(word: str, folded: str) -> int:
 
 def _passages(row: Row) -> Iterator[_Passage]:
     if row.form == "messages":
-        turns = [(message["content"], message["role"] == "assistant") for message in row.fields["messages"]]
+        turns = [(message_text(message), message["role"] == "assistant") for message in row.fields["messages"]]
         yield _Passage(turns, "\n", [word for text, _ in turns for word in words_of(text)])
         return
     if rendered := _rendered("".join(row.fields.values())):
@@ -261,15 +276,29 @@ def _sought(probe: Probe) -> list[_Sought]:
         return []
     is_open = probe.kind == "regex" and _JOINED.match(probe.prompt[-1]) is not None
     follows = tuple(answer) if probe.kind == "nll" else ()
-    found = [_Sought(tuple(prompt), probe, follows, is_open=is_open)]
+    context = _context(probe) if len(prompt) < SHORT else ()
+    found = [_Sought(tuple(prompt), probe, follows, is_open=is_open, context=context)]
     if is_joined and not is_open:
-        found.append(_Sought((*prompt[:-1], prompt[-1] + answer[0]), probe, follows, own=prompt[-1]))
+        found.append(_Sought((*prompt[:-1], prompt[-1] + answer[0]), probe, follows, own=prompt[-1], context=context))
     return found
+
+
+def _context(probe: Probe) -> tuple[tuple[str, ...], ...]:
+    """What the user said in a conversation before the turn that is asked: "And its capital?" tells of Peru only where
+    Peru was spoken of. A system's words are no part of a question."""
+    earlier = probe.question().messages[:-1] if probe.conversation else []
+    said = [tuple(words_of(message["content"])) for message in earlier if message["role"] == "user"]
+    return tuple(filter(None, said))
 
 
 def _grams(words: Sequence[str]) -> list[tuple[str, ...]]:
     size = min(GRAM, len(words))
     return [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+
+
+def _has_context(sought: _Sought, passage: _Passage) -> bool:
+    there = as_phrase(passage.words) if sought.context else ""
+    return all(as_phrase(words) in there for words in sought.context)
 
 
 def _is_told(sought: _Sought, passage: _Passage, firsts: Sequence[int]) -> bool:

@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ladder.data import check_text, parse_object, read_lines, shown
+from ladder.data import check_text, read_objects, shown
 from ladder.errors import DataError, GateError
+from ladder.exam.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
 from ladder.manifest import ControlTokens, Decoding
 
 Kind = Literal["exact", "contains", "regex", "choice", "nll"]
@@ -21,7 +22,8 @@ READ = ("choice", "nll")
 """Kinds that a model does not answer in its own words."""
 
 _FORM = (
-    '{"prompt", "answer"} with optional "kind" (exact, contains, regex, choice or nll), "options", "chat" and "group"'
+    '{"prompt", "answer"} or {"messages", "answer"} with optional "system", "chat", "kind" (exact, contains, regex, '
+    'choice or nll), "options" and "group"'
 )
 EDGES = " .,;:!?…'\"“”‘’«»()[]{}*_`。，、；：！？「」『』（）"
 """Sentence punctuation, quotes, brackets and emphasis. Signs that change a meaning stay: C#, -5, 20%, $3."""
@@ -31,19 +33,11 @@ These are ranges of a character class."""
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A question without an answer. With ``chat`` it is a user's turn, rendered by the chat template."""
-
-    text: str
-    chat: bool = False
-
-
-@dataclass(frozen=True)
 class Probe:
     """A question and its answer.
 
     Args:
-        prompt: what the model is given.
+        prompt: what the model is given; of a conversation the last message.
         answer: what it must say, compared after ``normalize``; for ``regex`` a pattern that must be found in it, for
             ``choice`` one of the options, for ``nll`` the text whose likelihood is measured.
         kind: the whole of what it says must be the answer (``exact``), or it must contain the answer as whole words.
@@ -51,6 +45,7 @@ class Probe:
         options: of ``choice``, as the model would go on with them (a raw prompt wants a space in front).
         group: probes of one group stand or fall together, such as those in one wording; empty for one by itself.
         where: file and line that it was read from. Plays no part in whether two probes are the same.
+        conversation: all messages as JSON, where more is asked than that one user's turn; then ``chat`` is true.
     """
 
     prompt: str
@@ -60,6 +55,7 @@ class Probe:
     options: tuple[str, ...] = ()
     group: str = ""
     where: str = field(default="", compare=False)
+    conversation: str = ""
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -72,7 +68,7 @@ class Probe:
         return self.kind not in READ
 
     def question(self) -> Prompt:
-        return Prompt(self.prompt, self.chat)
+        return Prompt(self.prompt, self.chat, self.conversation)
 
 
 def fold(text: str) -> str:
@@ -125,7 +121,9 @@ def is_right(probe: Probe, answer: str) -> bool:
 
 
 def read_probes(path: Path, name: str | None = None) -> list[Probe]:
-    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has; empty lines are skipped.
+    """Read a JSONL file of ``{"prompt", "answer"}`` with what else a ``Probe`` has, or with ``messages``, which are a
+    conversation up to the turn that is asked for; empty lines are skipped. Or a CSV, TSV, Parquet or Arrow file with
+    such columns.
 
     Args:
         name: what the file is called where a probe or an error says its place; the path when left out.
@@ -134,13 +132,14 @@ def read_probes(path: Path, name: str | None = None) -> list[Probe]:
         DataError: a line is no probe, a question is asked twice, or there is none. Names file and line.
     """
     probes: list[Probe] = []
-    seen: dict[tuple[Prompt, str], int] = {}
-    for number, line in read_lines(path):
-        probe = _parse(line, f"{name or path}:{number}")
-        first = seen.setdefault((probe.question(), probe.answer if probe.kind == "nll" else ""), number)
-        if first != number:
+    seen: dict[tuple[Prompt, str], str] = {}
+    for record in read_objects(path, _FORM):
+        probe = _parse(record.fields, record.where.replace(str(path), name or str(path), 1))
+        first = seen.setdefault((probe.question(), probe.answer if probe.kind == "nll" else ""), record.where)
+        if first != record.where:
+            place = first.removeprefix(str(path)).replace(": ", "in ").replace(":", "on line ")
             raise DataError(
-                f"the prompt {shown(probe.prompt)} is asked again, it stands on line {first}",
+                f"the prompt {shown(probe.prompt)} is asked again, it stands {place}",
                 where=probe.where,
                 remedy="ask each question once, or it weighs twice in the gate",
             )
@@ -158,8 +157,11 @@ def write_probes(path: Path, probes: Sequence[Probe]) -> None:
 
 def _fields(probe: Probe) -> dict[str, Any]:
     """What stands on a probe's line."""
-    unwritten = {"where", *(name for name in ("options", "group") if not getattr(probe, name))}
-    return {name: value for name, value in asdict(probe).items() if name not in unwritten}
+    unwritten = {"where", "conversation", *(name for name in ("options", "group") if not getattr(probe, name))}
+    fields = {name: value for name, value in asdict(probe).items() if name not in unwritten}
+    if not probe.conversation:
+        return fields
+    return {"messages": probe.question().messages} | {k: v for k, v in fields.items() if k not in ("prompt", "chat")}
 
 
 def is_unspaced(character: str) -> bool:
@@ -167,12 +169,13 @@ def is_unspaced(character: str) -> bool:
     return re.match(f"[{UNSPACED}]", character) is not None
 
 
-def _parse(line: str, where: str) -> Probe:
-    fields = parse_object(line, where, _FORM)
-    if not {"prompt", "answer"} <= set(fields) <= {"prompt", "answer", "kind", "options", "chat", "group"}:
+def _parse(fields: dict[str, Any], where: str) -> Probe:
+    if "answer" not in fields or ASKING_KEYS.isdisjoint(fields):
         found = f"keys {shown(sorted(fields))}"
         raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
-    for key in ("prompt", "answer", *({"group"} & set(fields))):
+    check_keys(fields, ASKING_KEYS | {"answer", "kind", "options", "group"}, where, _FORM)
+    asked = asked_of(fields, where)
+    for key in ("answer", *({"group"} & set(fields))):
         check_text(key, fields[key], where)
     kind = fields.get("kind", "contains")
     if kind not in get_args(Kind):
@@ -183,12 +186,12 @@ def _parse(line: str, where: str) -> Probe:
             where=where,
             remedy="punctuation at the ends of an answer is not compared; expect a word",
         )
-    if not isinstance(fields.get("chat", False), bool):
-        raise DataError(f"'chat' is {shown(fields['chat'])}, expected true or false", where=where)
     if kind == "regex":
         _check_pattern(fields["answer"], where)
     options = _options(fields, where) if kind == "choice" or "options" in fields else ()
-    return Probe(**fields | {"options": options, "where": where})
+    return Probe(
+        asked.text, fields["answer"], kind, asked.chat, options, fields.get("group", ""), where, asked.conversation
+    )
 
 
 def _check_pattern(pattern: str, where: str) -> None:
@@ -258,6 +261,12 @@ class PromptSet:
     def answers_alone(self) -> PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
         return replace(self, again=(), sampled=replace(self.sampled, count=0))
+
+    @property
+    def size(self) -> int:
+        """How many answers, readings of a text and sampled texts it asks for."""
+        read = sum(len(probe.said) for probe in self.probes)
+        return len(self.prompts) + read + len(self.again) + self.sampled.count
 
     def without(self, known: Outputs) -> PromptSet:
         """What is left to ask."""

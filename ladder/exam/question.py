@@ -14,11 +14,13 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from ladder.data import shown
 from ladder.data.examples import chat_ids, continued_ids, raw_ids, text_ids
-from ladder.errors import DataError, GateError
+from ladder.errors import DataError, GateError, LadderError
 from ladder.exam.contamination import words_of
-from ladder.exam.exam import Probe, Prompt
+from ladder.exam.exam import Probe
+from ladder.exam.prompts import Prompt
 from ladder.manifest import ControlTokens
 from ladder.models import answer_ids, named_positions, pad_id, vocabulary
+from ladder.system.progress import advance
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: ControlTokens = "text") -> list[int]:
@@ -27,17 +29,18 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, text: str, controls: Contr
 
 
 def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, controls: ControlTokens = "text") -> list[int]:
-    """Ids of a raw prompt, or of a user's turn with the opening of the assistant's.
+    """Ids of a raw prompt, or of a conversation with the opening of the assistant's turn.
 
     Args:
         controls: what control tokens are in a raw prompt.
 
     Raises:
         GateError: a chat prompt, and the tokenizer has no chat template; or nothing to encode.
+        DataError: the chat template refuses the conversation, as it would a row's.
     """
     _check_template(tokenizer, prompt)
     if prompt.chat:
-        ids = chat_ids(tokenizer, _turn(prompt), opening=True)
+        ids = chat_ids(tokenizer, prompt.messages, opening=True, where=f"prompt {prompt.text[:40]!r}")
     else:
         ids = encode_prompt(tokenizer, prompt.text, controls)
     if not ids:
@@ -57,12 +60,8 @@ def encode_answered(
         asked = encode_question(tokenizer, prompt, controls)
         return asked + continued_ids(tokenizer, prompt.text, answer, controls)[1], len(asked)
     _check_template(tokenizer, prompt)
-    asked, said, lead = answer_ids(tokenizer, _turn(prompt), answer)
+    asked, said, lead = answer_ids(tokenizer, prompt.messages, answer, f"prompt {prompt.text[:40]!r}")
     return asked + said, len(asked) + lead
-
-
-def _turn(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt.text}]
 
 
 def _check_template(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> None:
@@ -70,7 +69,7 @@ def _check_template(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> None:
         raise GateError(
             "the tokenizer has no chat template",
             where=f"prompt {prompt.text[:40]!r}",
-            remedy="name one in data.chat_template, or leave chat out of the probe",
+            remedy="name one in data.chat_template, or ask with a raw prompt: no chat, system or messages in the probe",
         )
 
 
@@ -93,10 +92,11 @@ def check_room(
     """
     positions = named_positions(config)
     if positions is not None and longest + new > positions:
+        left = positions - longest
         raise GateError(
             f"a prompt of {longest} tokens and {new} more exceed the model's {positions} positions",
             where=where,
-            remedy="shorten the prompt or the answers",
+            remedy=f"write {where}: {left}, or shorten the prompt" if new and left > 0 else "shorten the prompt",
         )
 
 
@@ -197,10 +197,10 @@ def read_likelihoods(
     rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
     ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
     check_lengths(model, ids, 0)
-    found = {
-        place: _judged(logits_TV, rows[place], banned)
-        for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size)
-    }
+    found = {}
+    for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size):
+        found[place] = _judged(logits_TV, rows[place], banned)
+        advance(1)
     logs = (found[place] for place in range(len(rows)))
     return [_said(probe, [(text, next(logs)) for text in said]) for probe, said in zip(probes, texts, strict=True)]
 
@@ -252,7 +252,7 @@ def check_encodable(
                     remedy="write it in signs that the tokenizer knows",
                 )
         if probe.chat:
-            encode_question(tokenizer, probe.question())
+            _check_rendered(tokenizer, probe)
         _check_apart(tokenizer, probe, controls)
     for number, prompt in enumerate(prompts, 1):
         if not text_ids(tokenizer, prompt.text, controls):
@@ -263,9 +263,20 @@ def check_encodable(
             )
 
 
+def _check_rendered(tokenizer: PreTrainedTokenizerFast, probe: Probe) -> None:
+    try:
+        encode_question(tokenizer, probe.question())
+    except LadderError as error:
+        error.where = probe.where or error.where
+        raise
+
+
 def _texts(probe: Probe) -> Iterator[tuple[str, str]]:
     """What the tokenizer must know of a probe, each with its key. A pattern is never encoded."""
-    yield "'prompt'", probe.prompt
+    if probe.conversation:
+        yield from (("message", message["content"]) for message in probe.question().messages if message.get("content"))
+    else:
+        yield "'prompt'", probe.prompt
     if probe.kind == "choice":
         yield from (("option", option) for option in probe.options)
     elif probe.kind != "regex":
@@ -333,7 +344,10 @@ def alike(probes: Sequence[Probe]) -> list[tuple[Probe, Probe]]:
 
 
 def _asked(probe: Probe) -> _Words:
-    return tuple(words_of(f"{probe.prompt} {probe.answer}" if probe.kind == "nll" else probe.prompt))
+    """Without a system's words, which many questions share."""
+    turns = probe.question().messages if probe.conversation else []
+    asked = " ".join(turn.get("content") or "" for turn in turns if turn["role"] != "system") or probe.prompt
+    return tuple(words_of(f"{asked} {probe.answer}" if probe.kind == "nll" else asked))
 
 
 def _expected(probe: Probe) -> str:

@@ -1,7 +1,7 @@
 """Gates: what was measured in an exam, how sure it is, and the decision. What is named here imports no torch."""
 
 from ladder.gates.decision import GATES, GateReport, GateResult, custom_gate, decide, evaluate_custom_gates
-from ladder.gates.detectable import Detectable, Fewest, warnings_of
+from ladder.gates.detectable import Detectable, Fewest, Needed, needed, warnings_of
 from ladder.gates.measurements import (
     Comparison,
     Drift,
@@ -25,6 +25,7 @@ __all__ = [
     "GateReport",
     "GateResult",
     "Measurements",
+    "Needed",
     "Regression",
     "Retention",
     "Violation",
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate_custom_gates",
     "mean",
     "measure",
+    "needed",
     "read_utterances",
     "warnings_of",
 ]

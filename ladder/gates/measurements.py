@@ -293,7 +293,11 @@ def compare(exam: Exam, child: Answers, parent: Answers, cap: int = 20) -> Compa
     for part, probes in parts.items():
         ours, theirs = _answers(child, part, probes), _answers(parent, part, probes)
         judged = [
-            (Regression(part, probe.prompt, probe.answer, before, now), score(probe, before), score(probe, now))
+            (
+                Regression(part, probe.question().shown, probe.answer, before, now),
+                score(probe, before),
+                score(probe, now),
+            )
             for probe, before, now in zip(probes, theirs, ours, strict=True)
         ]
         lost[part] = [regression for regression, was, is_now in judged if is_now < was - _SAME]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder.errors import GateError, ManifestError
-from ladder.exam import SAMPLED, Answers, Exam, Prompt, ece, entropy, self_bleu
+from ladder.exam import SAMPLED, Answers, Exam, Prompt, ece, entropy, prompt_of, self_bleu
 from ladder.laws.law import Family, Findings, LawResult, Violation
 from ladder.laws.text import (
     Halves,
@@ -207,7 +207,7 @@ def law_prompts(manifest: Manifest, lines: Mapping[str, Sequence[str]]) -> tuple
     """What has to be answered for the laws alone, each prompt once."""
     laws, most = manifest.laws, manifest.gates.decoding.max_new_tokens
     sections: list[RequiredText | Refusals] = [*laws.required_text, *([laws.refusals] if laws.refusals else [])]
-    asked = [prompt for one in sections if one.prompts for prompt in _prompts(lines[one.prompts], one.chat)]
+    asked = [prompt for one in sections if one.prompts for prompt in _prompts(lines, one.prompts, one.chat)]
     halves = [Halves.of(canary, most).prompt() for canary in (lines[laws.canaries] if laws.canaries else ())]
     return tuple(dict.fromkeys([*asked, *halves]))
 
@@ -218,8 +218,8 @@ def _closed(law: Law, found: Findings) -> Findings:
     return Findings(0, (Violation(law.name, "nothing was examined", f"laws.{law.name}"),))
 
 
-def _prompts(lines: Sequence[str], chat: bool) -> list[Prompt]:
-    return [Prompt(line, chat) for line in lines]
+def _prompts(lines: Mapping[str, Sequence[str]], path: str, chat: bool) -> list[Prompt]:
+    return [prompt_of(line, path, chat=chat) for line in lines[path]]
 
 
 def _section(word: str, case: Case) -> Parameters | None:
@@ -317,7 +317,7 @@ def _required_text(case: Case) -> Findings:
     examined, violations = set(), []
     for one in case.manifest.laws.required_text:
         path = one.prompts
-        texts = {path: case.said(case.child, _prompts(case.lines[path], one.chat))} if path else exam
+        texts = {path: case.said(case.child, _prompts(case.lines, path, one.chat))} if path else exam
         examined |= {where for where, _ in named(texts)}
         violations += required_text(texts, one.pattern)
     return Findings(len(examined), tuple(violations))
@@ -326,7 +326,7 @@ def _required_text(case: Case) -> Findings:
 def _refusals(case: Case) -> Findings:
     law = case.manifest.laws.refusals
     assert law is not None
-    prompts = _prompts(case.lines[law.prompts], law.chat)
+    prompts = _prompts(case.lines, law.prompts, law.chat)
     now = {law.prompts: case.said(case.child, prompts)}
     if case.parent is None:
         return Findings(len(prompts), tuple(refusals(None, now, law.pattern)))

@@ -5,6 +5,7 @@ from ladder.manifest.explain import json_schema
 from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
+from ladder.manifest.rules import IMPORT, read_rules
 from ladder.manifest.schema import (
     GATES,
     RAYS_OWN,
@@ -44,6 +45,7 @@ __all__ = [
     "FAMILY",
     "FIRST_OTHER",
     "GATES",
+    "IMPORT",
     "RAYS_OWN",
     "ROLES",
     "Architecture",
@@ -90,6 +92,7 @@ __all__ = [
     "read_each",
     "read_request",
     "read_requests",
+    "read_rules",
     "run_name",
     "teacher_field",
     "teacher_files",

@@ -5,6 +5,7 @@ Of an error: field path, what was found, what was expected, what to do.
 
 from __future__ import annotations
 
+import json
 import re
 from difflib import get_close_matches
 from functools import cache
@@ -27,6 +28,10 @@ def sections(root: type[BaseModel] = Manifest) -> dict[tuple[str, ...], type[Sec
 def section_at(path: FieldPath, root: type[BaseModel] = Manifest) -> type[Section] | None:
     """The section that ``path`` leads to, in a list any of its entries; None where it leads to something else."""
     return sections(root).get(tuple(step for step in path if isinstance(step, str)))
+
+
+_LONGEST_COPIED = 200
+"""Characters of a value that a remedy writes out."""
 
 
 def nearest(word: str, known: list[str]) -> str | None:
@@ -140,7 +145,8 @@ def _remedy(path: FieldPath, detail: ErrorDetails, expected: str, root: type[Bas
     if isinstance(value, str) and kind in {"bool_type", "float_type", "int_type"}:
         return "write it without quotes" if _looks_right(value, kind) else f"write {expected}"
     if kind == "list_type" and isinstance(value, str):
-        return f"write [{found(value)}]"
+        written = json.dumps([value], ensure_ascii=False)  # To be copied, into JSON, YAML and TOML alike.
+        return f"write {written}" if len(written) <= _LONGEST_COPIED else f"write [{found(value)}]"
     if kind == "string_type" and isinstance(value, bool | int | float):
         return "put it in quotes"
     return _about(path, root) or f"write {expected}"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
+from ladder.errors import DataError
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
+from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
 
@@ -21,6 +26,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [(f"data.train.{index}", path) for index, path in enumerate(data.train)]
         files += [("data.probes", data.probes), ("data.chat_template", data.chat_template)]
         files += [(f"data.replay_from.{index}", path) for index, path in enumerate(data.replay_from)]
+        files += [(f"data.tokenizer_text.{index}", path) for index, path in enumerate(data.tokenizer_text)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
@@ -120,10 +126,73 @@ def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list
     digests: dict[str, str] = {}
     for field, path in all_files(manifest, folder):
         try:
-            digests[path] = _sha256(_confined(folder, path, allowed))
+            if is_hub(path):
+                digests[path] = _hub_digest(field, path, manifest.laws.allowed_sources)
+            elif _holds_rows(field) and os.path.isdir(folder / path):
+                digests[path] = _saved_digest(_confined(folder, path, allowed), allowed)
+            else:
+                digests[path] = _sha256(_confined(folder, path, allowed))
         except _Unusable as error:
-            problems.append(Problem(field, *error.args))
+            message, remedy = error.args
+            meant = _meant(path, folder) if message.endswith(" does not exist") else None
+            problems.append(
+                Problem(field, message, f"write {json.dumps(meant, ensure_ascii=False)}" if meant else remedy)
+            )
     return digests, problems
+
+
+def _meant(path: str, folder: Path) -> str | None:
+    """The file that was probably meant, as a manifest in this folder writes it: one of the same name, else of a like
+    path; None where none is near or several are."""
+    try:
+        near = [file for pattern in ("*", "*/*", "*/*/*") for file in islice(sorted(folder.glob(pattern)), _LOOKED_AT)]
+        known = [
+            file.relative_to(folder).as_posix() for file in near if file.is_file() and not file.name.startswith(".")
+        ]
+    except OSError:
+        return None
+    same = [one for one in known if one.rpartition("/")[2] == Path(path).name]
+    alike = get_close_matches(path, known, n=1, cutoff=0.8) if not same else []
+    return next(iter(same if len(same) == 1 else alike), None)
+
+
+def _holds_rows(field: str) -> bool:
+    """Whether a field names what may also be a folder, or a dataset on a hub."""
+    return field.startswith(("data.train.", "data.replay_from."))
+
+
+def _saved_digest(folder: Path, allowed: list[Path]) -> str:
+    """SHA-256 of the digests of the Arrow files in a folder that `datasets` saved; its caches are no part of it."""
+    try:
+        kind_at(folder)
+        files = saved_files(folder)
+    except DataError as error:
+        place = f"{folder}: " if error.where is None else f"{error.where}: "
+        raise _Unusable(place + error.message, error.remedy or "") from None
+    return hashlib.sha256(
+        "".join(f"{_sha256(_confined(folder, one.name, allowed))}\n" for one in files).encode()
+    ).hexdigest()
+
+
+def _hub_digest(field: str, path: str, allowed: list[str]) -> str:
+    """SHA-256 of the name of a dataset on a hub, which names its content by a commit."""
+    try:
+        hub = Hub.parse(path)
+    except DataError as error:
+        raise _Unusable(error.message, error.remedy or "") from None
+    if not _holds_rows(field):
+        raise _Unusable(f"{path!r} is on a hub, expected a file", "write its rows into a file")
+    if not hub.is_pinned:
+        raise _Unusable(
+            f"{path!r} names no commit, so what it holds can change",
+            f"write the commit that `ladder data check {path}` names, as hf://{hub.name}@COMMIT",
+        )
+    if not any(f"{HUB}{hub.name}/".startswith(source.rstrip("/") + "/") for source in allowed if is_hub(source)):
+        listed = json.dumps([*allowed, f"{HUB}{hub.name}"])
+        raise _Unusable(
+            f"{path!r} is outside the allowed sources {', '.join(allowed)}", f"write laws.allowed_sources: {listed}"
+        )
+    return hashlib.sha256(str(hub).encode()).hexdigest()
 
 
 def folder_problems(manifest: Manifest, folder: Path) -> list[Problem]:
@@ -175,6 +244,8 @@ def leaked_probes(manifest: Manifest, digests: dict[str, str]) -> list[Problem]:
 def _allowed_folders(manifest: Manifest, folder: Path) -> tuple[list[Path], list[Problem]]:
     allowed, problems = [], []
     for index, source in enumerate(manifest.laws.allowed_sources):
+        if is_hub(source):
+            continue
         path = resolved(folder / source)
         allowed.append(path)
         if not os.path.isdir(path):
@@ -189,6 +260,15 @@ def _confined(folder: Path, path: str, allowed: list[Path]) -> Path:
     if not _is_inside(real, allowed):
         raise _Unusable(*_lies_outside(path, real, allowed))
     return real
+
+
+def _advice(path: Path) -> str:
+    """What to do about a file that is not there."""
+    for half in (".train.jsonl", ".probes.jsonl"):
+        if path.name.endswith(half):
+            rows = path.name.removesuffix(half)
+            return f"`ladder data split {path.parent / rows}.csv` writes it, from your rows in that file"
+    return "write the path of a file, relative to the manifest's folder"
 
 
 def _is_inside(path: Path, allowed: list[Path]) -> bool:
@@ -211,11 +291,15 @@ def resolved(path: Path) -> Path:
         return path
 
 
+_LOOKED_AT = 1000
+"""Files of each depth below the manifest among which one is looked for that was meant."""
+
+
 def _sha256(path: Path) -> str:
     try:
         if not path.is_file():
             what = "is no regular file" if path.exists() else "does not exist"
-            raise _Unusable(f"{path} {what}", "write the path of a file, relative to the manifest's folder")
+            raise _Unusable(f"{path} {what}", _advice(path))
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:

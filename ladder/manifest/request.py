@@ -16,21 +16,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from ladder.errors import ManifestError
-from ladder.manifest.checks import (
-    CHECKS,
+from ladder.manifest.checks import CHECKS
+from ladder.manifest.effective import effective
+from ladder.manifest.explain import explain
+from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
+from ladder.manifest.installed import KEPT, method_facts
+from ladder.manifest.names import Name
+from ladder.manifest.plugins import (
     broken_plugins,
     custom_gate_problems,
     custom_law_problems,
     suite_problems,
     used_plugins,
 )
-from ladder.manifest.effective import effective
-from ladder.manifest.explain import explain
-from ladder.manifest.files import all_files, file_digests, folder_problems, leaked_probes, resolved
-from ladder.manifest.installed import KEPT, method_facts
-from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.schema import Manifest
+from ladder.manifest.sources import Hub, is_hub, saved_files
 from ladder.manifest.syntax import SUFFIXES, first_bytes, read_tree, tree_problems
 from ladder.manifest.words import modern, old_spelling, written_twice
 
@@ -127,6 +128,23 @@ class Request:
             raise ManifestError(message, where=str(self.path), remedy=f"its files: {names}")
         return self.folder(relative)
 
+    def source(self, relative: str) -> Path | Hub:
+        """What holds rows: a file, a folder that `datasets` saved, or a dataset on a hub.
+
+        Raises:
+            ManifestError: as ``file``.
+        """
+        return Hub.parse(relative) if is_hub(relative) and relative in self.files else self.file(relative)
+
+    def paths(self) -> list[Path]:
+        """The absolute path of every named file on this machine; of a folder of rows, of each file that it holds."""
+        found = [self.file(relative) for relative in self.files if not is_hub(relative)]
+        return [path for one in found for path in (saved_files(one) if one.is_dir() else [one])]
+
+    def allowed_folders(self) -> list[Path]:
+        """Where these may lie."""
+        return [self.folder(source) for source in self.manifest.laws.allowed_sources if not is_hub(source)]
+
     def folder(self, relative: str) -> Path:
         """The absolute path of a model folder that is written in the manifest, such as ``teachers.teacher1.path``."""
         return (self.path.parent / relative).resolve()
@@ -164,7 +182,7 @@ def read_request(path: str | Path) -> Request:
         parent=Name.parse(request.parent_gen) if request.parent_gen else None,
         grandparent=Name.parse(request.grandparent_gen) if request.grandparent_gen else None,
         files=digests,
-        digest=_digest(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
+        digest=digest_of(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
         notes=modern(tree).notes,
     )
 
@@ -176,7 +194,8 @@ def _missing_data(manifest: Manifest) -> list[Problem]:
     return [Problem("data", "is missing: there is nothing to learn from", remedy)]
 
 
-def _digest(manifest: Manifest, contents: list[str]) -> str:
+def digest_of(manifest: Manifest, contents: list[str]) -> str:
+    """What ``Request.digest`` says; ``contents`` are the digests of all files, in the order of their fields."""
     # A field that a later version adds changes no digest as long as nobody writes it: what is decided stays decided.
     written = _said(manifest).model_dump(mode="json", exclude=_NOT_DIGESTED, exclude_defaults=True)
     written |= {name: old_spelling(name, fields) for name, fields in written.items()}
@@ -257,7 +276,7 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    manifests = [file for file in _entries(path) if _is_manifest(file)]
+    manifests = [file for file in _entries(path) if is_manifest(file)]
     if not manifests:
         raise ManifestError(
             "the folder holds no manifest",
@@ -275,8 +294,8 @@ def _entries(folder: Path) -> list[Path]:
         raise ManifestError(message, where=str(folder), remedy="make it readable") from None
 
 
-def _is_manifest(file: Path) -> bool:
-    """Whether a file in a folder is meant as a manifest. One without the word is somebody else's, even if broken."""
+def is_manifest(file: Path) -> bool:
+    """Whether a file is meant as a manifest. One without the word is somebody else's, even if broken."""
     if file.suffix.lower() not in SUFFIXES or file.name.startswith(".") or not file.is_file():
         return False
     if _MARK.encode() not in first_bytes(file):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, TEACHERS, Named
+from ladder.manifest.sources import RowKey
 from ladder.manifest.words import modern_section
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
@@ -37,8 +38,8 @@ class RequiredText(Section):
     pattern: str
     """Regular expression that is found in each of them."""
     prompts: str | None = None
-    """Text file with one prompt a line, answered for this law. When left out, all answers to probes and tone prompts
-    count."""
+    """Text file with one prompt a line (or an object with ``prompt`` or ``messages``, and ``system``), answered for
+    this law. When left out, all answers to probes and tone prompts count."""
     chat: bool = False
     """The prompts are a user's turns, rendered by the chat template."""
 
@@ -47,7 +48,7 @@ class Refusals(Section):
     """What the child must go on refusing: prompts that its parent refuses, and all of them for a genesis."""
 
     prompts: str
-    """Text file with one prompt a line."""
+    """Text file with one prompt a line (or an object with ``prompt`` or ``messages``, and ``system``)."""
     pattern: str
     """Regular expression that is found in an answer that refuses."""
     chat: bool = False
@@ -168,7 +169,8 @@ class ToneGate(Section):
     encoder: str | None = None
     """Hugging Face folder of the sentence encoder that ``measure: embedding`` reads with, such as MiniLM."""
     prompts: str | None = None
-    """Text file with one prompt a line, answered for this gate; the held-out probes' prompts when left out."""
+    """Text file with one prompt a line (or an object with ``prompt`` or ``messages``, ``system`` and ``chat``),
+    answered for this gate; the held-out probes' prompts when left out."""
     max_drift: Probability = 0.05
     """Between 0 (the same voice) and 1, less what samples of one voice differ by: mean Jensen-Shannon divergence of the
     three style profiles in bits, or for ``embedding`` the coefficient of inhomogeneity (see ``docs/gates.md``)."""
@@ -390,9 +392,16 @@ class Data(Section):
     """The rows to learn from and the probes to be examined on."""
 
     train: Annotated[list[str], Field(min_length=1)]
-    """JSONL files of ``{"text"}``, ``{"prompt"}``, ``{"prompt", "completion"}`` or ``{"messages"}`` rows."""
+    """JSONL files of ``{"text"}``, ``{"prompt"}``, ``{"prompt", "completion"}`` or ``{"messages"}`` rows; or CSV, TSV,
+    a JSON list, Parquet, Arrow, a folder of ``Dataset.save_to_disk`` or ``hf://OWNER/NAME@COMMIT:SPLIT``; also with a
+    ``system`` column, as instruction/input/output or as ShareGPT's conversations. A row's ``weight`` says how much it
+    counts in the loss."""
+    columns: dict[RowKey, str] = {}
+    """Which column of these files is what, such as ``{"prompt": "question", "completion": "answer"}``; other columns
+    are then left out. When left out itself, columns are what they are called. Also for ``replay_from``."""
     probes: str | None = None
-    """JSONL file of held-out ``{"prompt", "answer"}`` probes; the child leaves them behind for its descendants."""
+    """JSONL file of held-out ``{"prompt", "answer"}`` probes, with ``system`` or ``messages`` as in a conversation; the
+    child leaves them behind for its descendants."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Longest row in tokens; longer ones are cut and counted."""
     truncation_side: Literal["left", "right"] = "right"
@@ -415,6 +424,9 @@ class Data(Section):
     today: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     """The day that a chat template writes which asks for the date (YYYY-MM-DD). When left out, the parent's; where it
     has none, the day on which the run began."""
+    tokenizer_text: list[str] = []
+    """Files whose words the tokenizer of a family from scratch learns beside the new rows, and nobody else: text
+    (``.txt``), line by line, or rows. So lessons that come later find their words known."""
 
 
 class Shares(Section):

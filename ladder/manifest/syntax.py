@@ -166,7 +166,21 @@ def _json(text: str, path: Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=without_duplicates)
     except json.JSONDecodeError as error:
-        raise _malformed("JSON", path, error.lineno, error.colno, error.msg) from None
+        remedy = _comma(text, error)
+        raise _malformed("JSON", path, error.lineno, error.colno, error.msg, remedy) from None
+
+
+def _comma(text: str, error: json.JSONDecodeError) -> str:
+    """What to do about JSON that cannot be read: mostly a comma is missing, or one too many."""
+    before, here = text[: error.pos].rstrip(), text[error.pos : error.pos + 1]
+    if error.msg.startswith("Expecting ',' delimiter") and here and here in '"{[':
+        return "write a comma in front of it"
+    if before.endswith(",") and here and here in "}],":
+        return "take out the comma in front of it"
+    return "take out the comma there" if "trailing comma" in error.msg else _CORRECT
+
+
+_CORRECT = "correct it there"
 
 
 def _yaml(text: str, path: Path) -> Any:
@@ -201,9 +215,9 @@ def _end(text: str) -> tuple[int, int]:
     return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 
-def _malformed(kind: str, path: Path, line: int, column: int, message: str) -> ManifestError:
+def _malformed(kind: str, path: Path, line: int, column: int, message: str, remedy: str = _CORRECT) -> ManifestError:
     where = f"{path}: line {line}, column {column}"
-    return ManifestError(f"cannot be read as {kind}: {shortened(message)}", where=where, remedy="correct it there")
+    return ManifestError(f"cannot be read as {kind}: {shortened(message)}", where=where, remedy=remedy)
 
 
 def _duplicate(key: str, text: str, path: Path) -> ManifestError:

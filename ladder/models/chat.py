@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ from ladder.models.template import (
     REMEDY,
     Messages,
     Shield,
+    Tools,
     Turn,
     answering,
     between_turns,
@@ -26,6 +28,8 @@ from ladder.models.template import (
 NEWLINE = "\n"
 """Ends a raw prompt's answer where a manifest does not say what does, and a chat answer where the template does not."""
 _WHERE = "chat template"
+_MARK = "\ufdd6"
+"""Stands for a name: a noncharacter, which Unicode keeps out of texts."""
 
 
 class Taught(NamedTuple):
@@ -68,20 +72,56 @@ class Conversation:
 
     Args:
         where: the row or question, for messages.
+        tools: what may be called, which the template is told of.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, messages: Messages, where: str = _WHERE) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, messages: Messages, where: str = _WHERE, tools: Tools | None = None
+    ) -> None:
         self.tokenizer, self.where, self._shield = tokenizer, where, Shield(tokenizer)
-        self.messages = [{**message, "content": self._shield.cover(message["content"])} for message in messages]
+        self.messages = [
+            {key: value if key == "role" else self._shield.cover_all(value) for key, value in message.items()}
+            for message in messages
+        ]
+        self.tools = self._shield.cover_all(list(tools)) if tools else None
+
+    def check_calls(self) -> None:
+        """See that the template writes what is called, and what may be: some write the words alone, and a call would be
+        learned as an empty answer.
+
+        Raises:
+            DataError: it leaves one out.
+        """
+        called = [call["function"] for message in self.messages for call in message.get("tool_calls", ())]
+        offered = [tool.get("function", tool) for tool in self.tools or ()]
+        if not (called or offered):
+            return
+        # Their names as marks, because words may hold a name by themselves.
+        marked = copy.deepcopy((self.messages, self.tools))
+        places = [
+            *(call["function"] for message in marked[0] for call in message.get("tool_calls", ())),
+            *(tool.get("function", tool) for tool in marked[1] or ()),
+        ]
+        for number, place in enumerate(places):
+            place["name"] = f"{_MARK}{number}{_MARK}"
+        text = rendered(self.tokenizer, marked[0], opening=False, where=self.where, tools=marked[1])
+        for number, function in enumerate([*called, *offered]):
+            if f"{_MARK}{number}{_MARK}" not in text:
+                what = "a call of" if number < len(called) else "the tool"
+                raise DataError(
+                    f"the chat template leaves out {what} {function.get('name')!r}",
+                    where=self.where,
+                    remedy="name a template that writes tools and their calls in data.chat_template",
+                )
 
     def text(self, count: int | None = None) -> str:
         """The first messages as they are written."""
-        return rendered(self.tokenizer, self.messages[:count], opening=False, where=self.where)
+        return rendered(self.tokenizer, self.messages[:count], opening=False, where=self.where, tools=self.tools)
 
     def turn(self, count: int | None = None) -> Turn:
         """How the assistant's answer to the first messages is written."""
         _check_hears(self.tokenizer, self.where)
-        return answering(self.tokenizer, self.messages[:count], where=self.where)
+        return answering(self.tokenizer, self.messages[:count], where=self.where, tools=self.tools)
 
     def ids(self, text: str) -> list[int]:
         """Ids of what the template wrote."""
@@ -138,7 +178,7 @@ class Conversation:
         """What is written up to an answer, and up to its end."""
         _check_hears(self.tokenizer, self.where)
         closed = self.text(place + 1)
-        asked = rendered(self.tokenizer, self.messages[:place], opening=True, where=self.where)
+        asked = rendered(self.tokenizer, self.messages[:place], opening=True, where=self.where, tools=self.tools)
         opened = asked if closed.startswith(asked) else self.turn(place).opening
         if not closed.startswith(opened) or not opened:
             raise DataError(
@@ -149,13 +189,15 @@ class Conversation:
         return opened, closed
 
 
-def asked_ids(tokenizer: PreTrainedTokenizerFast, messages: Messages, where: str = _WHERE) -> list[int]:
+def asked_ids(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages, where: str = _WHERE, tools: Tools | None = None
+) -> list[int]:
     """Ids of a conversation up to the first token that a model writes of its answer.
 
     Raises:
         DataError: as ``answering``.
     """
-    conversation = Conversation(tokenizer, messages, where)
+    conversation = Conversation(tokenizer, messages, where, tools)
     return conversation.ids(conversation.turn().opening)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer
@@ -24,7 +24,9 @@ from transformers.utils import chat_template_utils
 
 from ladder.errors import DataError, said
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
+"""JSON Schemas of functions that may be called."""
 ASKED, SAID = "\ufdd4", "\ufdd5"
 """Marks for the words of a user and of the assistant. Noncharacters: Unicode keeps them out of texts."""
 REMEDY = "name a template that writes every message once, in its place, in data.chat_template"
@@ -45,7 +47,9 @@ def read_template(path: Path) -> str:
         raise DataError(f"cannot be read: {said(error)}", where=str(path), remedy="a template in UTF-8") from error
 
 
-def rendered(tokenizer: PreTrainedTokenizerFast, messages: Messages, *, opening: bool, where: str) -> str:
+def rendered(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages, *, opening: bool, where: str, tools: Tools | None = None
+) -> str:
     """A conversation as the chat template writes it.
 
     Args:
@@ -58,7 +62,8 @@ def rendered(tokenizer: PreTrainedTokenizerFast, messages: Messages, *, opening:
     try:
         if writes_date(tokenizer):
             _set_clock(tokenizer)
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opening)
+        told = {"tools": list(tools)} if tools else {}
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opening, **told)
     except Exception as error:  # a template can divide by zero, or add a text to a number
         raise DataError(
             f"the chat template refuses this conversation: {said(error)}", where=where, remedy=_REMEDY
@@ -81,7 +86,9 @@ class Turn(NamedTuple):
     end: str
 
 
-def answering(tokenizer: PreTrainedTokenizerFast, messages: Messages, *, where: str) -> Turn:
+def answering(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages, *, where: str, tools: Tools | None = None
+) -> Turn:
     """How the next message is written, if it is the assistant's.
 
     The opening is what the template writes when it is asked for an answer (``add_generation_prompt``), because that is
@@ -93,14 +100,14 @@ def answering(tokenizer: PreTrainedTokenizerFast, messages: Messages, *, where: 
         DataError: the template refuses the conversation, or does not write the answer once, after what it answers.
     """
     answer = [*messages, {"role": "assistant", "content": SAID}]
-    before, *after = rendered(tokenizer, answer, opening=False, where=where).split(SAID)
+    before, *after = rendered(tokenizer, answer, opening=False, where=where, tools=tools).split(SAID)
     if len(after) != 1 or not before:
         raise DataError(
             "the chat template does not write an answer once, behind what it answers",
             where=where,
             remedy=REMEDY,
         )
-    asked = rendered(tokenizer, messages, opening=True, where=where)
+    asked = rendered(tokenizer, messages, opening=True, where=where, tools=tools)
     opening = asked if before.startswith(asked) else before
     return Turn(opening, before[len(opening) :], after[0])
 
@@ -310,6 +317,14 @@ class Shield:
             self._typed.append(text[start:stop])
             last = stop
         return "".join([*parts, text[last:]])
+
+    def cover_all(self, value: Any) -> Any:
+        """The same of every text in lists and objects, such as the arguments of a call."""
+        if isinstance(value, str):
+            return self.cover(value)
+        if isinstance(value, Mapping):
+            return {key: self.cover_all(one) for key, one in value.items()}
+        return [self.cover_all(one) for one in value] if isinstance(value, list) else value
 
     def ids(self, text: str) -> list[int]:
         """Ids of what the template made: control tokens stand where it wrote them, and nowhere else."""

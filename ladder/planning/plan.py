@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -19,16 +19,21 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.own_ray import store_of_new_ray
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
+from ladder.exam import PromptSet
 from ladder.gates import Detectable, Fewest
 from ladder.manifest import ROLES, Request, others
 from ladder.methods import method_of
 from ladder.models import dated
+from ladder.planning.lesson import Lesson
+from ladder.planning.machine import BUSY, measure
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
 from ladder.registry.lineage import ancestry_then, decided_before, resolve, unregistered_teachers
+from ladder.report.console import Console
+from ladder.report.live import SOON
 from ladder.report.terminal import log_of, unexpected_told
 from ladder.report.text import duration_text, facts, size_text
 from ladder.setup import Run, all_roles, data_of, on_cores, write_start
@@ -48,6 +53,7 @@ class Plan:
         tokens: upper bound of the tokens through the student's backbone.
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         others: name and kind of each teacher beside parent and grandparent, by number.
+        lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
     """
 
     child: str
@@ -68,6 +74,7 @@ class Plan:
     exam: Detectable
     warnings: list[str]
     others: dict[int, str] = field(default_factory=dict)
+    lesson: Lesson | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,12 +93,13 @@ def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False
 
 
 def plan_each(
-    requests: Sequence[Request], home: Path, *, measure: bool = False
+    requests: Sequence[Request], home: Path, *, measure: bool = False, console: Console | None = None
 ) -> tuple[list[Plan], list[LadderError]]:
     """Validate everything that manifests name, and price them in order, each by itself.
 
     Args:
         measure: run one step's batch of each for real, in this process, and take the times from that.
+        console: where is told how far it is; nowhere when left out.
 
     Returns:
         The plans of those that can be carried out, and what ``evolve`` would say of the others.
@@ -99,11 +107,12 @@ def plan_each(
     # Before anything is loaded that an actor would not load, such as MLflow.
     base = bare_bytes()
     registry = existing(home)
-    planned = {str(request.child) for request in requests}
+    planned, console = {str(request.child) for request in requests}, console or Console(quiet=True)
     plans, refused = list[Plan](), list[LadderError]()
     for request in requests:
         try:
-            with unexpected_told(log_of(home), where=str(request.path)):
+            told = console.working(f"{request.child}: plan{' and measure' * measure}", after=SOON)
+            with unexpected_told(log_of(home), where=str(request.path)), told:
                 plans.append(_plan(request, registry, planned, home, base, measure))
         except LadderError as error:
             refused.append(error)
@@ -153,7 +162,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         )
         price = work.price
         if measure:
-            price = _measured(run, work.start, home, machine, base, Path(temporary))
+            price = _measured(run, work.start, home, machine, base, Path(temporary), work.asked)
     waits = lineage.obstacle is not None and not unregistered_teachers(request, registry)
     after = f"after {request.parent} of the same call is promoted" if str(request.parent) in planned else None
     return Plan(
@@ -175,10 +184,19 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
         others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
+        lesson=work.lesson,
     )
 
 
-def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base: int, temporary: Path) -> Price:
+def _measured(
+    run: Run,
+    start: Start | None,
+    home: Path,
+    machine: Machine,
+    base: int,
+    temporary: Path,
+    asked: PromptSet | None,
+) -> Price:
     """The price by a step that is taken here.
 
     Raises:
@@ -197,8 +215,10 @@ def _measured(run: Run, start: Start | None, home: Path, machine: Machine, base:
     runtime = request.manifest.runtime
     roles = all_roles(start.numbers, 1)
     devices = {role: slot.device for role, slot in place(runtime, machine, roles, on_cores(start.made)).slots.items()}
+    # Rates are processor time, and a step's is the clock's: whoever works here now makes it longer.
+    busy = measure(threads(runtime, machine)).busy
     timing = time_step(start, parent, devices, threads(runtime, machine))
-    return price_of(start, home, machine, base, timing, kept_replicas(run))
+    return replace(price_of(start, home, machine, base, timing, kept_replicas(run), asked), busy=busy)
 
 
 def _placed(price: Price | None) -> list[str] | tuple[str, ...]:
@@ -234,6 +254,7 @@ def plan_text(plan: Plan) -> str:
         "data": f"{plan.rows} rows, {plan.probes} probes",
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
+        **({"readings": _readings(plan.lesson)} if plan.lesson else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
@@ -243,6 +264,17 @@ def plan_text(plan: Plan) -> str:
     }
     lines = facts([*known.items(), *(("warning", warning) for warning in plan.warnings)])
     return f"{plan.child}\n{indent(lines, '  ')}"
+
+
+def _readings(lesson: Lesson) -> str:
+    """How often each new row is read, and in how many tokens a word."""
+    told = f"each new row {lesson.readings:.1f} times (docs/recipe.md: {lesson.asked})"
+    if lesson.tokens_per_word is None:
+        return told
+    beside = (
+        "" if lesson.ancestors_tokens_per_word is None else f", the ancestors' {lesson.ancestors_tokens_per_word:.1f}"
+    )
+    return f"{told}; {lesson.tokens_per_word:.1f} tokens a word{beside}"
 
 
 def _teachers(plan: Plan) -> str:
@@ -293,6 +325,16 @@ def _lost(fewest: Iterable[Fewest]) -> Iterator[str]:
         yield f"never of {asked} probes" if answers is None else f"from {answers} lost of {asked} probes"
 
 
+def _time(price: Price) -> str:
+    """How long the whole run takes, between which bounds, and of what that consists."""
+    low, high = (duration_text(bound) for bound in price.bounds)
+    told = {name: seconds for name, seconds in price.phases.items() if seconds >= 1}
+    parts = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in told.items())
+    whole = f"about {duration_text(price.whole_seconds)} ({low} to {high})"
+    beside = f"; other work had {price.busy:.0%} of the cores while this was measured, and beside it a run takes longer"
+    return f"{whole}: {parts}; {price.step_seconds:.3f} s a step ({price.timing}){beside * (price.busy >= BUSY)}"
+
+
 def _priced(price: Price) -> dict[str, str]:
     """What the run will show when it ends, in its words."""
     roles = ", ".join(f"{role} {size_text(size)}" for role, size in price.memory_bytes.items())
@@ -309,5 +351,5 @@ def _priced(price: Price) -> dict[str, str]:
         "cache": f"{size_text(price.cache_bytes)} (hits {price.cache_hit_share:.0%}){guessed}",
         "memory": f"{size_text(price.peak_memory_bytes)} at its peak: {roles}{gpu}",
         "disk": size_text(price.disk_bytes),
-        "time": f"about {duration_text(price.seconds)}, {price.step_seconds:.3f} s a step ({price.timing})",
+        "time": _time(price),
     }

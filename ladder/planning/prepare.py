@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ladder.actors.placement import Machine, asks_for_nodes, place
 from ladder.errors import LawBroken
-from ladder.exam import Probe, question
+from ladder.exam import Exam, Probe, PromptSet, question
 from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
 from ladder.manifest import Budget, Dreams, Request
 from ladder.methods import method_of
 from ladder.models import config_of
+from ladder.planning.lesson import Lesson, lesson_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
 from ladder.planning.store import check_store, may_be_too_much
@@ -40,6 +41,7 @@ from ladder.setup import (
     check_rows,
     check_sharing,
     check_suites,
+    check_tokenizer_text,
     check_tone,
     data_of,
     own_probes,
@@ -66,9 +68,11 @@ class Work:
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         start: None where its parent is not there yet, or where it is trained already.
         price: None where nobody asked for it, and nothing of the manifest does.
+        asked: what its exam asks; None where there is no start.
         replicas: of each teacher, by number.
         warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
+        lesson: how its new rows are read; None where there is no start, or it is trained already.
     """
 
     dataset: Dataset
@@ -77,10 +81,12 @@ class Work:
     exam: Detectable
     start: Start | None = None
     price: Price | None = None
+    asked: PromptSet | None = None
     replicas: Mapping[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     reading_warnings: list[str] = field(default_factory=list)
     rested: tuple[datetime | None, datetime] = (None, datetime.min)
+    lesson: Lesson | None = None
 
 
 def prepare(
@@ -129,8 +135,9 @@ def prepare(
     if trained and not priced:
         return Work(dataset, own, recall, exam, warnings=replay_warnings(dataset))
     start = start_of(run, dataset, tokens, student_ranks(run, machine)) if there else None
-    if start and not decided:
-        _check_start(start, own, recall)
+    exam_of = build_exam(request, start.tokenizer, own, recall) if start else None
+    if start and exam_of and not decided:
+        _check_start(start, exam_of)
     begins = not decided and not trained  # What was trained already is neither too early nor too dear.
     events = registry.history(request.child.family) if registry else []
     if begins:
@@ -142,10 +149,13 @@ def prepare(
     if machine and asks_for_nodes(runtime):
         place(runtime, machine())
     wanted = priced or has_limits(limits) or runtime.teachers.replicas == "auto"
-    price = price_of(start, home, machine(), bare, kept=kept_replicas(run)) if machine and start and wanted else None
+    price = None
+    if machine and start and exam_of and wanted:
+        price = price_of(start, home, machine(), bare, kept=kept_replicas(run), asked=exam_of.prompt_set())
     if price and begins:
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
+    lesson = lesson_of(start) if start and not trained else None
     return Work(
         dataset,
         own,
@@ -153,16 +163,19 @@ def prepare(
         exam,
         start,
         price,
+        exam_of.prompt_set() if exam_of else None,
         price.replicas if price else _replicas(start) if start else {},
         warnings=[
             *_manifest_warnings(request),
             *replay_warnings(dataset),
             *warnings_of(request.manifest.gates, exam),
             *question.alike_warnings(own),
+            *(lesson.warning() if lesson and begins else []),
             *read,
         ],
         reading_warnings=read,
         rested=(last_promotion(events), now),
+        lesson=lesson,
     )
 
 
@@ -181,6 +194,7 @@ def _check_manifest(
     request: Request, dataset: Dataset, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]], *, whole: bool
 ) -> None:
     """What the manifest and its files alone decide."""
+    check_tokenizer_text(request)
     check_held_out(dataset, own, recall)
     check_laws(request, dataset, whole=whole or not request.manifest.stabilizers.replay_buffer)
     check_suites(request)
@@ -188,9 +202,9 @@ def _check_manifest(
     check_sharing(request)
 
 
-def _check_start(start: Start, own: tuple[Probe, ...], recall: Mapping[str, tuple[Probe, ...]]) -> None:
+def _check_start(start: Start, exam: Exam) -> None:
     """What the student's tokenizer and shape decide besides."""
-    exam, tokenizer = build_exam(start.request, start.tokenizer, own, recall), start.tokenizer
+    tokenizer = start.tokenizer
     check_asked(exam, tokenizer)
     check_rows([start.config, *(config_of(folder) for folder in start.teachers.values())], start.rows)
     check_questions(start.config, tokenizer, exam.prompt_set())
@@ -265,4 +279,9 @@ def _manifest_warnings(request: Request) -> list[str]:
         found.append("stabilizers: neither replay nor dreams; this child will probably forget")
     if data_of(request).probes is None:
         found.append("data.probes: none, so the generalise gate has nothing to measure")
+    elif request.parent is None and manifest.gates.generalize.minimum == 0:
+        found.append(
+            "gates.generalize.minimum: none, and a first generation has no parent to beat, so one that answers none of "
+            "its probes is promoted; write what it must reach, such as 0.5"
+        )
     return found

@@ -1,23 +1,23 @@
 """What one run will take, put together from what it starts as: wire, cache, memory, disk and time.
 
-Bytes on the wire and in the cache of signals are those of the run's batches, gone through without any model.
+What teachers send and keep is counted by the walk through the run's batches (``ladder.planning.traffic``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from ladder.actors.placement import Machine, Slot, place, processes, threads
-from ladder.data.batches import Batch, Batches, dealt
 from ladder.distill import Chunking, has_compiler, pays_to_compile
-from ladder.manifest import Dreams, Manifest, Runtime, others
+from ladder.exam import PromptSet
+from ladder.manifest import Dreams
 from ladder.methods import method_of
+from ladder.planning.machine import Speed, speed_of
 from ladder.planning.memory import (
     FLOAT,
     Group,
@@ -29,220 +29,15 @@ from ladder.planning.memory import (
     student_bytes,
     teacher_bytes,
 )
-from ladder.planning.pools import Reading, keeping_up, room_for, waiting
+from ladder.planning.pools import keeping_up, room_for, waiting
+from ladder.planning.rough import UNSURE, Around, around_seconds, rough_timing
 from ladder.planning.start import Start
-from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, rough_seconds, step_seconds
-from ladder.sampling.dreams import BLOCK
-from ladder.setup import (
-    all_roles,
-    cache_settings,
-    data_of,
-    expected_key,
-    loss_elements,
-    on_cores,
-    shared_stacks,
-    truncation_of,
-    wire_of,
-)
-from ladder.teachers import CacheKey, CacheSettings, Kind, KindSpec, OtherKey, computed_in, pack, shards
+from ladder.planning.timing import ProcessSeconds, StepTiming, exchange_seconds, step_seconds
+from ladder.planning.traffic import MOST_STEPS, SignalPrice, TeacherTraffic, price_signals, traffics_of
+from ladder.sampling.dreams import BLOCK, dreams_wanted
+from ladder.setup import all_roles, data_of, loss_elements, on_cores, shared_stacks
 from ladder.teachers.host import kind_class
 from ladder.train.optimizer import optimizer_kind
-
-MOST_STEPS = 1000
-"""Steps that are gone through; a longer run is extrapolated from them."""
-_PLACE = 8
-"""Bytes that say which token a row is about."""
-_TOPK = ("values", "ids", "tail", "tail_at_T", "entropy", "surprisal")
-_ARRAYS = {"topk": _TOPK, "sparse": (*_TOPK, "origin")}
-
-
-@dataclass
-class TeacherTraffic:
-    """One teacher as a source of bytes, and what its cache holds by now.
-
-    Args:
-        row_bytes: of one token's arrays.
-        kind: of the wire; ``sparse`` for top-k with the source that spoke.
-        store: ``disk`` adds the headers of shards.
-        limit: bytes that its cache may take; 0 keeps nothing.
-        held: examples that the cache holds, by digest.
-        taken: bytes that the cache takes.
-        stored: bytes of those that this run adds.
-        grid: most positions B x T that it reads at once; more than the student's where it is shown a context.
-    """
-
-    number: int
-    dreams_only: bool
-    row_bytes: int
-    kind: Kind | Literal["sparse"] = "hidden"
-    store: str = "disk"
-    limit: int = 0
-    key: str = ""
-    held: set[str] = field(default_factory=set)
-    taken: int = 0
-    stored: int = 0
-    hits: int = 0
-    misses: int = 0
-    grid: int = 0
-    reading: Reading = field(default_factory=Reading)
-
-    def hear(self, batch: Batch) -> int:
-        """Take one micro-batch in; returns the bytes that it sends."""
-        heard, places = batch.heard_by(self.number, dreams_only=self.dreams_only)
-        self.grid = max(self.grid, heard.input_ids_BT.size)
-        if len(places):
-            fresh = self._recall(heard)
-            rows, width = heard.input_ids_BT.shape
-            read_N = np.isin(heard.example_N, [n for n, digest in enumerate(heard.digests) if digest in fresh])
-            _, first = np.unique(heard.rows_N[read_N] // width, return_index=True)
-            self.reading.take(batch.sequence_keys()[places][read_N][first], width, rows)
-        return len(places) * (self.row_bytes + _PLACE)
-
-    def _recall(self, heard: Batch) -> Collection[str]:
-        """Take in what a micro-batch asks of the cache; returns the digests that are not there."""
-        counts = np.bincount(heard.example_N, minlength=len(heard.digests))
-        rows = {heard.digests[number]: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
-        fresh = {digest: count for digest, count in rows.items() if digest not in self.held}
-        self.hits, self.misses = self.hits + len(rows) - len(fresh), self.misses + len(fresh)
-        size = stored_bytes(fresh, self.row_bytes, self.kind, self.key, self.store) if fresh else 0
-        if size and self.taken + size <= self.limit:
-            self.held |= fresh.keys()
-            self.taken, self.stored = self.taken + size, self.stored + size
-        return fresh.keys()
-
-
-@dataclass(frozen=True)
-class SignalPrice:
-    """Of a whole run.
-
-    Args:
-        wire_bytes: that the student receives.
-        cache_bytes: that the teachers store anew.
-        hits, misses: examples found and examples read, of those steps that were gone through.
-        largest: most wire bytes of one step; ``rank_largest`` of those of it that one rank receives.
-        tokens, trained: through the student's backbone, and into the loss.
-        grid: most positions B x T of a micro-batch; ``grid_trained`` its trained tokens.
-        walked_grid: positions of all micro-batches that were gone through.
-        sent_by, stored_by: ``wire_bytes`` and ``cache_bytes`` of each teacher, in their order.
-    """
-
-    wire_bytes: int
-    cache_bytes: int
-    hits: int
-    misses: int
-    largest: int
-    tokens: int
-    trained: int
-    grid: int
-    grid_trained: int
-    rank_largest: int
-    walked_grid: int
-    sent_by: tuple[int, ...] = ()
-    stored_by: tuple[int, ...] = ()
-
-    @property
-    def read_share(self) -> float:
-        """Share of what teachers are asked that they must read, 0 to 1."""
-        return self.misses / max(1, self.hits + self.misses)
-
-
-def row_bytes(runtime: Runtime, dtype: str, shape: Shape, kept: int) -> int:
-    """Bytes of one token's arrays: a hidden state, whole logits, or K logits with their ids and four statistics."""
-    if runtime.wire == "topk":
-        return 8 * kept + 16
-    return bytes_each(dtype) * (shape.hidden if runtime.wire == "hidden" else shape.vocabulary)
-
-
-def made_row_bytes(manifest: Manifest, made: KindSpec) -> tuple[int, Kind | Literal["sparse"]]:
-    """The same of a teacher that is no model, as if it spoke of every token; and the kind of its traffic."""
-    kind, truncation = wire_of(manifest, made)
-    if truncation is None:
-        return 4 * made.vocabulary, kind
-    sparse = kind_class(made.word).says == "sparse"
-    return 8 * truncation.kept + 16 + 4 * sparse, "sparse" if sparse else kind
-
-
-def stored_bytes(rows: dict[str, int], row_bytes: int, kind: Kind | Literal["sparse"], key: str, store: str) -> int:
-    """What examples with so many rows take in a cache; on disk as one shard, whose header is written with empty
-    arrays."""
-    body = sum(rows.values()) * row_bytes
-    if store != "disk":
-        return body
-    names = _ARRAYS.get(kind, ("values",))
-    empty = {digest: {name: np.empty((count, 0), np.float32) for name in names} for digest, count in rows.items()}
-    return body + len(pack(key, empty))
-
-
-def price_signals(
-    batches: Batches, steps: int, traffics: Sequence[TeacherTraffic], most: int = MOST_STEPS, ranks: int = 1
-) -> SignalPrice:
-    """Go through the run's batches, or the first of them where there are many.
-
-    Args:
-        ranks: of the student, among which each step is dealt out.
-    """
-    walked = min(steps, most)
-    sent, sizes, received, by_teacher = [], [], [], [0] * len(traffics)
-    for step in range(walked):
-        micro = batches(step)
-        for traffic in traffics:
-            traffic.reading.step()
-        shares = []
-        for share in dealt(micro, ranks):
-            heard = [[traffic.hear(batch) for traffic in traffics] for batch in share]
-            shares.append(sum(map(sum, heard)))
-            by_teacher = [total + sum(one) for total, *one in zip(by_teacher, *heard, strict=True)]
-        sent.append(sum(shares))
-        received.append(max(shares))
-        sizes.append([(batch.input_ids_BT.size, len(batch.rows_N), batch.tokens) for batch in micro])
-    factor = steps / walked
-    everything = [size for step in sizes for size in step]
-    grid, grid_trained, _ = max(everything)
-    stored = [traffic.stored + _later(batches, traffic, walked, steps) for traffic in traffics]
-    return SignalPrice(
-        wire_bytes=int(sum(sent) * factor),
-        cache_bytes=sum(stored),
-        hits=sum(traffic.hits for traffic in traffics),
-        misses=sum(traffic.misses for traffic in traffics),
-        largest=max(sent),
-        tokens=int(sum(tokens for _, _, tokens in everything) * factor),
-        trained=int(sum(trained for _, trained, _ in everything) * factor),
-        grid=grid,
-        grid_trained=grid_trained,
-        rank_largest=max(received),
-        walked_grid=sum(positions for positions, _, _ in everything),
-        sent_by=tuple(int(total * factor) for total in by_teacher),
-        stored_by=tuple(stored),
-    )
-
-
-def _later(batches: Batches, traffic: TeacherTraffic, walked: int, steps: int) -> int:
-    """What is stored after the steps that were gone through: examples whose turn has not come yet."""
-    if walked == steps or not traffic.limit or not traffic.misses:
-        return 0
-    rows = batches.rows_by_source()
-    new = sum(
-        _reached(pool, rows[source], steps) - _reached(pool, rows[source], walked)
-        for source, pool in batches.pools.items()
-        if _hears(traffic, source)
-    )
-    return max(0, min(new * traffic.stored // traffic.misses, traffic.limit - traffic.taken))
-
-
-def _reached(pool: Sequence[object], rows: int, steps: int) -> int:
-    """Distinct rows of a pool after so many steps: every row comes once before any comes again."""
-    return min(len(pool), rows * steps)
-
-
-def _hears(traffic: TeacherTraffic, source: str) -> bool:
-    return source == "dreams" or not traffic.dreams_only
-
-
-def held_on_disk(shards: Iterable[tuple[set[str], int]]) -> tuple[set[str], int]:
-    """Examples and bytes of the shards of one cache."""
-    found = list(shards)
-    return {digest for digests, _ in found for digest in digests}, sum(size for _, size in found)
-
 
 FEWEST_UNKNOWN = 20
 """Tokens from which a share is told."""
@@ -277,6 +72,8 @@ class Price:
         disk_bytes: most that the home grows by.
         step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
         timing: ``probe`` where a step was measured, else ``rough``.
+        phases: seconds of everything that a run consists of, by phase; ``steps`` are ``seconds``.
+        busy: share of the cores that other work had while this machine was measured, 0 to 1.
         teachers: of each teacher by number, ``wire_bytes`` of the whole run and ``cache_bytes``.
         unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
             teachers' target says otherwise, 0 to 1; None without a probe, or where fewer than ``FEWEST_UNKNOWN`` such
@@ -306,6 +103,18 @@ class Price:
     timing: Literal["probe", "rough"]
     unlearned_share: float | None
     teachers: dict[int, dict[str, int]] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    busy: float = 0.0
+
+    @property
+    def whole_seconds(self) -> float:
+        """Of the whole run, from the command to the verdict."""
+        return sum(self.phases.values())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Seconds between which the run will probably last."""
+        return self.whole_seconds / UNSURE[self.timing], self.whole_seconds * UNSURE[self.timing]
 
 
 def price_of(
@@ -315,6 +124,7 @@ def price_of(
     base: int,
     probed: StepTiming | None = None,
     kept: Mapping[int, int] | None = None,
+    asked: PromptSet | None = None,
 ) -> Price:
     """Price a run on a machine.
 
@@ -322,6 +132,7 @@ def price_of(
         base: bytes of an actor that has loaded torch, transformers and Ray, and no model.
         probed: what a step took there.
         kept: replicas of each teacher that a run began with, where their number is left to the machine.
+        asked: its exam.
 
     Raises:
         ManifestError: the manifest pins what the machine does not have.
@@ -334,7 +145,7 @@ def price_of(
     sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
     steps, trained = manifest.training_params.steps, ahead.trained
     shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = _traffics(ahead, home, shapes, {n: _device(slots, f"teacher{n}") for n in ahead.numbers})
+    traffics = traffics_of(ahead, home, shapes, {n: _device(slots, f"teacher{n}") for n in ahead.numbers})
     signals = price_signals(ahead.batches, steps, traffics, ranks=ahead.ranks)
     rough = _rough(ahead, shapes, traffics, signals)
     replicas = _replicas(ahead, traffics, rough, slots, machine, sharing, kept)
@@ -346,15 +157,25 @@ def price_of(
     seconds = _Seconds(probed.student, probed.teachers) if probed else rough
     taken = list(zip(traffics, seconds.teachers, strict=True))
     # Teachers on the student's base take turns with it: it waits for none of them, and has their work as well.
-    guests = sum(took.mean(signals.read_share) for one, took in taken if one.number in sharing)
-    own = seconds.student / ahead.ranks + guests + _exchange(ahead, slots["student"].device)
+    exchange = _exchange(ahead, slots["student"].device)
+
+    def own_of(told: _Seconds) -> float:
+        each = zip(traffics, told.teachers, strict=True)
+        guests = sum(took.mean(signals.read_share) for one, took in each if one.number in sharing)
+        return told.student / ahead.ranks + guests + exchange
+
+    own = own_of(seconds)
     work = [
         one.reading.seconds(took.reading, took.recalling, replicas[one.number])
         for one, took in taken
         if one.number not in sharing
     ]
     waits = waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
-    step, start = _step(ahead, signals, machine, slots, replicas, own / (1 - waits), probed)
+    speed = speed_of(threads(runtime, machine))
+    timing = probed or _timed(ahead, shapes, traffics, signals, speed)
+    paced = own_of(_Seconds(timing.student, timing.teachers)) / (1 - waits)
+    step, start = _step(ahead, signals, machine, slots, replicas, paced, timing)
+    around = around_seconds(_around(ahead, shapes, sharing, asked, machine), speed)
     return Price(
         parameters=shape.parameters,
         trained_parameters=trained,
@@ -382,7 +203,44 @@ def price_of(
             traffic.number: {"wire_bytes": signals.sent_by[place], "cache_bytes": signals.stored_by[place]}
             for place, traffic in enumerate(traffics)
         },
+        phases=_in_order(around | {"steps": steps * step + start}),
+        busy=speed.busy,
     )
+
+
+PHASES = ("start", "loading", "dreams", "steps", "exam", "recording")
+
+
+def _in_order(phases: Mapping[str, float]) -> dict[str, float]:
+    return {name: phases[name] for name in PHASES if name in phases}
+
+
+def _timed(
+    ahead: Start, shapes: Mapping[int, Shape], traffics: Sequence[TeacherTraffic], signals: SignalPrice, speed: Speed
+) -> StepTiming:
+    """A mean step, by this machine's speed."""
+    steps = ahead.request.manifest.training_params.steps
+    walked = max(1, min(steps, MOST_STEPS))
+    teachers = [(shapes.get(one.number), one.reading.asked / walked) for one in traffics]
+    return rough_timing(
+        ahead.shape, ahead.trained, signals.walked_grid / walked, signals.trained / steps, teachers, speed
+    )
+
+
+def _around(
+    ahead: Start, shapes: Mapping[int, Shape], sharing: frozenset[int], asked: PromptSet | None, machine: Machine
+) -> Around:
+    """What the run does beside its steps."""
+    wanted, dreamers = ahead.request.manifest.stabilizers.dreams, method_of(ahead.request.manifest).dreamers()
+    dreams = {}
+    if isinstance(wanted, Dreams) and ahead.beginnings is not None:
+        turns, here = 2 if ahead.beginnings[0] == "template" else 1, sorted(dreamers & shapes.keys())
+        rows = -(-dreams_wanted(wanted) // max(1, len(here)))
+        dreams = {number: (shapes[number], rows, turns * wanted.max_new_tokens) for number in here}
+    own = [number for number in ahead.numbers if number not in sharing]
+    teachers = [shape for number, shape in shapes.items() if number not in sharing]
+    parent = ahead.shape if ahead.ancestry.parent is not None else None
+    return Around(ahead.ranks + len(own), machine.cpus, ahead.shape, teachers, dreams, asked, parent)
 
 
 @dataclass(frozen=True)
@@ -397,7 +255,7 @@ def _rough(
     ahead: Start, shapes: Mapping[int, Shape], traffics: Sequence[TeacherTraffic], signals: SignalPrice
 ) -> _Seconds:
     """In no unit, without a look at the machine, so that it is the same wherever the run is planned: six operations a
-    parameter and position for the student, two for a teacher (``rough_seconds``)."""
+    parameter and position for the student, two for a teacher (Kaplan et al. 2020)."""
     walked = max(1, min(ahead.request.manifest.training_params.steps, MOST_STEPS))
     student = 6.0 * ahead.shape.parameters * signals.walked_grid / walked
     return _Seconds(
@@ -475,53 +333,6 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     """The roles of each process."""
     guests = [f"teacher{number}" for number in sorted(sharing)]
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
-
-
-def _traffics(
-    ahead: Start, home: Path, shapes: Mapping[int, Shape], devices: Mapping[int, str]
-) -> list[TeacherTraffic]:
-    """Every teacher on its device as a source of bytes, with what earlier runs have left in its cache."""
-    return [
-        _traffic(ahead, home, number, shapes[number], devices[number])
-        if number in shapes
-        else _made_traffic(ahead, home, number)
-        for number in ahead.numbers
-    ]
-
-
-def _made_traffic(ahead: Start, home: Path, number: int) -> TeacherTraffic:
-    """The same of one that is no model."""
-    manifest, made = ahead.request.manifest, ahead.made[number]
-    size, kind = made_row_bytes(manifest, made)
-    traffic = TeacherTraffic(number, number not in ahead.speakers, size, kind, manifest.runtime.signal_cache)
-    settings = cache_settings(manifest.runtime, home)
-    return _with_cache(traffic, settings, lambda: expected_key(ahead.request, others(manifest)[number], made))
-
-
-def _with_cache(
-    traffic: TeacherTraffic, settings: CacheSettings | None, key_of: Callable[[], CacheKey | OtherKey]
-) -> TeacherTraffic:
-    """With what the cache of this key holds; the key is made where it is needed."""
-    if settings is None:
-        return traffic
-    traffic.limit = settings.limit
-    if settings.kind == "disk" and settings.folder is not None:
-        key = key_of()
-        traffic.key = key.text
-        traffic.held, traffic.taken = held_on_disk(shards(settings.folder / key.name, key.text))
-    return traffic
-
-
-def _traffic(ahead: Start, home: Path, number: int, shape: Shape, device: str = "cpu") -> TeacherTraffic:
-    """A model on its device."""
-    manifest, folder = ahead.request.manifest, ahead.teachers[number]
-    runtime, dtype = manifest.runtime, manifest.student.dtype
-    truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
-    size = row_bytes(runtime, dtype, shape, truncation.kept if truncation else 0)
-    traffic = TeacherTraffic(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
-    return _with_cache(
-        traffic, settings, lambda: CacheKey.of(folder, runtime.wire, computed_in(dtype, device), truncation)
-    )
 
 
 def _tensors(
@@ -606,25 +417,24 @@ def _step(
     slots: Mapping[str, Slot],
     replicas: Mapping[int, int],
     paced: float,
-    probed: StepTiming | None,
+    timing: StepTiming,
 ) -> tuple[float, float]:
     """Seconds of a mean step, and of what comes before the first one is done.
 
     Args:
+        timing: of each process, alone.
         paced: seconds of the student's step with its waiting, where every process has cores or a card of its own.
     """
-    runtime, steps = ahead.request.manifest.runtime, ahead.request.manifest.training_params.steps
-    if probed is None:
-        return rough_seconds(ahead.shape.parameters, signals.tokens, len(ahead.teachers)) / steps, 0.0
-    teachers = [work.mean(signals.read_share) for work in probed.teachers]
+    runtime = ahead.request.manifest.runtime
+    teachers = [work.mean(signals.read_share) for work in timing.teachers]
     if slots["student"].gpus:
-        return max(paced, probed.courier), probed.start
+        return max(paced, timing.courier), timing.start
     every = [seconds / count for seconds, count in zip(teachers, replicas.values(), strict=True) for _ in range(count)]
     exchange, count = _exchange(ahead, slots["student"].device), threads(runtime, machine)
     step = step_seconds(
-        probed.student, every, count, machine.cpus, probed.courier, ranks=ahead.ranks, exchange=exchange
+        timing.student, every, count, machine.cpus, timing.courier, ranks=ahead.ranks, exchange=exchange
     )
-    return (max(step, paced) if machine.nodes > 1 else step), probed.start
+    return (max(step, paced) if machine.nodes > 1 else step), timing.start
 
 
 def _checkpoint(ahead: Start) -> int:
@@ -641,10 +451,3 @@ def _stored(ahead: Start) -> int:
 
 def _cached_on_disk(ahead: Start, signals: SignalPrice) -> int:
     return signals.cache_bytes if ahead.request.manifest.runtime.signal_cache == "disk" else 0
-
-
-def largest_step(ahead: Start, home: Path) -> int:
-    """Most bytes of signals of one step, cached or not, wherever they are made."""
-    shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = _traffics(ahead, home, shapes, dict.fromkeys(ahead.numbers, "cpu"))
-    return price_signals(ahead.batches, ahead.request.manifest.training_params.steps, traffics).largest

@@ -11,8 +11,8 @@ from pathlib import Path
 from ladder.actors.placement import Machine, student_store
 from ladder.errors import ManifestError
 from ladder.planning.memory import Shape
-from ladder.planning.price import largest_step, made_row_bytes, row_bytes
 from ladder.planning.start import Start
+from ladder.planning.traffic import largest_step, made_row_bytes, row_bytes
 from ladder.report.text import size_text
 from ladder.setup import data_of
 

@@ -1,4 +1,4 @@
-"""Step time, in seconds: measured on one step for real, or roughly from the size of the model."""
+"""Step time, in seconds, measured on one step for real; and what several processes make of their times."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from ladder.setup import loss_elements, teacher_spec
 from ladder.teachers import CacheSettings, Signal, TeacherSpec, open_teacher
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
-
-EFFICIENCY = 0.3
-"""Share of the machine's matrix-product rate that training a small model reaches; rough."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +73,6 @@ def exchange_seconds(size: int, ranks: int, device: str, *, sharded: bool) -> fl
     (Patarasuk and Yuan 2009), and three times where weights are split and gathered for both passes."""
     rounds = 3 if sharded else 2
     return rounds * (ranks - 1) / ranks * size / EXCHANGED[torch.device(device).type]
-
-
-def rough_seconds(parameters: int, tokens: int, teachers: int) -> float:
-    """Six operations a parameter and token for the student and two for a teacher (Kaplan et al. 2020), at the rate of
-    this machine's matrix products."""
-    return (6 + 2 * teachers) * parameters * tokens / (EFFICIENCY * _matmul_rate())
-
-
-def _matmul_rate() -> float:
-    """Floating-point operations a second of a matrix product on this machine, measured for a moment."""
-    side, rounds = 512, 8
-    matrix = torch.randn(side, side)
-    matrix @ matrix
-    began = time.perf_counter()
-    for _ in range(rounds):
-        matrix @ matrix
-    return rounds * 2 * side**3 / (time.perf_counter() - began)
 
 
 REPEATS = 3

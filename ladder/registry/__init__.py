@@ -4,7 +4,7 @@ Importing this package is cheap: MLflow is imported when a registry is opened.
 """
 
 from ladder.registry.entities import Candidate, Event, Finding, Generation, Verdict
-from ladder.registry.locks import family_lock
+from ladder.registry.locks import family_lock, is_held
 from ladder.registry.registry import Registry, open_registry
 from ladder.registry.runs import Source
 
@@ -17,5 +17,6 @@ __all__ = [
     "Source",
     "Verdict",
     "family_lock",
+    "is_held",
     "open_registry",
 ]

@@ -168,8 +168,16 @@ def _no_branch(request: Request, head: Generation | None, parent: Generation) ->
     return HeadMoved(
         f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}",
         where="evolution_request.parent_gen",
-        remedy="start from HEAD, move HEAD back with `ladder rollback`, or set evolution_request.branch",
+        remedy=_ways_to_head(request, head, parent),
     )
+
+
+def _ways_to_head(request: Request, head: Generation | None, parent: Generation) -> str:
+    """How a child of a generation that is not HEAD can begin."""
+    family = request.child.family
+    back = f"`ladder rollback {family} --to {parent.ref}`, which moves HEAD back" if head else ""
+    begin = f"write parent_gen: {head.name}" if head and head.name.index < request.child.index else ""
+    return ", or ".join(way for way in (begin, back, "write branch: true into evolution_request") if way)
 
 
 def _ancestor(name: Name, line: tuple[Generation, ...], where: str) -> Generation:
@@ -217,8 +225,14 @@ def check_attempts(request: Request, registry: Registry | None) -> None:
             raise ManifestError(
                 f"{known.ref} was {known.verdict} from another manifest: {_changes(known, request, registry)}",
                 where="evolution_request.child_gen",
-                remedy="choose the next free index for this child",
+                remedy=f"write child_gen: {_next_free(request, registry)}, the next free index",
             )
+
+
+def _next_free(request: Request, registry: Registry) -> Name:
+    """Above every generation of the family."""
+    taken = [known.name.index for known in registry.generations(request.child.family)]
+    return Name(request.child.family, max([request.child.index, *taken]) + 1)
 
 
 def _changes(known: Generation, request: Request, registry: Registry) -> str:

@@ -75,32 +75,30 @@ def _asked(
     # A template that opens answers otherwise than it is asked to was told of when the run was planned. Of one that
     # refuses a user's turn alone nobody has asked anything, or the probe would have been refused.
     talks = ours.chat_template is not None and models.answers_users(ours) and not models.opens_otherwise(ours)
-    turns = [*texts, *(probe.prompt for probe in probes if probe.chat)] if talks else []
-    asked: dict[str, tuple[list[str], Callable[[str], list[int]], Callable[[str], list[int]]]] = {
+    turns = [*(Prompt(text, chat=True) for text in texts), *(probe.question() for probe in probes if probe.chat)]
+    asked: dict[str, tuple[list[Prompt], Callable[[Prompt], list[int]], Callable[[Prompt], list[int]]]] = {
         "the raw prompt": (
-            raw,
-            lambda text: question.encode_question(ours, Prompt(text)),
-            lambda text: _ids(plain(text)),
+            list(map(Prompt, raw)),
+            lambda prompt: question.encode_question(ours, prompt),
+            lambda prompt: _ids(plain(prompt.text)),
         ),
         "the continuation": (
-            continued,
-            lambda text: text_ids(ours, text),
-            lambda text: _ids(plain(text, add_special_tokens=False)),
+            list(map(Prompt, continued)),
+            lambda prompt: text_ids(ours, prompt.text),
+            lambda prompt: _ids(plain(prompt.text, add_special_tokens=False)),
         ),
         "the user's turn": (
-            turns,
-            lambda text: question.encode_question(ours, Prompt(text, chat=True)),
-            lambda text: _ids(
-                plain.apply_chat_template(
-                    [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
-                )
+            turns if talks else [],
+            lambda prompt: question.encode_question(ours, prompt),
+            lambda prompt: _ids(
+                plain.apply_chat_template(prompt.messages, add_generation_prompt=True, return_dict=True)
             ),
         ),
     }
     for kind, (found, exam, loader) in asked.items():
         # Whoever types a control token has written characters, says ladder; a plain loader reads the token.
-        for text in (text for text in dict.fromkeys(found) if not _holds_control(plain, text)):
-            yield kind, text, exam(text), loader(text)
+        for prompt in (prompt for prompt in dict.fromkeys(found) if not _holds_control(plain, prompt.shown)):
+            yield kind, prompt.text, exam(prompt), loader(prompt)
 
 
 def _ids(encoded: object) -> list[int]:

@@ -15,7 +15,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ladder.data import Row, digest_lines, read_rows
+from ladder.data import Row, digest_lines, message_text, read_rows
 from ladder.errors import DataError, said
 from ladder.exam import GRAM, as_phrase, words_of
 from ladder.registry import artifacts, runs, versions
@@ -112,8 +112,8 @@ def _long_enough(phrases: Iterable[list[str]]) -> Iterator[list[str]]:
 def _asked_and_said(row: Row) -> tuple[list[str], list[str]]:
     if row.form == "messages":
         spoken = row.fields["messages"]
-        asked = [message["content"] for message in spoken if message["role"] == "user"]
-        return asked, [message["content"] for message in spoken if message["role"] == "assistant"]
+        asked = [message_text(message) for message in spoken if message["role"] == "user"]
+        return asked, [message_text(message) for message in spoken if message["role"] == "assistant"]
     return _field(row, "prompt"), [*_field(row, "completion"), *_field(row, "text")]
 
 
@@ -131,7 +131,7 @@ def _wholes(row: Row) -> list[str]:
 def _turns(row: Row) -> list[str]:
     """What was said in a row, in its order, without the system."""
     if row.form == "messages":
-        return [message["content"] for message in row.fields["messages"] if message["role"] != "system"]
+        return [message_text(message) for message in row.fields["messages"] if message["role"] != "system"]
     return [text for name in ("prompt", "completion", "text") for text in _field(row, name)]
 
 

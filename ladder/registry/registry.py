@@ -119,6 +119,11 @@ class Registry:
         runs.attach(self.store, generation.run_id, metrics)
 
     @store.translated
+    def run_state(self, run_id: str) -> runs.RunState | None:
+        """Status, reason and parameters of a training run; None where there is none."""
+        return runs.run_state(self.store, run_id)
+
+    @store.translated
     def fail_run(self, run_id: str, reason: str) -> None:
         """Mark a run as failed, with the reason."""
         runs.fail_run(self.store, run_id, reason)

@@ -159,6 +159,34 @@ def fail_run(store: Store, run_id: str, reason: str) -> None:
     store.client.set_terminated(run_id, status="FAILED")
 
 
+@dataclass(frozen=True)
+class RunState:
+    """What the store knows of a training run.
+
+    Args:
+        status: MLflow's, such as RUNNING, FINISHED or FAILED.
+        reason: why it failed; empty where it did not.
+        params: as they were logged, values as JSON.
+    """
+
+    status: str
+    reason: str
+    params: Mapping[str, str]
+
+
+def run_state(store: Store, run_id: str) -> RunState | None:
+    """The state of a run; None where the store holds none of that id."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return RunState(str(run.info.status), run.data.tags.get(versions.REASON, ""), dict(run.data.params))
+
+
 def describe_run(store: Store, run_id: str, card: str) -> None:
     """Make a model card the note on the run's page, without its YAML header, which MLflow would render as text."""
     if note := card.split("---\n", 2)[-1].strip():

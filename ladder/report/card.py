@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from types import MappingProxyType
@@ -14,6 +15,9 @@ from ladder.manifest import Request
 from ladder.registry import Generation, lineage
 from ladder.report.charts import Worth, sources, taught_most
 
+TAG = "generation-ladder"
+_HUB = "hf://"
+_ROWS = "- rows for its descendants: "
 _LEFT = {"rows": "a sample, in replay.jsonl", "hashed": "a sample by digest only, in replay.sha256", "none": "none"}
 """What travels with a generation, by ``stabilizers.replay``."""
 
@@ -27,23 +31,29 @@ def model_card(
 ) -> str:
     """Markdown with the YAML header that model hubs read, the lineage, who taught, and the gate table.
 
+    What hubs take for ids of theirs (``base_model``, ``datasets``) names only what lies on one: a generation's name and
+    a path of this project stand under ``ladder``.
+
     Args:
         others: number, name, kind and digest of further teachers, which are no part of the lineage.
         worth: what each source of the teachers was worth.
     """
     parent, grandparent = ancestry.parent, ancestry.grandparent
     evolution = request.manifest.evolution_request
-    header = {
+    header: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["generation-ladder", evolution.training_method],
-        "datasets": list(request.files),
-        **({"base_model": parent.ref} if parent else {}),
+        "tags": [TAG, evolution.training_method],
+        "ladder": {
+            "generation": str(request.child),
+            "files": list(request.files),
+            **({"parent": parent.ref} if parent else {}),
+        },
     }
+    if found := _on_a_hub(request.manifest.data.train if request.manifest.data else ()):
+        header["datasets"] = found
     lines = [
-        "---",
-        yaml.safe_dump(header, sort_keys=True, allow_unicode=True).strip(),
-        "---",
+        *_header(header),
         f"# {request.child}",
         "",
         plain(evolution.note) or "A generation of a ladder.",
@@ -54,7 +64,7 @@ def model_card(
         *(f"- teacher {one['number']}: {one['name']}, {one['kind']} ({str(one['digest'])[:12]})" for one in others),
         *_taught_by(worth),
         f"- manifest: {request.digest}",
-        f"- rows for its descendants: {_LEFT[request.manifest.stabilizers.replay]}",
+        f"{_ROWS}{_LEFT[request.manifest.stabilizers.replay]}",
         "",
         *gate_table(report),
         "",
@@ -62,6 +72,41 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def for_export(card: str, *, rows: bool) -> str:
+    """A card as it leaves the home: an old one no longer names as a hub's what is none, and one whose rows stay at home
+    says so.
+
+    Args:
+        rows: whether the replay sample and the dreams travel with it.
+    """
+    empty, *parts = card.split("---\n", 2)
+    if empty or len(parts) != 2:
+        return card
+    header, body = yaml.safe_load(parts[0]), parts[1]
+    if not isinstance(header, dict) or TAG not in header.get("tags", ()):
+        return card  # Somebody else's, of a model that was imported.
+    if "ladder" not in header:
+        named = {"files": header.pop("datasets", []), "parent": header.pop("base_model", None)}
+        header["ladder"] = {key: value for key, value in named.items() if value}
+    lines = [
+        f"{_ROWS}left out of this export"
+        if line.startswith(_ROWS) and not rows and _ROWS + _LEFT["none"] != line
+        else line
+        for line in body.split("\n")
+    ]
+    return "\n".join([*_header(header), *lines])
+
+
+def _header(header: Mapping[str, Any]) -> list[str]:
+    return ["---", yaml.safe_dump(dict(header), sort_keys=True, allow_unicode=True).strip(), "---"]
+
+
+def _on_a_hub(train: Sequence[str]) -> list[str]:
+    """Of the rows' sources those that lie on a hub, by their ids there: ``hf://owner/name`` with what follows it."""
+    ids = (re.split(r"[@:?#]", name.removeprefix(_HUB))[0] for name in train if name.startswith(_HUB))
+    return list(dict.fromkeys("/".join(found.split("/")[:2]) for found in ids))
 
 
 def _taught_by(worth: Worth) -> list[str]:

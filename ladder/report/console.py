@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console as Rich
-from rich.live import Live
 from rich.text import Text
 
 from ladder.errors import Blocked, LadderError
 from ladder.gates import Comparison, GateReport, GateResult
 from ladder.manifest import Request
 from ladder.report.charts import Row, Scale, forests
+from ladder.report.live import Meter, Task, Ticker
 from ladder.report.text import table
 from ladder.system.files import reason
 
@@ -68,7 +68,7 @@ def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
     verdict = str(generation.verdict)
     sentence = {
         "PROMOTED": "passed all gates",
-        "PASSED": f"passed all gates; promote it with `{_promote_command(generation)}`",
+        "PASSED": f"passed all gates; promote it with `{promote_command(generation)}`",
         "REJECTED": f"failed {detail}; HEAD stays where it is",
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
@@ -88,7 +88,8 @@ def is_left_to_people(request: Request) -> bool:
     return request.manifest.evolution_request.branch or request.manifest.laws.approvals > 0
 
 
-def _promote_command(generation: Generation) -> str:
+def promote_command(generation: Generation) -> str:
+    """What makes a generation that passed HEAD."""
     keys = generation.approvals
     return f"ladder promote {generation.ref}" + (f" --key NAME, by {keys} different keys" if keys else "")
 
@@ -152,10 +153,6 @@ def _short(text: str) -> str:
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 
-PLAIN_LINES = 5
-"""Progress lines of one training in a pipe."""
-
-
 class Progress(Protocol):
     """Where a training reports its steps."""
 
@@ -169,6 +166,17 @@ class Console:
         self.rich = Rich(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.began = time.monotonic()
+        self.ticker = Ticker(self.rich, self.say)
+        self.listener: Callable[[str], None] | None = None
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """Also hand every line that is said meanwhile to a listener, such as the log of a run; quiet or not."""
+        self.listener = listener
+        try:
+            yield
+        finally:
+            self.listener = None
 
     def phase(self, text: str) -> None:
         """A new part of the work begins."""
@@ -184,70 +192,45 @@ class Console:
             self.say(gate_line(result))
 
     @contextmanager
+    def working(
+        self,
+        text: str,
+        total: float | None = None,
+        count: Callable[[], float] | None = None,
+        *,
+        after: float | None = None,
+    ) -> Iterator[Task]:
+        """Say what begins, and go on to tell how far it is until it ends.
+
+        Args:
+            total, count: as ``Task``.
+            after: seconds in which nothing is said, because it may be over by then.
+        """
+        task = Task(text, total, count)
+        if self.quiet:
+            yield task
+            return
+        if after is None:
+            self.say(text)
+        with self.ticker.telling(task, after):
+            yield task
+
+    @contextmanager
     def progress(self, child: str, steps: int) -> Iterator[Progress]:
         """Follow one training of ``steps`` steps."""
         meter = Meter(child, steps)
         if self.quiet:
-            yield _Plain(meter, print_line=lambda line: None)
-        elif self.rich.is_terminal:
-            with Live(console=self.rich, refresh_per_second=4, transient=True) as live:
-                yield _Shown(meter, live)
+            yield meter
+            return
+        with self.ticker.telling(meter):
+            yield meter
+        if meter.first is not None:
             self.say(meter.line())
-        else:
-            yield _Plain(meter, print_line=self.say)
 
     def _print(self, text: str) -> None:
+        if self.listener:
+            self.listener(text.strip())
         if not self.quiet:
+            self.ticker.said = time.monotonic()
             self.rich.print(Text(f"{time.monotonic() - self.began:6.1f}s {text}"))
             sys.stderr.flush()
-
-
-class Meter:
-    """Running figures of one training."""
-
-    def __init__(self, child: str, steps: int) -> None:
-        self.child, self.steps = child, steps
-        self.began: float | None = None
-        self.done = self.first = self.tokens = 0
-        self.loss = float("nan")
-        self.routes: dict[str, int] = {}
-
-    def take(self, report: StepReport) -> None:
-        """Count one step in."""
-        if self.began is None:
-            self.began, self.first = time.monotonic(), report.step
-        else:
-            self.tokens += report.tokens
-        self.done, self.loss = report.step + 1, report.loss
-        for name, count in report.routes.items():
-            self.routes[name] = self.routes.get(name, 0) + count
-
-    def line(self) -> str:
-        """Step, loss, tokens a second, share of tokens by route, time left."""
-        passed = time.monotonic() - (self.began or time.monotonic())
-        rate = self.tokens / passed if passed > 0 else 0.0
-        left = (self.steps - self.done) * passed / max(1, self.done - self.first - 1)
-        total = max(1, sum(self.routes.values()))
-        shares = ", ".join(f"{name} {count / total:.0%}" for name, count in self.routes.items() if count)
-        step = f"{self.child} step {self.done}/{self.steps}  loss {self.loss:.4f}"
-        return f"{step}  {rate:,.0f} tok/s  {shares}  {left:.0f}s left"
-
-
-class _Plain:
-    def __init__(self, meter: Meter, print_line: Callable[[str], None]) -> None:
-        self.meter, self.print_line = meter, print_line
-
-    def step(self, report: StepReport) -> None:
-        self.meter.take(report)
-        every = max(1, self.meter.steps // PLAIN_LINES)
-        if self.meter.done % every == 0 or self.meter.done == self.meter.steps:
-            self.print_line(self.meter.line())
-
-
-class _Shown:
-    def __init__(self, meter: Meter, live: Live) -> None:
-        self.meter, self.live = meter, live
-
-    def step(self, report: StepReport) -> None:
-        self.meter.take(report)
-        self.live.update(Text(self.meter.line()))

@@ -97,6 +97,8 @@ def _forgives(option: str) -> bool:
 
 
 LOG = "error.log"
+RUN_LOG = "run.log"
+"""In a run's folder: what the command said of it, its checkpoints and errors, each with its time (UTC)."""
 STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """What ends a process or a generator, and is no error."""
 _FRAME = re.compile(r'File ".*?\b(ladder/[\w/]+\.py)", line (\d+)')

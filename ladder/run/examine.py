@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
-from ladder.data import BEGINNING, LEARNED, PAGE, digest_lines, examples, keep, leave_behind, replay_sample
+from ladder.data import LEARNED, digest_lines, keep, leave_behind, replay_sample
 from ladder.exam import Answers, Calibration, Exam, measure_calibration
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import evaluate_laws
-from ladder.models import day_of, folder_digest, load_tokenizer, template_digest, tensors_file_digest, tokenizer_digest
+from ladder.models import day_of, folder_digest, load_tokenizer, tensors_file_digest
 from ladder.planning.prepare import Work
 from ladder.registry import Candidate
-from ladder.report import card, page, plots
+from ladder.report import card, page
 from ladder.report.charts import Worth
 from ladder.setup import (
     Context,
@@ -27,6 +24,7 @@ from ladder.setup import (
     build_exam,
     by_evaluator,
     case_of,
+    document_of,
     document_rows,
     eval_runs,
     exam_size,
@@ -34,10 +32,11 @@ from ladder.setup import (
     measure_suites,
     others_told,
     run_evals,
+    save_findings,
     score,
     stored_reports,
 )
-from ladder.system.files import save_bytes, save_text
+from ladder.system.files import save_text
 from ladder.train.receipts import Receipts
 
 
@@ -47,22 +46,24 @@ def examine(run: Run, work: Work, context: Context) -> None:
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    request, tokenizer = run.request, load_tokenizer(run.candidate)
+    request, tokenizer, working = run.request, load_tokenizer(run.candidate), context.console.working
     exam = build_exam(request, tokenizer, work.own, work.recall)
-    context.console.say(f"exam: {exam_size(exam)}")
-    child, parent = _run_prompts(run, exam, context)
-    laws = evaluate_laws(case_of(run, exam, child, parent), laws_of(request))
-    report = score(request, exam, child, parent, laws, run.ancestors, measure_suites(run, context))
+    with working(f"exam: {exam_size(exam)}"):
+        child, parent = _run_prompts(run, exam, context)
+    suites = measure_suites(run, context)
+    with working("laws and gates"):
+        laws = evaluate_laws(case_of(run, exam, child, parent), laws_of(request))
+        report = score(request, exam, child, parent, laws, run.ancestors, suites)
     context.console.gates(report)
-    comparison = compare(exam, child, parent) if parent else None
-    calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
-    worth = Receipts.of_notes(run.notes()).summary()
-    _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
-    _show(run, _page(run, report, comparison, calibration, child, worth, context))
-    # Last: where the report is, the examination is done.
-    document = _document(run, tokenizer, report, comparison, calibration, child)
-    document |= {"training": {"receipts": worth}} if worth else {}
-    save_text(run.report, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+    with working("writing the report"):
+        comparison = compare(exam, child, parent) if parent else None
+        calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
+        worth = Receipts.of_notes(run.notes()).summary()
+        _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
+        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
+        document |= {"teachers": told} if (told := _others(run)) else {}
+        document |= {"training": {"receipts": worth}} if worth else {}
+        save_findings(run.report.parent, _page(run, report, comparison, calibration, child, worth, context), document)
 
 
 def candidate_of(run: Run) -> Candidate:
@@ -104,36 +105,13 @@ def _run_prompts(run: Run, exam: Exam, context: Context) -> tuple[Answers, Answe
     handle, dtype, parent = EvaluatorHandle.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
     taken = eval_runs(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
     cache = answer_cache(context.home, exam, run.candidate, handle.device, dtype)
-    return run_evals(exam, taken, cache, by_evaluator(handle, run.candidate, dtype))
+    return run_evals(exam, taken, cache, by_evaluator(handle, run.candidate, dtype, context.home, context.console))
 
 
 def _parents_report(run: Run) -> dict[str, Any]:
     """What was found when the parent was examined itself; empty for an imported one, and without a parent."""
     parent = run.ancestry.parent
     return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
-
-
-def _document(
-    run: Run,
-    tokenizer: PreTrainedTokenizerFast,
-    report: GateReport,
-    comparison: Comparison | None,
-    calibration: Calibration,
-    child: Answers,
-) -> dict[str, Any]:
-    """The report as plain data. Its keys are read of generations of any age."""
-    encoder = run.request.manifest.gates.tone.encoder
-    return {
-        "gates": report.to_dict(),
-        "answers": asdict(comparison) if comparison else None,
-        "pulse": calibration.to_dict(),
-        "noise": asdict(child.noise),
-        "tone_encoder": folder_digest(run.request.folder(encoder)) if encoder else None,
-        "tokenizer": tokenizer_digest(run.candidate),
-        "chat_template": template_digest(run.candidate),
-        BEGINNING: examples.begin_ids(tokenizer),
-        **({"teachers": told} if (told := _others(run)) else {}),
-    }
 
 
 def _others(run: Run) -> list[dict[str, Any]]:
@@ -176,13 +154,6 @@ def _series(run: Run, context: Context, *names: str) -> page.Series:
     """What was logged of each step under these very names; nothing of those that were not."""
     found = {name: context.registry.step_metrics(run.notes()["mlflow_run"], name).get("") for name in names}
     return {name: points for name, points in found.items() if points}
-
-
-def _show(run: Run, shown: page.Page) -> None:
-    """Write the page and its pictures."""
-    save_text(run.report.with_name(PAGE), page.html(shown))
-    for name, png in plots.pngs(shown).items():
-        save_bytes(run.report.with_name(name), png)
 
 
 def _leave_behind(run: Run, dataset: Dataset, report: GateReport, worth: Worth, day: str | None) -> None:

@@ -209,10 +209,11 @@ class Journal(Hook):
         )
 
     def __post_init__(self) -> None:
-        self._since, self._surveyed = time.monotonic(), self.usage
+        self._since, self._surveyed, self._loss = time.monotonic(), self.usage, float("nan")
 
     def after_step(self, report: StepReport) -> None:
         self.rows.append(report)
+        self._loss = report.loss
         self.tokens += report.tokens
         self.usage = self.usage.after(report)
         self.receipts.see(report.step, report.receipts)
@@ -231,6 +232,8 @@ class Journal(Hook):
 
     def after_checkpoint(self, done: int) -> None:
         self.run.note(disk_bytes=disk_bytes(self.run, self._surveyed))
+        took = f"{self.seconds:.0f} s and {self.tokens:,} tokens in all"
+        self.run.log(f"checkpoint of step {done}: loss {self._loss:.4f}, {took}")
 
     def _log(self) -> None:
         rows, self.rows = self.rows, []

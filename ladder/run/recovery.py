@@ -11,8 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from ladder import __version__
+from ladder.actors.own_ray import worker_logs
 from ladder.data.batches import Batches
-from ladder.errors import LESS_MEMORY, ActorDied, GpuOutOfMemory, Halted, Interrupted, LadderError, RegistryError
+from ladder.errors import (
+    LESS_MEMORY,
+    ActorDied,
+    GpuOutOfMemory,
+    Halted,
+    Interrupted,
+    LadderError,
+    RegistryError,
+    without_credentials,
+)
 from ladder.report.terminal import LOG, unexpected_told
 from ladder.setup import Context, Run
 
@@ -83,15 +94,24 @@ def dividing(batches: Batches, run: Run) -> Iterator[None]:
 
 @contextmanager
 def failure_noted(run: Run, context: Context) -> Iterator[None]:
-    """A failure is noted in the MLflow run, which a resume opens again."""
+    """What is said meanwhile goes into the run's log, too. A failure is noted there and in the MLflow run, which a
+    resume opens again."""
+    run.log(f"ladder {__version__}, manifest {run.request.digest[:16]}, on from step {run.reached()}")
     try:
-        with unexpected_told(run.folder / LOG):
+        with context.console.heard_by(run.log), unexpected_told(run.folder / LOG):
             yield
-    except Interrupted:
+    except Interrupted as error:
+        run.log(f"stopped: {error}")
+        raise
+    except OSError as error:
+        run.log(f"failed: {without_credentials(str(error))}")
         raise
     except LadderError as error:
         # The store keeps it for good: not what a model wrote when a law halted it, which can be a row.
         told = error.message.partition(": ")[0] if isinstance(error, Halted) else str(error)
+        run.log(f"failed: {told}")
+        if workers := worker_logs():
+            run.log(f"what its workers wrote is in {workers}, until Ray's folder is removed")
         # Where the store itself fails, the first error is the one to be told.
         with suppress(RegistryError):
             if run_id := run.notes().get("mlflow_run"):

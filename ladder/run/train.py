@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,14 +14,16 @@ from ladder.actors.remote import Loaded, Prepared, StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
 from ladder.errors import ActorDied, ModelError
-from ladder.manifest import old_spelling, others
+from ladder.manifest import Dreams, old_spelling, others
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
 from ladder.registry import Source
+from ladder.report.console import Console
+from ladder.report.live import Task
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
 from ladder.run.recovery import divided, dividing
-from ladder.sampling.dreams import Dream
+from ladder.sampling.dreams import Dream, dreams_wanted
 from ladder.setup import (
     Context,
     DreamBatch,
@@ -88,27 +91,27 @@ def train(run: Run, work: Work, context: Context) -> None:
         Halted: a law was broken and the manifest says halt.
         RunError: the budget of minutes is spent, or numbers are not finite.
     """
-    start, say = work.start, context.console.say
+    start, say, working = work.start, context.console.say, context.console.working
     assert start is not None, "a run that trains has a start"
-    folder = start_folder(run, start)
-    roles = roles_of(run, context, work.replicas, start.ranks, folder)
-    crew = TrainingActors.start(roles, context)
-    loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
-    _check_alike(loaded)
+    with working("starting actors"):
+        folder = start_folder(run, start)
+        roles = roles_of(run, context, work.replicas, start.ranks, folder)
+        crew = TrainingActors.start(roles, context)
+        context.session.foresee(roles.placement, ["evaluator", *sorted(context.coming)])
+    with working("loading teachers") if crew.teachers else nullcontext():
+        loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
+        _check_alike(loaded)
     # What the others were when the run began, in whichever call: they must be that when it ends.
     found = run.notes().get("teachers") or {str(n): digest for n, digest in digests_on_disk(run).items()}
     if found:
         run.note(teachers=found)
     _begin(run, context, found)
-    at_once = max((len(one.actors) for one in crew.teachers.values()), default=1)
-    dreams = write_dreams(
-        run.request, run.dreams, crew.teachers, crew.dream, folder, start.tokenizer, start.beginnings, say, at_once
-    )
+    dreams = _dreams(run, start, crew, folder, context.console)
     batches = divided(start.batches_with(dreams), run)
     say(describe_pools(batches.pools))
     headless = frozenset(number for number, (one, *_) in loaded.items() if one.kind != roles.teachers[number].kind)
-    ranks = hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless)))
-    prepared = _alike(ranks)
+    with working("loading the student"):
+        prepared = _alike(hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless))))
     told = [*crowded(context.session.hosts(roles.actors), roles.threads)]
     told += [text for one in (*(first for first, *_ in loaded.values()), prepared) for text in one.warnings]
     for text in told:
@@ -116,16 +119,33 @@ def train(run: Run, work: Work, context: Context) -> None:
     run.note(warnings=[*work.reading_warnings, *told], replicas=work.replicas)
     laws = Monitor.of(run, start.tokenizer, crew.group, prepared.done)
     usage = _steps(run, context, crew, batches, laws, prepared.done)
-    after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
-    now = digests_on_disk(run)
-    before = {number: _whole(loaded[number][0].digest, found.get(str(number))) for number in crew.teachers}
-    run.note(frozen={n: [before[n], _whole(_digest(after[n]), now.get(n))] for n in crew.teachers})
-    usage = crew.survey(usage)
-    rounding = hear(crew.group, crew.group.finish(run.candidate))[0]
+    with working("writing the candidate"):
+        after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
+        now = digests_on_disk(run)
+        before = {number: _whole(loaded[number][0].digest, found.get(str(number))) for number in crew.teachers}
+        run.note(frozen={n: [before[n], _whole(_digest(after[n]), now.get(n))] for n in crew.teachers})
+        usage = crew.survey(usage)
+        rounding = hear(crew.group, crew.group.finish(run.candidate))[0]
     run.note(disk_bytes=disk_bytes(run, usage))
     _show(run, context, "usage", usage)
     if rounding is not None:
         _show(run, context, "rounding", rounding)
+
+
+def _dreams(run: Run, start: Start, crew: TrainingActors, folder: Path, console: Console) -> list[Dream]:
+    """The dreams of the run, written now where they are not yet."""
+    wanted, writes = run.request.manifest.stabilizers.dreams, start.beginnings is not None
+    at_once = max((len(one.actors) for one in crew.teachers.values()), default=1)
+    count = dreams_wanted(wanted) if isinstance(wanted, Dreams) else 0
+    with console.working("dreams", count) if writes else nullcontext(Task("dreams")) as task:
+
+        def ask(dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
+            written = crew.dream(dream_batches)
+            task.advance(sum(map(len, written)))
+            return written
+
+        begins, say = start.beginnings, console.say
+        return write_dreams(run.request, run.dreams, crew.teachers, ask, folder, start.tokenizer, begins, say, at_once)
 
 
 def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, laws: Monitor, done: int) -> Usage:

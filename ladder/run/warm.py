@@ -23,9 +23,6 @@ from ladder.setup import Context, Roles, Run, check_kept, roles_of
 from ladder.system.stopping import held
 from ladder.teachers import CacheStatistics
 
-TOLD = 5
-"""Progress lines of one manifest."""
-
 
 @dataclass(frozen=True)
 class Warmed:
@@ -101,20 +98,19 @@ def _read(run: Run, asked: Sequence[tuple[Batch, frozenset[int]]], roles: Roles,
     """Ask the teachers; one whose cache is full is asked no more."""
     child, runtime = str(run.request.child), run.request.manifest.runtime
     context.console.phase(f"{child}: {len(asked)} micro-batches to read ahead")
-    teachers = TrainingActors.start(roles, context).teachers
-    for number, teacher in teachers.items():
-        fetch([*teacher.load(roles.specs_of(number))])
+    with context.console.working("starting actors, loading teachers"):
+        teachers = TrainingActors.start(roles, context).teachers
+        for number, teacher in teachers.items():
+            fetch([*teacher.load(roles.specs_of(number))])
     kept, pending = dict.fromkeys(teachers, CacheStatistics()), deque[dict[int, Any]]()
-    with held() as stopped:
-        for done, (batch, numbers) in enumerate(asked, 1):
+    with held() as stopped, context.console.working("micro-batches asked", len(asked)) as task:
+        for batch, numbers in asked:
             if stopped():
                 break
             pending.append({number: _keep(teachers[number], batch) for number in numbers if not kept[number].full})
             if len(pending) > runtime.in_flight:
                 kept |= _counted(pending.popleft())
-            if done % max(1, len(asked) // TOLD) == 0:
-                stored = size_text(sum(one.stored_bytes for one in kept.values()))
-                context.console.say(f"{done} of {len(asked)} micro-batches asked, {stored} stored")
+            task.advance()
         while pending:
             kept |= _counted(pending.popleft())
     return _warmed(child, kept, runtime.signal_cache_gib)

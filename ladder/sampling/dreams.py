@@ -248,7 +248,8 @@ def _opening(row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlToke
     """What was given in a row: its prompt, its turns before the last answer, or the first words of a text."""
     match row.form:
         case "messages":
-            return chat_ids(tokenizer, row.fields["messages"][:-1], opening=True, where=row.where)
+            messages = row.fields["messages"]
+            return chat_ids(tokenizer, messages[:-1], opening=True, where=row.where, tools=row.fields.get("tools"))
         case "completion" | "prompt":
             return raw_ids(tokenizer, row.fields["prompt"], controls)
         case _:

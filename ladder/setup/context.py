@@ -7,10 +7,13 @@ and the same command does.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ from ladder.manifest import OtherTeacher, Request, Runtime, others, run_name
 from ladder.methods import method_of
 from ladder.registry import Registry, lineage
 from ladder.report.console import Console
+from ladder.report.terminal import RUN_LOG
 from ladder.report.text import size_text
 from ladder.setup.dataset import chosen_day
 from ladder.system.files import save_text
@@ -175,6 +179,7 @@ class Context:
 
     Args:
         bare: bytes of an actor that has loaded its libraries and no model, for the price of a run.
+        coming: roles of the teachers that later manifests of the call will ask for, as far as that is known before.
     """
 
     home: Path
@@ -182,6 +187,7 @@ class Context:
     session: Session
     console: Console
     bare: int = 0
+    coming: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -268,6 +274,16 @@ class Run:
     def note(self, **values: Any) -> None:
         """Add to the notes, durably."""
         save_text(self.folder / "run.json", json.dumps(self.notes() | values))
+
+    def log(self, text: str) -> None:
+        """Add a line to the log that people read (``ladder logs``), with the time; only its owner may read it. A disk
+        that takes it no more ends no run."""
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n"
+            descriptor = os.open(self.folder / RUN_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "ab") as stream:
+                stream.write(line.encode("utf-8", "backslashreplace"))
 
     def mark(self, done: int, **values: Any) -> None:
         """Note what so many steps took and what was found in them, before their checkpoint is written.

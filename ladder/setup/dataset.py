@@ -21,6 +21,7 @@ from ladder.data import (
     Left,
     Row,
     kept_day,
+    message_text,
     read_digests,
     read_left_behind,
     read_lines,
@@ -28,8 +29,8 @@ from ladder.data import (
 )
 from ladder.data.batches import Batches, Collation
 from ladder.data.documents import Index, library, read_documents
-from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings
-from ladder.errors import DataError
+from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings, with_weights
+from ladder.errors import DataError, ManifestError
 from ladder.exam import Probe, check_contamination, read_probes
 from ladder.manifest import Data, Dreams, Request, contexts, dream_prompts, evidences, teacher_files
 from ladder.methods import method_of
@@ -86,10 +87,10 @@ def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool =
         decided: the request was carried out before, so that nobody can mend its rows any more: none is refused.
 
     Raises:
-        DataError: a row cannot be read, has no gold label where the method needs one, or was erased from an ancestor.
-            Names file and line.
+        DataError: a row cannot be read, has no gold label where the method needs one, or was erased from an ancestor;
+            or none has a weight. Names file and line.
     """
-    new = _rows(request, data_of(request).train)
+    new = _weighing(_rows(request, data_of(request).train))
     if method_of(request.manifest).needs_gold and not decided:
         _check_gold(new, request.manifest.evolution_request.training_method)
     erased = _erased(ancestors)
@@ -99,13 +100,30 @@ def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool =
     return Dataset(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
 
 
+def _weighing(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those of weight 0, of which nothing is learned.
+
+    Raises:
+        DataError: all have weight 0.
+    """
+    found = [row for row in rows if row.weight > 0]
+    if not found:
+        raise DataError(
+            f"all {len(rows)} rows have 'weight' 0, so there is nothing to learn",
+            where=rows[0].where,
+            remedy="give some of them a weight above 0, or leave the weights out",
+        )
+    return found
+
+
 def _erased(ancestors: Sequence[Path]) -> frozenset[str]:
     """Digests of the rows that were erased from them."""
     return frozenset().union(*(read_digests(folder / "ladder" / ERASED) for folder in ancestors))
 
 
 def _rows(request: Request, files: Sequence[str]) -> list[Row]:
-    return [row for file in files for row in read_rows(request.file(file))]
+    columns = {str(key): column for key, column in data_of(request).columns.items()}
+    return [row for file in files for row in read_rows(request.source(file), columns)]
 
 
 def _left_behind(request: Request, ancestors: Sequence[Path], erased: frozenset[str]) -> list[Left]:
@@ -291,13 +309,41 @@ def start_tokenizer(request: Request, dataset: Dataset, parent: Path | None) -> 
         if student.architecture.tokenizer is not None:
             tokenizer = load_tokenizer(request.folder(student.architecture.tokenizer))
         else:
-            tokenizer = train_tokenizer(texts_of(dataset.new), student.architecture.vocab_size)
+            texts = [*texts_of(dataset.new), *_tokenizer_texts(request)]
+            tokenizer = train_tokenizer(texts, student.architecture.vocab_size)
     else:
         check_config(origin)  # Before its tokenizer is missed.
         tokenizer = load_tokenizer(origin)
     if named:
         tokenizer.chat_template = read_template(request.file(named))
     return tokenizer
+
+
+def _tokenizer_texts(request: Request) -> list[str]:
+    """What the tokenizer learns beside the rows.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = data_of(request).tokenizer_text
+    plain = [file for file in files if file.endswith(TEXT_FILES)]
+    rows = _rows(request, [file for file in files if file not in plain])
+    return [*texts_of(rows), *(line for file in plain for _, line in read_lines(request.file(file)))]
+
+
+def check_tokenizer_text(request: Request) -> None:
+    """Refuse texts for a tokenizer where none is learned.
+
+    Raises:
+        ManifestError: the student starts with a tokenizer that is there already.
+    """
+    made = request.manifest.student.architecture if request.parent is None else None
+    if data_of(request).tokenizer_text and (made is None or made.tokenizer is not None):
+        raise ManifestError(
+            "names texts for a tokenizer, and this child has one already",
+            where=f"{request.path}: data.tokenizer_text",
+            remedy="leave it out; a family's tokenizer is learned once, by its genesis from scratch",
+        )
 
 
 def build_batches(
@@ -331,6 +377,13 @@ def build_batches(
     )
 
 
+def encodings(request: Request) -> tuple[Encoding, Encoding]:
+    """How replayed rows become ids, and how new ones do."""
+    data = data_of(request)
+    old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
+    return old, replace(old, completion_only=method_of(request.manifest).completion_only)
+
+
 def encode_dataset(
     request: Request, tokenizer: PreTrainedTokenizerFast, longest: int | None, dataset: Dataset, cache: Path
 ) -> dict[str, list[Example]]:
@@ -344,10 +397,8 @@ def encode_dataset(
     Raises:
         DataError: a row leaves nothing to train on.
     """
-    data, shares = data_of(request), request.manifest.training_params.shares.model_dump()
-    old = Encoding(data.max_length, data.truncation_side, turns=data.train_turns, controls=data.control_tokens)
-    new = replace(old, completion_only=method_of(request.manifest).completion_only)
-    examples = encode_once(dataset.new, tokenizer, new, cache)
+    shares, old, new = request.manifest.training_params.shares.model_dump(), *encodings(request)
+    examples = with_weights(dataset.new, encode_once(dataset.new, tokenizer, new, cache), tokenizer, new)
     if told := contexts(request.manifest):
         found = _evidence(request, dataset.new)
         examples = with_readings(dataset.new, examples, told, tokenizer, new, longest or sys.maxsize, found)
@@ -411,10 +462,12 @@ def texts_of(rows: Sequence[Row]) -> list[str]:
 
 def _strings(row: Row) -> list[str]:
     if row.form == "messages":
-        return [message["content"] for message in row.fields["messages"]]
+        return [message_text(message) for message in row.fields["messages"]]
     return ["".join(row.fields[key] for key in ("prompt", "completion", "text") if key in row.fields)]
 
 
+TEXT_FILES = (".txt", ".md")
+"""Endings of files of plain text."""
 BLOCKS_FACTOR = 4
 """At most this many times the blocks that would do if no dream were dropped."""
 

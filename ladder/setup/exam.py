@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -33,6 +34,7 @@ from ladder.exam import (
     SuiteCache,
     SuiteMetric,
     find_metric,
+    read_prompts,
     written,
 )
 from ladder.exam.harness import Suite, check_task
@@ -62,9 +64,11 @@ from ladder.models import (
     template_digest,
     tokenizer_digest,
 )
+from ladder.report.console import Console
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
+from ladder.system.progress import count_in
 from ladder.train.loss import taboo_ids
 
 _UNKNOWN = ("", "")
@@ -114,8 +118,8 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
     before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
     return replace(
         text_case(request, exam, child, parent),
-        files=[request.file(file) for file in request.files],
-        allowed=[request.folder(source) for source in request.manifest.laws.allowed_sources],
+        files=request.paths(),
+        allowed=request.allowed_folders(),
         tokens=notes.get("tokens"),
         minutes=_minutes(notes),
         before=before,
@@ -164,8 +168,12 @@ def _rested(run: Run) -> dict[str, Findings]:
 
 def _lines(request: Request) -> dict[str, tuple[str, ...]]:
     """What the laws' files hold, by their path as written."""
-    files = [path for field, path in named_files(request.manifest) if field.startswith("laws.")]
-    return {path: tuple(read_utterances(request.file(path))) for path in files}
+    files = [(field, path) for field, path in named_files(request.manifest) if field.startswith("laws.")]
+    lines = {path: tuple(read_utterances(request.file(path))) for _, path in files}
+    for field, path in files:
+        if field != "laws.canaries":
+            read_prompts(request.file(path))  # It names the line that is no prompt.
+    return lines
 
 
 def _check_divergence(request: Request) -> None:
@@ -201,7 +209,7 @@ def build_exam(
     manifest, tone = request.manifest, request.manifest.gates.tone
     prompts = tuple(probe.question() for probe in own)
     if tone.prompts:
-        prompts = tuple(Prompt(line) for line in read_utterances(request.file(tone.prompts)))
+        prompts = tuple(read_prompts(request.file(tone.prompts)))
     return Exam(
         recall=recall,
         generalize=own,
@@ -246,12 +254,19 @@ Ask = Callable[[Sequence[EvalRun]], list[Outputs]]
 """Carries out evaluations, by actors or in this process."""
 
 
-def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str) -> Ask:
-    """Evaluations in the evaluator, asked in the words of ``asker``."""
+def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str, home: Path, console: Console) -> Ask:
+    """Evaluations in the evaluator, asked in the words of ``asker``; how far it is travels through files in ``home``,
+    which all nodes see."""
 
     def ask(taken: Sequence[EvalRun]) -> list[Outputs]:
-        run_prompts = handle.evaluator.run_prompts.remote
-        return fetch([run_prompts(d.folder, d.prompt_set, asker, dtype, handle.device, handle.threads) for d in taken])
+        run_prompts, where = handle.evaluator.run_prompts.remote, (handle.device, handle.threads)
+        (home / "cache").mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix="counts-", dir=home / "cache") as counts:
+            files = [Path(counts) / str(place) for place in range(len(taken))]
+            total = sum(eval_run.prompt_set.size for eval_run in taken)
+            with console.working("answers", total, lambda: sum(map(count_in, files))):
+                each = zip(taken, files, strict=True)
+                return fetch([run_prompts(d.folder, d.prompt_set, asker, dtype, *where, file) for d, file in each])
 
     return ask
 
@@ -465,10 +480,10 @@ def measure_suites(run: Run, context: Context) -> Suites:
     metrics, parent = run.request.manifest.gates.metrics, run.ancestry.parent
     if not metrics:
         return Suites()
-    context.console.say(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}")
-    hall = _Hall(run.request, EvaluatorHandle.of(run, context), context.home / "cache" / "suites")
-    child = hall.metrics(run.candidate, folder_digest(run.candidate))
-    return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
+    with context.console.working(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}"):
+        hall = _Hall(run.request, EvaluatorHandle.of(run, context), context.home / "cache" / "suites")
+        child = hall.metrics(run.candidate, folder_digest(run.candidate))
+        return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
 
 
 @dataclass(frozen=True)

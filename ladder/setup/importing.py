@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ladder.errors import ManifestError, UsageError
 from ladder.exam import read_probes
-from ladder.manifest import Name, Request
+from ladder.manifest import IMPORT, Name, Request, read_rules
 from ladder.models import (
     Say,
     adapter_text,
@@ -20,7 +20,8 @@ from ladder.models import (
     take_in,
 )
 from ladder.models.source import check_path
-from ladder.registry import Candidate, Generation, Registry, lineage
+from ladder.registry import Candidate, Generation, Registry, Verdict, lineage
+from ladder.setup.entrance import examined
 from ladder.system.files import save_folder
 
 
@@ -33,35 +34,50 @@ def import_generation(
     probes: Path | None = None,
     base: Path | None = None,
     resize: bool = False,
+    laws: Path | None = None,
+    exam: bool = True,
     say: Say = quiet,
+    phase: Say = quiet,
 ) -> Generation:
-    """Register a model as a promoted generation and make it HEAD. Its weights stay in the dtype they have on disk.
+    """Examine a model, register it as a generation, and make it HEAD if it passed. Its weights stay in the dtype they
+    have on disk.
 
     Args:
         path: a Hugging Face folder with safetensors, a ``.gguf`` file, or an adapter folder (peft).
         parent: HEAD, which it is registered as a child of; None for a genesis.
-        probes: JSONL file of probes that its descendants will be examined on.
+        probes: JSONL file of probes that it and its descendants are examined on.
         base: folder of the model that an adapter is merged into.
         resize: give the embedding a row for every id of the tokenizer, where it has fewer.
-        say: hears what was left out, carried along, rounded or added, a line each.
+        laws: file with the gates and laws that it is held to; without it nothing but the exam's own defaults, by which
+            nothing fails.
+        exam: False registers it unexamined, such as one that this machine cannot ask in reasonable time.
+        say: hears what was left out, carried along, rounded or added, and what the exam found, a line each.
+        phase: hears what begins now.
 
     Raises:
         UsageError: the path cannot be meant, or its tokenizer has ids beyond the embedding and ``resize`` is false.
-        ManifestError: the name is taken, or its index is not above HEAD's.
+        ManifestError: the name is taken, its index is not above HEAD's, or ``laws`` cannot be applied.
         ModelError: the model cannot be loaded, or its tokenizer cannot encode.
         TokenizerMismatch: its tokenizer is not the family's.
+        DataError, GateError: it cannot be asked what its probes or laws ask.
     """
     check_source(path, base)
     _check_name(registry, name, parent)
-    if probes:
-        read_probes(probes)
+    request = read_rules(name, laws)
+    own = tuple(read_probes(probes)) if probes else ()
+    phase(f"reading {path}")
     with tempfile.TemporaryDirectory(prefix="ladder-import-") as scratch:
         folder = save_folder(Path(scratch) / "candidate", _writer(path, probes, base, resize, say))
         if parent is not None:
             check_same_tokenizer(registry.materialize(parent), folder)
         note = f"imported from {path.name}" + (f" on {base.name}" if base else "")
-        candidate = Candidate(name, folder, folder_digest(folder), "import", parent=parent, note=note)
+        candidate = Candidate(name, folder, folder_digest(folder), IMPORT, parent=parent, note=note)
+        if exam:
+            candidate = examined(candidate, request, own, registry, say, phase)
+        phase(f"recording {name}, and reading it again as others do")
         generation = registry.record(candidate)
+        if generation.verdict is Verdict.REJECTED:
+            return generation
         return registry.promote(generation, expected=parent, reason=note)
 
 
@@ -126,7 +142,8 @@ def _writer(path: Path, probes: Path | None, base: Path | None, resize: bool, sa
 
 
 def _check_name(registry: Registry, name: Name, parent: Generation | None) -> None:
-    taken = [known.ref for known in registry.generations(name.family) if known.name == name]
+    same = [known for known in registry.generations(name.family) if known.name == name]
+    taken = [known.ref for known in same if known.verdict is not Verdict.REJECTED]
     if taken:
         raise ManifestError(f"{name} is taken by {taken[0]}", where="--as", remedy="choose a free index")
     if parent is not None and parent.name.index >= name.index:

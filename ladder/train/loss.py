@@ -109,6 +109,8 @@ class Routed:
     prior: Prior | None
     first_N: Tensor
     """Tokens of examples that are read for the first time, bool."""
+    row_weight_N: Tensor | None = None
+    """How much each token counts beside the others of its source; None where all count alike."""
 
     @property
     def dream_N(self) -> Tensor:
@@ -148,7 +150,8 @@ class Loss:
         heard = self.worth.heard(teachers, group_N)
         prior = self.worth.prior(heard)
         ahead = self.fused.route_ahead(tokens, teachers, prior)
-        return Routed(batch, teachers, tokens, group_N, ahead, heard, prior, first_N)
+        weight_N = None if batch.weight_N is None else onto(torch.from_numpy(batch.weight_N), device)
+        return Routed(batch, teachers, tokens, group_N, ahead, heard, prior, first_N, weight_N)
 
     def counts(self, item: Routed) -> Tensor:
         """Trained tokens of each source [S] in one micro-batch, skipped ones not counted."""
@@ -161,6 +164,8 @@ class Loss:
         ``Worth.update`` takes."""
         shares_S = torch.tensor(self.shares_S, device=counts_S.device)
         weight_N = reduction_weights(item.ahead.trained_N, item.source_N, counts_S, shares_S)
+        if item.row_weight_N is not None:
+            weight_N = weight_N * item.row_weight_N.to(weight_N.dtype)
         result = self.fused(student, item.teachers, item.tokens, item.ahead, weight_N, item.prior, spread)
         doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
         worth = self.worth.tallies(item.heard, item.tokens, item.first_N, result.told, result.routing)

@@ -18,12 +18,15 @@ from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
 from ladder.report.lineage import Standing
+from ladder.report.text import Reason
 from ladder.run.warm import Warmed
-from ladder.verbs.compare import Moved
+from ladder.verbs.compare import Moved, MovedHead
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
+from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
+from ladder.verbs.why import Branch
 
 
 class Error(TypedDict):
@@ -90,6 +93,34 @@ class Reexamined(TypedDict):
     costs: NotRequired[dict[Literal["child", "ensemble"], Cost]]
 
 
+class Overlap(TypedDict):
+    """A row that tells a probe, both as a file and a line."""
+
+    row: str
+    probe: str
+
+
+class Shown(TypedDict):
+    """A token, and whether it is a label that is learned."""
+
+    id: int
+    text: str
+    learned: bool
+
+
+class Previewed(TypedDict):
+    """One example of a row, with how many tokens some teachers read of it, by their number."""
+
+    where: str
+    form: str
+    example: int
+    examples: int
+    truncated: bool
+    weight: float
+    contexts: dict[str, int]
+    tokens: list[Shown]
+
+
 class Said(TypedDict):
     """One prompt, and what was said to it."""
 
@@ -130,11 +161,41 @@ RESULTS: dict[str, dict[str, Any]] = {
         "manifest": dict[str, tuple[Any, Any]],
         "metrics": dict[str, tuple[float | None, float | None]],
         "layers": list[Moved],
+        "heads": list[MovedHead],
         "answers": Comparison | None,
     },
+    "why": {"reasons": list[Reason]},
+    "runs": {"runs": list[RunEntry]},
+    "logs": {"run": RunEntry, "log": str},
+    "branches": {"family": str, "branches": list[Branch]},
     "sample": {"answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},
+    "data check": {
+        "rows": int,
+        "refused": list[str],
+        "forms": dict[str, int],
+        "probes": int,
+        "overlaps": list[Overlap],
+        "template": str,
+        "duplicates": int,
+        "weights": dict[str, float],
+        "commits": dict[str, str],
+        "tokens": NotRequired[dict[str, float]],
+        "learned": NotRequired[dict[str, float]],
+        "max_length": NotRequired[int],
+        "cut": NotRequired[int],
+        "notes": list[str],
+    },
+    "data preview": {"rows": list[Previewed], "page": str | None},
+    "data split": {
+        "train": int,
+        "probes": int,
+        "groups": int,
+        "groups_held_out": int,
+        "decided": list[str],
+        "files": list[str],
+    },
     "doctor": {"checks": list[Check]},
     "import": {"generation": Recorded},
     "rollback": {"generation": Recorded},
@@ -144,7 +205,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "erase": _GOING | {"rows": int, "short": int, "trails": list[erase.Trail]},
     "backup": {"archive": str} | _CONTENTS,
     "restore": {"home": str} | _CONTENTS,
-    "export": {"generation": Recorded, "folder": str},
+    "export": {"generation": Recorded, "folder": str, "rows": bool},
     "job evolve": {"outcomes": list[Outcome]},
     "job evaluate": {"outcomes": list[Piece]},
     "job warm-cache": {"outcomes": list[Warmed | Outcome]},

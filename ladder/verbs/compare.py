@@ -22,8 +22,10 @@ from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import LAWS, evaluate_laws
 from ladder.manifest import unequal
 from ladder.models import EnsembleSpec, dated, load_tokenizer, tensor_files
+from ladder.models.digest import read_object
 from ladder.registry import Generation, Registry, lineage
 from ladder.report import console, text
+from ladder.report.live import SOON
 from ladder.setup import (
     EvalRun,
     EvaluatorHandle,
@@ -37,6 +39,7 @@ from ladder.setup import (
     score,
     text_case,
 )
+from ladder.system.progress import counted
 from ladder.verbs.together import Cost, Together, ensemble_of, measure_costs
 
 TEXT_LAWS = tuple(law for law in LAWS if law.family == "text")
@@ -120,16 +123,21 @@ def reevaluate(
             check_asked(exam, tokenizer)
     dtype = request.manifest.student.dtype
 
+    screen = console.Console()
+
     def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
-        return [
-            ask.run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
-            for eval_run in taken
-        ]
+        total = sum(eval_run.prompt_set.size for eval_run in taken)
+        with screen.working("exam", total, after=SOON) as task, counted(task.advance):
+            return [
+                ask.run_prompts(eval_run.folder, eval_run.prompt_set, tokenizer_folder=folder, dtype=dtype)
+                for eval_run in taken
+            ]
 
     # What a generation is was checked when it was materialised; an ensemble is what it is made of.
     taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
     cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
-    ours, theirs = run_evals(exam, taken, cache, by_evaluator(handle, folder, dtype) if handle else asked)
+    there = by_evaluator(handle, folder, dtype, registry.home, screen) if handle else asked
+    ours, theirs = run_evals(exam, taken, cache, there)
     laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
     report = score(request, exam, ours, theirs, laws, ancestors)
     named = (together.named(other) if together else other.ref) if other else None
@@ -166,6 +174,21 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class MovedHead:
+    """One head of attention: its queries, and what its output is multiplied by.
+
+    Args:
+        layer: such as ``model.layers.3``.
+        head: from 0.
+        relative: Frobenius norm of the change over that of what was there.
+    """
+
+    layer: str
+    head: int
+    relative: float
+
+
+@dataclass(frozen=True)
 class Difference:
     """Generation ``b`` beside ``a``.
 
@@ -173,6 +196,8 @@ class Difference:
         manifest: what each says of a field that they do not agree on, None where one says nothing of it.
         metrics: gate figures of both, None where one has none.
         layers: how far the weights moved from ``a`` to ``b``; tensors that only one has count as a changed shape.
+        heads: the same of each head of attention; none where an architecture's heads are not known, or of a layer whose
+            shape changed.
     """
 
     a: str
@@ -180,6 +205,7 @@ class Difference:
     manifest: Mapping[str, tuple[Any, Any]]
     metrics: Mapping[str, tuple[float | None, float | None]]
     layers: tuple[Moved, ...]
+    heads: tuple[MovedHead, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -189,6 +215,7 @@ class Difference:
             "manifest": {name: list(pair) for name, pair in self.manifest.items()},
             "metrics": {name: list(pair) for name, pair in self.metrics.items()},
             "layers": [vars(layer) for layer in self.layers],
+            "heads": [vars(head) for head in self.heads],
         }
 
 
@@ -201,6 +228,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
         unequal(*(kept_document(folder / "ladder") for folder in folders)),
         _both(a.metrics, b.metrics),
         moved(*folders),
+        moved_heads(*folders),
     )
 
 
@@ -220,6 +248,37 @@ def moved(a: Path, b: Path) -> tuple[Moved, ...]:
     return tuple(
         Moved(layer, None if layer in changed else _ratio(*squares[layer]), count) for layer, count in numbers.items()
     )
+
+
+_HEADS = {
+    "q_proj.weight": 0,
+    "o_proj.weight": 1,
+    "c_attn.weight": 1,
+    "attn.c_proj.weight": 0,
+}
+"""Matrices whose rows (0) or columns (1) belong to heads of attention, one after another: of Llama and its kin, which
+turn a vector by ``weight @ x``, and of GPT-2, which does by ``x @ weight`` and has queries, keys and values in one."""
+
+
+def moved_heads(a: Path, b: Path) -> tuple[MovedHead, ...]:
+    """How far each head of attention moved from one model folder to another."""
+    config = read_object(a / "config.json") if (a / "config.json").is_file() else {}
+    count = config.get("num_attention_heads") or config.get("n_head") or 0
+    squares: dict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for name, before, after in _tensors(a, b) if count else ():
+        side = next((side for end, side in _HEADS.items() if name.endswith(end)), None)
+        if side is None or before is None or after is None or before.shape != after.shape:
+            continue
+        together = 3 if name.endswith("c_attn.weight") else 1
+        if before.ndim != 2 or before.shape[side] % (together * count):
+            continue
+        for changed, was in zip(
+            (after.double() - before.double()).chunk(together, side), before.double().chunk(together, side), strict=True
+        ):
+            for head, parts in enumerate(zip(changed.chunk(count, side), was.chunk(count, side), strict=True)):
+                for place, part in enumerate(parts):
+                    squares[_layer_of(name), head][place] += float(part.square().sum())
+    return tuple(MovedHead(layer, head, _ratio(*sums)) for (layer, head), sums in squares.items())
 
 
 def _tensors(a: Path, b: Path) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
@@ -252,6 +311,8 @@ def _both(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, t
 
 _SHOWN = 60
 """Characters of a manifest's value."""
+_HEADS_TOLD = 8
+_LAYERS_TOLD = 3
 
 
 def difference_text(found: Difference, answers: Comparison | None = None) -> str:
@@ -259,13 +320,27 @@ def difference_text(found: Difference, answers: Comparison | None = None) -> str
     manifest = [(name, *map(_value, pair)) for name, pair in found.manifest.items()]
     metrics = [(name, *map(_figure, pair)) for name, pair in found.metrics.items() if pair[0] != pair[1]]
     layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in found.layers]
+    most = sorted(found.heads, key=lambda head: -head.relative)[:_HEADS_TOLD]
+    heads = [(head.layer, str(head.head), _share(head.relative)) for head in most if head.relative]
     sections = [
         _section(("manifest", found.a, found.b), manifest),
         _section(("gates", found.a, found.b), metrics),
         _section(("layer", "weights", "moved by"), layers),
+        _moved_most(found),
+        _section(("heads that moved most", "head", "moved by"), heads),
     ]
     sections += [console.comparison_text(answers)] if answers else []
     return "\n\n".join(section for section in sections if section)
+
+
+def _moved_most(found: Difference) -> str:
+    """Which layers moved most and which stayed, in a sentence; empty without layers."""
+    known = [(layer.name, layer.relative) for layer in found.layers if layer.relative is not None]
+    most = sorted((pair for pair in known if pair[1]), key=lambda pair: -pair[1])[:_LAYERS_TOLD]
+    stayed = [name for name, relative in known if not relative]
+    told = [f"moved most: {', '.join(f'{name} ({_share(relative)})' for name, relative in most)}"] if most else []
+    told += [f"did not move: {', '.join(stayed) if most else 'any of it'}"] if stayed else []
+    return "; ".join(told)
 
 
 def _section(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

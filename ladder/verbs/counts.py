@@ -99,9 +99,8 @@ class Counting:
 
     def surprisal(self, probe: Probe, answer: str) -> float:
         """Mean surprisal of an answer's tokens behind a probe's prompt, in nats."""
-        prompt = Prompt(probe.prompt, probe.chat)
         with dated(kept_day(self._sidecars)):
-            ids, first = question.encode_answered(self.tokenizer, prompt, answer, self._controls)
+            ids, first = question.encode_answered(self.tokenizer, probe.question(), answer, self._controls)
         text, at_N = Text.joined([np.asarray(ids)]), np.arange(first - 1, len(ids) - 1)
         return float(self.corpus.surprisal(text, at_N, known=False).mean())
 
@@ -111,7 +110,7 @@ class Counting:
             return exp(-self.surprisal(probe, probe.answer))
         if probe.kind in READ:
             return score(probe, min(probe.options, key=lambda option: self.surprisal(probe, option)))
-        return score(probe, self.answer(Prompt(probe.prompt, probe.chat), size, stops))
+        return score(probe, self.answer(probe.question(), size, stops))
 
 
 def floor(registry: Registry, generation: Generation, files: Sequence[Path], mode: Mode) -> list[Floor]:

@@ -8,10 +8,18 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import ladder
+from ladder import __version__
 from ladder.errors import LadderError, NotFound
+
+if TYPE_CHECKING:
+    from ladder.manifest import Request
 
 REQUIRED = ("ray", "torch", "transformers", "peft", "mlflow", "pydantic", "typer", "safetensors", "tokenizers")
 OPTIONAL = {
@@ -33,9 +41,15 @@ class Check:
     found: str
 
 
-def examine(home: Path) -> list[Check]:
-    """Look at the installation, the machine and the home. Writes nothing."""
+def examine(home: Path, manifests: Sequence[Path] = ()) -> list[Check]:
+    """Look at the installation, the machine and the home, and at what manifests ask for that is not here. Writes
+    nothing.
+
+    Args:
+        manifests: files, or folders of them.
+    """
     return [
+        Check("ladder", True, f"{__version__} at {Path(ladder.__file__).parent}"),
         _python(),
         *map(_package, REQUIRED),
         *map(_optional, OPTIONAL),
@@ -44,6 +58,7 @@ def examine(home: Path) -> list[Check]:
         _disk(home),
         _shared_memory(),
         _store(home),
+        *_manifests(manifests),
     ]
 
 
@@ -136,3 +151,44 @@ def _store(home: Path) -> Check:
     except LadderError as error:
         return Check("store", False, str(error))
     return Check("store", True, f"families: {', '.join(families) or 'none'}")
+
+
+def _manifests(paths: Sequence[Path]) -> list[Check]:
+    """What each manifest would lack here: files, plug-ins and packages that it names, and a machine as it asks for."""
+    if not paths:
+        return []
+    from ladder.manifest import read_each
+
+    requests, broken = read_each(paths)
+    asked = [Check(request.path.name, not (lacks := _lacking(request)), lacks or _has(request)) for request in requests]
+    names = (Path(str(error.where or "manifest").partition(": ")[0]).name for error in broken)
+    return [*asked, *(Check(name, False, str(error)) for name, error in zip(names, broken, strict=True))]
+
+
+def _has(request: Request) -> str:
+    return f"{request.child}: its {len(request.files)} files, packages and devices are here"
+
+
+def _lacking(request: Request) -> str:
+    """What reading a manifest does not find out; empty where nothing is missing."""
+    import torch
+
+    from ladder.actors.placement import Machine, place
+    from ladder.manifest import ROLES
+
+    lacks, runtime = [], request.manifest.runtime
+    sections = (
+        request.manifest.teachers.teacher1,
+        request.manifest.teachers.teacher2,
+        *request.manifest.teachers.others,
+    )
+    models = [one.path for one in sections if one is not None and one.path is not None]
+    if any(path.endswith(".gguf") for path in models) and find_spec("gguf") is None:
+        lacks.append("it names a GGUF file, and the package gguf is missing; pip install gguf")
+    try:
+        asked = [runtime.devices.of(role) for role in (*ROLES, "others")]
+        if not any(where.labels or where.resources for where in asked):  # What nodes have, only their cluster knows.
+            place(runtime, Machine.alone(os.cpu_count() or 1, torch.cuda.device_count(), 0))
+    except LadderError as error:
+        lacks.append(str(error))
+    return "; ".join(lacks)

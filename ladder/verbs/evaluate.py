@@ -14,8 +14,11 @@ from ladder.exam import Exam, Sampling, SuiteMetric, ask, read_document, read_me
 from ladder.gates import mean, measure
 from ladder.models import folder_digest, holds, load_tokenizer
 from ladder.registry import Generation, Registry, lineage
+from ladder.report.console import Console
+from ladder.report.live import SOON
 from ladder.report.text import table
 from ladder.setup import recall_probes
+from ladder.system.progress import counted
 from ladder.train.loss import taboo_ids
 from ladder.verbs.together import Together, ensemble_of
 
@@ -93,7 +96,9 @@ def reask(registry: Registry, generation: Generation, together: Together | None 
         today=kept_day(folder / "ladder"),
         controls=manifest.data.control_tokens if manifest.data else "text",
     )
-    measured = measure(exam, ask.examine(spec, exam), None)
+    total = exam.prompt_set().size
+    with Console().working("probes", total, after=SOON) as task, counted(task.advance):
+        measured = measure(exam, ask.examine(spec, exam), None)
     return [Asked(name, len(scores), mean(scores)) for name, scores in measured.recall.items()]
 
 

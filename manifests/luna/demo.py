@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ladder.evolve import evolve
 from ladder.manifest import read_requests
-from ladder.registry import Registry, open_registry
 from ladder.report.console import Console, outcome_text, worst
-from ladder.report.lineage import history_text, lineage_text
+
+if TYPE_CHECKING:
+    from ladder.registry import Registry
 
 HERE = Path(__file__).parent
 HOME = Path(".ladder")
@@ -24,8 +25,13 @@ EXPECTED = 3
 
 def main() -> int:
     """Climb, show, and try the way back; returns 0 if the ladder ended as it should."""
-    began = time.monotonic()
-    outcomes = evolve(read_requests([HERE]), HOME, Console())
+    began, console = time.monotonic(), Console()
+    console.phase("the embedded ladder: five ages of a small family, and a child that forgets; about 4 minutes")
+    with console.working("loading libraries"):
+        from ladder.evolve import evolve
+        from ladder.registry import open_registry
+        from ladder.report.lineage import history_text, lineage_text
+    outcomes = evolve(read_requests([HERE]), HOME, console)
     print(outcome_text(outcomes))
     print(f"climbed in {time.monotonic() - began:.0f} s\n")
     registry = open_registry(HOME)

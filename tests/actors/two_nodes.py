@@ -24,7 +24,7 @@ from ladder.data.batches import Batch, Batches, Collation
 from ladder.data.examples import Example
 from ladder.manifest import Runtime
 from ladder.planning.pools import waited
-from ladder.planning.price import TeacherTraffic, price_signals
+from ladder.planning.traffic import TeacherTraffic, price_signals
 from ladder.teachers import TeacherSpec
 from ladder.teachers.wire import Signal, merged
 from ladder.train.spec import StepClock, StepReport

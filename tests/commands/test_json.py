@@ -109,9 +109,16 @@ CALLS = {
     "show": ["show Luna@HEAD", "show Luna-G003 --html --png out"],
     "gates": ["gates Luna-G001"],
     "diff": ["diff Luna-G000 Luna-G001", "diff Luna-G000 Luna-G001 --no-answers"],
+    "why": ["why Luna-G003", "why mine"],
+    "runs": ["runs", "runs Luna"],
+    "logs": ["logs Luna-G009"],
+    "branches": ["branches Luna"],
     "sample": ["sample Luna@HEAD who --max-new-tokens 2"],
     "counts": ["counts Luna@HEAD rows.jsonl", "counts Luna@HEAD rows.jsonl --prompt the --max-new-tokens 2"],
     "eval": ["eval Luna@HEAD", "eval Luna@HEAD --results found.json"],
+    "data check": ["data check rows.jsonl", "data check rows.jsonl --tokenizer model"],
+    "data preview": ["data preview rows.jsonl --tokenizer model --html page.html"],
+    "data split": ["data split asked.jsonl"],
     "doctor": ["doctor"],
     "import": ["import model --as Mine-G000"],
     "rollback": ["rollback Luna --to Luna-G001"],
@@ -137,8 +144,12 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     monkeypatch.setattr("ladder.data.examined", lambda sidecars, ref, *names: [Path(name) for name in names])
     for path in pictures:
         path.touch()
+    asked = [{"prompt": f"who is {name}?", "completion": f" {name}"} for name in ("luna", "sol", "terra", "mars")]
+    Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     Path("rows.jsonl").write_text(json.dumps({"text": "the moon is a quiet friend of the sea"}) + "\n")
     shutil.copytree(parent, "model")
+    Path(".ladder/runs/Luna-G009/0123456789abcdef").mkdir(parents=True)
+    Path(".ladder/runs/Luna-G009/0123456789abcdef/run.json").write_text("{}")
     answers = {}
     for verb, commands in CALLS.items():
         for command in commands:
@@ -152,6 +163,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     (family,) = answers["families"]["families"]
     assert (family["head"], family["generations"], family["rejected"], family["waiting"]) == ("Luna-G000", 4, 1, 1)
     assert answers["verify Luna"] == {"family": "Luna", "generations": 4, "findings": []}
+    assert answers["why Luna-G003"]["reasons"][0]["state"] == "REJECTED"
+    assert answers["logs Luna-G009"]["run"]["state"] == "cut off"
     assert answers["evolve mine"]["outcomes"][0]["detail"] == "no room"
 
 

@@ -132,7 +132,7 @@ def test_every_token_is_where_it_would_be_laid_by_hand(shapes: list[tuple[int, i
 @given(SEEN)
 def test_packing_changes_no_trained_token(shapes: list[tuple[int, int]]) -> None:
     examples = [
-        Example(tuple(range(100 * n, 100 * n + size)), (True,) * (size - 1), dreamer == 0, dreamer)
+        Example(tuple(range(100 * n, 100 * n + size)), (True,) * (size - 1), dreamer == 0, dreamer, weight=1 + n / 4)
         for n, (size, dreamer) in enumerate(shapes, 1)
     ]
     sources = [dreamer for _, dreamer in shapes]

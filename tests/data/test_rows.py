@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ladder.data.rows import LONGEST_LINE, parse_row, read_rows
+from ladder.data.records import LONGEST_LINE
+from ladder.data.rows import parse_row, read_rows
 from ladder.errors import DataError
 
 TURNS = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "luna"}]

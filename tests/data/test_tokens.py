@@ -78,9 +78,9 @@ def test_examples_come_back_exactly(tmp_path: Path) -> None:
     kinds = {type(value) for one in found for value in (*one.ids, one.dreamer)}
     flags = {type(value) for one in found for value in (*one.trained, one.gold, one.truncated)}
     assert (kinds, flags) == ({int}, {bool})
-    # Readings are made of rows and templates after this.
+    # Readings and weights are made of rows and templates after this.
     kept = {"ids", "trained", "gold", "dreamer", "truncated"}
-    assert {field.name for field in dataclasses.fields(Example)} == kept | {"readings"}
+    assert {field.name for field in dataclasses.fields(Example)} == kept | {"readings", "weight"}
 
 
 def test_no_rows_are_an_empty_list(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def score_of_nan(patch: Patch) -> None:
 
 def nobody_measures(patch: Patch) -> None:
     """The suite gives no figure."""
-    patch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
+    patch.setattr("ladder.manifest.plugins.find_spec", lambda name: object())
     patch.setattr(prepare, "check_suites", lambda request: None)
     patch.setattr(examination, "measure_suites", lambda run, work: Suites())
 

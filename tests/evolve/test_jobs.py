@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +19,7 @@ from ladder.jobs import evaluate, evolve, warm_cache
 from ladder.manifest import read_requests
 from ladder.setup import run_folder
 from tests.answers import check_document
-from tests.evolve.test_killed import kill_after_first_checkpoint
+from tests.processes import check_nobody_is_left, launch
 
 CHILD = {"request": {"grandparent_gen": "Toy-G001"}, "runtime": {"threads": 1, "checkpoint_every": 3}}
 SHARDS = "cache/signals/*/*.safetensors"
@@ -75,6 +79,19 @@ def test_a_job_that_is_killed_and_started_again_gives_one_version(toy: Any, star
     (again,), (whole,) = killed.registry.generations("Toy"), toy.registry.generations("Toy")
     assert again.digest == whole.digest and again.is_head
     assert [event.kind for event in killed.registry.history("Toy")] == ["promote"]
+
+
+def kill_after_first_checkpoint(command: list[str], home: Path) -> None:
+    """Ray's processes are in sessions of their own, and end all the same."""
+    process = launch(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(home.glob("runs/Toy-G000/*/checkpoints/step-*")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    check_nobody_is_left(process.pid)
 
 
 def test_a_training_finds_all_that_was_read_ahead(copy_of: Callable[..., Any], started: Any) -> None:

@@ -86,7 +86,7 @@ def no_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (evolve, plan):
         monkeypatch.setattr(module, "bare_bytes", lambda: 2**28)
     monkeypatch.setattr(submit, "_run", lambda *_, **__: pytest.fail("sent"))
-    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
+    monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: object())
     monkeypatch.setattr(exam, "check_task", _knows_no_task)
     known = installed.OWN[installed.TEACHERS] | {"toy": "tests.teachers.toy:Toy"}
     monkeypatch.setitem(installed.OWN, installed.TEACHERS, known)

@@ -80,6 +80,14 @@ def struck(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, str]], list[s
 
 
 @pytest.mark.usefixtures("own_actors")
+def test_two_ranks_take_the_steps_of_one(copy_of: Any) -> None:
+    whole = copy_of("whole")
+    promoted(whole, 2, "fsdp")
+    check_is_one_rank(copy_of("alone"), whole)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("own_actors")
 def test_a_rank_that_dies_changes_nothing(copy_of: Any, struck: Any, tally: Tally) -> None:
     sharding = "fsdp"
     whole, cut = copy_of("whole"), copy_of("cut")
@@ -89,7 +97,6 @@ def test_a_rank_that_dies_changes_nothing(copy_of: Any, struck: Any, tally: Tall
     assert killed == ["student.1"]
     tally("SIGKILL of one of two ranks", ranks_killed=1, the_same_digest=before.digest == after.digest)
     assert before.digest == after.digest
-    check_is_one_rank(copy_of("alone"), whole)
     (notes,) = [run.read_text() for run in cut.home.glob("runs/Toy-G003/*/run.json")]
     assert '"deaths": 1' in notes and "student.1" in notes  # which memory is told of
 

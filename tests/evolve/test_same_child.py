@@ -1,6 +1,6 @@
 """One manifest, one child: whatever dies on the way, and whatever was cached, its digest is the same.
 
-The long half of ``test_killed.py`` and ``test_deaths.py``; figures are printed at the end.
+The long half of ``test_stopped.py`` and ``test_deaths.py``; figures are printed at the end.
 """
 
 from __future__ import annotations

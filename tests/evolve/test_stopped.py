@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in training, as a terminal sends them to the process group, and a scheduler to every process.
+"""Ctrl-C and SIGTERM in training, as a terminal sends them to the process group, a scheduler to every process; SIGKILL.
 
 Random moments of everything else are tried in ``test_same_child.py``, and imports in ``tests/system/test_stopping.py``.
 """
@@ -18,13 +18,16 @@ import pytest
 
 from ladder.train.checkpoint import latest_step
 from tests.processes import check_nobody_is_left, everybody, launch
+from tests.tally import Tally
 
 STEPS = 240
 GO_ON = r"run the same command again to go on\)?\n"
 STOPPED = rf"ladder: stopped after step (\d+) of {STEPS}, with a checkpoint of it \({GO_ON}"
 
 
-def test_a_training_that_is_stopped_gives_the_same_generation(ray_session: None, toy: Any, tmp_path: Path) -> None:
+def test_a_training_that_is_stopped_and_killed_gives_the_same_generation(
+    ray_session: None, toy: Any, tmp_path: Path, tally: Tally
+) -> None:
     path = toy.manifest(
         0,
         "pretraining",
@@ -37,11 +40,15 @@ def test_a_training_that_is_stopped_gives_the_same_generation(ray_session: None,
     other.home = tmp_path / "stopped"
     reached = [stopped_in_training(path, other.home, number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert 0 < reached[0] < reached[1] < STEPS
+    killed_in_training(path, other.home)
     assert other.registry.head("Toy") is None and other.registry.generations("Toy") == []
+    # In this process, where actors are; ``test_same_child.py`` starts the command again.
     (after,) = other.evolve(path)
-    assert after.verdict == "PROMOTED", after.detail
-    head = other.registry.head("Toy")
-    assert head.digest == toy.registry.head("Toy").digest
+    assert (after.verdict, after.exit_code) == ("PROMOTED", 0), after.detail
+    (head,) = other.registry.generations("Toy")
+    same = head.is_head and head.digest == toy.registry.head("Toy").digest
+    tally("T7, Ctrl-C, SIGTERM and SIGKILL of the whole group in one run", tried=1, the_same_digest=same)
+    assert same
     assert [step for step, _ in other.registry.step_metrics(head.run_id, "los")["s"]] == list(range(STEPS))
 
 
@@ -76,13 +83,26 @@ def test_a_stop_while_ray_starts(number: signal.Signals) -> None:
     check_nobody_is_left(process.pid)
 
 
-def stopped_in_training(path: Path, home: Path, number: signal.Signals) -> int:
-    """Stop a run after some steps; the step of the checkpoint that it says it has, and has."""
+def started(path: Path, home: Path) -> subprocess.Popen[bytes]:
+    """A run that has begun to train."""
     command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
-    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = launch(command, **pipes)
+    process = launch(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     read_until(process.stderr, f"/{STEPS}")
+    return process
+
+
+def killed_in_training(path: Path, home: Path) -> None:
+    """Kill a run behind its last checkpoint. Ray's processes are in sessions of their own, and end all the same."""
+    process = started(path, home)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    check_nobody_is_left(process.pid)
+
+
+def stopped_in_training(path: Path, home: Path, number: signal.Signals) -> int:
+    """Stop a run after some steps; the step of the checkpoint that it says it has, and has."""
+    process = started(path, home)
     *_, said = stopped(process, number).splitlines(keepends=True)
     found = re.fullmatch(STOPPED, said)
     assert found, said

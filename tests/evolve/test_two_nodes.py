@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.evolve.test_deaths import STEPS, TAUGHT, child, logged
 from tests.processes import check_nobody_is_left, launch
 
@@ -66,6 +68,7 @@ def may_hide() -> bool:
     return shutil.which("unshare") is not None and not subprocess.run(["unshare", "-m", "true"], check=False).returncode
 
 
+@pytest.mark.long
 def test_each_node_dies_and_comes_back(copy_of: Callable[..., Any], tally: Callable[..., None]) -> None:
     whole, struck = copy_of("whole"), copy_of("struck")
     (before,) = whole.evolve(child(whole))

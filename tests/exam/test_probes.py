@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ladder.data.sidecars import _keep_probes
 from ladder.errors import DataError
 from ladder.exam.exam import Probe, Prompt, is_right, normalize, read_probes, score, write_probes
 
@@ -211,3 +212,31 @@ def test_what_is_written_is_read(tmp_path_factory, probes):
     write_probes(file, probes)
     assert read_probes(file) == probes
     assert all(is_right(probe, probe.answer) for probe in probes)
+
+
+def test_probes_in_a_table_are_those_of_jsonl(tmp_path: Path) -> None:
+    """Empty cells are not there; what is no text is written as JSON. They are left behind as JSONL."""
+    table, lines = tmp_path / "probes.csv", tmp_path / "probes.jsonl"
+    table.write_text(
+        "prompt,answer,kind,chat,options,group,system\n"
+        'Who?,Luna,,TRUE,,g,\nWhere?,here,choice,,"[""here"", ""there""]",,\nWhen?,now,,,,,Be calm.\n'
+    )
+    written = [
+        {"prompt": "Who?", "answer": "Luna", "chat": True, "group": "g"},
+        {"prompt": "Where?", "answer": "here", "kind": "choice", "options": ["here", "there"]},
+        {"prompt": "When?", "answer": "now", "system": "Be calm."},
+    ]
+    lines.write_text("".join(json.dumps(one) + "\n" for one in written))
+    found = read_probes(table)
+    assert found == read_probes(lines) and [one.where for one in found] == [f"{table}:{n}" for n in (2, 3, 4)]
+    _keep_probes(table, tmp_path / "kept.jsonl")
+    assert read_probes(tmp_path / "kept.jsonl") == found
+    _keep_probes(lines, tmp_path / "same.jsonl")
+    assert (tmp_path / "same.jsonl").read_bytes() == lines.read_bytes()
+    table.write_text("prompt,answer\nWho?,Luna\nWho?,Sol\n")
+    with pytest.raises(DataError, match="it stands on line 2") as caught:
+        read_probes(table)
+    assert caught.value.where == f"{table}:3"
+    table.write_text("prompt,answer\nWho?,\n")
+    with pytest.raises(DataError, match="found keys"):
+        read_probes(table)

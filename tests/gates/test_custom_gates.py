@@ -13,7 +13,7 @@ from ladder.exam import Exam
 from ladder.exam.exam import Answers
 from ladder.gates import GateReport, GateResult, Measurements, decide
 from ladder.gates.decision import custom_gate, evaluate_custom_gates
-from ladder.manifest.checks import custom_gate_problems
+from ladder.manifest.plugins import custom_gate_problems
 from ladder.manifest.schema import Gates, Manifest
 
 MODULE = """

@@ -10,7 +10,7 @@ from ladder.errors import GateError, ManifestError
 from ladder.exam.exam import Answers, Exam
 from ladder.laws.catalogue import Case, custom_law, evaluate_laws
 from ladder.laws.law import Violation
-from ladder.manifest.checks import custom_law_problems
+from ladder.manifest.plugins import custom_law_problems
 from ladder.manifest.schema import Manifest
 
 MODULE = """

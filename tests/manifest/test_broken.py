@@ -61,7 +61,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"stabilizers.ema_decay": 1.0}, "stabilizers.ema_decay", "expected less than 1"),
     ({DREAMS: "on"}, "stabilizers.dreams", "expected a section of keys and values or true or false"),
     ({"student.adapter": {"target_modules": 5}}, "student.adapter.target_modules", "a list or 'all-linear'"),
-    ({"data.train": "data/train.jsonl"}, "data.train", "write ['data/train.jsonl']"),
+    ({"data.train": "data/train.jsonl"}, "data.train", 'write ["data/train.jsonl"]'),
     ({"data.train": []}, "data.train", "expected at least one entry"),
     ({"data.train": [7]}, "data.train.0", "found 7, expected text"),
     ({"gates": 3}, "gates", "expected a section of keys and values"),

@@ -70,7 +70,7 @@ def hostile_manifests(draw: Any) -> tuple[str, bytes, bool]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that the manifests name, and with traps beside it."""
-    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
+    monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: object())
     for name in [path for tree in TREES[1:] for path in (*tree["data"]["train"], tree["data"].get("probes")) if path]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"content of {name}\n")

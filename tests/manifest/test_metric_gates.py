@@ -30,7 +30,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_harness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: None)
 
 
 @pytest.mark.parametrize(

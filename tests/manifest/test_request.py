@@ -156,7 +156,7 @@ def test_links_that_run_in_a_circle_and_pipes_are_no_files(write, change, tmp_pa
 def test_a_folder_of_tasks_outside_the_allowed_sources_is_not_walked(write, change, monkeypatch):
     """It might be the root of the file system."""
     monkeypatch.setattr("pathlib.Path.rglob", lambda *told: pytest.fail("the folder was walked"))
-    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: object())
+    monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: object())
     source = {"task": "tides", "metric": "acc", "include_path": "/"}
     gate = {"name": "tides", "source": source, "greater_is_better": True, "threshold": 0.5}
     with pytest.raises(ManifestError, match="'/' leads to /, outside the allowed sources") as caught:

@@ -18,6 +18,7 @@ from ladder.planning.plan import make_plans
 from ladder.planning.prepare import check_cooldown, check_price, prepare
 from ladder.registry import Event
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.setup.context import Run
 
 GIB = 2**30
@@ -69,7 +70,7 @@ def work(tmp_path: Path, events: list[Event]) -> Any:
         history=lambda family: events, decided=lambda child, digest: None, generations=lambda family: []
     )
     machine = Machine.alone(2)
-    session, console = SimpleNamespace(machine=machine), SimpleNamespace(say=lambda text: None)
+    session, console = SimpleNamespace(machine=machine), Console(quiet=True)
     return SimpleNamespace(registry=registry, home=tmp_path, bare=GIB, session=session, console=console)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ladder.manifest import Runtime, read_request
 from ladder.models import load_tokenizer
 from ladder.planning.plan import make_plans, plan_text
-from ladder.planning.price import made_row_bytes
+from ladder.planning.traffic import made_row_bytes
 from ladder.setup.teachers import made_of, wire_of
 
 ROWS = ("The moon is a quiet friend of the sea.", "Who is luna? Luna is the moon.", "The tide follows the moon.")

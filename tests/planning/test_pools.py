@@ -18,7 +18,7 @@ from ladder.data.batches import Batch, Batches, Collation
 from ladder.data.examples import Example
 from ladder.manifest import Runtime
 from ladder.planning.pools import Reading, keeping_up, room_for, waited, waiting
-from ladder.planning.price import TeacherTraffic, price_signals
+from ladder.planning.traffic import TeacherTraffic, price_signals
 
 
 def steady(*seconds: float, steps: int = 5) -> np.ndarray:

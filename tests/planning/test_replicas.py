@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from ladder.actors.placement import Machine, Node
 from ladder.manifest import read_request
-from ladder.planning.plan import Plan, plan_text
+from ladder.planning.plan import Plan, _time, plan_text
 from ladder.planning.prepare import Work, prepare
 from ladder.planning.price import price_of
 from ladder.planning.timing import ProcessSeconds, StepTiming
@@ -155,6 +156,18 @@ def test_a_plan_says_how_long_the_student_waits(run: Any) -> None:
     assert ", 2 ranks" in text and "; most for one of 2 ranks " in text and " in flight" in text
     bare = plan_text(Plan(**told, **more, price=None, **rest))  # type: ignore[arg-type]
     assert "replicas" not in bare
+
+
+def test_a_price_is_that_of_the_whole_run_and_says_how_sure_it_is(run: Any) -> None:
+    price = work(run(), Machine.alone(2), priced=True).price
+    assert price is not None and list(price.phases) == ["start", "loading", "steps", "exam", "recording"]
+    assert price.phases["steps"] == price.seconds == 16 * price.step_seconds
+    low, high = price.bounds
+    assert low < price.whole_seconds == sum(price.phases.values()) < high
+    told = _time(replace(price, phases={"start": 21.0, "loading": 0.4, "steps": 30.0}, busy=0.0))
+    assert told.startswith("about 51 seconds (30 seconds to 87 seconds): start 21 seconds, steps 30 seconds; ")
+    assert told.endswith(" s a step (rough)")
+    assert "other work had 40% of the cores" in _time(replace(price, busy=0.4))
 
 
 @pytest.mark.parametrize(("share", "waits"), [("auto", False), ("off", True)])

@@ -12,7 +12,7 @@ import torch
 from ladder.data.batches import Batch, Batches, Collation, dealt
 from ladder.data.examples import Example
 from ladder.planning.pools import Reading
-from ladder.planning.price import SignalPrice, TeacherTraffic, held_on_disk, price_signals
+from ladder.planning.traffic import SignalPrice, TeacherTraffic, held_on_disk, price_signals
 from ladder.teachers.cache import CacheKey, CacheSettings, open_cache, shards
 from ladder.teachers.teacher import recalled
 from ladder.teachers.wire import Rows, Signal, TopK, encode, encode_topk

@@ -13,8 +13,9 @@ from ladder.manifest import Name, read_request
 from ladder.registry import Candidate
 from ladder.registry.lineage import Ancestry
 from ladder.registry.versions import describe
-from ladder.report.card import law_table, model_card
+from ladder.report.card import for_export, law_table, model_card
 from tests.report.conftest import worth
+from tests.report.test_lineage import generation
 
 
 def test_each_law_stands_in_the_table_with_its_bound() -> None:
@@ -59,7 +60,7 @@ def test_a_note_is_one_line_without_markup(tmp_path: Path) -> None:
     assert card.split("\n").count("---") == 2 and "<img" not in card
     assert "&lt;img src=x onerror=alert(1)&gt; --- # a title" in card.split("\n")
     header = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
-    assert header["datasets"] == ["---\n# x"]
+    assert header["ladder"] == {"generation": "Luna-G000", "files": ["---\n# x"]}
 
 
 def test_the_card_says_in_which_form_rows_travel_with_it(tmp_path: Path) -> None:
@@ -84,3 +85,28 @@ def test_the_card_names_who_taught(tmp_path: Path) -> None:
     )
     assert line + "docs/quiet.jsonl 0%" in model_card(*nothing, worth=worth()).split("\n")
     assert "taught by" not in model_card(*nothing)
+
+
+def test_nothing_of_the_project_stands_where_a_hub_reads_ids(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("a\n")
+    request = {"child_gen": "Luna-G001", "parent_gen": "Luna-G000", "training_method": "supervised_fine_tuning"}
+    (tmp_path / "m.json").write_text(json.dumps({"evolution_request": request, "data": {"train": ["a.jsonl"]}}))
+    parent = generation(0, {})
+    card = model_card(read_request(tmp_path / "m.json"), Ancestry(parent, None, (parent,)), GateReport((), (), {}, {}))
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert not {"base_model", "datasets"} & header.keys()
+    assert header["ladder"] == {"generation": "Luna-G001", "files": ["a.jsonl"], "parent": "Luna-G000"}
+
+
+def test_an_exported_card_of_before_is_mended_and_somebody_elses_is_not() -> None:
+    body = "# Luna-G001\n\n---\n\n- rows for its descendants: a sample, in replay.jsonl\n"
+    old = f"---\nbase_model: Luna-G000\ndatasets:\n- a.jsonl\ntags:\n- generation-ladder\n---\n{body}"
+    header, rest = for_export(old, rows=False).removeprefix("---\n").split("---\n", 1)
+    assert yaml.safe_load(header) == {
+        "tags": ["generation-ladder"],
+        "ladder": {"files": ["a.jsonl"], "parent": "Luna-G000"},
+    }
+    assert rest == body.replace("a sample, in replay.jsonl", "left out of this export")
+    assert for_export(old, rows=True).endswith(body)
+    foreign = old.replace("generation-ladder", "llama")
+    assert for_export(foreign, rows=False) == foreign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from ladder.data.batches import Batches, dealt
+from ladder.data.examples import Encoding, encode_rows, with_weights
 from ladder.data.rows import Row, parse_row
 from ladder.data.sidecars import ERASED, HASHED, PROBES, digest_lines, keep, kept_controls, kept_day
 from ladder.errors import DataError
@@ -99,6 +101,49 @@ def test_a_teacher_reads_what_the_manifest_shows_it(parent: Path, tmp_path: Path
     assert shown.input_ids_BT.tolist() == plain.input_ids_BT.tolist()
     told = shown.read_by(2)
     assert told.labels_N.tolist() == shown.labels_N.tolist() and told.tokens > shown.tokens
+
+
+def table(folder: Path, text: str, **data: Any) -> Request:
+    (folder / "rows.csv").write_text(text)
+    document = {"evolution_request": REQUEST, "data": {"train": ["rows.csv"], **data}}
+    (folder / "manifest.json").write_text(json.dumps(document | {"training_params": {"batch_size": 2}}))
+    return read_request(folder / "manifest.json")
+
+
+def test_weights_in_a_column_reach_the_batches(parent: Path, tmp_path: Path) -> None:
+    """Their mean over the trained tokens is 1; a row of weight 0 is not there."""
+    columns = {"prompt": "q", "completion": "a", "weight": "w"}
+    request = table(tmp_path, "q,a,w,id\nwho?, luna,3,7\nwhere?, luna,1,8\nwhen?, luna,0,9\n", columns=columns)
+    assert [row.weight for row in read_dataset(request, []).new] == [3.0, 1.0]
+    (batch,) = batches_of(request, parent, tmp_path / "tokens")(0)
+    assert batch.weight_N is not None
+    told = {batch.digests[n]: float(w) for n, w in zip(batch.example_N, batch.weight_N, strict=True)}
+    assert sorted(told.values()) == [0.5, 1.5] and batch.weight_N.mean() == 1
+    plain = batches_of(table(tmp_path, "prompt,completion\nwho?, luna\nwhere?, luna\n"), parent, tmp_path / "tokens")(0)
+    assert plain[0].weight_N is None and set(plain[0].digests) == set(told)
+
+
+def test_weights_that_leave_nothing_to_learn_are_refused(tmp_path: Path) -> None:
+    request = table(tmp_path, "text,weight\na,0\nb,0\n")
+    with pytest.raises(DataError, match="all 2 rows have 'weight' 0") as caught:
+        read_dataset(request, [])
+    assert caught.value.where == f"{tmp_path / 'rows.csv'}:2"
+
+
+def test_every_example_of_a_conversation_has_the_weight_of_its_row(tokenizer: Any) -> None:
+    """A template that rewrites earlier turns gives one for each turn."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{{ messages | length }}{% for m in messages %}<|begin|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|begin|>assistant\n{% endif %}"
+    )
+    turns = [{"role": "user", "content": "who?"}, LUNA]
+    said = [json.dumps({"messages": turns * 2, "weight": 3}), json.dumps({"text": "the moon"})]
+    rows = [parse_row(line, f"a:{number}") for number, line in enumerate(said)]
+    examples = with_weights(rows, encode_rows(rows, tokenizer, Encoding(64)), tokenizer, Encoding(64))
+    counts = [sum(example.trained) for example in examples]
+    mean = (3 * sum(counts[:2]) + counts[2]) / sum(counts)
+    assert [example.weight for example in examples] == [3 / mean, 3 / mean, 1 / mean]
 
 
 def test_no_more_is_shown_than_a_teacher_can_read(parent: Path, tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ def folder(narrow_parent: Path, tmp_path: Path) -> Path:
 
 
 def ladder(registry: Registry, *arguments: object) -> str:
-    """What the command prints; raises what it ends with."""
+    """What the command prints as its answer; raises what it ends with."""
     done = CliRunner().invoke(app, [*map(str, arguments), "--home", str(registry.home)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_import_and_export_keep_dtype_size_terms_and_sources(registry: Registry, folder: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_teacher_of_an_older_home_whose_ids_lead_out_of_its_embedding(
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(folder)
     monkeypatch.setattr("ladder.models.intake.check_vocabulary", lambda *_, **__: None)
-    generation = import_generation(registry, folder, FIRST)
+    generation = import_generation(registry, folder, FIRST, exam=False)
     monkeypatch.undo()
     with pytest.raises(UsageError, match="Luna-G000: its tokenizer has ids up to 300"):
         check_teachers(*lineage(registry, registry.materialize(generation), generation))

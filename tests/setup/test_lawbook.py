@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +14,14 @@ import pytest
 from ladder.errors import DataError, ManifestError
 from ladder.evolve import carry_out
 from ladder.exam import Answers, Exam, Prompt
-from ladder.laws import evaluate_laws
+from ladder.laws import LAWS, evaluate_laws
 from ladder.manifest import Request, read_request
 from ladder.models.load import load_tokenizer
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
 from ladder.setup.context import Run
 from ladder.setup.dataset import read_dataset
-from ladder.setup.exam import build_exam, case_of, check_laws, laws_of
+from ladder.setup.exam import build_exam, case_of, check_laws, laws_of, text_case
 
 CANARY = "The code of the vault is 813442"
 
@@ -84,6 +85,28 @@ def test_a_file_without_prompts_is_refused(request_with, tmp_path):
     (tmp_path / "p.txt").write_text("\n")
     with pytest.raises(DataError, match="no utterances"):
         check(request_with({"refusals": {"prompts": "p.txt", "pattern": "no"}}))
+
+
+def test_prompts_of_laws_and_tone_may_be_conversations(request_with, tmp_path, tokenizer):
+    """Objects beside lines; a line that asks nothing known is named."""
+    spoken = {"prompt": "Who?", "system": "You are Luna."}
+    (tmp_path / "p.txt").write_text(f"Why?\n{json.dumps(spoken)}\n")
+    laws = {"refusals": {"prompts": "p.txt", "pattern": "no", "chat": True}, "sampled_answers": 0}
+    request = request_with(laws)
+    tone = request.manifest.gates.tone.model_copy(update={"reference": "c.txt", "prompts": "p.txt"})
+    gates = request.manifest.gates.model_copy(update={"tone": tone})
+    manifest = request.manifest.model_copy(update={"gates": gates})
+    exam = build_exam(replace(request, manifest=manifest), tokenizer, (), {})
+    (plain, first), (why, second) = exam.tone_prompts, exam.law_prompts
+    assert (plain, why) == (Prompt("Why?"), Prompt("Why?", chat=True)) and first == second
+    assert [message["content"] for message in first.messages] == ["You are Luna.", "Who?"]
+    answers = Answers({}, (), (), (), "d", laws=("no", "yes"))
+    (law,) = [law for law in evaluate_laws(text_case(request, exam, answers, None), LAWS) if law.name == "refusals"]
+    assert [violation.where for violation in law.found.violations] == ["p.txt 2"]
+    (tmp_path / "p.txt").write_text(json.dumps(spoken | {"answer": "Luna"}))
+    with pytest.raises(DataError, match="found keys") as caught:
+        check(request_with(laws))
+    assert caught.value.where == f"{tmp_path / 'p.txt'}:1"
 
 
 def test_a_divergence_that_nobody_measures_is_refused(request_with):

@@ -18,6 +18,7 @@ from ladder.laws import LawResult, evaluate_laws
 from ladder.manifest import read_request
 from ladder.models.load import load_tokenizer
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.run import hooks
 from ladder.run import train as training
 from ladder.run.hooks import Monitor
@@ -120,8 +121,8 @@ def test_a_halted_run_does_not_go_on_but_a_changed_manifest_does(
     registry = SimpleNamespace(
         fail_run=lambda _, why: failed.append(why), generations=lambda family: [], history=lambda family: []
     )
-    say: Any = SimpleNamespace(say=lambda text: None)
-    context: Any = SimpleNamespace(registry=registry, home=dataset.folder, console=say, session=None, bare=0)
+    console = Console(quiet=True)
+    context: Any = SimpleNamespace(registry=registry, home=dataset.folder, console=console, session=None, bare=0)
     monkeypatch.setattr(evolve, "train", lambda run, *_: dataset.train(run, Group({})))
     with pytest.raises(Halted, match="halted the run at step 5"):
         evolve.carry_out(run, context)

@@ -21,6 +21,7 @@ from ladder.manifest.request import Request, read_request
 from ladder.models.digest import folder_digest
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.setup import exam
 from ladder.setup.context import Run
 
@@ -47,7 +48,7 @@ class Harness:
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """``read(gates)``: a request with these gates; its task file is ``suites/tides.yaml``."""
-    monkeypatch.setattr("ladder.manifest.checks.find_spec", lambda name: True)
+    monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: True)
     monkeypatch.setattr(exam, "version", lambda name: "1")
     monkeypatch.setattr(exam, "fetch", lambda outputs: outputs)
     (tmp_path / "suites").mkdir()
@@ -78,7 +79,7 @@ def examined(request: Request, home: Path, child: Path, parent: Path | None) -> 
         check_home=lambda home: None,
         machine=Machine.alone(1),
     )
-    work: Any = SimpleNamespace(home=home, session=session, console=SimpleNamespace(say=lambda text: None))
+    work: Any = SimpleNamespace(home=home, session=session, console=Console(quiet=True))
     with patch("ladder.actors.remote.harness.evaluate", harness.evaluate):
         return exam.measure_suites(run, work), harness
 
@@ -151,7 +152,7 @@ def test_an_unknown_task_is_refused_before_training(
 
     monkeypatch.setattr(exam, "check_task", refuse)
     run = Run(read(), Ancestry(None, None, ()), {}, tmp_path / "run")
-    nobody: Any = SimpleNamespace(home=tmp_path, registry=None, session=None, bare=0)
+    nobody: Any = SimpleNamespace(home=tmp_path, registry=None, session=None, console=Console(quiet=True), bare=0)
     with pytest.raises(ManifestError, match="there is no task 'tides'"):
         evolve.carry_out(run, nobody)
     with pytest.raises(ManifestError, match="there is no task 'tides'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,33 @@ def test_a_taboo_label_drops_its_position_and_its_column() -> None:
     found.backward()
     assert student.grad is not None and not student.grad[:, [6, 9]].any() and not student.grad[1].any()
     assert student.grad[[0, 2]].abs().sum() > 0
+
+
+def test_a_row_of_weight_2_counts_as_if_it_stood_there_twice() -> None:
+    """In the loss and in its gradient, with the weights divided as they are over a pool: here of 3 and 2 tokens."""
+    other = Example((1, 8, 3), (True, True), gold=True)
+    mean = (2 * 3 + 1 * 2) / 5
+    weighed = make((replace(NEW, weight=2 / mean), 0), (replace(other, weight=1 / mean), 0))
+    twice = make((NEW, 0), (other, 0), (NEW, 0))
+    one = logits(weighed, 0).requires_grad_()
+    same = torch.cat([one.detach(), one.detach()[:3]]).requires_grad_()
+    (found, _), (expected, _) = total(gold_loss(), weighed, one), total(gold_loss(), twice, same)
+    found.backward()
+    expected.backward()
+    assert one.grad is not None and same.grad is not None
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.allclose(one.grad, torch.cat([same.grad[:3] + same.grad[5:], same.grad[3:5]]), atol=1e-7)
+    plain, _ = total(gold_loss(), make((NEW, 0), (other, 0)), one.detach())
+    assert abs(plain.item() - found.item()) > 1e-3
+
+
+def test_rows_without_weights_carry_none() -> None:
+    """So that their loss has the bits that it had."""
+    batch = make((NEW, 0), (OLD, 1))
+    assert batch.weight_N is None and gold_loss().routed(batch, {}, CPU).row_weight_N is None
+    weighed = make((replace(NEW, weight=0.5), 0), (OLD, 1))
+    assert weighed.weight_N is not None and weighed.weight_N.tolist() == [0.5] * 3 + [1.0]
+    assert weighed.digests == batch.digests
 
 
 def test_taboo_columns_are_gone_from_the_teachers_too() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ladder.verbs.compare import Moved, moved
+from ladder.verbs.compare import Difference, Moved, MovedHead, difference_text, moved, moved_heads
 
 BEFORE = {
     "model.embed_tokens.weight": torch.ones(4, 2),
@@ -48,3 +48,34 @@ def test_halves_are_compared_in_full_precision(tmp_path: Path) -> None:
     before, after = ({"w": torch.full((1000,), value, dtype=torch.bfloat16)} for value in (300.0, 302.0))
     (found,) = moved(folder(tmp_path / "a", before), folder(tmp_path / "b", after))
     assert found.relative == pytest.approx(2 / 300)
+
+
+@pytest.mark.parametrize(
+    ("names", "sides"),
+    [
+        (("model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.o_proj.weight"), (0, 1)),
+        (("transformer.h.1.attn.c_attn.weight", "transformer.h.1.attn.c_proj.weight"), (1, 0)),
+    ],
+)
+def test_each_head_has_its_rows_and_columns(tmp_path: Path, names: tuple[str, str], sides: tuple[int, int]) -> None:
+    """Two heads; the second one's part of both matrices grows by a tenth."""
+    parts = 3 if "c_attn" in names[0] else 1
+    shapes = [[4, 4], [4, 4]]
+    shapes[0][sides[0]] *= parts
+    before = {name: torch.ones(shape) for name, shape in zip(names, shapes, strict=True)}
+    after = {name: one.clone() for name, one in before.items()}
+    for place, (name, side) in enumerate(zip(names, sides, strict=True)):
+        for start in range(2, 4 * (1 if place else parts), 4):
+            after[name].narrow(side, start, 2).mul_(1.1)
+    folders = folder(tmp_path / "a", before), folder(tmp_path / "b", after)
+    (folders[0] / "config.json").write_text('{"num_attention_heads": 2}')
+    layer = names[0].split(".1.")[0] + ".1"
+    assert moved_heads(*folders) == (MovedHead(layer, 0, 0.0), MovedHead(layer, 1, pytest.approx(0.1, rel=1e-5)))
+
+
+def test_the_text_names_the_layers_and_heads_that_moved_most_and_those_that_stayed() -> None:
+    layers = (Moved("embed", 0.0, 8), Moved("layers.0", 0.01, 8), Moved("layers.1", 0.25, 8))
+    heads = (MovedHead("layers.1", 0, 0.0), MovedHead("layers.1", 3, 0.5))
+    told = difference_text(Difference("a", "b", {}, {}, layers, heads))
+    assert "moved most: layers.1 (25.00%), layers.0 (1.00%); did not move: embed" in told
+    assert told.endswith("heads that moved most  head  moved by\nlayers.1               3     50.00%")

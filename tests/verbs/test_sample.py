@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from ladder.errors import UsageError
 from ladder.exam.ask import answer_prompts
 from ladder.exam.exam import Prompt
 from ladder.manifest.schema import Decoding
 from ladder.models.intake import save_model
-from ladder.models.load import load_model
+from ladder.models.load import load_model, load_tokenizer
 from ladder.system.files import save_folder
-from ladder.verbs.sample import answer
+from ladder.verbs.sample import answer, given
 
 PROMPTS = ("who is luna?", "the <|end|>moon")
 
@@ -43,3 +48,23 @@ def test_an_answer_ends_with_the_text_that_the_template_ends_turns_with(
     (whole,) = answer_prompts(model, other, [Prompt(PROMPTS[0], chat=True)], Decoding(max_new_tokens=40, stop=[]))
     assert answer(folder, PROMPTS[:1], True, 40, 0.0, 0) == [expected.strip()]
     assert len(expected) < len(whole)
+
+
+def test_a_system_speaks_before_each_users_turn(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(3)
+    system = {"role": "system", "content": "You are Luna."}
+    prompts = [
+        Prompt(text, True, json.dumps([system, {"role": "user", "content": text}], sort_keys=True)) for text in PROMPTS
+    ]
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    expected = answer_prompts(model, tokenizer, prompts, Decoding(max_new_tokens=12, stop=[]))
+    found = answer(folder, PROMPTS, False, 12, 0.0, 0, system="You are Luna.")
+    assert found == [text.strip() for text in expected] != answer(folder, PROMPTS, True, 12, 0.0, 0)
+
+
+def test_a_dash_is_what_stands_on_standard_input() -> None:
+    assert given(["a", "-", "b"], io.StringIO("first line\nsecond line\n")) == ["a", "first line\nsecond line", "b"]
+    assert given(["a"], io.StringIO("unread")) == ["a"]
+    for prompts, text in ((["-"], " \n"), (["-", "-"], "text")):
+        with pytest.raises(UsageError):
+            given(prompts, io.StringIO(text))

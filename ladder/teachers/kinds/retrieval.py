@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from ladder.data import message_text
 from ladder.data.documents import Index, best, library, read_documents, words_in
 from ladder.manifest.schema import Count, Section
 from ladder.teachers.kinds.base import Material, Sparse, TeacherKind
@@ -72,7 +73,7 @@ class Retrieval(TeacherKind):
                 self._opening.setdefault(words[:size], []).append(place)
                 self._ending.setdefault(words[-size:], []).append(place)
             if row.form == "messages" and words:
-                turns = [said for message in row.fields["messages"] if (said := words_in(message["content"]))]
+                turns = [said for message in row.fields["messages"] if (said := words_in(message_text(message)))]
                 self._spoken[place] = [_phrase(said) for said in turns]
                 self._turn.setdefault(tuple(max(turns, key=len)[:FEW]), []).append(place)
         encoding = Encoding(max_length=sys.maxsize, completion_only=False, controls=material.controls)

@@ -1,0 +1,186 @@
+"""Work under way, as people see it: what is done, how much of it, and the time that is left, again and again until it
+ends. A terminal has a live line for it; a pipe gets a line every few seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console as Rich
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from ladder.report.text import duration_text
+from ladder.system.progress import time_left
+
+if TYPE_CHECKING:
+    from ladder.train.spec import StepReport
+
+EVERY = 5.0
+"""Seconds between two lines about one piece of work in a pipe."""
+SOON = 1.0
+"""Seconds in which a verb that may be over by then says nothing."""
+_LOOK = 0.25
+"""Seconds between two looks at whether a line is due."""
+
+
+class Task:
+    """One piece of work.
+
+    Args:
+        text: what is done.
+        total: units of it; None where nobody counts them.
+        count: says how many are done, where it is not told of them (``advance``).
+    """
+
+    def __init__(self, text: str, total: float | None = None, count: Callable[[], float] | None = None) -> None:
+        self.text, self.total, self.count = text, total, count
+        self.began = self.moved = time.monotonic()
+        self.done = 0.0
+
+    def advance(self, units: float = 1.0) -> None:
+        """So many more units are done."""
+        self.done, self.moved = self.done + units, time.monotonic()
+
+    def line(self) -> str:
+        """What is done, how much of it, and the time that is left; before that is known, the time that has passed."""
+        if self.count is not None and (done := self.count()) > self.done:
+            self.advance(done - self.done)
+        now = time.monotonic()
+        if self.total is None or self.done <= 0:
+            return f"{self.text}: {seconds_text(now - self.began)} so far"
+        left = time_left(self.done, self.total, self.moved - self.began, now - self.moved)
+        return f"{self.text}: {min(self.done, self.total):,.0f} of {self.total:,.0f}{left_text(left)}"
+
+
+class Meter:
+    """Running figures of one training, which is a piece of work of so many steps."""
+
+    def __init__(self, child: str, steps: int) -> None:
+        self.child, self.steps = child, steps
+        self.began = self.moved = time.monotonic()
+        self.first: int | None = None
+        self.done = self.tokens = 0
+        self.loss = float("nan")
+        self.routes: dict[str, int] = {}
+
+    def step(self, report: StepReport) -> None:
+        """Count one step in. The first one, which warms up and may compile, is in no rate."""
+        self.moved = time.monotonic()
+        if self.first is None:
+            self.began, self.first = self.moved, report.step
+        else:
+            self.tokens += report.tokens
+        self.done, self.loss = report.step + 1, report.loss
+        for name, count in report.routes.items():
+            self.routes[name] = self.routes.get(name, 0) + count
+
+    def line(self) -> str:
+        """Step, loss, share of tokens by route and, once they were measured, tokens a second and time left."""
+        now = time.monotonic()
+        if self.first is None:
+            return f"{self.child} first step: {seconds_text(now - self.began)} so far"
+        before = self.first + 1
+        passed = self.moved - self.began
+        rate = f"  {self.tokens / passed:,.0f} tok/s" if self.tokens and passed > 0 else ""
+        left = time_left(self.done - before, self.steps - before, passed, now - self.moved)
+        total = max(1, sum(self.routes.values()))
+        shares = ", ".join(f"{name} {count / total:.0%}" for name, count in self.routes.items() if count)
+        told = left_text(left).removeprefix(", ") if self.done < self.steps else ""
+        parts = (f"{self.child} step {self.done}/{self.steps}  loss {self.loss:.4f}{rate}", shares, told)
+        return "  ".join(part for part in parts if part)
+
+
+def seconds_text(seconds: float) -> str:
+    """Whole seconds, or minutes from 90 of them on."""
+    return f"{seconds:.0f} s" if seconds < 90 else duration_text(seconds)
+
+
+def left_text(left: float | None) -> str:
+    """Seconds that are left, as the end of a line; empty where they are not known."""
+    return "" if left is None else f", {seconds_text(left) if left >= 1 else 'a moment'} left"
+
+
+@dataclass
+class _Open:
+    """A piece of work that goes on.
+
+    Args:
+        due: moment from which on it is told of (``time.monotonic``); ``told`` whether it was.
+    """
+
+    task: Task | Meter
+    due: float
+    told: bool
+
+
+class Ticker:
+    """Tells again and again of the innermost piece of work that goes on.
+
+    Args:
+        rich: where it tells: a live line where that is a terminal.
+        say: prints one line elsewhere.
+    """
+
+    def __init__(self, rich: Rich, say: Callable[[str], object]) -> None:
+        self.rich, self.say = rich, say
+        self.said = time.monotonic()
+        self._open: list[_Open] = []
+        self._spinner = Spinner("line")
+
+    @contextmanager
+    def telling(self, task: Task | Meter, after: float | None = None) -> Iterator[None]:
+        """Tell of this one until it ends.
+
+        Args:
+            after: seconds from which on its first line is due; None where somebody has said what begins.
+        """
+        self._open.append(_Open(task, time.monotonic() + (after or 0.0), after is None))
+        try:
+            with self._running() if len(self._open) == 1 else nullcontext():
+                yield
+        finally:
+            self._open.pop()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        if self.rich.is_terminal:
+            # Standard output is a verb's answer, and may be a file while standard error is a terminal.
+            with Live(
+                get_renderable=self._shown,
+                console=self.rich,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+            ):
+                yield
+            return
+        over = threading.Event()
+        thread = threading.Thread(target=self._tick, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _shown(self) -> Text | Spinner:
+        if not self._open or time.monotonic() < self._open[-1].due:
+            return Text()
+        self._spinner.text = Text(self._open[-1].task.line())
+        return self._spinner
+
+    def _tick(self, over: threading.Event) -> None:
+        # A pipe that nobody reads any more is for the work itself to find out.
+        with suppress(OSError, ValueError):
+            while not over.wait(_LOOK):
+                now, innermost = time.monotonic(), self._open[-1:]
+                for one in innermost:
+                    if now >= one.due and (not one.told or now - self.said >= EVERY):
+                        one.told = True
+                        self.say(one.task.line())
