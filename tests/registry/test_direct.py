@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -75,10 +76,28 @@ def test_another_layout_is_left_to_mlflow(luna: Registry) -> None:
     assert luna.store.direct.of(database(luna.home)) is None
 
 
+def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command, which says at the end which exit code it has and what it imported of what is heavy."""
+    code = "import sys; from ladder.cli import main\ntry: code = main()\nexcept SystemExit as ended: code = ended.code"
+    told = f"print(code, sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    command = [sys.executable, "-c", f"{code}\n{told}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("verb", ["families", "lineage Luna --history", "show Luna@HEAD", "verify Luna"])
 def test_a_text_imports_nothing_heavy(refused_home: Path, verb: str) -> None:
-    code = "import sys; from ladder.cli import main\ntry: main()\nexcept SystemExit as ended: code = ended.code"
-    told = f"print(code, sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
-    command = [sys.executable, "-c", f"{code}\n{told}", *verb.split(), "--home", str(refused_home)]
-    answer = subprocess.run(command, capture_output=True, text=True)
+    answer = in_a_process(*verb.split(), "--home", str(refused_home))
     assert answer.stderr == "0 []\n" and "Luna" in answer.stdout
+
+
+def test_a_plan_that_the_registry_refuses_imports_nothing_heavy(promoted_home: Path, tmp_path: Path) -> None:
+    """Another genesis for a family that has one."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "the moon"}\n')
+    manifest = {
+        "evolution_request": {"child_gen": "Luna-G007", "training_method": "pretraining"},
+        "data": {"train": ["rows.jsonl"]},
+    }
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    answer = in_a_process("plan", str(tmp_path / "m.json"), "--home", str(promoted_home))
+    refused, modules = answer.stderr.splitlines()
+    assert "Luna-G007 has no parent, but family Luna has Luna-G002 as HEAD" in refused and modules == "2 []"
