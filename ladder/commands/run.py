@@ -40,7 +40,8 @@ def init(
         from ladder.verbs.init import create
 
         files = [str(path) for path in create(directory)]
-        answer({"folder": str(directory), "files": files}, "\n".join(files), as_json)
+        result = {"folder": str(directory), "files": files, "decided": [], "steps": []}
+        answer(result, "\n".join(files), as_json)
         return
     if len(uses) != 1:
         found = " and ".join(f"--{use}" for use in uses) or "none of them"

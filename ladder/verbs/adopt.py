@@ -194,8 +194,10 @@ def _has_template(folder: Path) -> bool:
 
 
 def _bytes(model: Path) -> int:
-    files = [model] if model.is_file() else model.glob("*.safetensors")
-    return sum(file.stat().st_size for file in files)
+    """Of its weights, of a GGUF file as if they were not squeezed into some five bits."""
+    if model.is_file():
+        return 6 * model.stat().st_size
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
 def _divided(rows: Sequence[Row], use: Use) -> Split:

@@ -128,6 +128,13 @@ class Said(TypedDict):
     answer: str
 
 
+class Step(TypedDict):
+    """What to type next, in the folder that was made."""
+
+    command: str
+    does: str
+
+
 class Piece(TypedDict):
     """What became of one generation, with the gates it was examined by."""
 
@@ -147,7 +154,7 @@ _HELD = {"child": str, "against": str | None, "gates": Gates, "answers": Compari
 _GOING = {"family": str, "caches": list[cache.Removable], "removed": bool}
 
 RESULTS: dict[str, dict[str, Any]] = {
-    "init": {"folder": str, "files": list[str]},
+    "init": {"folder": str, "files": list[str], "decided": list[str], "steps": list[Step]},
     "plan": {"plans": list[Plan]},
     "evolve": {"outcomes": list[Outcome]},
     "submit": {"job": str, "address": str, "status": str | None},

@@ -100,7 +100,7 @@ STANDINS: dict[str, Any] = {
 }
 """What a verb would do for long, or with Ray, by what is done instead: it says this at once."""
 CALLS = {
-    "init": ["init mine"],
+    "init": ["init mine", "init kin --from model --chat --rows asked.jsonl"],
     "plan": ["plan mine"],
     "evolve": ["evolve mine"],
     "submit": ["submit mine --address http://127.0.0.1:9"],

@@ -88,6 +88,9 @@ def test_steps_and_method_fit_the_size_of_the_model_and_the_number_of_rows(model
     create_from(tmp_path / "small", folder, "chat", rows(tmp_path / "rows.csv"))
     small = load_manifest(tmp_path / "small/001-child.json")
     assert large.student.adapter is not None and small.student.adapter is None
+    (squeezed := tmp_path / "model.gguf").write_bytes(bytes(20_000_000))
+    create_from(tmp_path / "squeezed", squeezed, "chat", rows(tmp_path / "rows.csv"))
+    assert load_manifest(tmp_path / "squeezed/001-child.json") == large
     learned = len((tmp_path / "large" / TRAIN).read_text().splitlines())
     for manifest, readings in ((large, 8), (small, 40)):
         params = manifest.training_params
