@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,12 +64,23 @@ def left(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return registry
 
 
+class Saying(Console):
+    """Hands on what is said inside of the parts of a run, and not which part begins."""
+
+    def __init__(self, say: Any) -> None:
+        super().__init__(quiet=True)
+        self.say = say
+
+    def working(self, *_: Any, **__: Any) -> Any:
+        return nullcontext()
+
+
 def climbing(asked: Request, left: Any, tmp_path: Path, say: Any = lambda text: None) -> tuple[Run, Any]:
     """A run of such a request, and what evolve shares among its manifests."""
     folders = {one.digest: left.materialize(one) for one in left.line}
     run = Run(asked, Ancestry(left.line[-1], None, left.line), folders, tmp_path / "run")
     return run, SimpleNamespace(
-        console=SimpleNamespace(say=say, working=Console(quiet=True).working),
+        console=Saying(say),
         registry=left,
         home=tmp_path / "home",
         session=None,

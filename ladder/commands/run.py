@@ -65,12 +65,17 @@ def plan(
 ) -> None:
     """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --measure."""
     from ladder.manifest import read_each
+    from ladder.registry.lineage import refused_by_ancestry
 
     requests, broken = read_each(manifests)
     if not requests:
         refuse(broken)
     old = ["plan --probe is now plan --measure; the old word is still read"] if probe else []
     note([*old, *(told for request in requests for told in request.notes)])
+    # Where the registry refuses all of them, that is said before torch is imported.
+    unrelated = refused_by_ancestry(requests, home)
+    if len(unrelated) == len(requests):
+        refuse([*broken, *unrelated])
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -134,7 +134,7 @@ def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list
                 digests[path] = _sha256(_confined(folder, path, allowed))
         except _Unusable as error:
             message, remedy = error.args
-            meant = None if is_hub(path) or (folder / path).exists() else _meant(path, folder)
+            meant = _meant(path, folder) if message.endswith(" does not exist") else None
             problems.append(
                 Problem(field, message, f"write {json.dumps(meant, ensure_ascii=False)}" if meant else remedy)
             )

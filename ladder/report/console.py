@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from ladder.manifest import Request
 from ladder.report.charts import Row, Scale, forests
 from ladder.report.live import Meter, Task, Ticker
 from ladder.report.text import table
+from ladder.system import patience
 from ladder.system.files import reason
 
 if TYPE_CHECKING:
@@ -163,10 +164,11 @@ class Console:
     """Prints to standard error, so that standard output stays a verb's own answer."""
 
     def __init__(self, *, quiet: bool = False) -> None:
+        patience.end()
         self.rich = Rich(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.began = time.monotonic()
-        self.ticker = Ticker(self.rich, self.say)
+        self.ticker = Ticker(self.rich, lambda line: self._show(f"   {line}"))
         self.listener: Callable[[str], None] | None = None
 
     @contextmanager
@@ -207,22 +209,16 @@ class Console:
             after: seconds in which nothing is said, because it may be over by then.
         """
         task = Task(text, total, count)
-        if self.quiet:
-            yield task
-            return
         if after is None:
             self.say(text)
-        with self.ticker.telling(task, after):
+        with nullcontext() if self.quiet else self.ticker.telling(task, after):
             yield task
 
     @contextmanager
     def progress(self, child: str, steps: int) -> Iterator[Progress]:
         """Follow one training of ``steps`` steps."""
         meter = Meter(child, steps)
-        if self.quiet:
-            yield meter
-            return
-        with self.ticker.telling(meter):
+        with nullcontext() if self.quiet else self.ticker.telling(meter):
             yield meter
         if meter.first is not None:
             self.say(meter.line())
@@ -230,6 +226,9 @@ class Console:
     def _print(self, text: str) -> None:
         if self.listener:
             self.listener(text.strip())
+        self._show(text)
+
+    def _show(self, text: str) -> None:
         if not self.quiet:
             self.ticker.said = time.monotonic()
             self.rich.print(Text(f"{time.monotonic() - self.began:6.1f}s {text}"))

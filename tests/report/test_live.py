@@ -149,3 +149,13 @@ def test_a_pipe_that_is_gone_stops_no_work(pipe: _Pipe, monkeypatch: pytest.Monk
         monkeypatch.setattr("sys.stderr", gone)
         time.sleep(0.2)
         task.advance()
+
+
+def test_a_listener_hears_what_is_said_and_no_line_twice(pipe: _Pipe) -> None:
+    """The log of a run is no place for a line every five seconds."""
+    for console in (Console(), Console(quiet=True)):
+        heard = list[str]()
+        with console.heard_by(heard.append), console.working("exam"):
+            time.sleep(0.3)
+        assert heard == ["exam"]
+    assert len(pipe.lines()) > 2
