@@ -22,6 +22,9 @@ from ladder.verbs.split import HoldOut, Split, read_all, split_rows, write_split
 Use = Literal["chat", "facts", "voice"]
 TRAIN, PROBES = "data/rows.train.jsonl", "data/rows.probes.jsonl"
 KNOWN, VOICE, ASKED = "data/000.probes.jsonl", "data/voice.txt", "data/voice.prompts.txt"
+RULES = "000-laws.json"
+_SAMPLED = {"forbidden_text": ["(?i)password"], "sampled_answers": 16, "sampled_tokens": 32}
+"""Laws of generation 0 and its child alike, so that what is measured on their texts compares."""
 SHARE = 0.2
 SMALL_BYTES = 100_000_000
 """Weights of a model that is trained whole, as one from scratch is; LoRA moves a larger one."""
@@ -78,7 +81,8 @@ A family of model generations that begins with a model you have, grown with `lad
 {steps}
 
 - `{known}` are questions that {family}-G000 is asked when it is imported. No child may forget what it
-  answers: replace them by what yours must go on knowing.
+  answers: replace them by what yours must go on knowing. `{rules}` holds what {family}-G000 itself is held to: some of
+  these must be answered (`gates.generalize.minimum`).
 - `{train}` are the rows that {family}-G001 learns, `{probes}` the held-out ones that it is asked.
   `ladder data split` makes both from one file (CSV, JSONL, Parquet and more).
 - `001-child.json` says how: {how}.
@@ -142,6 +146,7 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
             family=family,
             steps=_listed(steps),
             known=KNOWN,
+            rules=RULES,
             train=TRAIN,
             probes=PROBES,
             how=_HOW[use],
@@ -150,6 +155,8 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
         ),
         ".gitignore": ".ladder/\n",
         "001-child.json": json.dumps(child, indent=2) + "\n",
+        # One that answers nothing at all is hardly the model that was meant.
+        RULES: json.dumps({"gates": {"generalize": {"minimum": 0.05}}, "laws": _SAMPLED}, indent=2) + "\n",
         KNOWN: _lines({"prompt": asked, "answer": answer, **_chat(chats)} for asked, answer in _KNOWN),
     }
     if use == "voice":
@@ -245,12 +252,7 @@ def _child(family: str, use: Use, *, chats: bool, small: bool, rows: int) -> dic
             **({"generalize": {"minimum": 0.5}} if use == "facts" else {}),
             **({"tone": {"reference": VOICE, "prompts": ASKED, "max_drift": 0.1}} if use == "voice" else {}),
         },
-        "laws": {
-            "allowed_sources": ["data"],
-            "forbidden_text": ["(?i)password"],
-            "sampled_answers": 16,
-            "sampled_tokens": 32,
-        },
+        "laws": {"allowed_sources": ["data"], **_SAMPLED},
         "budget": {"max_minutes": 60},
     }
 
@@ -268,7 +270,10 @@ def _steps(directory: Path, model: Path, use: Use, family: str, is_empty: bool) 
     return [
         (f"cd {shlex.quote(str(directory))}", "the home of the family lies here"),
         *(empty + voice if is_empty else []),
-        (f"ladder import {path} --as {family}-G000 --probes {KNOWN}", "examines the model and makes it generation 0"),
+        (
+            f"ladder import {path} --as {family}-G000 --probes {KNOWN} --laws {RULES}",
+            "examines the model and makes it generation 0",
+        ),
         ("ladder plan .", "what the child would take; spends nothing"),
         ("ladder evolve .", "trains it, examines it, promotes or archives it"),
         (f"ladder why {family}-G001", "what decided"),

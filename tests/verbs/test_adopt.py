@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from ladder.cli import app
 from ladder.errors import LadderError, ManifestError, UsageError
 from ladder.exam import read_probes, read_prompts
-from ladder.manifest import load_manifest, read_request
-from ladder.verbs.adopt import KNOWN, PROBES, TRAIN, Use, create_from
+from ladder.manifest import Name, load_manifest, read_request, read_rules
+from ladder.verbs.adopt import KNOWN, PROBES, RULES, TRAIN, Use, create_from
 
 CITIES = ("Ostra", "Velm", "Kirn", "Dolm", "Farel", "Tesk", "Ulm", "Brenn", "Halm", "Sorn")
 ASKED = ("Which light burns at {}?", "Name the lamp of {}.", "What do ships see at {}?")
@@ -61,6 +61,10 @@ def test_with_rows_it_is_ready_to_be_planned(use: Use, model: Any, tmp_path: Pat
     }
     request = read_request(folder / "001-child.json")
     assert (str(request.parent), str(request.child)) == ("Light-G000", "Light-G001")
+    rules = read_rules(Name.parse("Light-G000"), folder / RULES).manifest
+    assert (
+        rules.gates.generalize.minimum == 0.05 and rules.laws.sampled_answers == request.manifest.laws.sampled_answers
+    )
     probes = read_probes(folder / PROBES)
     assert all(probe.chat and probe.question().messages[0]["role"] == "system" for probe in probes)
     learned = (folder / TRAIN).read_text().splitlines()
@@ -75,7 +79,7 @@ def test_with_rows_it_is_ready_to_be_planned(use: Use, model: Any, tmp_path: Pat
     commands = [command for command, _ in made.steps]
     assert commands[:2] == [
         f"cd {folder}",
-        f"ladder import {tmp_path / 'model'} --as Light-G000 --probes {KNOWN}",
+        f"ladder import {tmp_path / 'model'} --as Light-G000 --probes {KNOWN} --laws 000-laws.json",
     ]
     assert all(command in (folder / "README.md").read_text() for command in commands)
 
