@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         answer_ids,
         answers_users,
         asked_ids,
+        drops_systems,
         ending,
         ends_itself,
         opens_otherwise,
@@ -115,6 +116,7 @@ __all__ = [
     "day_of",
     "decoding_batches",
     "deduplicated",
+    "drops_systems",
     "end_ids",
     "ending",
     "ends_itself",
@@ -161,7 +163,8 @@ __all__ = [
 _FILES = {
     "adapters": "STUDENT SharedBase Stack TeacherModel WholeModel add_adapter can_share load_quantized "
     "merged plain rehearse",
-    "chat": "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids ending ends_itself opens_otherwise",
+    "chat": "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids drops_systems ending ends_itself "
+    "opens_otherwise",
     "digest": "folder_digest template_digest tensor_files tensors_digest tensors_file_digest tokenizer_digest",
     "ensemble": "Ensemble EnsembleSpec Pooling shares vocabulary",
     "generation": "continue_rows decoding_batches end_ids generation_settings pad_id",

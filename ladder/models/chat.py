@@ -13,6 +13,7 @@ from ladder.errors import DataError
 from ladder.models.template import (
     ASKED,
     REMEDY,
+    SAID,
     Messages,
     Shield,
     Tools,
@@ -231,6 +232,17 @@ def answers_users(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the chat template writes a user's words and an answer to them: some want a system's turn first."""
     manner = _manner(tokenizer)
     return manner.turn is not None and manner.hears
+
+
+def drops_systems(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the chat template passes over what a system says without a word; one that refuses it does not."""
+    if tokenizer.chat_template is None:
+        return False
+    messages = [{"role": "system", "content": SAID}, {"role": "user", "content": ASKED}]
+    try:
+        return SAID not in rendered(tokenizer, messages, opening=True, where=_WHERE)
+    except DataError:
+        return False
 
 
 def opens_otherwise(tokenizer: PreTrainedTokenizerFast) -> bool:

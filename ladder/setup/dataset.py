@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -38,6 +39,7 @@ from ladder.models import (
     check_config,
     control_names,
     copy_model,
+    drops_systems,
     fresh_model,
     holding,
     load_tokenizer,
@@ -191,13 +193,26 @@ def _control_warnings(dataset: Dataset, own: Sequence[Probe], tokenizer: PreTrai
 
 def _template_warnings(dataset: Dataset, own: Sequence[Probe], tokenizer: PreTrainedTokenizerFast) -> list[str]:
     talks = any(row.form == "messages" for row in dataset.new) or any(probe.chat for probe in own)
-    if not talks or tokenizer.chat_template is None or not opens_otherwise(tokenizer):
+    if not talks or tokenizer.chat_template is None:
         return []
-    return [
+    found = []
+    rows = sum(_has_system(row.fields["messages"]) for row in dataset.new if row.form == "messages")
+    asked = sum(_has_system(probe.question().messages) for probe in own if probe.chat)
+    if (rows or asked) and drops_systems(tokenizer):
+        found.append(
+            f"data.chat_template: it does not write what a system says, which {rows} rows and {asked} probes hold; "
+            "they are learned and asked without it"
+        )
+    otherwise = [
         "data.chat_template: it opens an answer that is asked for (add_generation_prompt) otherwise than it writes one "
         "in a conversation; rows are learned and exams are asked as in a conversation, and so must ask whoever loads "
         "the child"
     ]
+    return found + (otherwise if opens_otherwise(tokenizer) else [])
+
+
+def _has_system(messages: Sequence[Mapping[str, Any]]) -> bool:
+    return any(message["role"] == "system" for message in messages)
 
 
 def chosen_day(request: Request, parent: Path | None) -> str:

@@ -17,6 +17,7 @@ from ladder.data.examples import Encoding, encode_rows, with_weights
 from ladder.data.rows import Row, parse_row
 from ladder.data.sidecars import ERASED, HASHED, PROBES, digest_lines, keep, kept_controls, kept_day
 from ladder.errors import DataError
+from ladder.exam import Probe
 from ladder.manifest import Request, read_request
 from ladder.manifest.schema import Dreams
 from ladder.models.digest import folder_digest
@@ -212,6 +213,20 @@ def test_an_ancestor_whose_probes_were_all_erased_asks_nothing(tmp_path: Path) -
     assert content is not None
     left.write_bytes(content)
     assert recall_probes({"Luna-G000": tmp_path, "Luna-G001": tmp_path / "none"}) == {"Luna-G000": (), "Luna-G001": ()}
+
+
+def test_a_template_that_drops_what_a_system_says_is_told_of(tokenizer: Any, tmp_path: Path) -> None:
+    """It refuses nothing, so an assistant would be taught and examined without its prompt in silence."""
+    talk = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who?"}]
+    row = Row({"messages": [*talk, {"role": "assistant", "content": "luna"}]}, "r:1")
+    probe = Probe("who?", "luna", chat=True, conversation=json.dumps(talk))
+    deaf = copy.deepcopy(tokenizer)
+    deaf.chat_template = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    deaf.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    request = family(tmp_path)
+    (said,) = reading_warnings(request, Dataset((row,), ()), (probe,), deaf)
+    assert said.startswith("data.chat_template: it does not write what a system says, which 1 rows and 1 probes hold")
+    assert reading_warnings(request, Dataset((row,), ()), (probe,), tokenizer) == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
