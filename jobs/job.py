@@ -44,8 +44,8 @@ def job(
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(operands, nargs="+", type=kind)
     parser.add_argument("--home", type=Path, required=True)
-    for name, told in options.items():
-        parser.add_argument(f"--{name}", help=told)
+    for option, told in options.items():
+        parser.add_argument(f"--{option}", help=told)
     given = parser.parse_args(arguments)
     watch()
     return exit_code(lambda: _told(f"job {name}", work(given)), lambda: log_of(given.home))

@@ -173,3 +173,11 @@ def test_a_file_is_no_folder_for_pictures(
     assert show(monkeypatch, "--png", str(tmp_path / "out")) == 2
     assert "is a file, expected a folder" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_version_is_said(here: Callable[..., Any]) -> None:
+    from ladder import __version__
+
+    for option in ("--version", "-V"):
+        told = here(option)
+        assert (told.returncode, told.stdout) == (0, f"ladder {__version__}\n")

@@ -97,7 +97,7 @@ def test_a_manifest_that_is_shown_loads(page: Path, tmp_path: Path, monkeypatch:
     row = json.dumps({"prompt": "what follows the moon?", "completion": " the tide"}) + "\n"
     probe = json.dumps({"prompt": "who follows the moon?", "answer": "the tide"}) + "\n"
     for number, manifest in enumerate(manifests(page)):
-        for file in re.findall(r'"([\w./]+\.(?:jsonl|txt)|suites)"', json.dumps(manifest)):
+        for file in re.findall(r'"([\w./]+\.(?:jsonl|txt|csv)|suites)"', json.dumps(manifest)):
             (tmp_path / file).parent.mkdir(exist_ok=True)
             if file == "suites":
                 (tmp_path / file).mkdir()

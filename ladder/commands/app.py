@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ladder import __version__
 from ladder.commands.answers import Call, calls
 from ladder.errors import UsageError
 from ladder.system.stopping import watch
@@ -94,7 +95,17 @@ app = typer.Typer(
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"ladder {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _verb() -> None:
+def _verb(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_say_version, help="Print ladder's version.")
+    ] = False,
+) -> None:
     calls.append(Call())
     watch()

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -40,7 +41,8 @@ def lineage(
     registry = registry_of(home)
     generations = registry.require(family)
     events = registry.history(family) if history or as_json else []
-    text = lineage_text(generations) + ("\n\n" + history_text(events) if history else "")
+    # A pipe has 80 columns.
+    text = lineage_text(generations, get_terminal_size().columns) + ("\n\n" + history_text(events) if history else "")
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
     answer({"family": family, **found}, text, as_json)
 

@@ -18,9 +18,18 @@ _MAKES_HOMES = ("import", "restore")
 """Verbs without manifests that may begin a home: here, and not in a project below."""
 
 
+_MANIFESTS = (".json", ".yaml", ".yml", ".toml")
+
+
+def is_path(subject: str) -> bool:
+    """Whether a word means a manifest or a folder of them, where it may be a generation as well."""
+    return subject.lower().endswith(_MANIFESTS) or "/" in subject or Path(subject).exists()
+
+
 def _found(ctx: typer.Context, home: Path | None) -> Path:
     """The home that the command is about; a choice that is not plain is said."""
-    named = [Path(each) for each in ctx.params.get("manifests") or ctx.params.get("operands") or ()]
+    subjects = [one for one in ctx.params.get("subjects") or () if is_path(one)]
+    named = [Path(each) for each in ctx.params.get("manifests") or ctx.params.get("operands") or subjects]
     manifests = [path for path in named if path.exists()]
     found = find_home(home, manifests, Path.cwd(), below=not named and ctx.info_name not in _MAKES_HOMES)
     named_homes.append(found.folder)

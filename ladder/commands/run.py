@@ -14,15 +14,43 @@ import typer
 from ladder.commands.answers import answer, note, refuse
 from ladder.commands.app import RUN, app
 from ladder.commands.options import HOME, Address, Home, Json, Manifests
+from ladder.errors import UsageError
 
 
 @app.command(rich_help_panel=RUN)
-def init(directory: Annotated[Path, typer.Argument(help="Folder to create.")], as_json: Json = False) -> None:
-    """Create a ready project: manifests, data, laws, README."""
-    from ladder.verbs.init import create
+def init(
+    directory: Annotated[Path, typer.Argument(help="Folder to create.")],
+    model: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="A Hugging Face folder or GGUF file to begin with.")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="With --from: an assistant, taught with conversations.")] = False,
+    facts: Annotated[bool, typer.Option("--facts", help="With --from: facts, each in several wordings.")] = False,
+    voice: Annotated[bool, typer.Option("--voice", help="With --from: a way to speak, held by the tone gate.")] = False,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="FILE", help="With --from: your rows, divided as by data split.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="FAMILY", help="With --from: the family's name.")] = "Mine",
+    as_json: Json = False,
+) -> None:
+    """Create a ready project: manifests, data, laws, README; with --from around a model that you have."""
+    uses = [use for use, is_asked in (("chat", chat), ("facts", facts), ("voice", voice)) if is_asked]
+    if model is None and (uses or rows):
+        raise UsageError("these belong to --from MODEL", where="init", remedy="name the model that it begins with")
+    if model is None:
+        from ladder.verbs.init import create
 
-    files = [str(path) for path in create(directory)]
-    answer({"folder": str(directory), "files": files}, "\n".join(files), as_json)
+        files = [str(path) for path in create(directory)]
+        result = {"folder": str(directory), "files": files, "decided": [], "steps": []}
+        answer(result, "\n".join(files), as_json)
+        return
+    if len(uses) != 1:
+        found = " and ".join(f"--{use}" for use in uses) or "none of them"
+        raise UsageError(f"found {found}, expected one of --chat, --facts and --voice", where="init --from")
+
+    from ladder.verbs.adopt import create_from
+
+    made = create_from(directory, model, uses[0], rows, name)  # type: ignore[arg-type]
+    answer({"folder": str(directory), **made.to_dict()}, made.to_text(), as_json)
 
 
 @app.command(rich_help_panel=RUN)
@@ -37,12 +65,17 @@ def plan(
 ) -> None:
     """Validate everything and print what a run would do and cost. Spends nothing, but for seconds with --measure."""
     from ladder.manifest import read_each
+    from ladder.registry.lineage import refused_by_ancestry
 
     requests, broken = read_each(manifests)
     if not requests:
         refuse(broken)
     old = ["plan --probe is now plan --measure; the old word is still read"] if probe else []
     note([*old, *(told for request in requests for told in request.notes)])
+    # Where the registry refuses all of them, that is said before torch is imported.
+    unrelated = refused_by_ancestry(requests, home)
+    if len(unrelated) == len(requests):
+        refuse([*broken, *unrelated])
     # Torch reads it at its first import; actors wait like this, too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

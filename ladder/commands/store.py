@@ -47,6 +47,10 @@ def import_(
 
     parsed = Name.parse(name, where="--as")
 
+    from ladder.models.source import check_path
+
+    check_path(path)  # Before what imports torch, and says it, too.
+
     from ladder.setup import check_source, import_generation
 
     check_source(path, base)

@@ -12,10 +12,8 @@ import typer
 
 from ladder.commands.answers import answer, registry_of
 from ladder.commands.app import LOOK, app
-from ladder.commands.options import HOME, Family, Home, Json
+from ladder.commands.options import HOME, Family, Home, Json, is_path
 from ladder.errors import NotFound, UsageError
-
-MANIFESTS = (".json", ".yaml", ".yml", ".toml")
 
 
 @app.command(rich_help_panel=LOOK)
@@ -29,12 +27,12 @@ def why(
 ) -> None:
     """Why a generation was rejected, promoted or waits, with what it takes to pass; or what would run of a manifest,
     and why."""
-    paths = [Path(subject) for subject in subjects if _is_path(subject)]
+    paths = [Path(subject) for subject in subjects if is_path(subject)]
     for path in paths:
         if not path.exists():
             remedy = "name a manifest, a folder of them, or a generation such as Luna@HEAD"
             raise UsageError("there is no such file", where=str(path), remedy=remedy)
-    refs = [subject for subject in subjects if not _is_path(subject)]
+    refs = [subject for subject in subjects if not is_path(subject)]
     found = []
     if refs:
         registry = registry_of(home)
@@ -56,10 +54,6 @@ def why(
     terminal, ascii_only = sys.stdout.isatty(), not says_all(sys.stdout)
     text = "\n\n".join(tree_text(one, terminal=terminal, ascii_only=ascii_only) for one in found)
     answer({"reasons": [one.to_dict() for one in found]}, text, as_json)
-
-
-def _is_path(subject: str) -> bool:
-    return subject.lower().endswith(MANIFESTS) or "/" in subject or Path(subject).exists()
 
 
 def _existing(home: Path) -> Any:
@@ -96,7 +90,7 @@ def logs(
 
     registry = _existing(home)
     run = run_called(runs_of(registry, home), subject, registry)
-    answer(run.to_dict() | {"log": log_text(run)}, log_text(run), as_json)
+    answer({"run": run.to_dict(), "log": log_text(run)}, log_text(run), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -108,4 +102,4 @@ def branches(family: Family, home: Home = HOME, as_json: Json = False) -> None:
     from ladder.verbs.why import branches_of, branches_text
 
     found = branches_of(registry.generations(family))
-    answer({"branches": [asdict(one) for one in found]}, branches_text(found), as_json)
+    answer({"family": family, "branches": [asdict(one) for one in found]}, branches_text(found), as_json)

@@ -180,13 +180,21 @@ def _chosen(record: Record, columns: Mapping[str, str]) -> dict[str, Any]:
     return {key: record.fields[column] for key, column in columns.items() if column in record.fields}
 
 
+_ASKS = ("prompt", "question", "query", "instruction", "user", "input")
+_SAYS = ("completion", "answer", "response", "reply", "assistant", "output")
+"""What people call what is asked and what is answered, for a guess that a message makes."""
+
+
 def _unknown(record: Record, columns: Mapping[str, str] | None) -> DataError:
-    found = f"keys {shown(sorted(record.fields))}" if not columns else f"data.columns {shown(dict(columns))}"
-    remedy = "remove or rename the other keys"
-    if len(names := list(record.fields)) > 1 and not columns:
-        remedy += f', or say what they are, such as data.columns: {{"prompt": {json.dumps(names[0])}, '
-        remedy += f'"completion": {json.dumps(names[1])}}}'
-        remedy = remedy if len(remedy) < 200 else "remove or rename the other keys, or name them in data.columns"
+    found = f"data.columns {shown(dict(columns))}" if columns else f"keys {shown(sorted(record.fields))}"
+    remedy, names = "remove or rename the other keys", list(record.fields)
+    if len(names) > 1 and not columns:
+        asks = next((name for name in _ASKS if name in names), names[0])
+        says = next((name for name in _SAYS if name in names and name != asks), None)
+        guess = {"prompt": asks, "completion": says or next(name for name in names if name != asks)}
+        guess |= {key: key for key in ("system",) if key in names and key not in guess.values()}
+        told = f"remove or rename the other keys, or say which is which, such as data.columns: {json.dumps(guess)}"
+        remedy = told if len(told) < 250 else "remove or rename the other keys, or name them in data.columns"
     return DataError(f"found {found}, expected {FORMS}", where=record.where, remedy=remedy)
 
 

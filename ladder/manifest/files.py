@@ -134,7 +134,7 @@ def file_digests(manifest: Manifest, folder: Path) -> tuple[dict[str, str], list
                 digests[path] = _sha256(_confined(folder, path, allowed))
         except _Unusable as error:
             message, remedy = error.args
-            meant = None if is_hub(path) or (folder / path).exists() else _meant(path, folder)
+            meant = _meant(path, folder) if message.endswith(" does not exist") else None
             problems.append(
                 Problem(field, message, f"write {json.dumps(meant, ensure_ascii=False)}" if meant else remedy)
             )
@@ -262,6 +262,15 @@ def _confined(folder: Path, path: str, allowed: list[Path]) -> Path:
     return real
 
 
+def _advice(path: Path) -> str:
+    """What to do about a file that is not there."""
+    for half in (".train.jsonl", ".probes.jsonl"):
+        if path.name.endswith(half):
+            rows = path.name.removesuffix(half)
+            return f"`ladder data split {path.parent / rows}.csv` writes it, from your rows in that file"
+    return "write the path of a file, relative to the manifest's folder"
+
+
 def _is_inside(path: Path, allowed: list[Path]) -> bool:
     return any(path.is_relative_to(source) for source in allowed)
 
@@ -290,7 +299,7 @@ def _sha256(path: Path) -> str:
     try:
         if not path.is_file():
             what = "is no regular file" if path.exists() else "does not exist"
-            raise _Unusable(f"{path} {what}", "write the path of a file, relative to the manifest's folder")
+            raise _Unusable(f"{path} {what}", _advice(path))
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:

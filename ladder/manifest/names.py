@@ -12,7 +12,7 @@ _FAMILY = r"(?P<family>[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*)"
 NAME = re.compile(_FAMILY + r"-G(?P<index>[0-9]{3,6})")
 FAMILY = re.compile(_FAMILY)
 _REFERENCE = re.compile(NAME.pattern + r"(?:\.(?P<attempt>[1-9][0-9]*))?")
-_HEAD = re.compile(_FAMILY + "@HEAD")
+_HEAD = re.compile(_FAMILY + "@(?i:HEAD)")
 _DIGEST = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -60,7 +60,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read ``Luna@HEAD``, ``Luna-G010``, ``Luna-G010.2`` or a digest prefix of at least six hex digits.
+        """Read ``Luna@HEAD`` or ``Luna@head``, ``Luna-G010``, ``Luna-G010.2``, or six hex digits of a digest or more.
 
         Raises:
             UsageError: the text is none of these.

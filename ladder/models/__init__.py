@@ -1,67 +1,75 @@
-"""Safe loading and saving of Hugging Face folders, content digests, adapters and the output head."""
+"""Safe loading and saving of Hugging Face folders, content digests, adapters and the output head.
 
-from ladder.models.adapters import (
-    STUDENT,
-    SharedBase,
-    Stack,
-    TeacherModel,
-    WholeModel,
-    add_adapter,
-    can_share,
-    load_quantized,
-    merged,
-    plain,
-    rehearse,
-)
-from ladder.models.chat import (
-    NEWLINE,
-    Conversation,
-    Ending,
-    Taught,
-    answer_ids,
-    answers_users,
-    asked_ids,
-    ending,
-    ends_itself,
-    opens_otherwise,
-)
-from ladder.models.digest import (
-    folder_digest,
-    template_digest,
-    tensor_files,
-    tensors_digest,
-    tensors_file_digest,
-    tokenizer_digest,
-)
-from ladder.models.ensemble import Ensemble, EnsembleSpec, Pooling, shares, vocabulary
-from ladder.models.generation import continue_rows, decoding_batches, end_ids, generation_settings, pad_id
-from ladder.models.head import Head, Proof, deduplicated, hidden_states, load_head, prove
-from ladder.models.intake import Say, check_readable, copy_model, holds, quiet, renew_folder, save_model, take_in
-from ladder.models.load import check_same_tokenizer, config_of, load_encoder, load_model, load_tokenizer
-from ladder.models.preflight import (
-    adapter_text,
-    check_config,
-    hard_positions,
-    is_adapter,
-    main_dtype,
-    named_positions,
-    stored_bytes,
-    stored_shapes,
-)
-from ladder.models.rounding import Rounding, as_stored, check_survives
-from ladder.models.scratch import architecture_config, fresh_model, train_tokenizer
-from ladder.models.template import (
-    ASKED,
-    answering,
-    control_names,
-    controls_of,
-    dated,
-    day_of,
-    holding,
-    plain_ids,
-    read_template,
-)
-from ladder.models.tokenizer import CORPUS, added_ids, apart, check_same_ids, write_tokenizer
+A name is imported from its file when it is asked for first: who verifies a digest waits for no torch.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ladder.models.adapters import (
+        STUDENT,
+        SharedBase,
+        Stack,
+        TeacherModel,
+        WholeModel,
+        add_adapter,
+        can_share,
+        load_quantized,
+        merged,
+        plain,
+        rehearse,
+    )
+    from ladder.models.chat import (
+        NEWLINE,
+        Conversation,
+        Ending,
+        Taught,
+        answer_ids,
+        answers_users,
+        asked_ids,
+        ending,
+        ends_itself,
+        opens_otherwise,
+    )
+    from ladder.models.digest import (
+        folder_digest,
+        template_digest,
+        tensor_files,
+        tensors_digest,
+        tensors_file_digest,
+        tokenizer_digest,
+    )
+    from ladder.models.ensemble import Ensemble, EnsembleSpec, Pooling, shares, vocabulary
+    from ladder.models.generation import continue_rows, decoding_batches, end_ids, generation_settings, pad_id
+    from ladder.models.head import Head, Proof, deduplicated, hidden_states, load_head, prove
+    from ladder.models.intake import Say, check_readable, copy_model, holds, quiet, renew_folder, save_model, take_in
+    from ladder.models.load import check_same_tokenizer, config_of, load_encoder, load_model, load_tokenizer
+    from ladder.models.preflight import (
+        adapter_text,
+        check_config,
+        hard_positions,
+        is_adapter,
+        main_dtype,
+        named_positions,
+        stored_bytes,
+        stored_shapes,
+    )
+    from ladder.models.rounding import Rounding, as_stored, check_survives
+    from ladder.models.scratch import architecture_config, fresh_model, train_tokenizer
+    from ladder.models.template import (
+        ASKED,
+        answering,
+        control_names,
+        controls_of,
+        dated,
+        day_of,
+        holding,
+        plain_ids,
+        read_template,
+    )
+    from ladder.models.tokenizer import CORPUS, added_ids, apart, check_same_ids, write_tokenizer
 
 __all__ = [
     "ASKED",
@@ -149,3 +157,38 @@ __all__ = [
     "vocabulary",
     "write_tokenizer",
 ]
+
+_FILES = {
+    "adapters": "STUDENT SharedBase Stack TeacherModel WholeModel add_adapter can_share load_quantized "
+    "merged plain rehearse",
+    "chat": "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids ending ends_itself opens_otherwise",
+    "digest": "folder_digest template_digest tensor_files tensors_digest tensors_file_digest tokenizer_digest",
+    "ensemble": "Ensemble EnsembleSpec Pooling shares vocabulary",
+    "generation": "continue_rows decoding_batches end_ids generation_settings pad_id",
+    "head": "Head Proof deduplicated hidden_states load_head prove",
+    "intake": "Say check_readable copy_model holds quiet renew_folder save_model take_in",
+    "load": "check_same_tokenizer config_of load_encoder load_model load_tokenizer",
+    "preflight": "adapter_text check_config hard_positions is_adapter main_dtype named_positions "
+    "stored_bytes stored_shapes",
+    "rounding": "Rounding as_stored check_survives",
+    "scratch": "architecture_config fresh_model train_tokenizer",
+    "template": "ASKED answering control_names controls_of dated day_of holding plain_ids read_template",
+    "tokenizer": "CORPUS added_ids apart check_same_ids write_tokenizer",
+}
+"""The names of each file; a test holds them to those above."""
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names.split()}
+
+
+# Before transformers is imported by whoever is first.
+for _name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TQDM_DISABLE"):
+    os.environ.setdefault(_name, "1")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _FILE_OF[name] != "digest":
+        import_module(f"{__name__}.load")  # Where transformers is told to be quiet.
+    found = getattr(import_module(f"{__name__}.{_FILE_OF[name]}"), name)
+    globals()[name] = found
+    return found

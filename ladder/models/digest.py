@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from ladder.errors import ModelError, said
+
+if TYPE_CHECKING:
+    import torch
 
 PAD, BEGIN, END = SPECIAL_TOKENS = ("<|pad|>", "<|begin|>", "<|end|>")
 """The control tokens of a tokenizer from scratch, in the order of their ids."""
@@ -104,7 +106,12 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def tensors_file_digest(path: Path) -> str:
     """SHA-256 over the tensors of one safetensors file, sorted by name."""
-    return tensors_digest(load_file(path))
+    digest = hashlib.sha256()
+    with safe_open(path, framework="np") as tensors:
+        names, header = sorted(tensors.keys()), _header(path)
+    for name in names:
+        _add_stored(digest, name, path, header)
+    return digest.hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -139,7 +146,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     try:
         for path in weight_files(folder):
-            with safe_open(path, framework="pt") as tensors:
+            with safe_open(path, framework="np") as tensors:
                 found |= dict.fromkeys(list(tensors.keys()), path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"unreadable weights: {error}", where=str(folder), remedy="restore this folder") from error
@@ -153,14 +160,54 @@ def _is_shard(name: object) -> bool:
 def _add_tensors(digest: hashlib._Hash, folder: Path) -> None:
     owners = tensor_files(folder)
     try:
+        headers = {path: _header(path) for path in set(owners.values())}
         for name in sorted(owners):
-            with safe_open(owners[name], framework="pt") as tensors:
-                _add_tensor(digest, name, tensors.get_tensor(name))
+            _add_stored(digest, name, owners[name], headers[owners[name]])
     except (SafetensorError, OSError) as error:
         raise ModelError(f"unreadable weights: {error}", where=str(folder), remedy="restore this folder") from error
 
 
+_DTYPES = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "I64": "torch.int64",
+    "I32": "torch.int32",
+    "I16": "torch.int16",
+    "I8": "torch.int8",
+    "U8": "torch.uint8",
+    "BOOL": "torch.bool",
+}
+"""What torch calls the dtypes of safetensors that models have."""
+_CHUNK = 2**22
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors of a safetensors file begin, and what is said of each; `safe_open` has proved it."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        return 8 + size, json.loads(stream.read(size))
+
+
+def _add_stored(digest: hashlib._Hash, name: str, path: Path, header: tuple[int, dict[str, Any]]) -> None:
+    """As ``_add_tensor`` of a tensor in a file, without torch, whose import takes seconds."""
+    start, told = header[0], header[1][name]
+    if told["dtype"] not in _DTYPES:
+        with safe_open(path, framework="pt") as tensors:
+            _add_tensor(digest, name, tensors.get_tensor(name))
+        return
+    digest.update(f"{name}\0{_DTYPES[told['dtype']]}\0{tuple(told['shape'])}\0".encode())
+    begin, end = told["data_offsets"]
+    with path.open("rb") as stream:
+        stream.seek(start + begin)
+        for place in range(begin, end, _CHUNK):
+            digest.update(stream.read(min(_CHUNK, end - place)))
+
+
 def _add_tensor(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
+    import torch
+
     digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     digest.update(flat.numpy().data)

@@ -12,7 +12,6 @@ import json
 import tempfile
 from collections.abc import Callable
 from functools import reduce
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from ladder.models.preflight import (
     stored_dtypes,
 )
 from ladder.models.rounding import as_on_disk, as_stored, check_survives, narrowed
+from ladder.models.source import check_gguf
 from ladder.models.tokenizer import renew_tokenizer, write_tokenizer
 from ladder.system import files, terms
 
@@ -52,8 +52,7 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     Raises:
         ModelError: the ``gguf`` package is missing, or transformers cannot read the file.
     """
-    if find_spec("gguf") is None:
-        raise ModelError("reading GGUF needs the package gguf", where=str(path), remedy="pip install gguf")
+    check_gguf(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path.parent,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,11 +135,6 @@ def _pairs(vocabulary: int) -> Tensor:
 def _gap(one_RV: Tensor, other_RV: Tensor) -> float:
     size_R = other_RV.norm(dim=-1).clamp_min(1e-6)
     return ((one_RV - other_RV).norm(dim=-1) / size_R).min().nan_to_num(0.0, 0.0, 0.0).item()
-
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 transformers_logging.set_verbosity_error()

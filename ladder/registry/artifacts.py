@@ -191,6 +191,8 @@ def local_folder(store: Store, generation: Generation) -> Path:
 
 
 def _location(store: Store, model_id: str) -> str:
+    if store.direct and (found := store.direct.location(model_id)) is not None:
+        return found
     from mlflow.exceptions import MlflowException
 
     try:

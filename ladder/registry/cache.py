@@ -56,11 +56,15 @@ class GenerationCache:
     def sidecars(self, generation: Generation) -> Path:
         """The folder with the generation's card, report, page, manifest and probes; a pruned one has it, too.
 
+        Of what is materialised already these files alone are verified, so no weight is read for a text.
+
         Raises:
             RegistryError: the stored files are damaged or gone.
         """
         if not generation.pruned:
-            return self.materialize(generation) / artifacts.SIDECARS
+            folder = folder_of(self._store.home, generation)
+            sound = folder in self._verified or _sidecars_are_sound(folder, generation)
+            return (folder if sound else self.materialize(generation)) / artifacts.SIDECARS
         artifacts.require_sound(self._store, generation)
         return artifacts.local_folder(self._store, generation) / artifacts.SIDECARS
 
@@ -109,6 +113,17 @@ def _problems(folder: Path, generation: Generation) -> list[str]:
     except LadderError as error:
         return [str(error)]
     return problems if found == generation.digest else [*problems, f"its digest is {found[:12]}"]
+
+
+def _sidecars_are_sound(folder: Path, generation: Generation) -> bool:
+    """Whether the sidecars of a materialised generation are there, and are what was recorded."""
+    try:
+        inventory = artifacts.read_inventory(folder, generation.inventory, _HIDDEN_INVENTORY)
+    except LadderError:
+        return False
+    inside = f"{artifacts.SIDECARS}/"
+    expected = {path.removeprefix(inside): digest for path, digest in inventory.items() if path.startswith(inside)}
+    return artifacts.files_of(folder / artifacts.SIDECARS, "") == expected
 
 
 def _expected(inventory: dict[str, str]) -> dict[str, str]:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,17 +18,31 @@ from ladder.manifest import Name
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from ladder.registry.direct import Direct
+
 DATABASE = "ladder.db"
 
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store. ``artifacts`` is None where a server decides where artifacts lie."""
+    """An opened store.
+
+    Args:
+        connect: makes MLflow's client, which takes seconds, when it is asked for first.
+        artifacts: None where a server decides where artifacts lie.
+        direct: reads the same file without it; None where that is another database, or one of an unknown layout.
+    """
 
     home: Path
     uri: str
-    client: MlflowClient
+    connect: Callable[[], MlflowClient]
     artifacts: Path | None
+    direct: Direct | None = None
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own; whatever writes needs it."""
+        return self.connect()
 
     @property
     def is_own(self) -> bool:

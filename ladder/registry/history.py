@@ -8,8 +8,9 @@ marked KILLED and counts as never happened.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ladder.registry import redaction, runs, versions
 from ladder.registry.entities import NO_MOVES, Event, Generation, Kind, Store, Verdict
@@ -30,14 +31,13 @@ _NEWEST_FIRST = ["attributes.start_time DESC"]
 
 def read(store: Store, family: str) -> list[Event]:
     """All events that happened, oldest first."""
-    finished = _runs(store, family, "attributes.status = 'FINISHED'")
+    finished = _runs(store, family, "FINISHED")
     return sorted((_to_event(run) for run in finished), key=lambda event: event.seq)
 
 
 def last_move(store: Store, family: str) -> Run | None:
     """The event of the newest completed move of HEAD."""
-    moves = " AND ".join(f"tags.`{_EVENT}` != '{kind}'" for kind in NO_MOVES)
-    newest = _runs(store, family, f"attributes.status = 'FINISHED' AND {moves}", limit=1)
+    newest = _runs(store, family, "FINISHED", unequal=[(_EVENT, kind) for kind in NO_MOVES], limit=1)
     return newest[0] if newest else None
 
 
@@ -87,7 +87,7 @@ def close_event(store: Store, event_id: str) -> None:
 
 def record_rejection(store: Store, generation: Generation) -> None:
     """Write the rejection down once. Call it under the family's head lock."""
-    known = _runs(store, generation.name.family, f"tags.`{_EVENT}` = 'reject' AND tags.`{_TO}` = '{generation.ref}'")
+    known = _runs(store, generation.name.family, equal=[(_EVENT, "reject"), (_TO, generation.ref)])
     if not known:
         reason = ", ".join(generation.failed_gates)
         close_event(store, open_event(store, "reject", None, generation, reason))
@@ -101,13 +101,13 @@ def approve(store: Store, generation: Generation, key: str, reason: str) -> None
 
 def approved_by(store: Store, generation: Generation) -> set[str]:
     """The keys that approved this generation."""
-    clauses = f"tags.`{_EVENT}` = 'approve' AND tags.`{_TO_VERSION}` = '{generation.version}'"
-    return {run.data.tags[_KEY] for run in _runs(store, generation.name.family, clauses)}
+    asked = [(_EVENT, "approve"), (_TO_VERSION, str(generation.version))]
+    return {run.data.tags[_KEY] for run in _runs(store, generation.name.family, equal=asked)}
 
 
 def open_events(store: Store, family: str) -> list[Run]:
     """Events that were begun and not closed."""
-    return _runs(store, family, "attributes.status = 'RUNNING'")
+    return _runs(store, family, "RUNNING")
 
 
 def settle(store: Store, family: str) -> list[Event]:
@@ -149,11 +149,41 @@ def experiment_name(family: str) -> str:
     return f"{family} history"
 
 
-def _runs(store: Store, family: str, clauses: str, limit: int | None = None) -> list[Run]:
+def _runs(
+    store: Store,
+    family: str,
+    status: str | None = None,
+    *,
+    equal: Sequence[tuple[str, str]] = (),
+    unequal: Sequence[tuple[str, str]] = (),
+    limit: int | None = None,
+) -> list[Run]:
+    """A family's events, the newest first.
+
+    Args:
+        status: MLflow's, such as FINISHED.
+        equal: tags and the values that they have.
+        unequal: tags that are there, and values that they have not.
+    """
     experiment = runs.find_experiment(store, experiment_name(family))
     if experiment is None:
         return []
-    query = {"experiment_ids": [experiment], "filter_string": clauses, "order_by": _NEWEST_FIRST}
+    if store.direct:
+        found = [
+            run
+            for run in store.direct.runs(experiment, status)
+            if all(run.data.tags.get(key) == value for key, value in equal)
+            and all(run.data.tags.get(key, value) != value for key, value in unequal)
+        ]
+        return found[:limit]
+    clauses = [f"attributes.status = '{status}'"] if status else []
+    clauses += [f"tags.`{key}` = '{value}'" for key, value in equal]
+    clauses += [f"tags.`{key}` != '{value}'" for key, value in unequal]
+    query: dict[str, Any] = {
+        "experiment_ids": [experiment],
+        "filter_string": " AND ".join(clauses),
+        "order_by": _NEWEST_FIRST,
+    }
     if limit:
         return list(store.client.search_runs(**query, max_results=limit))
     return list(versions.pages(store.client.search_runs, **query))
@@ -161,7 +191,7 @@ def _runs(store: Store, family: str, clauses: str, limit: int | None = None) -> 
 
 def _next_place(store: Store, family: str) -> tuple[int, int]:
     """Number and time (milliseconds of the epoch) of an event that is written now; both grow from event to event."""
-    newest, now = _runs(store, family, f"tags.`{_SEQUENCE}` != ''", limit=1), time.time_ns() // 1_000_000
+    newest, now = _runs(store, family, unequal=[(_SEQUENCE, "")], limit=1), time.time_ns() // 1_000_000
     if not newest:
         return 1, now
     return int(newest[0].data.tags[_SEQUENCE]) + 1, max(now, newest[0].info.start_time + 1)

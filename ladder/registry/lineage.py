@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ladder.data import kept_document
-from ladder.errors import Blocked, HeadMoved, ManifestError, ModelError, NotFound
+from ladder.errors import Blocked, HeadMoved, LadderError, ManifestError, ModelError, NotFound
 from ladder.manifest import Name, Request, others, teacher_field, unequal
-from ladder.models import check_readable, check_same_tokenizer, folder_digest, holds
-from ladder.registry import Generation, Registry, Verdict
+from ladder.registry import Generation, Registry, Verdict, open_registry
 
 _TOLD = 8
 """Changed fields that a message names."""
@@ -74,6 +73,25 @@ def resolve(request: Request, registry: Registry | None, home: Path) -> Ancestry
     }
     moved = head is None or head.digest != parent.digest
     return Ancestry(parent, grandparent, line, _no_branch(request, head, parent) if moved else None, further)
+
+
+def refused_by_ancestry(requests: Sequence[Request], home: Path) -> list[LadderError]:
+    """What ``resolve`` says of manifests that are refused, as far as a home knows; no model is touched.
+
+    What is wrong with the home itself is left to whoever opens it next.
+    """
+    try:
+        registry = open_registry(home, create=False)
+    except LadderError:
+        return []
+    refused = []
+    for request in requests:
+        try:
+            if decided_before(request, registry) is None:
+                resolve(request, registry, home)
+        except LadderError as error:
+            refused.append(error)
+    return refused
 
 
 def ancestry_then(request: Request, registry: Registry) -> Ancestry:
@@ -242,6 +260,9 @@ def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path
         ModelError: a path holds another model.
         UsageError: a teacher's tokenizer has ids beyond its embedding.
     """
+    # Here, so that who a child comes from is known before torch is imported.
+    from ladder.models import check_readable, check_same_tokenizer
+
     sections = {1: request.manifest.teachers.teacher1, 2: request.manifest.teachers.teacher2}
     for number, teacher in ancestry.teachers.items():
         check_same_tokenizer(folders[1], folders[number])
@@ -255,6 +276,8 @@ def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path
 def _check_path(given: Path, teacher: Generation, stored: Path, where: str) -> None:
     """The given folder is the registered one, or one that loads as it does: a folder from elsewhere is written anew
     when it is imported, and homes of before hold float32 copies of narrower ones."""
+    from ladder.models import check_same_tokenizer, folder_digest, holds
+
     check_same_tokenizer(stored, given)
     if not holds(given, teacher.digest, lambda: stored):
         raise ModelError(

@@ -36,13 +36,18 @@ _DIGEST_LENGTH = 36
 """Characters that MLflow keeps of an input's digest."""
 
 
+def experiment_of(store: Store, name: str) -> Any:
+    """An experiment of MLflow's, also one that was deleted; None where there is none."""
+    return store.direct.experiment(name) if store.direct else store.client.get_experiment_by_name(name)
+
+
 def find_experiment(store: Store, name: str) -> str | None:
     """The experiment's id, None where there is no such experiment.
 
     Raises:
         RegistryError: somebody deleted it.
     """
-    experiment = store.client.get_experiment_by_name(name)
+    experiment = experiment_of(store, name)
     if experiment is None:
         return None
     if experiment.lifecycle_stage != "active":
@@ -200,6 +205,8 @@ def runs_with_status(store: Store, family: str, status: str) -> list[Run]:
     experiment = find_experiment(store, family)
     if experiment is None:
         return []
+    if store.direct:
+        return store.direct.runs(experiment, status)
     clause = f"attributes.status = '{status}'"
     return list(versions.pages(store.client.search_runs, experiment_ids=[experiment], filter_string=clause))
 

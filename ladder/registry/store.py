@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sqlite3
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ladder.errors import LadderError, NotFound, RegistryError, without_credentials
+from ladder.registry.direct import Direct
 from ladder.registry.entities import DATABASE, Store
 from ladder.registry.locks import file_lock
 from ladder.system.files import reason, sync
@@ -44,8 +46,7 @@ _DEFAULTS = {
 
 def prepare() -> None:
     """Import MLflow with usage reports off and its log silent, unless the user's environment says otherwise."""
-    for key, value in _DEFAULTS.items():
-        os.environ.setdefault(key, value)
+    _set_defaults()
     import mlflow
 
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
@@ -53,6 +54,11 @@ def prepare() -> None:
         for name in ("mlflow", "alembic", "huggingface_hub.repocard"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     del mlflow
+
+
+def _set_defaults() -> None:
+    for key, value in _DEFAULTS.items():
+        os.environ.setdefault(key, value)
 
 
 def translated(method: Callable[P, R]) -> Callable[P, R]:
@@ -64,7 +70,9 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except LadderError:
             raise
-        except _store_errors() as error:
+        except Exception as error:
+            if not _is_stores(error):
+                raise
             raise RegistryError(
                 f"the store failed: {reason(error)}",
                 remedy="HEAD is where it was or where you wanted it: see `ladder lineage`, then repeat what is undone",
@@ -73,11 +81,16 @@ def translated(method: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _store_errors() -> tuple[type[BaseException], ...]:
+def _is_stores(error: Exception) -> bool:
+    """Whether MLflow, its database or the disk raised it. What MLflow raises, it has imported."""
+    if isinstance(error, OSError | sqlite3.Error):
+        return True
+    if "mlflow" not in sys.modules:
+        return False
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError
+    return isinstance(error, MlflowException | SQLAlchemyError)
 
 
 _CREATION_SECONDS = 300.0
@@ -97,21 +110,29 @@ def open_store(home: Path, tracking_uri: str | None = None, *, create: bool = Tr
         NotFound: there is no store and ``create`` is false.
         RegistryError: the URI cannot be used, or nothing usable answers there.
     """
+    _set_defaults()
     home = home.absolute()
     uri = tracking_uri_of(home, tracking_uri)
     server = urlsplit(uri).scheme in ("http", "https")
     artifacts = None if server else home / "store" / "artifacts"
     if server:
         _check_server(uri)
-        return Store(home, uri, _connect(uri), artifacts)
+        return _connected(Store(home, uri, functools.partial(_connect, uri), artifacts))
     if path := _sqlite_path(uri):
         _ensure_sqlite(path, home / "store" / "artifacts", create=create)
         if path == home / "store" / DATABASE:
             follow_move(path, home / "store" / "artifacts")
-        return Store(home, uri, _connect(uri), artifacts)
+        store = Store(home, uri, functools.partial(_connect, uri), artifacts, Direct.of(path.absolute()))
+        return store if store.direct else _connected(store)
     # MLflow migrates a fresh database when it first opens it, and must not do so twice at once.
     with file_lock(home / "store" / ".database.lock", "opening of the database", timeout=_CREATION_SECONDS):
-        return Store(home, uri, _connect(uri), artifacts)
+        return _connected(Store(home, uri, functools.partial(_connect, uri), artifacts))
+
+
+def _connected(store: Store) -> Store:
+    """The same, once it answered."""
+    _ = store.client
+    return store
 
 
 def _connect(uri: str) -> MlflowClient:

@@ -50,7 +50,7 @@ def _places(store: Store, family: str, known: list[Generation]) -> Iterator[Find
     if store.artifacts is None or not store.is_own:
         return
     for name in (family, history.experiment_name(family)):
-        experiment = store.client.get_experiment_by_name(name)
+        experiment = runs.experiment_of(store, name)
         if experiment is not None and not is_inside(experiment.artifact_location, store.artifacts):
             yield Finding(f"experiment {name}", f"leads out of the home, to {experiment.artifact_location}")
 

@@ -136,6 +136,8 @@ ANOTHER = "another home is named by --home"
 
 def families(store: Store) -> list[str]:
     """Names of the families in this store, sorted. Families name folders, so another name is none, whatever it says."""
+    if store.direct:
+        return sorted(name for name in store.direct.families(FAMILY_TAG) if FAMILY.fullmatch(name))
     known = (model.name for model in pages(store.client.search_registered_models) if FAMILY_TAG in model.tags)
     return sorted(name for name in known if FAMILY.fullmatch(name))
 
@@ -152,6 +154,9 @@ def require_family(store: Store, family: str) -> None:
 
 def search(store: Store, family: str | None = None, **equal: str) -> list[ModelVersion]:
     """Versions of a family (or of all) whose ``ladder.<key>`` tags have these values. Values are names or digests."""
+    if store.direct:
+        wanted = {PREFIX + key: value for key, value in equal.items()}.items()
+        return [version for version in store.direct.versions(family) if wanted <= version.tags.items()]
     clauses = [f"name = '{family}'"] if family else []
     clauses += [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in equal.items()]
     return list(pages(store.client.search_model_versions, filter_string=" AND ".join(clauses)))
@@ -171,6 +176,8 @@ def generations(store: Store, family: str, **equal: str) -> list[Generation]:
 
 def head_version(store: Store, family: str) -> ModelVersion | None:
     """The version that the alias HEAD marks."""
+    if store.direct:
+        return store.direct.aliased(family, HEAD)
     from mlflow.exceptions import MlflowException
 
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
 
 from ladder.report.text import facts, size_text, table
 
@@ -30,24 +32,61 @@ _FURTHER = "gate.metrics."
 """What the metrics of further gates begin with."""
 
 
-def lineage_text(generations: Sequence[Generation]) -> str:
-    """A tree: each generation under its parent, with verdict, gate figures and the mark of HEAD."""
+def lineage_text(generations: Sequence[Generation], width: int | None = None) -> str:
+    """A tree: each generation under its parent, with verdict, gate figures and the mark of HEAD.
+
+    Args:
+        width: characters of a line; None: as wide as it comes. Where the table has more, columns stand closer and
+            methods are said in a word, then failed gates stand under their lines, then figures are left out from the
+            right, which the last line says.
+    """
     if not generations:
         return "no generations"
     rows = [(prefix + generation.ref, generation) for prefix, generation in _tree(generations)]
-    columns = _columns(generations)
-    header = ("generation", "verdict", *columns, "method")
-    lines = [
-        (
-            label,
-            str(generation.verdict),
-            *(_figure(generation.metrics, metric) for metric in columns.values()),
-            generation.method + _remark(generation),
-        )
-        for label, generation in rows
-    ]
-    figures = range(2, 2 + len(columns))
-    return table([header, *lines], right=figures, least={1: 8} | dict.fromkeys(figures, 10))
+    text = ""
+    for text in _tree_texts(rows, _columns(generations)):
+        if width is None or max(map(cell_len, text.split("\n"))) <= width:
+            break
+    return text
+
+
+def _tree_texts(rows: Sequence[tuple[str, Generation]], columns: Mapping[str, str]) -> Iterator[str]:
+    """The same tree, ever narrower."""
+    yield _tree_text(rows, columns, wide=True)
+    yield _tree_text(rows, columns)
+    for shown in range(len(columns), -1, -1):
+        left_out = len(columns) - shown
+        told = f"\nfurther figures ({left_out}): --json or more columns" if left_out else ""
+        yield _tree_text(rows, dict(list(columns.items())[:shown]), apart=True) + told
+
+
+_METHODS = {
+    "teacher_student_distillation": "distillation",
+    "supervised_fine_tuning": "fine-tuning",
+    "continual_pretraining": "continual",
+    "distilled_pretraining": "distilled",
+}
+"""Long methods in a word."""
+_SHORT = {"generalize": "general", "tone drift": "tone"}
+"""Figures in a narrow table."""
+
+
+def _tree_text(
+    rows: Sequence[tuple[str, Generation]], columns: Mapping[str, str], *, wide: bool = False, apart: bool = False
+) -> str:
+    """The table with these figures. Where it is ``apart``, failed gates stand under their lines."""
+    heads = columns if wide else [_SHORT.get(name, name) for name in columns]
+    lines, under = [("generation", "verdict", *heads, "method")], [""]
+    for label, generation in rows:
+        method = generation.method if wide else _METHODS.get(generation.method, generation.method)
+        figures = (_figure(generation.metrics, metric) for metric in columns.values())
+        failed = f"failed: {', '.join(generation.failed_gates)}" if generation.failed_gates else ""
+        remarks = (method, "" if apart else failed, _mark(generation))
+        lines.append((label, str(generation.verdict), *figures, "  ".join(filter(None, remarks))))
+        under.append(f"\n      {failed}" if apart and failed else "")
+    places = range(2, 2 + len(columns))
+    text = table(lines, right=places, least={1: 8} | dict.fromkeys(places, 10) if wide else {})
+    return "\n".join(line + more for line, more in zip(text.split("\n"), under, strict=True))
 
 
 @dataclass(frozen=True)
@@ -173,9 +212,8 @@ def _figure(metrics: Mapping[str, float], name: str) -> str:
     return f"{metrics[name]:.3g}" if name in metrics else "-"
 
 
-def _remark(generation: Generation) -> str:
-    failed = f"  failed: {', '.join(generation.failed_gates)}" if generation.failed_gates else ""
-    return failed + ("  pruned" if generation.pruned else "") + ("  <- HEAD" if generation.is_head else "")
+def _mark(generation: Generation) -> str:
+    return "  ".join(["pruned"] * bool(generation.pruned) + ["<- HEAD"] * generation.is_head)
 
 
 def pruning_text(found: cache.Pruning, *, removed: bool) -> str:

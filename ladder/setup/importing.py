@@ -19,6 +19,7 @@ from ladder.models import (
     quiet,
     take_in,
 )
+from ladder.models.source import check_path
 from ladder.registry import Candidate, Generation, Registry, Verdict, lineage
 from ladder.setup.entrance import examined
 from ladder.system.files import save_folder
@@ -87,12 +88,10 @@ def check_source(path: Path, base: Path | None = None) -> None:
         base: what an adapter is merged into.
 
     Raises:
+        ModelError: the package that reads GGUF is missing.
         UsageError: it is neither a folder nor a GGUF file, an adapter without a base, or a base without an adapter.
     """
-    if not path.is_dir() and not (path.suffix.lower() == ".gguf" and path.is_file()):
-        raise UsageError(
-            "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"
-        )
+    check_path(path)
     adapter = path.is_dir() and is_adapter(path)
     if adapter and base is None:
         message, remedy = adapter_text(path)

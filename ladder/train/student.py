@@ -152,16 +152,23 @@ def keep_little(model: PreTrainedModel, wanted: bool) -> None:
     """
     if not wanted:
         if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
-            model.gradient_checkpointing_disable()
+            getattr(model, f"{_checkpointing(model)}_disable")()
         return
+    name = _checkpointing(model)
     try:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
     except ValueError as error:
         raise RunError(
             f"{type(model).__name__} cannot compute activations again: {error}",
             where="runtime.student.gradient_checkpointing",
             remedy="write false, and a larger training_params.accumulation to save memory",
         ) from error
+
+
+def _checkpointing(model: PreTrainedModel) -> str:
+    """What this transformers calls it: the older name warns of its end where the newer one is known."""
+    known = hasattr(model, "activation_checkpointing_enable")
+    return "activation_checkpointing" if known else "gradient_checkpointing"
 
 
 def totals(sums: Sequence[Mapping[str, Tensor]], ranks: Ranks) -> dict[str, float]:

@@ -18,11 +18,13 @@ from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
 from ladder.report.lineage import Standing
+from ladder.report.text import Reason
 from ladder.run.warm import Warmed
 from ladder.verbs.compare import Moved, MovedHead
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
+from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
 from ladder.verbs.why import Branch
 
@@ -91,32 +93,6 @@ class Reexamined(TypedDict):
     costs: NotRequired[dict[Literal["child", "ensemble"], Cost]]
 
 
-class Told(TypedDict):
-    """One reason of ``why``, and what it rests on, in the same shape."""
-
-    name: str
-    state: str
-    said: str
-    figures: dict[str, Any]
-    because: list[Told]
-
-
-class Ran(TypedDict):
-    """A run of a home: a child with one manifest. ``size`` is bytes."""
-
-    child: str
-    manifest: str
-    ref: str | None
-    state: str
-    said: str
-    step: int
-    steps: int | None
-    changed: datetime
-    size: int
-    seconds: float
-    folder: str
-
-
 class Overlap(TypedDict):
     """A row that tells a probe, both as a file and a line."""
 
@@ -152,6 +128,13 @@ class Said(TypedDict):
     answer: str
 
 
+class Step(TypedDict):
+    """What to type next, in the folder that was made."""
+
+    command: str
+    does: str
+
+
 class Piece(TypedDict):
     """What became of one generation, with the gates it was examined by."""
 
@@ -171,7 +154,7 @@ _HELD = {"child": str, "against": str | None, "gates": Gates, "answers": Compari
 _GOING = {"family": str, "caches": list[cache.Removable], "removed": bool}
 
 RESULTS: dict[str, dict[str, Any]] = {
-    "init": {"folder": str, "files": list[str]},
+    "init": {"folder": str, "files": list[str], "decided": list[str], "steps": list[Step]},
     "plan": {"plans": list[Plan]},
     "evolve": {"outcomes": list[Outcome]},
     "submit": {"job": str, "address": str, "status": str | None},
@@ -179,10 +162,6 @@ RESULTS: dict[str, dict[str, Any]] = {
     "lineage": {"family": str, "generations": list[Recorded], "history": list[Event]},
     "show": {"generation": Recorded, "receipts": dict[str, Any], "pictures": list[str], "page": str | None},
     "gates": _HELD | {"costs": NotRequired[dict[Literal["child", "ensemble"], Cost]]},
-    "why": {"reasons": list[Told]},
-    "runs": {"runs": list[Ran]},
-    "logs": Ran.__annotations__ | {"log": str},
-    "branches": {"branches": list[Branch]},
     "diff": {
         "a": str,
         "b": str,
@@ -192,6 +171,10 @@ RESULTS: dict[str, dict[str, Any]] = {
         "heads": list[MovedHead],
         "answers": Comparison | None,
     },
+    "why": {"reasons": list[Reason]},
+    "runs": {"runs": list[RunEntry]},
+    "logs": {"run": RunEntry, "log": str},
+    "branches": {"family": str, "branches": list[Branch]},
     "sample": {"answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ A family of model generations, grown with `ladder`.
   your own family a hundred probes or more, and leave the default of 0.05.
 - `laws` in a manifest says what must never happen: where data may come from, and what may never be said.
 
-To begin with your own model: `ladder import FOLDER --as {family}-G000`, delete `000-genesis.json`, and put your rows
-into `data/001.jsonl` (`{{"text"}}`, `{{"prompt", "completion"}}` or `{{"messages"}}`).
+To begin with your own model: `ladder init DIR --from FOLDER --chat` (or `--facts`, or `--voice`) writes a project
+around it. To teach this one your rows: put them into `data/001.jsonl` (`{{"text"}}`, `{{"prompt", "completion"}}` or
+`{{"messages"}}`).
 `ladder schema` describes every field.
 """
 
@@ -60,18 +61,29 @@ def create(directory: Path) -> list[Path]:
     Raises:
         UsageError: the folder exists and is not empty.
     """
+    return write_files(
+        directory,
+        {
+            "README.md": README.format(family=FAMILY),
+            ".gitignore": ".ladder/\n",
+            "000-genesis.json": _json(_genesis()),
+            "001-child.json": _json(_child()),
+            "data/000.jsonl": _rows(FOLLOWERS, FOLLOWER_SENTENCES),
+            "data/000.probes.jsonl": _probes(FOLLOWERS, FOLLOWER_SENTENCES),
+            "data/001.jsonl": _rows(PLACES, PLACE_SENTENCES),
+            "data/001.probes.jsonl": _probes(PLACES, PLACE_SENTENCES),
+        },
+    )
+
+
+def write_files(directory: Path, contents: Mapping[str, str]) -> list[Path]:
+    """Write texts by their path into a new folder; returns the files.
+
+    Raises:
+        UsageError: the folder exists and is not empty.
+    """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError("exists and is not empty", where=str(directory), remedy="name a new folder")
-    contents = {
-        "README.md": README.format(family=FAMILY),
-        ".gitignore": ".ladder/\n",
-        "000-genesis.json": _json(_genesis()),
-        "001-child.json": _json(_child()),
-        "data/000.jsonl": _rows(FOLLOWERS, FOLLOWER_SENTENCES),
-        "data/000.probes.jsonl": _probes(FOLLOWERS, FOLLOWER_SENTENCES),
-        "data/001.jsonl": _rows(PLACES, PLACE_SENTENCES),
-        "data/001.probes.jsonl": _probes(PLACES, PLACE_SENTENCES),
-    }
     for name, content in contents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(content, encoding="utf-8")

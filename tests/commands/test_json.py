@@ -100,7 +100,7 @@ STANDINS: dict[str, Any] = {
 }
 """What a verb would do for long, or with Ray, by what is done instead: it says this at once."""
 CALLS = {
-    "init": ["init mine"],
+    "init": ["init mine", "init kin --from model --chat --rows asked.jsonl"],
     "plan": ["plan mine"],
     "evolve": ["evolve mine"],
     "submit": ["submit mine --address http://127.0.0.1:9"],
@@ -109,6 +109,10 @@ CALLS = {
     "show": ["show Luna@HEAD", "show Luna-G003 --html --png out"],
     "gates": ["gates Luna-G001"],
     "diff": ["diff Luna-G000 Luna-G001", "diff Luna-G000 Luna-G001 --no-answers"],
+    "why": ["why Luna-G003", "why mine"],
+    "runs": ["runs", "runs Luna"],
+    "logs": ["logs Luna-G009"],
+    "branches": ["branches Luna"],
     "sample": ["sample Luna@HEAD who --max-new-tokens 2"],
     "counts": ["counts Luna@HEAD rows.jsonl", "counts Luna@HEAD rows.jsonl --prompt the --max-new-tokens 2"],
     "eval": ["eval Luna@HEAD", "eval Luna@HEAD --results found.json"],
@@ -116,10 +120,6 @@ CALLS = {
     "data preview": ["data preview rows.jsonl --tokenizer model --html page.html"],
     "data split": ["data split asked.jsonl"],
     "doctor": ["doctor"],
-    "why": ["why Luna-G003", "why mine"],
-    "runs": ["runs"],
-    "logs": ["logs Luna-G004/0123456789abcdef"],
-    "branches": ["branches Luna"],
     "import": ["import model --as Mine-G000"],
     "rollback": ["rollback Luna --to Luna-G001"],
     "promote": ["promote Luna-G002"],
@@ -148,9 +148,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     Path("rows.jsonl").write_text(json.dumps({"text": "the moon is a quiet friend of the sea"}) + "\n")
     shutil.copytree(parent, "model")
-    cut_off = Path(".ladder/runs/Luna-G004/0123456789abcdef")
-    cut_off.mkdir(parents=True)
-    (cut_off / "run.json").write_text('{"deaths": 1}')
+    Path(".ladder/runs/Luna-G009/0123456789abcdef").mkdir(parents=True)
+    Path(".ladder/runs/Luna-G009/0123456789abcdef/run.json").write_text("{}")
     answers = {}
     for verb, commands in CALLS.items():
         for command in commands:
@@ -164,6 +163,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     (family,) = answers["families"]["families"]
     assert (family["head"], family["generations"], family["rejected"], family["waiting"]) == ("Luna-G000", 4, 1, 1)
     assert answers["verify Luna"] == {"family": "Luna", "generations": 4, "findings": []}
+    assert answers["why Luna-G003"]["reasons"][0]["state"] == "REJECTED"
+    assert answers["logs Luna-G009"]["run"]["state"] == "cut off"
     assert answers["evolve mine"]["outcomes"][0]["detail"] == "no room"
 
 
@@ -176,7 +177,10 @@ def test_a_job_answers_in_the_same_shape(name: str, tmp_path: Path, capsys: pyte
     }
     outcome = done.get(name, Outcome("Luna-G001", "PROMOTED", "", 0))
     arguments = ["--home", str(tmp_path), "m.json"]
-    assert job(name.removeprefix("job "), "told", lambda given: [outcome], arguments, "manifests", Path) == 0
+    assert (
+        job(name.removeprefix("job "), "told", lambda given: [outcome], arguments, "manifests", Path, probes="a file")
+        == 0
+    )
     assert result_of(capsys.readouterr().out, name)["outcomes"][0]["child"] == "Luna-G001"
 
 

@@ -132,3 +132,7 @@ def test_the_remedy_for_unknown_columns_works_as_it_stands(tmp_path: Path) -> No
         read(path, "Frage,Antwort\nWho?,Luna\n")
     columns = json.loads((caught.value.remedy or "").partition("data.columns: ")[2])
     assert read_rows(path, columns)[0].fields == {"prompt": "Who?", "completion": "Luna"}
+    with pytest.raises(DataError) as caught:
+        read(path, "id,system,question,answer\n7,Be calm,Who?,Luna\n")
+    guessed = json.loads((caught.value.remedy or "").partition("data.columns: ")[2])
+    assert guessed == {"prompt": "question", "completion": "answer", "system": "system"}

@@ -40,8 +40,14 @@ def test_names_sort_by_family_then_number():
     assert [str(name) for name in sorted(names)] == ["Luna-G020", "Luna-G1000", "Sol-G001"]
 
 
+def test_head_is_head_in_any_case():
+    """Families differ in case, so theirs stays."""
+    assert {Reference.parse(f"Luna@{head}") for head in ("HEAD", "head", "Head")} == {Reference(family="Luna")}
+    assert Reference.parse("LUNA@head") == Reference(family="LUNA")
+
+
 def test_a_digest_prefix_needs_six_digits():
     assert Reference.parse("abcdef") == Reference(digest="abcdef")
-    for text in ("abcde", "ABCDEF", "a" * 65, "Luna-G010.0", "-@HEAD", "Luna@head"):
+    for text in ("abcde", "ABCDEF", "a" * 65, "Luna-G010.0", "-@HEAD", "Luna@heads", "Luna-@head"):
         with pytest.raises(UsageError, match="names no generation"):
             Reference.parse(text)

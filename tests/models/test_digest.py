@@ -185,3 +185,20 @@ def test_an_index_without_its_shards(folder: Path) -> None:
         folder_digest(folder)
     with pytest.raises(ModelError, match="no such folder"):
         folder_digest(folder / "absent")
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "int64", "int8", "bool", "float8_e4m3fn"]
+)
+def test_a_file_is_digested_as_what_it_holds(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from the disk in pieces, and not by torch."""
+    values = (torch.arange(30, dtype=torch.float32) % 3).to(getattr(torch, dtype))
+    tensors = {
+        "b": values.reshape(5, 6),
+        "a": values[:0].reshape(0, 4),
+        "c": values[2].clone(),
+        "d": values[:7].clone(),
+    }
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt", "more": "é" * 9})
+    monkeypatch.setattr("ladder.models.digest._CHUNK", 16)
+    assert tensors_file_digest(tmp_path / "model.safetensors") == tensors_digest(tensors)

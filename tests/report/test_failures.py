@@ -47,7 +47,7 @@ def test_the_sentence_names_kind_and_log_and_the_log_says_the_rest(tmp_path: Pat
 
 def test_the_place_is_the_innermost_line_of_ladder(tmp_path: Path) -> None:
     with (
-        pytest.raises(Unexpected, match=r"an unexpected \w+ at ladder/data/\w+\.py:\d+ \("),
+        pytest.raises(Unexpected, match=r"an unexpected \w+ at ladder/manifest/\w+\.py:\d+ \("),
         unexpected_told(tmp_path / "log"),
     ):
         failing_in_ladder()

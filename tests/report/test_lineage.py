@@ -111,3 +111,47 @@ def test_calibration_and_collapse_have_their_columns() -> None:
     head, line = lineage_text([generation(1, measured)]).split("\n")
     assert head.split()[-3:] == ["ece", "distinct", "method"]
     assert line.split()[2:] == ["0.9", "-", "-", "-", "0.0312", "0.64", "pretraining"]
+
+
+FIGURES = {
+    "gate.recall": 0.975,
+    "gate.generalize": 0.5,
+    "gate.tone_drift": 0.0123,
+    "pulse.ece": 0.1,
+    "pulse.distinct_2": 1.0,
+}
+
+
+def family() -> list[Generation]:
+    """A genesis, a child that failed three gates, and a second attempt that is HEAD."""
+    method = "teacher_student_distillation"
+    child = {"parent": "0" * 64, "parent_name": "Luna-G000", "method": method}
+    failed = generation(1, FIGURES, "recall", "generalize", "tone", **child, pruned=datetime(2024, 2, 1, tzinfo=UTC))
+    return [generation(0, FIGURES), failed, generation(1, FIGURES, **child, attempt=2, is_head=True)]
+
+
+@pytest.mark.parametrize("width", [200, 110, 80, 60, 48])
+def test_a_tree_is_as_wide_as_it_may_be(width: int) -> None:
+    text = lineage_text(family(), width)
+    lines = text.split("\n")
+    assert max(map(len, lines)) <= width
+    assert [line.split()[:2] for line in lines if "Luna-G" in line] == [
+        ["Luna-G000", "PROMOTED"],
+        ["-", "Luna-G001"],
+        ["Luna-G001.2", "PROMOTED"],
+    ]
+    assert "failed: recall, generalize, tone" in text and "  pruned" in text and text.count("<- HEAD") == 1
+    shown = [name for name in ("recall", "general", "tone", "laws", "ece", "distinct") if name in lines[0]]
+    assert len(shown) == {80: 4, 60: 1, 48: 0}.get(width, 6)
+    assert (f"\nfurther figures ({6 - len(shown)}): --json" in text) is (len(shown) < 6)
+
+
+def test_a_wide_tree_is_what_it_was() -> None:
+    assert lineage_text(family(), 200) == lineage_text(family())
+    header, first, second, _ = lineage_text(family()).split("\n")
+    assert header.split("  ")[0] == "generation" and first.endswith("0.1           1  pretraining")
+    assert second.endswith("  teacher_student_distillation  failed: recall, generalize, tone  pruned")
+
+
+def test_no_room_at_all_still_names_everybody() -> None:
+    assert [line.split()[0] for line in lineage_text(family(), 5).split("\n")][1] == "Luna-G000"

@@ -194,7 +194,14 @@ def a_file(folder: Path, name: str) -> Path:
     return folder / name
 
 
+@pytest.fixture
+def reads_gguf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that reads GGUF is there."""
+    monkeypatch.setattr("ladder.models.source.find_spec", lambda name: name)
+
+
 @pytest.mark.parametrize("name", ["m.gguf", "M.GGUF", "m.Gguf"])
+@pytest.mark.usefixtures("reads_gguf")
 def test_gguf_in_any_case(tmp_path: Path, name: str) -> None:
     check_source(a_file(tmp_path, name))
 
@@ -207,6 +214,7 @@ SOURCES: dict[str, tuple[Callable[[Path, Path], tuple[Path, Path | None]], str]]
 }
 
 
+@pytest.mark.usefixtures("reads_gguf")
 @pytest.mark.parametrize(("make", "message"), SOURCES.values(), ids=SOURCES)
 def test_what_cannot_be_meant(make: Any, message: str, folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"

@@ -19,6 +19,7 @@ from ladder.manifest import Request, read_request
 from ladder.models.load import load_tokenizer
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.setup.context import Run
 from ladder.setup.dataset import read_dataset
 from ladder.setup.exam import build_exam, case_of, check_laws, laws_of, text_case
@@ -73,7 +74,9 @@ def test_training_and_planning_end_at_such_a_law(request_with, tmp_path):
     (tmp_path / "c.txt").write_text("a text that nobody planted\n")
     request = request_with({"canaries": "c.txt"})
     run = Run(request, Ancestry(None, None, ()), {}, tmp_path / "run")
-    context: Any = SimpleNamespace(home=tmp_path / "home", registry=None, session=None, bare=0)
+    context: Any = SimpleNamespace(
+        home=tmp_path / "home", registry=None, session=None, bare=0, console=Console(quiet=True)
+    )
     with pytest.raises(DataError, match="canary 1"):
         carry_out(run, context)
     with pytest.raises(DataError, match="canary 1"):

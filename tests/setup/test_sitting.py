@@ -14,6 +14,7 @@ from tokenizers import Regex, normalizers
 from ladder.errors import DataError
 from ladder.manifest import Request, read_request
 from ladder.registry.lineage import Ancestry
+from ladder.report.console import Console
 from ladder.setup.context import Run
 
 
@@ -72,5 +73,10 @@ def test_a_run_refuses_before_it_trains(folder: Path, tmp_path: Path) -> None:
     session = SimpleNamespace(start=lambda roles: pytest.fail("started"))
     run = Run(request(tmp_path, KNOWN, UNKNOWN), Ancestry(None, None, ()), {}, tmp_path / "run")
     with pytest.raises(DataError, match="option 'αβγ' has no tokens"):
-        carry_out(run, cast(Any, SimpleNamespace(session=session, registry=None, home=tmp_path, bare=0)))
+        carry_out(
+            run,
+            cast(
+                Any, SimpleNamespace(session=session, registry=None, home=tmp_path, bare=0, console=Console(quiet=True))
+            ),
+        )
     assert not run.folder.exists()
