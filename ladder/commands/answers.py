@@ -12,6 +12,7 @@ from typing import Any
 from ladder.errors import LadderError, UsageError
 from ladder.report.answer import print_answer
 from ladder.report.terminal import say_notes
+from ladder.system import patience
 
 
 @dataclass
@@ -80,6 +81,7 @@ def answer(
         notes: what the text says beside it.
         errors: those that come after the answer, as ``refuse`` raises them.
     """
+    patience.end()
     if as_json:
         call = calls[-1]
         print_answer(sys.stdout, call.verb, result, [*call.notes, *notes], errors)

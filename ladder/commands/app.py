@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from ladder import __version__
 from ladder.commands.answers import Call, calls
 from ladder.errors import UsageError
+from ladder.system import patience
 from ladder.system.stopping import watch
 
 if TYPE_CHECKING:
@@ -101,11 +102,19 @@ def _say_version(asked: bool) -> None:
         raise typer.Exit()
 
 
+_TELL_THEMSELVES = ("ui", "submit")
+"""Verbs that go on for long and print what others say."""
+
+
 @app.callback()
 def _verb(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", "-V", is_eager=True, callback=_say_version, help="Print ladder's version.")
     ] = False,
 ) -> None:
     calls.append(Call())
     watch()
+    if context.invoked_subcommand not in _TELL_THEMSELVES:
+        patience.begin(f"{context.invoked_subcommand} is at work")
+        context.call_on_close(patience.end)

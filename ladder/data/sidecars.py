@@ -165,7 +165,7 @@ def _keep_probes(file: Path, kept: Path) -> None:
 
 def kept_document(sidecars: Path) -> dict[str, Any]:
     """The manifest that a generation was made from, in the words of today, and the digests of its files; both empty
-    for an imported one."""
+    for one that was imported unexamined."""
     path = sidecars / MANIFEST
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     tree = modern(stored.get("manifest", {})).tree
@@ -189,8 +189,8 @@ def kept_controls(sidecars: Path) -> ControlTokens:
 
 
 def kept_request(sidecars: Path, child: Name) -> Request:
-    """The request that a generation was made from, or one with all defaults for an imported one; without canaries and
-    other people's suites, whose files are not kept."""
+    """The request that a generation was made from, or one with all defaults for one that was imported unexamined;
+    without canaries and other people's suites, whose files are not kept."""
     path = sidecars / MANIFEST
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from ladder.manifest import Request
 from ladder.report.charts import Row, Scale, forests
 from ladder.report.live import Meter, Task, Ticker
 from ladder.report.text import table
+from ladder.system import patience
 from ladder.system.files import reason
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class Console:
     """Prints to standard error, so that standard output stays a verb's own answer."""
 
     def __init__(self, *, quiet: bool = False) -> None:
+        patience.end()
         self.rich = Rich(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.began = time.monotonic()

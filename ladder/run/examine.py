@@ -109,7 +109,7 @@ def _run_prompts(run: Run, exam: Exam, context: Context) -> tuple[Answers, Answe
 
 
 def _parents_report(run: Run) -> dict[str, Any]:
-    """What was found when the parent was examined itself; empty for an imported one, and without a parent."""
+    """What was found when the parent was examined itself; empty without one, and of one imported unexamined."""
     parent = run.ancestry.parent
     return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
 

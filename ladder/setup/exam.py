@@ -362,7 +362,8 @@ def check_tone(request: Request) -> None:
 
 
 def stored_reports(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """The reports of generations as plain data, because one may be of an older form; imported ones have none."""
+    """The reports of generations as plain data, because one may be of an older form; one that was imported unexamined
+    has none."""
     files = {ref: folder / "ladder" / REPORT for ref, folder in folders.items()}
     return {ref: json.loads(file.read_text(encoding="utf-8")) for ref, file in files.items() if file.is_file()}
 

@@ -73,7 +73,7 @@ class Attached:
 def reask(registry: Registry, generation: Generation, together: Together | None = None) -> list[Asked]:
     """Ask a generation the probes that its ancestors and itself left, oldest first, in this process on the CPU.
 
-    Questions are decoded as in its own examination; one that was imported gets the defaults.
+    Questions are decoded as in its own examination; one that was imported unexamined gets the defaults.
 
     Args:
         together: who answers with it.
