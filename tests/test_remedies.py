@@ -176,7 +176,7 @@ MISTAKES = {
     "rows with keys of their own": Mistake(
         lambda project: project.rows([{"question": row["prompt"], "reply": row["completion"]} for row in ROWS]),
         r"\S+train\.jsonl:1: found keys \['question', 'reply'\], expected .+ "
-        r"\(remove or rename the other keys, or say what they are, such as data\.columns: (\{.+\})\)",
+        r"\(remove or rename the other keys, or say which is which, such as data\.columns: (\{.+\})\)",
         lambda project, columns: project.set("data.columns", json.loads(columns)),
     ),
     "a row that tells a probe": Mistake(

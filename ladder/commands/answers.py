@@ -37,7 +37,7 @@ calls = [Call()]
 
 
 def at_work(text: str) -> AbstractContextManager[object]:
-    """Tell on standard error that a verb is at work, once that lasts over a second."""
+    """Tell on standard error that a verb is at work, once that lasts some seconds."""
     from ladder.report.console import Console
     from ladder.report.live import SOON
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, copied, open_page, registry_of, together_of
+from ladder.commands.answers import answer, at_work, copied, open_page, registry_of, together_of
 from ladder.commands.app import LOOK, app
 from ladder.commands.options import HOME, Family, Home, Json, Mixed, Ref, Weights, With
 from ladder.errors import UsageError
@@ -131,7 +131,8 @@ def diff(
 
     from ladder.verbs.compare import difference, difference_text, reevaluate
 
-    found = difference(registry, first, second)
+    with at_work(f"comparing {a} and {b}"):
+        found = difference(registry, first, second)
     compared = reevaluate(registry, second, first).comparison if answers else None
     data = found.to_dict() | {"answers": asdict(compared) if compared else None}
     answer(data, difference_text(found, compared), as_json)
@@ -167,7 +168,8 @@ def sample(
     from ladder.verbs.together import ensemble_of
 
     prompts, who = given(prompt, sys.stdin), ensemble_of(registry, generation, together)
-    answers = answers_of(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
+    with at_work(f"{ref} answers"):
+        answers = answers_of(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
     answer({"answers": pairs}, "\n".join(answers), as_json)
 

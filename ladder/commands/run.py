@@ -84,13 +84,13 @@ def plan(
 
     console = Console()
     with console.working("loading libraries", after=SOON):
-        from ladder.planning.plan import plan_each, plan_text
+        from ladder.planning.plan import plan_each, plans_text
 
     plans, refused = plan_each(requests, home, measure=measure or probe, console=console)
     errors = [*broken, *refused]
     if plans:
         found = {"plans": [entry.to_dict() for entry in plans]}
-        answer(found, "\n\n".join(map(plan_text, plans)), as_json, errors=errors)
+        answer(found, plans_text(plans), as_json, errors=errors)
     refuse(errors)
 
 

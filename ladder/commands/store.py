@@ -165,7 +165,8 @@ def erase(
     from ladder.report.lineage import erasure_text
 
     registry, traces = registry_of(home), Traces.read(rows)
-    found = registry.erase(family, traces, reason=reason) if yes else registry.traces(family, traces)
+    with at_work(f"looking through {family}"):
+        found = registry.erase(family, traces, reason=reason) if yes else registry.traces(family, traces)
     answer(found.to_dict() | {"removed": yes}, erasure_text(found, removed=yes), as_json)
 
 

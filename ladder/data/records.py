@@ -265,6 +265,7 @@ def _rows(batches: Iterable[Any], name: str, before: int, path: Path) -> Iterato
             if batch is None:
                 return
             _check_names(batch.schema.names, name)
+            batch.validate(full=True)  # Offsets of a damaged file would lead anywhere in memory.
             rows = batch.to_pylist()
         for fields in rows:
             before += 1

@@ -163,10 +163,8 @@ __all__ = [
 _FILES = {
     "adapters": "STUDENT SharedBase Stack TeacherModel WholeModel add_adapter can_share load_quantized "
     "merged plain rehearse",
-    "chat": (
-        "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids drops_systems ending ends_itself "
-        "opens_otherwise"
-    ),
+    "chat": "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids drops_systems ending ends_itself "
+    "opens_otherwise",
     "digest": "folder_digest template_digest tensor_files tensors_digest tensors_file_digest tokenizer_digest",
     "ensemble": "Ensemble EnsembleSpec Pooling shares vocabulary",
     "generation": "continue_rows decoding_batches end_ids generation_settings pad_id",

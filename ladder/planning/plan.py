@@ -28,6 +28,7 @@ from ladder.planning.lesson import Lesson
 from ladder.planning.machine import BUSY, measure
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
+from ladder.planning.rough import UNSURE
 from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
@@ -241,6 +242,19 @@ def _forecast(request: Request, price: Price | None) -> list[str]:
         f"training_params: {share:.0%} of the new tokens that the teachers do not know will not be learned, because "
         f"their target says otherwise; {advice}"
     ]
+
+
+def plans_text(plans: Sequence[Plan]) -> str:
+    """All dry runs of a call, and how long they take one after another: their actors start once."""
+    prices = [plan.price for plan in plans if plan.price and not plan.decided]
+    texts = [plan_text(plan) for plan in plans]
+    if len(prices) > 1:
+        start = max(price.phases["start"] for price in prices)
+        whole = start + sum(price.whole_seconds - price.phases["start"] for price in prices)
+        unsure = max(UNSURE[price.timing] for price in prices)
+        low, high = duration_text(whole / unsure), duration_text(whole * unsure)
+        texts.append(f"{len(prices)} runs in one call: about {duration_text(whole)} ({low} to {high})")
+    return "\n\n".join(texts)
 
 
 def plan_text(plan: Plan) -> str:

@@ -91,7 +91,7 @@ BYTES_A_SECOND = 2e8
 """Of weights that are read and digested, or written and digested."""
 WRITTEN = 0.5
 """Share of the tokens that an answer may have which it has."""
-STORED_PASSES = 6
+STORED_PASSES = 4
 """How often a child's weights are read or written until it is promoted: candidate, digests, two loads, copies."""
 
 

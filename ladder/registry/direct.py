@@ -112,6 +112,23 @@ class Direct:
             for row in rows
         ]
 
+    def run(self, run_id: str) -> Any | None:
+        """A run with its tags and parameters, deleted ones too; None where there is none of this id."""
+        with self._open() as connection:
+            row = connection.execute("SELECT status FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+            if row is None:
+                return None
+            tags, params = (
+                {each["key"]: each["value"] for each in connection.execute(query, (run_id,))}
+                for query in (
+                    "SELECT key, value FROM tags WHERE run_uuid = ?",
+                    "SELECT key, value FROM params WHERE run_uuid = ?",
+                )
+            )
+        return SimpleNamespace(
+            info=SimpleNamespace(run_id=run_id, status=row["status"]), data=SimpleNamespace(tags=tags, params=params)
+        )
+
     def location(self, model_id: str) -> str | None:
         """Where a logged model's files are, None where it is gone."""
         query = "SELECT artifact_location FROM logged_models WHERE model_id = ? AND lifecycle_stage = 'active'"

@@ -176,15 +176,19 @@ class RunState:
 
 def run_state(store: Store, run_id: str) -> RunState | None:
     """The state of a run; None where the store holds none of that id."""
+    run = store.direct.run(run_id) if store.direct else _run(store, run_id)
+    return run and RunState(str(run.info.status), run.data.tags.get(versions.REASON, ""), dict(run.data.params))
+
+
+def _run(store: Store, run_id: str) -> Run | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        run = store.client.get_run(run_id)
+        return store.client.get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-    return RunState(str(run.info.status), run.data.tags.get(versions.REASON, ""), dict(run.data.params))
 
 
 def describe_run(store: Store, run_id: str, card: str) -> None:

@@ -70,7 +70,7 @@ def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
     sentence = {
         "PROMOTED": "passed all gates",
         "PASSED": f"passed all gates; promote it with `{promote_command(generation)}`",
-        "REJECTED": f"failed {detail}; HEAD stays where it is",
+        "REJECTED": f"failed {detail}; HEAD stays where it is; see `ladder why {generation.ref}`",
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
     return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EVERY = 5.0
 """Seconds between two lines about one piece of work in a pipe."""
-SOON = 1.0
+SOON = 2.0
 """Seconds in which a verb that may be over by then says nothing."""
 _LOOK = 0.25
 """Seconds between two looks at whether a line is due."""

@@ -37,6 +37,8 @@ def export_generation(registry: Registry, generation: Generation, directory: Pat
     def write(target: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
         renew_folder(target)
+        # It lists what the store keeps, and of this folder the card and maybe more is otherwise.
+        (target / ".inventory.json").unlink(missing_ok=True)
         for name in ROWS if not rows else ():
             (target / "ladder" / name).unlink(missing_ok=True)
         card = target / "ladder" / "README.md"

@@ -47,6 +47,7 @@ class Look:
         encoding: how rows become tokens.
         refused: what cannot be read as a row.
         commits: of datasets on a hub that were named without one, where it is known.
+        unknown: why nobody knows their tokens, or what to do about it.
     """
 
     rows: list[Row]
@@ -57,6 +58,7 @@ class Look:
     encoding: Encoding = field(default_factory=Encoding)
     refused: list[DataError] = field(default_factory=list)
     commits: dict[str, str] = field(default_factory=dict)
+    unknown: str = "name a tokenizer with --tokenizer FOLDER or REF, or a manifest"
 
 
 def look_at(
@@ -123,7 +125,7 @@ def _of_manifest(request: Request, registry: Registry | None, home: Path) -> Loo
         dataset = read_dataset(request, list(run.folders.values()))
         asked = [*own_probes(request), *(one for left in recall_probes(run.ancestors).values() for one in left)]
         if request.parent is not None and run.ancestry.parent is None:
-            return Look(list(dataset.new), probes=asked)
+            return Look(list(dataset.new), probes=asked, unknown=f"{request.parent} is not there yet")
         start, encoding = start_of(run, dataset, Path(temporary)), encodings(request)[1]
         new = start.rows.get("new", [])
         examples = [own for _, own in by_row(dataset.new, new, start.tokenizer, encoding)] if new else []
@@ -145,11 +147,13 @@ class Checked:
 
     Args:
         overlaps: rows that tell a probe, which `plan` refuses.
+        unknown: as of the look.
     """
 
     figures: dict[str, Any]
     notes: tuple[str, ...]
     overlaps: int
+    unknown: str = ""
 
     @property
     def is_fine(self) -> bool:
@@ -195,7 +199,7 @@ def check(look: Look) -> Checked:
     if told:
         pairs = ", ".join(f"{one.row} tells {one.probe}" for one in told[:_LISTED])
         notes.append(f"{len(told)} rows tell a probe, which `ladder plan` refuses: {pairs}")
-    return Checked(figures, tuple(notes), len(told))
+    return Checked(figures, tuple(notes), len(told), look.unknown)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -274,7 +278,7 @@ def check_text(found: Checked) -> str:
     if "cut" in figures:
         lines.append(f"cut        {figures['cut']}")
     elif "tokens" not in figures:
-        lines.append("tokens     unknown: name a tokenizer with --tokenizer FOLDER or REF, or a manifest")
+        lines.append(f"tokens     unknown: {found.unknown}")
     lines.append(f"duplicates {figures['duplicates']}")
     if figures["template"]:
         lines.append(f"template   {figures['template']}")

@@ -4,6 +4,7 @@ and an error with file and row."""
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,3 +164,17 @@ def test_what_datasets_itself_saves_and_caches_is_read(tmp_path: Path, monkeypat
         read_rows(Hub("me/mine", COMMIT[::-1]))
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(Hub("me/other"))
+
+
+def test_offsets_that_lead_out_of_a_damaged_file_are_refused_before_they_are_followed(tmp_path: Path) -> None:
+    """pyarrow reads them unasked, wherever they lead."""
+    path = tmp_path / "rows.arrow"
+    made = pyarrow.table({"text": ["luna" * 99, "sol"]})
+    with ipc.new_stream(path, made.schema) as stream:
+        stream.write_table(made)
+    content, offsets = path.read_bytes(), struct.pack("<iii", 0, 396, 399)
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, struct.pack("<iii", 0, 1 << 30, 399)))
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        read_rows(tmp_path / "rows.arrow")
+    assert caught.value.where == str(tmp_path / "rows.arrow")

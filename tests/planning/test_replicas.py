@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from ladder.actors.placement import Machine, Node
 from ladder.manifest import read_request
-from ladder.planning.plan import Plan, _time, plan_text
+from ladder.planning.plan import Plan, _time, plan_text, plans_text
 from ladder.planning.prepare import Work, prepare
 from ladder.planning.price import price_of
 from ladder.planning.timing import ProcessSeconds, StepTiming
@@ -168,6 +169,12 @@ def test_a_price_is_that_of_the_whole_run_and_says_how_sure_it_is(run: Any) -> N
     assert told.startswith("about 51 seconds (30 seconds to 87 seconds): start 21 seconds, steps 30 seconds; ")
     assert told.endswith(" s a step (rough)")
     assert "other work had 40% of the cores" in _time(replace(price, busy=0.4))
+    plan: Any = SimpleNamespace(price=replace(price, phases={"start": 20.0, "steps": 100.0}), decided=None)
+    with patch("ladder.planning.plan.plan_text", lambda plan: "one"):
+        # Actors start once.
+        both = "2 runs in one call: about 3.7 minutes (2.2 minutes to 6.2 minutes)"
+        assert plans_text([plan, plan]).split("\n\n") == ["one", "one", both]
+        assert plans_text([plan]) == "one"
 
 
 @pytest.mark.parametrize(("share", "waits"), [("auto", False), ("off", True)])

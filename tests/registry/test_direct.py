@@ -40,6 +40,7 @@ def seen(registry: Registry) -> Any:
         [registry.history(family) for family in known],
         [registry.verify(family) for family in known],
         [registry.find(each.digest[:12]) for family in known for each in registry.generations(family)],
+        [registry.run_state(run) for run in (registry.find("Luna-G001").run_id, "f" * 32)],
         [registry.decided(each.name, str(each.manifest_digest)) for each in registry.generations("Luna")],
     )
 
@@ -84,10 +85,13 @@ def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("verb", ["families", "lineage Luna --history", "show Luna@HEAD", "verify Luna"])
+LOOKING = ("families", "lineage Luna --history", "show Luna@HEAD", "verify Luna", "runs Luna", "branches Luna")
+
+
+@pytest.mark.parametrize("verb", LOOKING)
 def test_a_text_imports_nothing_heavy(refused_home: Path, verb: str) -> None:
     answer = in_a_process(*verb.split(), "--home", str(refused_home))
-    assert answer.stderr == "0 []\n" and "Luna" in answer.stdout
+    assert answer.stderr == "0 []\n" and (verb.startswith("runs") or "Luna" in answer.stdout)
 
 
 def test_a_plan_that_the_registry_refuses_imports_nothing_heavy(promoted_home: Path, tmp_path: Path) -> None:

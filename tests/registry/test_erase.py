@@ -309,7 +309,7 @@ def test_the_verb(grown: Registry, tmp_path: Path):
     command = ["erase", "Luna", "--rows", str(rows), "--home", str(grown.home)]
     assert "2 rows of the person, 1 of them too short to be found" in runner.invoke(app, command).output
     asked = runner.invoke(app, [*command, "--json"])
-    assert result_of(asked.output, "erase")["removed"] is False and holders(grown.home)
+    assert result_of(asked.stdout, "erase")["removed"] is False and holders(grown.home)
     done = runner.invoke(app, [*command, "--yes", "--reason", "request 17"])
     assert done.exit_code == 0 and "learned 1 of them" in done.output and holders(grown.home) == set()
     assert "nothing to erase" in runner.invoke(app, command).output

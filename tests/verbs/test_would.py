@@ -16,6 +16,7 @@ from ladder.cli import app
 from ladder.errors import LawBroken
 from ladder.manifest import Request, read_request
 from ladder.registry import Verdict
+from ladder.report.console import outcome_of
 from ladder.report.text import Reason
 from ladder.verbs.runs import RunEntry
 from ladder.verbs.why import Known
@@ -107,3 +108,7 @@ def test_the_verb_answers_for_manifests_as_json(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
     absent = CliRunner().invoke(app, ["why", str(tmp_path / "no.json")])
     assert "there is no such file" in str(absent.exception)
+
+
+def test_a_rejected_child_names_the_verb_that_says_why() -> None:
+    assert "see `ladder why Luna-G001`" in outcome_of(generation(1, {}, "recall"), trained=True).detail
