@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console as Rich
+from rich.table import Table
 from rich.text import Text
 
 from ladder.errors import Blocked, LadderError
@@ -154,6 +155,20 @@ def _short(text: str) -> str:
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 
+_STYLES = {"==": "bold", "   passed ": "green", "   FAILED ": "bold red", "   warning: ": "yellow"}
+"""How lines are shown on a terminal, by how they begin."""
+
+
+def _line(at: str, text: str) -> Table:
+    """A line on a terminal: long ones go on below their own text, and the verdicts have colours."""
+    style = next((style for start, style in _STYLES.items() if text.startswith(start)), "")
+    grid, inside = Table.grid(), 3 * (not text.startswith("=="))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(at + " " * inside, style="dim"), Text(text[inside:], style=style))
+    return grid
+
+
 class Progress(Protocol):
     """Where a training reports its steps."""
 
@@ -231,5 +246,9 @@ class Console:
     def _show(self, text: str) -> None:
         if not self.quiet:
             self.ticker.said = time.monotonic()
-            self.rich.print(Text(f"{time.monotonic() - self.began:6.1f}s {text}"))
+            at = f"{time.monotonic() - self.began:6.1f}s "
+            if self.rich.is_terminal:
+                self.rich.print(_line(at, text), soft_wrap=False)
+            else:
+                self.rich.print(Text(at + text))
             sys.stderr.flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from ladder.manifest import read_requests
@@ -37,7 +38,7 @@ def main() -> int:
     registry = open_registry(HOME)
     if any(outcome.trained for outcome in outcomes) and worst(outcomes) == EXPECTED:
         go_back_and_forth(registry)
-    print(lineage_text(registry.generations(FAMILY)) + "\n")
+    print(lineage_text(registry.generations(FAMILY), get_terminal_size().columns) + "\n")
     print(history_text(registry.history(FAMILY)) + "\n")
     print(f"`ladder ui` shows all this in the MLflow UI; `ladder sample {FAMILY}@HEAD 'Q: ...'` talks to HEAD.")
     print(f"whole demo: {time.monotonic() - began:.0f} s")

@@ -159,3 +159,13 @@ def test_a_listener_hears_what_is_said_and_no_line_twice(pipe: _Pipe) -> None:
             time.sleep(0.3)
         assert heard == ["exam"]
     assert len(pipe.lines()) > 2
+
+
+def test_a_terminal_shows_verdicts_in_colour_and_goes_on_below_the_text() -> None:
+    console, page = Console(), io.StringIO()
+    console.rich = Rich(file=page, force_terminal=True, width=40, color_system="standard")
+    console.say("FAILED recall: 0.0000 over 237 probes of 5 ancestors")
+    console.say("plain")
+    first, second, plain = page.getvalue().splitlines()
+    assert "\x1b[1;31mFAILED recall" in first and second.startswith(" " * 11 + "\x1b[1;31m")
+    assert plain.rstrip().endswith("plain") and "31m" not in plain
