@@ -163,7 +163,7 @@ def test_a_listener_hears_what_is_said_and_no_line_twice(pipe: _Pipe) -> None:
 
 def test_a_terminal_shows_verdicts_in_colour_and_goes_on_below_the_text() -> None:
     console, page = Console(), io.StringIO()
-    console.rich = Rich(file=page, force_terminal=True, width=40, color_system="standard")
+    console.rich = Rich(file=page, force_terminal=True, width=40, color_system="standard", no_color=False)
     console.say("FAILED recall: 0.0000 over 237 probes of 5 ancestors")
     console.say("plain")
     first, second, plain = page.getvalue().splitlines()
