@@ -96,11 +96,19 @@ def promote(generation: Generation, request: Request, lineage: Ancestry, context
 def _coming(requests: Sequence[Request], registry: Registry) -> frozenset[str]:
     """Roles of parents and grandparents that teach in a process of their own after the first manifest that is carried
     out; an adapter may share its base with them."""
-    left = [request for request in requests if decided_before(request, registry) is None]
+    left = [request for request in requests if not _is_decided(request, registry)]
     own = [one for one in left[1:] if one.parent is not None and one.manifest.student.adapter is None]
     methods = [method_of(one.manifest) for one in own]
     numbers = {number for method in methods for number in method.teachers() | method.dreamers()}
     return frozenset(f"teacher{number}" for number in numbers & {1, 2})
+
+
+def _is_decided(request: Request, registry: Registry) -> bool:
+    """Whether there is nothing to carry out. An error is for the manifest's own turn, and ends no other."""
+    try:
+        return decided_before(request, registry) is not None
+    except Exception:
+        return True
 
 
 def _prepared(run: Run, context: Context) -> Work:

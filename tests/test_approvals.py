@@ -64,7 +64,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(runs, "ensure_experiment", lambda *_: "1")
     monkeypatch.setattr(artifacts, "require_sound", lambda *_: None)
     monkeypatch.setattr(head, "finalize_interrupted", lambda *_: None)
-    return SimpleNamespace(client=client, home=tmp_path)
+    return SimpleNamespace(client=client, direct=None, home=tmp_path)
 
 
 def recorded(store: Any, index: int, approvals: int) -> Generation:

@@ -13,6 +13,7 @@ import pytest
 from ladder.errors import DataError
 from ladder.manifest import Name, Request, read_request
 from ladder.registry import Verdict
+from ladder.report.console import Console
 from ladder.setup.dataset import Dataset, check_held_out, own_probes, read_dataset, recall_probes
 
 ASKED = {"prompt": "They call the moon", "answer": "luna"}
@@ -73,12 +74,12 @@ def family(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
 def test_rows_may_tell_neither_own_probes_nor_an_ancestors(own: Request, tmp_path: Path) -> None:
     """What is replayed may: it was new once."""
     dataset = read_dataset(own, [])
-    with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells /.*/probes.jsonl:1 \(take") as error:
+    with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells /.*/probes.jsonl:1 \(`sed -i '2d' /") as error:
         check_held_out(dataset, own_probes(own), {})
     assert error.value.where == f"{tmp_path / 'rows.jsonl'}:2"
     lines(tmp_path / "g0" / "ladder" / "probes.jsonl", OTHER, ASKED)
     clean, ancestors = request(tmp_path, OTHER), {"Luna-G000": tmp_path / "g0", "Luna-G001": tmp_path / "g1"}
-    with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells Luna-G000's probes.jsonl:2 \(take"):
+    with pytest.raises(DataError, match=r"found 1, .*rows.jsonl:2 tells Luna-G000's probes.jsonl:2 \(`sed -i '2d' /"):
         check_held_out(dataset, own_probes(clean), recall_probes(ancestors))
     check_held_out(Dataset(dataset.new[:1], dataset.new), own_probes(clean), recall_probes(ancestors))
 
@@ -120,5 +121,10 @@ def test_a_run_refuses_before_it_trains(
     child = request(tmp_path, probe, "Luna-G000")
     run = Run(child, Ancestry(family.genesis, None, line), {"d0": tmp_path / "g0"}, tmp_path / "run")
     with pytest.raises(DataError, match=r"rows.jsonl:2 tells"):
-        carry_out(run, cast(Any, SimpleNamespace(registry=family, home=tmp_path, session=None, bare=0)))
+        carry_out(
+            run,
+            cast(
+                Any, SimpleNamespace(registry=family, home=tmp_path, session=None, bare=0, console=Console(quiet=True))
+            ),
+        )
     assert not run.folder.exists()

@@ -46,6 +46,7 @@ def run(command: Callable[[], int]) -> int:
     Where it is told to stop, the process exits with 128 plus the signal's number: 130 after Ctrl-C, 143 after SIGTERM.
     """
     _heard.clear()
+    _advice[:] = [GO_ON]
     _handle(dict.fromkeys((*SIGNALS, signal.SIGALRM), _stop))
     sys.unraisablehook = _unraisable
     _told_here.append(True)

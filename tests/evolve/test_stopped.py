@@ -22,6 +22,15 @@ from tests.tally import Tally
 
 STEPS = 240
 GO_ON = r"run the same command again to go on\)?\n"
+TELLING = """
+import sys
+from ladder.report import live
+from ladder.__main__ import main
+
+live.EVERY = live._LOOK = 0.02
+sys.exit(main())
+"""
+"""Ladder that tells of its steps while a toy takes them, which is over in a second."""
 STOPPED = rf"ladder: stopped after step (\d+) of {STEPS}, with a checkpoint of it \({GO_ON}"
 
 
@@ -85,7 +94,7 @@ def test_a_stop_while_ray_starts(number: signal.Signals) -> None:
 
 def started(path: Path, home: Path) -> subprocess.Popen[bytes]:
     """A run that has begun to train."""
-    command = [sys.executable, "-m", "ladder", "evolve", str(path), "--home", str(home)]
+    command = [sys.executable, "-c", TELLING, "evolve", str(path), "--home", str(home)]
     process = launch(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     read_until(process.stderr, f"/{STEPS}")

@@ -55,7 +55,10 @@ def test_another_manifest_cannot_take_a_promoted_name(copy_of: Callable[[], Any]
     toy.registry.rollback("Toy", to=toy.registry.find("Toy-G000"), reason="test")
     (outcome,) = toy.evolve(path)
     assert (outcome.verdict, outcome.exit_code) == ("FAILED", 2)
-    assert "Toy-G001 was PROMOTED from another manifest: seeds.data was 0 and is 5 (choose" in outcome.detail
+    assert (
+        "Toy-G001 was PROMOTED from another manifest: seeds.data was 0 and is 5 (write child_gen: Toy-G003"
+        in outcome.detail
+    )
 
 
 def test_rollback_and_promote_leave_a_history(copy_of: Callable[[], Any]) -> None:

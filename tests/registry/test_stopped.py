@@ -52,7 +52,7 @@ def verb(name: str, home: Path, said: Path, stop_at: float = float("inf")) -> Ca
     return command
 
 
-@pytest.mark.parametrize("share", [*(pytest.param(share, marks=pytest.mark.long) for share in (0.1, 0.7)), 0.4])
+@pytest.mark.parametrize("share", [*(pytest.param(share, marks=pytest.mark.long) for share in (0.1, 0.9)), 0.7])
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_that_is_stopped_can_be_given_again(
     waiting: Registry, fork, make, tmp_path: Path, name: str, share: float
@@ -66,7 +66,7 @@ def test_a_verb_that_is_stopped_can_be_given_again(
 
     assert fork(verb(name, waiting.home, said, stop_at=int(share * things))) == [128 + signal.SIGINT], said.read_text()
     assert said.read_text().startswith("ladder: stopped; ") and said.read_text().count("\n") == 1
-    # A tenth of the way nothing has begun yet.
+    # More than half of what is seen is the command line that is made; nothing has begun there yet.
     assert ("ladder lineage" in said.read_text()) == (name == "rollback" and share > 0.1)
     assert not (tmp_path / "luna.tar").exists()
     assert fork(verb(name, waiting.home, said)) == [0], said.read_text()

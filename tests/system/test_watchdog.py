@@ -184,9 +184,9 @@ def test_outside_of_a_command_nobody_watches() -> None:
 @linux
 def test_a_verb_is_watched(tmp_path: Path) -> None:
     code = "import sys, psutil\nfrom ladder import __main__ as entry, cli\n"
-    code += "cli.exit_code = lambda verb, log: (verb(), 0)[1]\n"
+    code += "cli.exit_code = lambda verb, *more: (verb(), 0)[1]\n"
     code += "from ladder.verbs import init\n"
-    code += "init.create = lambda folder: print(len(psutil.Process().children())) or []\n"
+    code += "init.create = lambda folder: print(len(psutil.Process().children()), end='') or []\n"
     code += "sys.argv = ['ladder', 'init', 'x']\nsys.exit(entry.main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
