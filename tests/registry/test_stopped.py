@@ -52,7 +52,7 @@ def verb(name: str, home: Path, said: Path, stop_at: float = float("inf")) -> Ca
     return command
 
 
-@pytest.mark.parametrize("share", [*(pytest.param(share, marks=pytest.mark.long) for share in (0.1, 0.9)), 0.7])
+@pytest.mark.parametrize("share", [*(pytest.param(share, marks=pytest.mark.long) for share in (0.1, 0.8)), 0.7])
 @pytest.mark.parametrize("name", VERBS)
 def test_a_verb_that_is_stopped_can_be_given_again(
     waiting: Registry, fork, make, tmp_path: Path, name: str, share: float
