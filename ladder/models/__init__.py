@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         adapter_text,
         check_config,
         hard_positions,
-        is_adapter,
         main_dtype,
         named_positions,
         stored_bytes,
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     )
     from ladder.models.rounding import Rounding, as_stored, check_survives
     from ladder.models.scratch import architecture_config, fresh_model, train_tokenizer
+    from ladder.models.source import is_adapter
     from ladder.models.template import (
         ASKED,
         answering,
@@ -171,10 +171,10 @@ _FILES = {
     "head": "Head Proof deduplicated hidden_states load_head prove",
     "intake": "Say check_readable copy_model holds quiet renew_folder save_model take_in",
     "load": "check_same_tokenizer config_of load_encoder load_model load_tokenizer",
-    "preflight": "adapter_text check_config hard_positions is_adapter main_dtype named_positions "
-    "stored_bytes stored_shapes",
+    "preflight": "adapter_text check_config hard_positions main_dtype named_positions stored_bytes stored_shapes",
     "rounding": "Rounding as_stored check_survives",
     "scratch": "architecture_config fresh_model train_tokenizer",
+    "source": "is_adapter",
     "template": "ASKED answering control_names controls_of dated day_of holding plain_ids read_template",
     "tokenizer": "CORPUS added_ids apart check_same_ids write_tokenizer",
 }

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ladder.errors import ModelError, UsageError, said
 from ladder.models.digest import read_object, weight_files
+from ladder.models.source import is_adapter
 
 _SLACK = 10_000_000
 """Numbers that a model may have beyond twice those in its files: heads that are not stored, masks, positions. What is
@@ -209,11 +210,6 @@ TRIAL = (
 """What every tokenizer must be able to encode: digits, spaces, code, CJK, signs that are put together, a long word."""
 _DEQUANTISED = "gguf"
 """What transformers leaves in the config of a model that was read from GGUF; its weights are plain numbers."""
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter (peft) alone, and no model."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
 def adapter_text(folder: Path) -> tuple[str, str]:

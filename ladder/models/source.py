@@ -15,12 +15,21 @@ def check_path(path: Path) -> None:
         UsageError: it is neither.
         ModelError: the package that reads GGUF is missing.
     """
+    check_kind(path)
+    if path.is_file():
+        check_gguf(path)
+
+
+def check_kind(path: Path) -> None:
+    """See that a path is a folder or a GGUF file.
+
+    Raises:
+        UsageError: it is neither.
+    """
     if not path.is_dir() and not (path.suffix.lower() == ".gguf" and path.is_file()):
         raise UsageError(
             "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"
         )
-    if path.is_file():
-        check_gguf(path)
 
 
 def check_gguf(path: Path) -> None:
@@ -31,3 +40,8 @@ def check_gguf(path: Path) -> None:
     """
     if find_spec("gguf") is None:
         raise ModelError("reading GGUF needs the package gguf", where=str(path), remedy="pip install gguf")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter (peft) alone, and no model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()

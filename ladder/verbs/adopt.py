@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ladder.data import Row
 from ladder.errors import DataError, UsageError
 from ladder.manifest import FAMILY as FAMILY_NAMES
+from ladder.models.source import check_kind, is_adapter
 from ladder.verbs.init import write_files
 from ladder.verbs.split import HoldOut, Split, read_all, split_rows, write_split
 
@@ -171,12 +172,10 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
 
 def _check_model(model: Path, use: Use) -> bool:
     """Whether it answers chats, as far as its files say."""
-    if (model / "adapter_config.json").is_file() and not (model / "config.json").is_file():
+    if is_adapter(model):
         remedy = "merge it first: ladder import ADAPTER --base FOLDER --as Tmp-G000, then ladder export Tmp-G000 MERGED"
         raise UsageError("is an adapter, expected a whole model", where=str(model), remedy=remedy)
-    if not model.is_dir() and not (model.suffix.lower() == ".gguf" and model.is_file()):
-        remedy = "name a Hugging Face folder or a GGUF file"
-        raise UsageError("neither a folder nor a .gguf file", where=str(model), remedy=remedy)
+    check_kind(model)
     folder = model if model.is_dir() else model.parent
     if model.is_dir() and not (folder / "config.json").is_file():
         raise UsageError("has no config.json, so it is no model", where=str(model), remedy="name a Hugging Face folder")
