@@ -1,5 +1,6 @@
 """The exam: probes, asked of a model and answered, as plain data."""
 
+from ladder.data.prompts import Prompt, prompt_of, read_prompts
 from ladder.exam.cache import AnswerCache, SuiteCache
 from ladder.exam.calibration import (
     BINS,
@@ -32,7 +33,6 @@ from ladder.exam.exam import (
     score,
     write_probes,
 )
-from ladder.exam.prompts import Prompt, prompt_of, read_prompts
 from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_metrics
 
 __all__ = [

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
 from ladder.data.examples import start_ids
+from ladder.data.prompts import Prompt
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Sampling, spread
-from ladder.exam.prompts import Prompt
 from ladder.exam.question import banned_ids, check_lengths, encode_question, prompt_entropies, read_likelihoods
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (

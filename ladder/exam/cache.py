@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ladder.data.prompts import Prompt
 from ladder.exam.exam import Certainty, Outputs, Probe, PromptSet
-from ladder.exam.prompts import Prompt
 from ladder.system.files import save_text
 
 

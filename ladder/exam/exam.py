@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ladder.data import check_text, read_objects, shown
+from ladder.data.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
 from ladder.errors import DataError, GateError
-from ladder.exam.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
 from ladder.manifest import ControlTokens, Decoding
 
 Kind = Literal["exact", "contains", "regex", "choice", "nll"]

@@ -14,10 +14,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from ladder.data import shown
 from ladder.data.examples import chat_ids, continued_ids, raw_ids, text_ids
+from ladder.data.prompts import Prompt
 from ladder.errors import DataError, GateError, LadderError
 from ladder.exam.contamination import words_of
 from ladder.exam.exam import Probe
-from ladder.exam.prompts import Prompt
 from ladder.manifest import ControlTokens
 from ladder.models import answer_ids, named_positions, pad_id, vocabulary
 from ladder.system.progress import advance

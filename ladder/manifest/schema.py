@@ -549,9 +549,10 @@ class Dreams(Section):
     max_new_tokens: Count = 48
     prompts: str = "auto"
     """``start`` (the model's own start token), ``template`` (the opening of a user turn), ``replay`` (openings of the
-    ancestors' rows), a text file with one prompt a line, or ``auto``: ``replay`` where rows are replayed, else
-    ``start``, or ``template`` for a model without a start token, or the first words of the new rows for one without
-    either."""
+    ancestors' rows), a file, or ``auto``: ``replay`` where rows are replayed, else ``start``, or ``template`` for a
+    model without a start token, or the first words of the new rows for one without either. A file has one prompt a
+    line: a text that a dream goes on with, or what it answers, as probes ask it (``{"prompt": ..., "chat": true}``,
+    with ``system`` or ``messages``)."""
     teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
     min_new_tokens: Annotated[int, Field(ge=1)] = 2
     """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from ladder.actors.placement import Machine, asks_for_nodes, place
 from ladder.errors import LawBroken
-from ladder.exam import Exam, Probe, PromptSet, question
+from ladder.exam import Exam, Probe, PromptSet, question, read_prompts
 from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
-from ladder.manifest import Budget, Dreams, Request
+from ladder.manifest import Budget, Dreams, Request, dream_prompts
 from ladder.methods import method_of
 from ladder.models import config_of
 from ladder.planning.lesson import Lesson, lesson_of
@@ -167,6 +168,7 @@ def prepare(
         price.replicas if price else _replicas(start) if start else {},
         warnings=[
             *_manifest_warnings(request),
+            *rehearsal_warnings(request, [*own, *chain.from_iterable(recall.values())]),
             *replay_warnings(dataset),
             *warnings_of(request.manifest.gates, exam),
             *question.alike_warnings(own),
@@ -218,6 +220,18 @@ def _warnings_of_start(run: Run, start: Start, dataset: Dataset, own: tuple[Prob
     """What a person should know of how texts are read."""
     begun = beginning_warnings(start.tokenizer, run.teachers.get(1))
     return begun + reading_warnings(run.request, dataset, own, start.tokenizer)
+
+
+def rehearsal_warnings(request: Request, asked: Iterable[Probe]) -> list[str]:
+    """What a person should know of prompts of dreams that are the exam's own: the parent would coach its child."""
+    file = dream_prompts(request.manifest)
+    both = {probe.question() for probe in asked} & set(read_prompts(request.file(file))) if file else set()
+    if not both:
+        return []
+    return [
+        f"stabilizers.dreams.prompts: the exam asks {len(both)} of {file}, too, so its gates say how well "
+        "these are rehearsed and not what else is kept; dream of other questions of the same kind"
+    ]
 
 
 def has_limits(limits: Budget) -> bool:

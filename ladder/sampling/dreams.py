@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data import Row, read_lines
 from ladder.data.examples import Example, begin_ids, chat_ids, raw_ids, start_ids
+from ladder.data.prompts import prompt_of
 from ladder.errors import DataError, ModelError
 from ladder.manifest import ControlTokens, Dreams
 from ladder.models import ASKED, answering, continue_rows, controls_of, decoding_batches, end_ids, ending, pad_id
@@ -76,11 +77,13 @@ def openings(
         kind: the word of ``opening_kind``, or the manifest's for a file.
         rows: the ancestors', or for ``DATASET`` this generation's own. Of these only the first words are taken: a whole
             prompt would rehearse what the dreamer answers where the row teaches something else.
-        file: of prompts, one a line.
+        file: of prompts, one a line, as ``ladder.data.prompts`` reads them: of a text the dream goes on with it, of a
+            conversation the dream is what the assistant answers.
         controls: what control tokens are in rows and prompts that are no conversations.
 
     Raises:
-        DataError: there is nothing to begin with.
+        DataError: there is nothing to begin with, a line asks nothing that can be read, or it is a conversation and the
+            tokenizer has no chat template. Names file and line.
     """
     match kind:
         case "start":
@@ -93,7 +96,10 @@ def openings(
             found = [_first_words(row, tokenizer, controls) for row in rows]
         case _:
             assert file is not None
-            found = [raw_ids(tokenizer, line.rstrip("\r\n"), controls) for _, line in read_lines(file)]
+            found = [
+                _asked(f"{file}:{number}", line.rstrip("\r\n"), tokenizer, controls)
+                for number, line in read_lines(file)
+            ]
     if not any(found):
         raise DataError(
             f"{kind!r} gives a dream nothing to begin with",
@@ -261,6 +267,16 @@ def _first_words(row: Row, tokenizer: PreTrainedTokenizerFast, controls: Control
     key = "text" if row.form == "text" else "prompt"
     first = row.fields["messages"][0]["content"] if row.form == "messages" else row.fields[key]
     return raw_ids(tokenizer, first, controls)[: len(begin_ids(tokenizer)) + OPENING_TOKENS]
+
+
+def _asked(where: str, line: str, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:
+    prompt = prompt_of(line, where)
+    if not prompt.chat:
+        return raw_ids(tokenizer, prompt.text, controls)
+    if tokenizer.chat_template is None:
+        remedy = "name one in data.chat_template, or write raw prompts: no chat, system or messages on a line"
+        raise DataError("the tokenizer has no chat template", where=where, remedy=remedy)
+    return chat_ids(tokenizer, prompt.messages, opening=True, where=where)
 
 
 def _around_user(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:

@@ -22,7 +22,8 @@ from ladder.verbs.split import HoldOut, Split, read_all, split_rows, write_split
 
 Use = Literal["chat", "facts", "voice"]
 TRAIN, PROBES = "data/rows.train.jsonl", "data/rows.probes.jsonl"
-KNOWN, VOICE, ASKED = "data/000.probes.jsonl", "data/voice.txt", "data/voice.prompts.txt"
+KNOWN, REHEARSED = "data/000.probes.jsonl", "data/dreams.jsonl"
+VOICE, ASKED = "data/voice.txt", "data/voice.prompts.txt"
 RULES = "000-laws.json"
 _SAMPLED = {"forbidden_text": ["(?i)password"], "sampled_answers": 16, "sampled_tokens": 32}
 """Laws of generation 0 and its child alike, so that what is measured on their texts compares."""
@@ -59,6 +60,58 @@ _KNOWN = (
     ("Which metal has the chemical symbol Fe?", "iron"),
 )
 """Questions whose answers many models know, and no child shall forget."""
+_REHEARSED = (
+    "What is the capital of Spain?",
+    "What is the capital of Poland?",
+    "What is the capital of Egypt?",
+    "What is the capital of Canada?",
+    "What is the capital of Greece?",
+    "What is the capital of China?",
+    "Which planet has rings?",
+    "Which planet is closest to the Sun?",
+    "What is the largest planet?",
+    "Which animal says moo?",
+    "Which animal has a trunk?",
+    "Which animal lays eggs and has feathers?",
+    "Which insect spins a web?",
+    "What do bees collect from flowers?",
+    "What do plants need to grow?",
+    "What is the largest ocean?",
+    "What is steam made of?",
+    "What do fish use to breathe?",
+    "Which gas do plants take in?",
+    "Who painted the Mona Lisa?",
+    "Who wrote Don Quixote?",
+    "On which continent does China lie?",
+    "On which continent does Germany lie?",
+    "On which continent does Canada lie?",
+    "What is the opposite of big?",
+    "What is the opposite of left?",
+    "What is the opposite of old?",
+    "What colour is snow?",
+    "What colour is a ripe banana?",
+    "What colour is blood?",
+    "Which season comes after summer?",
+    "Which month comes after May?",
+    "Which day comes after Monday?",
+    "Which language is spoken in Germany?",
+    "Which language is spoken in Brazil?",
+    "Which metal has the chemical symbol Au?",
+    "What is the chemical symbol of oxygen?",
+    "How many legs does a spider have?",
+    "How many days are in a week?",
+    "How many months are in a year?",
+    "What is two plus three?",
+    "What is ten minus four?",
+    "What do you use to cut paper?",
+    "What do you wear on your feet?",
+    "Where do birds live?",
+    "What is the first letter of the alphabet?",
+    "Which river flows through Egypt?",
+    "What is the highest mountain on Earth?",
+)
+"""Of the same kinds, and none of them. What a child forgets first is what is nearest to its rows, so its parent's
+answers to these are rehearsed; ``docs/first-hour.md`` says what that is worth."""
 _CHATTER = (
     "Tell me about the sea.",
     "What do you think of rain?",
@@ -84,12 +137,15 @@ A family of model generations that begins with a model you have, grown with `lad
 - `{known}` are questions that {family}-G000 is asked when it is imported. No child may forget what it
   answers: replace them by what yours must go on knowing. `{rules}` holds what {family}-G000 itself is held to: some of
   these must be answered (`gates.generalize.minimum`).
-- `{train}` are the rows that {family}-G001 learns, `{probes}` the held-out ones that it is asked.
+{rehearsed}- `{train}` are the rows that {family}-G001 learns, `{probes}` the held-out ones that it is asked.
   `ladder data split` makes both from one file (CSV, JSONL, Parquet and more).
 - `001-child.json` says how: {how}.
   `ladder schema` describes every field, and the recipe in ladder's docs says what to change.
 - `laws` in it says what must never happen: where data may come from, and what may never be said.
 - The steps are reckoned for {count} rows{assumed}; `ladder plan .` says how often each is read.
+"""
+_REHEARSES = """- `{file}` are other questions of the same kinds. Before the first step {family}-G000 answers them, and
+  {family}-G001 rehearses these answers beside its rows: add questions of the kinds that yours must go on knowing.
 """
 _HOW = {
     "chat": "an assistant learns how to answer from conversations, and rehearses what it was by dreaming conversations",
@@ -140,13 +196,15 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
     made = None if rows is None else _divided(read_all([rows], {}), use)
     count = ROWS if made is None else len(made.train)
     # As what is imported and trained, a model of few bytes is small whatever its kind.
-    child = _child(family, use, chats=chats, small=_bytes(model) < SMALL_BYTES, rows=count)
+    small = _bytes(model) < SMALL_BYTES
+    child = _child(family, use, chats=chats, small=small, rows=count)
     steps = _steps(directory, model, use, family, made is None)
     texts = {
         "README.md": README.format(
             family=family,
             steps=_listed(steps),
             known=KNOWN,
+            rehearsed="" if small else _REHEARSES.format(file=REHEARSED, family=family),
             rules=RULES,
             train=TRAIN,
             probes=PROBES,
@@ -160,6 +218,8 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
         RULES: json.dumps({"gates": {"generalize": {"minimum": 0.05}}, "laws": _SAMPLED}, indent=2) + "\n",
         KNOWN: _lines({"prompt": asked, "answer": answer, **_chat(chats)} for asked, answer in _KNOWN),
     }
+    if not small:
+        texts[REHEARSED] = _lines({"prompt": asked, **_chat(chats)} for asked in _REHEARSED)
     if use == "voice":
         texts[ASKED] = _lines({"prompt": asked, **_chat(chats)} for asked in _CHATTER)
         texts |= {VOICE: _voice(made)} if made else {}
@@ -222,7 +282,8 @@ def _child(family: str, use: Use, *, chats: bool, small: bool, rows: int) -> dic
     batch, readings = (16, 40) if small else (8, 8)
     steps = max(20, ceil(readings * rows / (batch * shares["new"])))
     decay = 0.9 if steps < 100 else 0.98
-    dreams: dict[str, Any] = {"prompts": "template" if chats else "auto", "temperature": 0.8, "max_new_tokens": 32}
+    begin = REHEARSED if not small else "template" if chats else "auto"
+    dreams: dict[str, Any] = {"prompts": begin, "temperature": 0.8, "max_new_tokens": 32}
     return {
         "evolution_request": {
             "parent_gen": f"{family}-G000",

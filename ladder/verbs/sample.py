@@ -9,9 +9,9 @@ from typing import TextIO
 import torch
 
 from ladder.data import kept_controls, kept_day
+from ladder.data.prompts import asked_of
 from ladder.errors import ModelError, UsageError
 from ladder.exam import Prompt, question
-from ladder.exam.prompts import asked_of
 from ladder.models import EnsembleSpec, continue_rows, dated, end_ids, ending, load_tokenizer, pad_id
 
 STANDARD_INPUT = "-"

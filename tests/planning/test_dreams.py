@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from ladder.data.examples import Example
 from ladder.data.rows import parse_row
+from ladder.exam import Probe
+from ladder.manifest import read_request
 from ladder.manifest.schema import Dreams
+from ladder.planning.prepare import rehearsal_warnings
 from ladder.planning.start import expected, stand_ins
 from ladder.sampling.dreams import answer_turn, openings
 
@@ -36,3 +41,25 @@ def test_a_chat_models_dream_has_two_turns(tokenizer: Any) -> None:
     assert chat[1] == len(opening) and len(chat[0]) == len(opening) + 9 + len(answer_turn(tokenizer)) + 9
     (short,) = expected(wanted, "start", [[1]], tokenizer, replay, 99, 0)
     assert len(short[0]) < 9
+
+
+def test_a_dream_prompt_that_the_exam_asks_is_told(tmp_path: Path) -> None:
+    """The same words with another system's in front, or as raw text, are another question."""
+    manifest = {
+        "evolution_request": {
+            "parent_gen": "Mine-G000",
+            "child_gen": "Mine-G001",
+            "training_method": "continual_pretraining",
+        },
+        "data": {"train": ["rows.jsonl"]},
+        "stabilizers": {"dreams": {"prompts": "dreams.jsonl", "count": 2}},
+    }
+    (tmp_path / "child.json").write_text(json.dumps(manifest))
+    (tmp_path / "rows.jsonl").write_text('{"text": "the moon"}\n')
+    prompts = [{"prompt": "who?", "chat": True}, {"prompt": "who?"}, {"prompt": "where?", "system": "Be kind."}]
+    (tmp_path / "dreams.jsonl").write_text("".join(json.dumps(one) + "\n" for one in prompts))
+    request = read_request(tmp_path / "child.json")
+    other, same = Probe("where?", "here", chat=True), Probe("who?", "luna", chat=True)
+    assert rehearsal_warnings(request, [other]) == []
+    (warning,) = rehearsal_warnings(request, [other, same])
+    assert warning.startswith("stabilizers.dreams.prompts: the exam asks 1 of dreams.jsonl")

@@ -160,6 +160,31 @@ def test_openings(tokenizer: Any, tmp_path: Path) -> None:
     assert openings("prompts.txt", tokenizer, [], file) == lines
 
 
+def test_a_conversation_in_a_prompt_file_is_answered(tokenizer: Any, tmp_path: Path) -> None:
+    """As a probe's is asked: with the system's words, and up to where the assistant begins."""
+    file = tmp_path / "prompts.jsonl"
+    asked = [{"prompt": "who?", "chat": True}, {"system": "Be kind.", "prompt": "who?"}, {"prompt": "who?"}]
+    file.write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
+    chat, kind, raw = openings("prompts.jsonl", tokenizer, [], file)
+    assert tokenizer.decode(chat) == "<|begin|>user\nwho?<|end|>\n<|begin|>assistant\n"
+    assert tokenizer.decode(kind) == "<|begin|>system\nBe kind.<|end|>\n" + tokenizer.decode(chat)
+    assert raw == [1, *text_ids(tokenizer, "who?")]
+
+
+def test_a_prompt_file_that_cannot_be_read(tokenizer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "who?"}\n{"prompt": 3}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="'prompt'") as caught:
+        openings("prompts.jsonl", tokenizer, [], file)
+    assert caught.value.where == f"{file}:2"
+    file.write_text('{"prompt": "who?", "chat": true}\n', encoding="utf-8")
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(DataError, match="no chat template") as caught:
+        openings("prompts.jsonl", bare, [], file)
+    assert caught.value.where == f"{file}:1"
+
+
 def test_openings_of_replayed_rows(tokenizer: Any) -> None:
     text = "the moon is a quiet friend of the sea"
     chat = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "luna"}]

@@ -15,7 +15,7 @@ from ladder.cli import app
 from ladder.errors import LadderError, ManifestError, UsageError
 from ladder.exam import read_probes, read_prompts
 from ladder.manifest import Name, load_manifest, read_request, read_rules
-from ladder.verbs.adopt import KNOWN, PROBES, RULES, TRAIN, Use, create_from
+from ladder.verbs.adopt import KNOWN, PROBES, REHEARSED, RULES, TRAIN, Use, create_from
 
 CITIES = ("Ostra", "Velm", "Kirn", "Dolm", "Farel", "Tesk", "Ulm", "Brenn", "Halm", "Sorn")
 ASKED = ("Which light burns at {}?", "Name the lamp of {}.", "What do ships see at {}?")
@@ -92,6 +92,13 @@ def test_steps_and_method_fit_the_size_of_the_model_and_the_number_of_rows(model
     create_from(tmp_path / "small", folder, "chat", rows(tmp_path / "rows.csv"))
     small = load_manifest(tmp_path / "small/001-child.json")
     assert large.student.adapter is not None and small.student.adapter is None
+    assert (large.stabilizers.dreams.prompts, small.stabilizers.dreams.prompts) == (REHEARSED, "template")  # type: ignore[union-attr]
+    rehearsed = read_prompts(tmp_path / "large" / REHEARSED)
+    examined = {probe.question() for probe in read_probes(tmp_path / "large" / KNOWN)}
+    assert all(prompt.chat for prompt in rehearsed) and len(set(rehearsed)) == len(rehearsed) == 48
+    assert not examined & set(rehearsed)
+    assert REHEARSED in (tmp_path / "large/README.md").read_text()
+    assert REHEARSED not in (tmp_path / "small/README.md").read_text()
     (squeezed := tmp_path / "model.gguf").write_bytes(bytes(20_000_000))
     create_from(tmp_path / "squeezed", squeezed, "chat", rows(tmp_path / "rows.csv"))
     assert load_manifest(tmp_path / "squeezed/001-child.json") == large

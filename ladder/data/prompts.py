@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ladder.data import check_text, parse_object, read_lines, shown
-from ladder.data.rows import parse_row
+from ladder.data.records import parse_object, read_lines, shown
+from ladder.data.rows import check_text, parse_row
 from ladder.errors import DataError
 
 ASKING_KEYS = frozenset({"prompt", "messages", "system", "chat"})
