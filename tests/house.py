@@ -23,7 +23,7 @@ ORDER = (
     "commands",  # one thin function per verb
     "jobs",  # entrypoints that Ray Jobs call
     "verbs",  # what a verb does beyond the run
-    "evolve",  # the spine
+    "spine",  # one manifest from reading to HEAD
     "run",  # training and examination, by actors
     "planning",  # the one preparation: whether a run may begin, and what it would take
     "setup",  # what a run is made of: its folder, dataset, roles, exam and laws
