@@ -42,7 +42,11 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
         registry = open_registry(home)
     with Session(address) as session:
         context = Context(home, registry, session, console, bare, _coming(requests, registry))
-        return [_outcome(request, context) for request in requests]
+        outcomes = []
+        for request in requests:
+            outcomes.append(_outcome(request, context))
+            console.tell(outcomes[-1])
+        return outcomes
 
 
 def climb(request: Request, context: Context) -> Generation:

@@ -18,10 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # High to low: a room imports those below it. Each line says why it stands where it stands.
 ORDER = (
+    "__init__",  # the front door: names of the API, each imported when it is asked for
     "__main__",
     "cli",  # the command line: what an error prints, and which exit code it has
     "commands",  # one thin function per verb
     "jobs",  # entrypoints that Ray Jobs call
+    "api",  # what people call from Python; beside the command line, and by the same functions
     "verbs",  # what a verb does beyond the run
     "spine",  # one manifest from reading to HEAD
     "run",  # training and examination, by actors
@@ -56,7 +58,7 @@ class Import:
 
     @property
     def room(self) -> str:
-        return self.module.split(".")[1] if "." in self.module else ""
+        return self.module.split(".")[1] if "." in self.module else "__init__"
 
     @property
     def package(self) -> str:
