@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ladder.errors import Interrupted, NotFound
 from ladder.manifest import Manifest, Name, Request, read_requests
-from ladder.registry import Event as Entry
-from ladder.registry import Finding, Registry, open_registry
-from ladder.registry import Generation as Recorded
+from ladder.notify import tell
+from ladder.registry import Finding, Registry, entities, open_registry
 from ladder.system.home import find_home
-from ladder.system.stopping import GO_ON
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -137,7 +135,7 @@ def import_model(
         say=console.say,
         phase=console.phase,
     )
-    return Generation.of(found, registry)
+    return _told(found, registry)
 
 
 def families(home: Place | None = None) -> list[Family]:
@@ -184,13 +182,13 @@ def load(
     return generation(ref, home).load(dtype, device)
 
 
-class Generation(Recorded):
+class Generation(entities.Generation):
     """A recorded generation, and what can be asked of it. Its fields do not change; ``family`` reads them anew."""
 
     _registry: Registry
 
     @classmethod
-    def of(cls, recorded: Recorded, registry: Registry) -> Generation:
+    def of(cls, recorded: entities.Generation, registry: Registry) -> Generation:
         """A generation of this registry."""
         made = cls(**vars(recorded))
         object.__setattr__(made, "_registry", registry)
@@ -248,7 +246,7 @@ class Generation(Recorded):
 
         return load_model(self.folder, dtype, device), load_tokenizer(self.folder)
 
-    def gates(self, against: Recorded | str | None = None, probes: Place | None = None) -> Reevaluation:
+    def gates(self, against: entities.Generation | str | None = None, probes: Place | None = None) -> Reevaluation:
         """Run its gates once more, without consequences.
 
         Args:
@@ -302,7 +300,7 @@ class Family:
         return Generation.of(head, self._registry) if head else None
 
     @property
-    def history(self) -> list[Entry]:
+    def history(self) -> list[entities.Event]:
         """Promotions, rollbacks, rejections, approvals and erasures, oldest first."""
         return self._registry.history(self.name)
 
@@ -332,7 +330,9 @@ class Family:
 
         return lineage_text(self._registry.generations(self.name))
 
-    def rollback(self, to: Recorded | str | None = None, *, reason: str = "rolled back from Python") -> Generation:
+    def rollback(
+        self, to: entities.Generation | str | None = None, *, reason: str = "rolled back from Python"
+    ) -> Generation:
         """Move HEAD back.
 
         Args:
@@ -346,10 +346,10 @@ class Family:
         """
         target = self[to] if isinstance(to, str) else to
         moved = self._registry.rollback(self.name, to=target, reason=reason)
-        return Generation.of(moved, self._registry)
+        return _told(moved, self._registry)
 
     def promote(
-        self, generation: Recorded | str, *, reason: str = "promoted from Python", key: str | None = None
+        self, generation: entities.Generation | str, *, reason: str = "promoted from Python", key: str | None = None
     ) -> Generation:
         """Make a generation HEAD that passed its gates, or approve it; ``is_head`` says which of the two came of it.
 
@@ -363,11 +363,18 @@ class Family:
         """
         chosen = self[generation] if isinstance(generation, str) else generation
         moved = self._registry.promote(chosen, expected=self._registry.head(self.name), reason=reason, key=key)
-        return Generation.of(moved, self._registry)
+        return _told(moved, self._registry)
 
     def verify(self) -> list[Finding]:
         """Check every generation's content against its digests; what is wrong, and nothing where all is well."""
         return self._registry.verify(self.name)
+
+
+def _told(decided: entities.Generation, registry: Registry) -> Generation:
+    """What was decided, once the home's webhooks begin to be told of it."""
+    for problem in tell(registry):
+        warnings.warn(problem, stacklevel=3)
+    return Generation.of(decided, registry)
 
 
 _SHORT = re.compile(r"HEAD|G\d+(\.\d+)?")
@@ -378,7 +385,7 @@ class _ListenerFailed(Interrupted):
     """Whoever follows a run raised an error."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__("whoever follows it raised an error", remedy=GO_ON)
+        super().__init__("whoever follows it raised an error", remedy="the same call goes on")
         self.error = error
 
 

@@ -14,6 +14,7 @@ from ladder.errors import HeadMoved, Interrupted, LadderError, Unexpected
 from ladder.manifest import Request
 from ladder.methods import method_of
 from ladder.models import dated
+from ladder.notify import tell
 from ladder.planning.prepare import Work, prepare
 from ladder.registry import Generation, Registry, Verdict, family_lock, open_registry
 from ladder.registry.lineage import Ancestry, decided_before, resolve, unregistered_teachers
@@ -46,6 +47,8 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
         for request in requests:
             outcomes.append(_outcome(request, context))
             console.tell(outcomes[-1])
+            for problem in tell(registry):
+                console.say(f"warning: {problem}")
         return outcomes
 
 

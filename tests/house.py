@@ -31,6 +31,7 @@ ORDER = (
     "setup",  # what a run is made of: its folder, dataset, roles, exam and laws
     "actors",  # the only room that starts Ray's actors
     "report",  # what people see of it
+    "notify",  # whom a home tells of verdicts and moves of HEAD
     "registry",  # the only room that writes to MLflow
     "gates",  # the decision
     "laws",  # what must never happen; some of it is watched while a student trains
