@@ -129,9 +129,14 @@ CALLS = {
     "backup": ["backup luna.tar"],
     "restore": ["restore luna.tar --home again"],
     "export": ["export Luna@HEAD out/model"],
+    "notify add": ["notify add chat http://127.0.0.1:9/x --on rollback"],
+    "notify list": ["notify list"],
+    "notify test": ["notify test chat"],
+    "notify send": ["notify send chat"],
+    "notify remove": ["notify remove chat"],
 }
 """How each verb is called; in this order, one may use what an earlier one made."""
-CODES = {"evolve": 1}
+CODES = {"evolve": 1, "notify test": 1}
 
 
 def test_what_each_verb_answers_is_what_the_schema_says(
