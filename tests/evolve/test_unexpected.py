@@ -55,8 +55,8 @@ def climbing(fatal: dict[str, BaseException], monkeypatch: pytest.MonkeyPatch) -
             raise error
         return request
 
-    def outcome_of(request: Any, *, trained: bool) -> evolve.Outcome:
-        return evolve.Outcome(str(request.child), "PROMOTED", "passed all gates", 0, str(request.child))
+    def outcome_of(request: Any, *, trained: bool) -> spine.Outcome:
+        return spine.Outcome(str(request.child), "PROMOTED", "passed all gates", 0, str(request.child))
 
     monkeypatch.setattr(spine, "climb", climb)
     monkeypatch.setattr(spine, "outcome_of", outcome_of)
@@ -85,7 +85,7 @@ def test_a_store_that_fails_for_one_manifest_does_not_end_the_others(
     toy: Any, five: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     climbing({}, monkeypatch)
-    real = evolve.decided_before
+    real = spine.decided_before
 
     def decided(request: Any, registry: Any) -> Any:
         if str(request.child) == FIVE[1]:
@@ -109,7 +109,7 @@ def test_a_training_that_dies_is_a_failed_run_and_goes_on(
 ) -> None:
     """The lasting actors end with it, so it comes after those who use them (``take_actors``)."""
     path = toy.manifest(0, "pretraining")
-    real = evolve.examine
+    real = spine.examine
 
     def examine(*_: Any) -> None:
         raise Panic(ROW)
