@@ -32,9 +32,13 @@ class Devices(Section):
     """Where each actor lives: its device, or a section with ``device``, ``labels`` and ``resources``."""
 
     student: Device | Where = "auto"
+    """Of all its ranks."""
     teacher1: Device | Where = "auto"
+    """Of all replicas of teacher 1."""
     teacher2: Device | Where = "auto"
+    """Of all replicas of teacher 2."""
     evaluator: Device | Where = "auto"
+    """Of whoever lets parent and child sit the exam."""
     others: Device | Where = "auto"
     """Of ``teachers.others``, all of them. Those that are no models compute on the processor whatever is said here."""
 
