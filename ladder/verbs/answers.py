@@ -24,6 +24,7 @@ from ladder.verbs.compare import Moved, MovedHead
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
+from ladder.verbs.notify import HookEntry
 from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
 from ladder.verbs.why import Branch
@@ -213,6 +214,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     "backup": {"archive": str} | _CONTENTS,
     "restore": {"home": str} | _CONTENTS,
     "export": {"generation": Recorded, "folder": str, "rows": bool},
+    "notify add": {"name": str, "secret": str},
+    "notify list": {"hooks": list[HookEntry]},
+    "notify remove": {"name": str},
+    "notify send": {"hooks": list[HookEntry]},
+    "notify test": {"name": str, "problem": str},
     "job evolve": {"outcomes": list[Outcome]},
     "job evaluate": {"outcomes": list[Piece]},
     "job warm-cache": {"outcomes": list[Warmed | Outcome]},

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ladder import evolve
+from ladder import spine
 from ladder.actors.placement import Machine
 from ladder.actors.remote import EvaluatorActor
 from ladder.errors import ManifestError
@@ -154,6 +154,6 @@ def test_an_unknown_task_is_refused_before_training(
     run = Run(read(), Ancestry(None, None, ()), {}, tmp_path / "run")
     nobody: Any = SimpleNamespace(home=tmp_path, registry=None, session=None, console=Console(quiet=True), bare=0)
     with pytest.raises(ManifestError, match="there is no task 'tides'"):
-        evolve.carry_out(run, nobody)
+        spine.carry_out(run, nobody)
     with pytest.raises(ManifestError, match="there is no task 'tides'"):
         make_plans([run.request], tmp_path / "home")
