@@ -34,17 +34,25 @@ def lineage(
     home: Home = HOME,
     as_json: Json = False,
     history: Annotated[bool, typer.Option("--history", help="Also every move of HEAD.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Open the page of the family in a browser.")] = False,
 ) -> None:
-    """The family tree with verdicts, gate figures and HEAD."""
+    """The family tree with verdicts, gate figures and HEAD. With --html the page of the family: its tree, the recall of
+    every lesson, the moves of HEAD, and every figure over time."""
     from ladder.report.lineage import history_text, lineage_text
 
     registry = registry_of(home)
     generations = registry.require(family)
-    events = registry.history(family) if history or as_json else []
+    events = registry.history(family) if history or as_json or html else []
+    page = None
+    if html:
+        from ladder.report.family import write
+
+        page = write(registry, family, generations, events)
+        open_page(page)
     # A pipe has 80 columns.
     text = lineage_text(generations, get_terminal_size().columns) + ("\n\n" + history_text(events) if history else "")
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
-    answer({"family": family, **found}, text, as_json)
+    answer({"family": family, **found, "page": page}, str(page or text), as_json)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ladder.report.charts import Band, Curve, Track
+if TYPE_CHECKING:
+    from ladder.report.charts import Band, Curve, Track
 
 PAINTS = {
     "#d99a1c": ("#b47a06", "#e8b04a"),
@@ -72,6 +73,8 @@ class Chart:
         label: what the horizontal axis counts.
         layers: lines, or bands where ``filled``.
         across: ticks of the horizontal axis, ``up`` of the vertical one.
+        dots: marks on it; a chart that has some draws its lines without dashes and legend.
+        said: what it shows, in words; left out, what its lines and dots say.
     """
 
     title: str
@@ -81,11 +84,12 @@ class Chart:
     up: Sequence[Tick]
     filled: bool = False
     dots: Sequence[Dot] = ()
+    said: str = ""
 
     @property
     def alt(self) -> str:
         """What it shows, for whoever does not see it."""
-        told = "; ".join(layer.text for layer in self.layers) or "; ".join(dot.text for dot in self.dots)
+        told = self.said or "; ".join(one.text for one in self.dots or self.layers)
         return f"{self.title or 'Chart'} by {self.label}: {told}"
 
 
