@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ladder.registry import Event, Generation, backup, cache, erase
 
 
-_COLUMNS = {
+FIGURES_OF_GATES = {
     "recall": "gate.recall",
     "generalize": "gate.generalize",
     "tone drift": "gate.tone_drift",
@@ -42,7 +42,7 @@ def lineage_text(generations: Sequence[Generation], width: int | None = None) ->
     """
     if not generations:
         return "no generations"
-    rows = [(prefix + generation.ref, generation) for prefix, generation in _tree(generations)]
+    rows = [(prefix + generation.ref, generation) for prefix, generation in tree(generations)]
     text = ""
     for text in _tree_texts(rows, _columns(generations)):
         if width is None or max(map(cell_len, text.split("\n"))) <= width:
@@ -163,18 +163,23 @@ def card_text(generation: Generation, sidecars: Path, worth: str = "") -> str:
 
 def _columns(generations: Sequence[Generation]) -> dict[str, str]:
     """The four gates, and every further one that one of the generations was held to."""
+    return FIGURES_OF_GATES | further_gates(generations)
+
+
+def further_gates(generations: Sequence[Generation]) -> dict[str, str]:
+    """The metric of every further gate that one of the generations was held to, by its name."""
     metrics = dict.fromkeys(metric for generation in generations for metric in generation.metrics)
     names = {metric.removeprefix(_FURTHER): metric for metric in metrics if metric.startswith(_FURTHER)}
-    return _COLUMNS | {name: metric for name, metric in names.items() if "." not in name}
+    return {name: metric for name, metric in names.items() if "." not in name}
 
 
-def _tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:
+def tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:
     """Every generation under its parent, with what it is indented by.
 
     Of several children those with fewer descendants come first, indented; the last one goes on at its parent's depth.
     So a depth at least halves what is below it, and a family of thousands is a few levels deep.
     """
-    children = _children(generations)
+    children = children_of(generations)
     sizes = [1] * len(generations)
     for place in reversed(range(len(generations))):  # A parent stands before its children.
         sizes[place] += sum(sizes[child] for child in children[place])
@@ -187,7 +192,7 @@ def _tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:
     return found
 
 
-def _children(generations: Sequence[Generation]) -> dict[int | None, list[int]]:
+def children_of(generations: Sequence[Generation]) -> dict[int | None, list[int]]:
     """Where the children of each generation stand, by where it stands itself; those without a parent here under None.
 
     Two generations that learned nothing from each other have one digest, so a parent is known by its name as well.
