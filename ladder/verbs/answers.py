@@ -159,7 +159,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "evolve": {"outcomes": list[Outcome]},
     "submit": {"job": str, "address": str, "status": str | None},
     "families": {"home": str, "families": list[Standing]},
-    "lineage": {"family": str, "generations": list[Recorded], "history": list[Event]},
+    "lineage": {"family": str, "generations": list[Recorded], "history": list[Event], "foreign": str | None},
     "show": {"generation": Recorded, "receipts": dict[str, Any], "pictures": list[str], "page": str | None},
     "gates": _HELD | {"costs": NotRequired[dict[Literal["child", "ensemble"], Cost]]},
     "diff": {
