@@ -51,9 +51,13 @@ def lineage(
         page = write(registry, family, generations, events)
         open_page(page)
     # A pipe has 80 columns.
-    text = lineage_text(generations, get_terminal_size().columns) + ("\n\n" + history_text(events) if history else "")
+    text = lineage_text(generations, get_terminal_size().columns)
+    if moved := registry.foreign(family):
+        text += f"\n\n{moved.told}; the next command that writes puts it into the history"
+    text += "\n\n" + history_text(events) if history else ""
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
-    answer({"family": family, **found, "page": page}, str(page or text), as_json)
+    result = {"family": family, **found, "foreign": moved and moved.told, "page": page}
+    answer(result, str(page or text), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
