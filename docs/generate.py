@@ -137,7 +137,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
     limits = [f"{word} {_power(schema[key])}" for key, word in told.items() if key in schema]
     if "pattern" in schema:
         limits.append(f"of the form `{schema['pattern']}`")
-    return f" {' '.join(limits)}" if limits else ""
+    return f" {' '.join(limits)}".replace(" below", ", below") if limits else ""
 
 
 def _power(value: float) -> str:
