@@ -137,7 +137,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
     limits = [f"{word} {_power(schema[key])}" for key, word in told.items() if key in schema]
     if "pattern" in schema:
         limits.append(f"of the form `{schema['pattern']}`")
-    return f" {' '.join(limits)}" if limits else ""
+    return f" {' '.join(limits)}".replace(" below", ", below") if limits else ""
 
 
 def _power(value: float) -> str:
@@ -240,18 +240,21 @@ def api_page() -> str:
         "What a program or a package of your own may import, and go on importing: these names stay. "
         "[Extending](../extending.md) shows them at work. Everything else in `ladder` may change without a word.",
     ]
+    told: list[tuple[str, Any]] = []
     for name in public():
         module, _, last = name.rpartition(".")
         found = getattr(importlib.import_module(module), last)
-        parts.append(f"## `{name}`\n\n{_described(last, found)}")
+        same = next((other for other, one in told if one is found), None)
+        parts.append(f"## `{name}`\n\n{f'The same as `{same}`.' if same else _described(last, found)}")
+        told.append((name, found))
     return "\n\n".join(parts)
 
 
 def _described(name: str, found: Any) -> str:
-    if not (inspect.isclass(found) or inspect.isroutine(found)):
-        return prose(inspect.getdoc(found) or "") if inspect.ismodule(found) else f"`{found!r}`"
+    if not (inspect.isclass(found) or inspect.isroutine(found) or isinstance(found, property)):
+        return "`" + re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", repr(found)) + "`"
     told = [f"```python\n{_signature(name, found)}\n```", docstring(inspect.getdoc(found) or "")]
-    if inspect.isclass(found):
+    if inspect.isclass(found) and not issubclass(found, BaseModel):
         fields = [f"- `{key}`: {prose(text)}" for key, text in _attributes(found).items()]
         told += ["**Fields**", "\n".join(fields)] if fields else []
         methods = {key: value for key, value in vars(found).items() if not key.startswith("_") and _is_method(value)}
@@ -260,32 +263,41 @@ def _described(name: str, found: Any) -> str:
 
 
 def _is_method(value: Any) -> bool:
-    return inspect.isroutine(_function(value)) and bool(_function(value).__doc__)
+    found = _function(value)
+    return (isinstance(found, property) or inspect.isroutine(found)) and bool(found.__doc__)
 
 
 def _function(value: Any) -> Any:
-    if isinstance(value, property):
-        return value.fget
     return value.__func__ if isinstance(value, classmethod | staticmethod) else value
 
 
 def _signature(name: str, found: Any) -> str:
     """As it is written, with the annotations of the source; a parameter a line where it is long."""
-    try:
-        written = inspect.signature(found)
-    except (TypeError, ValueError):
-        return name
+    if isinstance(found, property):
+        return f"{name}: {inspect.signature(found.fget).return_annotation}"
+    if inspect.isclass(found) and issubclass(found, BaseModel):
+        return _wrapped(name, [f"{key}=..." for key in found.model_fields], "")
+    written = inspect.signature(found)
     given = [one for key, one in written.parameters.items() if key not in ("self", "cls")]
-    plain = [_parameter(one) if isinstance(one.annotation, str) else str(one) for one in given]
+    plain = list(map(_parameter, given))
+    kinds = [one.kind for one in given]
+    if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        plain.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     back = written.return_annotation
-    end = "" if back is inspect.Signature.empty or inspect.isclass(found) else f" -> {back}"
-    line = f"{name}({', '.join(plain)}){end}"
-    return line if len(line) <= 100 else f"{name}(\n" + "".join(f"    {one},\n" for one in plain) + f"){end}"
+    return _wrapped(name, plain, "" if back is inspect.Signature.empty or inspect.isclass(found) else f" -> {back}")
+
+
+def _wrapped(name: str, parameters: list[str], end: str) -> str:
+    line = f"{name}({', '.join(parameters)}){end}"
+    return line if len(line) <= 100 else f"{name}(\n" + "".join(f"    {one},\n" for one in parameters) + f"){end}"
 
 
 def _parameter(one: inspect.Parameter) -> str:
+    if not isinstance(one.annotation, str):
+        return str(one)
     default = "" if one.default is inspect.Parameter.empty else f" = {one.default!r}"
-    return f"{'*' if one.kind is one.VAR_POSITIONAL else ''}{one.name}: {one.annotation}{default}"
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(one.kind, "")
+    return f"{stars}{one.name}: {one.annotation}{default}"
 
 
 def _attributes(found: type) -> dict[str, str]:

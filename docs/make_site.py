@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-SHOWN = {".md", ".svg", ".png", ".gif"}
+OURS = {".py", ".pyc"}
+"""What lies in docs/ and is no part of it for readers."""
 
 
 def main(build: Path = ROOT / "build") -> int:
@@ -43,9 +44,9 @@ def main(build: Path = ROOT / "build") -> int:
 
 
 def copy_pages(folder: Path) -> None:
-    """Pages and their pictures, each at its place."""
+    """Pages, pictures and what else they link to, each at its place."""
     for file in [*(ROOT / name for name in BESIDE), *(ROOT / "docs").rglob("*")]:
-        if file.suffix in SHOWN:
+        if file.is_file() and file.suffix not in OURS:
             target = folder / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

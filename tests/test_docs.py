@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import typer
 import yaml
 from ray.scripts import scripts
+from typer.testing import CliRunner
 
 from ladder.cli import app
 from ladder.manifest import plugins, read_requests
@@ -26,6 +28,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "manifests").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")})
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHOP = (("bread", 3), ("salt", 1), ("milk", 2))
 VERBS = typer.main.get_command(app)
 GROUPS = ("Guide", "Reference", "Evidence")
 WORDS = (
@@ -207,3 +210,19 @@ def test_evidence_stands_apart_from_the_guide() -> None:
     told = re.compile(r"^\|.*\d\.\d{3}.*\|$", re.MULTILINE)
     found = {page.name for page in listed("Guide") if len(told.findall(page.read_text(encoding="utf-8"))) > 2}
     assert found == set()
+
+
+def test_what_a_page_shows_of_rows_is_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/data.md shows two commands with all that they print."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Be calm.,What costs {thing}{how}?,{price},{thing}" for thing, price in SHOP for how in ("", " here")]
+    (tmp_path / "shop.csv").write_text("\n".join(["system,question,answer,topic", *rows]), encoding="utf-8")
+    page = FENCE.sub("", (DOCS / "data.md").read_text(encoding="utf-8"))
+    shown = [block for block in re.findall(r"(?:^(?:    .*)?\n)+", page, re.MULTILINE) if "    $ ladder" in block]
+    assert len(shown) == 2
+    for block in shown:
+        asked, _, printed = textwrap.dedent(block).strip().replace("\\\n", "").partition("\n")
+        parts = commands(f"    {asked}\n")
+        answers = [CliRunner().invoke(app, words[1:], catch_exceptions=False) for words in parts]
+        assert [answer.exit_code for answer in answers] == [0] * len(parts)
+        assert answers[-1].stdout.replace(f"{tmp_path}/", "").strip() == printed

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from ladder.cli import app
-from tests.test_docs import DOCS, commands
+from tests.test_docs import DOCS, FENCE, commands
 
 PAGE = (DOCS / "howto.md").read_text(encoding="utf-8")
 LISTENS = {"ui", "submit"}
@@ -32,27 +32,42 @@ def test_every_verb_has_its_task() -> None:
     assert {words[1] for words in carried_out} == set(verbs) - LISTENS
 
 
-@pytest.mark.long
-def test_the_lines_do_what_they_say(tmp_path: Path) -> None:
-    """Each line by itself, in one shell: it stops at the first that fails, and says which."""
-    program = tmp_path / "bin" / "ladder"
+def typed(folder: Path, lines: str) -> str:
+    """What bash prints that is given these lines with ladder on its path; it stops at the first that fails."""
+    program = folder / "bin" / "ladder"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ladder "$@"\n')
     program.chmod(0o755)
-    root = str(DOCS.parent)
-    environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": root, "BROWSER": "true"}
-    (tmp_path / "here").mkdir()
+    path = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(DOCS.parent), "BROWSER": "true"}
+    (folder / "here").mkdir()
     done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", "".join(blocks("sh"))],
-        cwd=tmp_path / "here",
-        env=environment,
+        ["bash", "-euxo", "pipefail", "-c", lines],
+        cwd=folder / "here",
+        env=os.environ | path,
         capture_output=True,
         text=True,
         timeout=1500,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.long
+def test_the_lines_do_what_they_say(tmp_path: Path) -> None:
+    said = typed(tmp_path, "".join(blocks("sh")))
     mine = tmp_path / "here" / "mine"
     made = ("manifest.schema.json", "row.html", "rows.train.jsonl", "rows.probes.jsonl", "out/config.json", "mine.tar")
     assert [name for name in made if not (mine / name).is_file()] == []
     assert {path.name for path in (mine / "pictures").iterdir()} >= {"gates.png", "training.png"}
-    assert "HEAD of Mine is Mine-G000" in done.stdout and "HEAD of Mine is Mine-G001" in done.stdout
+    assert "HEAD of Mine is Mine-G000" in said and "HEAD of Mine is Mine-G001" in said
+
+
+@pytest.mark.long
+def test_the_quickstart_is_typed(tmp_path: Path) -> None:
+    """All but what goes on until it is stopped, and what names the reader's own files."""
+    page = (DOCS / "quickstart.md").read_text(encoding="utf-8")
+    lines = "".join(body for kind, body in FENCE.findall(page) if not kind).splitlines(keepends=True)
+    mine = [line for line in lines if not line.startswith(("source ", "ladder ui")) and "FOLDER_OR_GGUF" not in line]
+    assert len(mine) >= 8
+    said = typed(tmp_path, "".join(mine))
+    assert said.index("HEAD of Mine is Mine-G000") < said.rindex("HEAD of Mine is Mine-G001")
