@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ladder import cli, evolve
+from ladder import cli, spine
 from ladder.errors import OutOfMemory, is_out_of_memory, memory_told
 from ladder.manifest.names import Name
 
@@ -45,10 +45,10 @@ def test_a_command_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_it_ends_its_own_manifest_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(evolve, "climb", runs_out)
+    monkeypatch.setattr(spine, "climb", runs_out)
     asked = SimpleNamespace(evolution_request=SimpleNamespace(training_method="pretraining"))
     request: Any = SimpleNamespace(child=Name.parse("Luna-G000"), digest="d", manifest=asked)
     registry = SimpleNamespace(decided=lambda child, digest: None, generations=lambda family: [])
     work: Any = SimpleNamespace(home=tmp_path, registry=registry, console=SimpleNamespace(phase=lambda text: None))
-    outcome = evolve._outcome(request, work)
+    outcome = spine._outcome(request, work)
     assert (outcome.verdict, outcome.exit_code) == ("FAILED", 1) and outcome.detail.startswith("out of memory: ")

@@ -15,8 +15,8 @@ import pytest
 import ladder
 from ladder.manifest import Name, read_requests
 from ladder.notify import trial
+from ladder.notify.delivery import signature
 from ladder.notify.hooks import new_hook
-from ladder.notify.post import signature
 from ladder.report.console import EXIT_CODES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "notifications.md"

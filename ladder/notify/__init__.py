@@ -1,8 +1,8 @@
 """Telling others over HTTP what became of a family: a verdict, a promotion, a rollback."""
 
+from ladder.notify.delivery import deliver, post, tell
 from ladder.notify.hooks import KINDS, Hook, add_hook, find_hook, new_hook, read_hooks, remove_hook
 from ladder.notify.messages import Message, Told, trial, untold
-from ladder.notify.post import deliver, sent, tell
 
 __all__ = [
     "KINDS",
@@ -13,9 +13,9 @@ __all__ = [
     "deliver",
     "find_hook",
     "new_hook",
+    "post",
     "read_hooks",
     "remove_hook",
-    "sent",
     "tell",
     "trial",
     "untold",

@@ -193,7 +193,7 @@ class Step:
         lr: learning rate.
         tokens: through the student's backbone.
         seconds: it took.
-        routes: tokens by who taught them (``both``, ``teacher1``, ``gold``, ...), dreams apart.
+        routes: tokens by what they were taught by, such as ``gold``, ``blended`` and ``dream``.
     """
 
     child: str

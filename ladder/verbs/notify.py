@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ladder.errors import NotFound, UsageError
-from ladder.notify import Told, add_hook, deliver, find_hook, new_hook, read_hooks, remove_hook, sent, trial, untold
+from ladder.notify import Told, add_hook, deliver, find_hook, new_hook, post, read_hooks, remove_hook, trial, untold
 from ladder.registry import Registry, webhooks
 from ladder.report.text import table
 
@@ -107,7 +107,7 @@ def test(registry: Registry, name: str) -> str:
     Raises:
         NotFound: there is no webhook of this name.
     """
-    return sent(find_hook(registry.home, name), trial(), pauses=(0.0,))
+    return post(find_hook(registry.home, name), trial())
 
 
 def entries_text(found: Sequence[HookEntry]) -> str:

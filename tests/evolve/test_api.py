@@ -11,7 +11,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import ladder
 from ladder.errors import NotFound
+from ladder.notify import delivery
+from ladder.verbs import notify
 from ladder.verbs.sample import answer
+from tests.evolve.conftest import STRICT
+from tests.receiver import receiving
 
 PROMPT = "See how the apple looks:"
 
@@ -107,3 +111,18 @@ def test_plan_prices_a_manifest_that_was_made_in_code(climbed: Any, tmp_path: Pa
     assert (entry.digest, entry.decided) == (written.digest, "Toy-G001 was PROMOTED") and str(entry).startswith(
         "Toy-G001\n"
     )
+
+
+def test_a_run_tells_the_homes_webhooks_of_each_verdict_and_promotion(copy_of: Any) -> None:
+    toy = copy_of()
+    with receiving() as receiver:
+        notify.add(toy.registry, "chat", receiver.url, (), None, mlflow=False)
+        refused = made(toy, 4, request={"parent_gen": "Toy-G003"}, gates=STRICT)
+        outcomes = ladder.evolve([made(toy, 3), refused], home=toy.home, folder=toy.folder, quiet=True)
+        delivery.wait(20)
+    assert [outcome.verdict for outcome in outcomes] == ["PROMOTED", "REJECTED"]
+    assert receiver.texts == [
+        "Toy-G003 passed its gates",
+        "HEAD of Toy is Toy-G003, before it Toy-G002 (promotion: Toy-G003 passed its gates)",
+        "Toy-G004 was rejected: generalize",
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ladder import cli, evolve
+from ladder import cli, spine
 from ladder.errors import RegistryError
 
 ROW = "The apple is blue."
@@ -42,7 +42,7 @@ FIVE = [f"Toy{number}-G000" for number in range(5)]
 @pytest.fixture
 def five(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Five manifests, each of a family of its own; what they climb to is not trained."""
-    monkeypatch.setattr(evolve, "Session", NoSession)
+    monkeypatch.setattr(spine, "Session", NoSession)
     SESSIONS.clear()
     return [toy.manifest(number, "pretraining", request={"child_gen": name}) for number, name in enumerate(FIVE)]
 
@@ -55,11 +55,11 @@ def climbing(fatal: dict[str, BaseException], monkeypatch: pytest.MonkeyPatch) -
             raise error
         return request
 
-    def outcome_of(request: Any, *, trained: bool) -> evolve.Outcome:
-        return evolve.Outcome(str(request.child), "PROMOTED", "passed all gates", 0, str(request.child))
+    def outcome_of(request: Any, *, trained: bool) -> spine.Outcome:
+        return spine.Outcome(str(request.child), "PROMOTED", "passed all gates", 0, str(request.child))
 
-    monkeypatch.setattr(evolve, "climb", climb)
-    monkeypatch.setattr(evolve, "outcome_of", outcome_of)
+    monkeypatch.setattr(spine, "climb", climb)
+    monkeypatch.setattr(spine, "outcome_of", outcome_of)
 
 
 @pytest.mark.parametrize("error", [KeyError(ROW), Panic(ROW)])
@@ -85,14 +85,14 @@ def test_a_store_that_fails_for_one_manifest_does_not_end_the_others(
     toy: Any, five: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     climbing({}, monkeypatch)
-    real = evolve.decided_before
+    real = spine.decided_before
 
     def decided(request: Any, registry: Any) -> Any:
         if str(request.child) == FIVE[1]:
             raise RegistryError("the store failed")
         return real(request, registry)
 
-    monkeypatch.setattr(evolve, "decided_before", decided)
+    monkeypatch.setattr(spine, "decided_before", decided)
     verdicts = [outcome.verdict for outcome in toy.evolve(*five)]
     assert verdicts == ["PROMOTED", "FAILED", "PROMOTED", "PROMOTED", "PROMOTED"]
 
@@ -109,18 +109,18 @@ def test_a_training_that_dies_is_a_failed_run_and_goes_on(
 ) -> None:
     """The lasting actors end with it, so it comes after those who use them (``take_actors``)."""
     path = toy.manifest(0, "pretraining")
-    real = evolve.examine
+    real = spine.examine
 
     def examine(*_: Any) -> None:
         raise Panic(ROW)
 
-    monkeypatch.setattr(evolve, "examine", examine)
+    monkeypatch.setattr(spine, "examine", examine)
     (outcome,) = toy.evolve(path)
     assert (outcome.verdict, outcome.exit_code) == ("FAILED", 1) and ROW not in outcome.detail
     (notes,) = toy.home.glob("runs/Toy-G000/*/run.json")
     run = toy.registry.store.client.get_run(json.loads(notes.read_text())["mlflow_run"])
     assert run.info.status == "FAILED" and ROW not in str(run.data.tags)
-    monkeypatch.setattr(evolve, "examine", real)
+    monkeypatch.setattr(spine, "examine", real)
     (outcome,) = toy.evolve(path)
     assert outcome.verdict == "PROMOTED", outcome.detail
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from ladder.notify.messages import Message, Told, untold
 from ladder.registry import Registry
 from ladder.registry.locks import file_lock
 
-PAUSES = (0.0, 1.0, 4.0)
+PAUSES = (0.0, 0.5, 2.0)
 """Seconds before each try of a message."""
-TIMEOUT = 5.0
+TIMEOUT = 3.0
 """Seconds that an address may take to answer."""
 PATIENCE = 5.0
 """Seconds that a command waits at its end for messages under way, after it has answered."""
@@ -74,24 +75,18 @@ def deliver(hook: Hook, messages: Sequence[Message], home: Path, pauses: Sequenc
     with file_lock(notify_folder(home) / f"{hook.name}.lock", f"the webhook {hook.name}", timeout=60):
         told = Told.read(home, hook.name)
         for message in messages:
-            if not told.knows(message):
-                if problem := sent(hook, message, pauses):
-                    told = Told(told.versions, told.events, problem)
-                    told.save(home, hook.name)
+            if told.knows(message):
+                continue
+            for pause in pauses:
+                time.sleep(pause)
+                problem = post(hook, message)
+                told = replace(told, problem=problem) if problem else told.after(message)
+                told.save(home, hook.name)  # After each try: the command may be over before the next.
+                if not problem:
                     break
-                told = told.after(message)
-                told.save(home, hook.name)
+            else:
+                break
         return told
-
-
-def sent(hook: Hook, message: Message, pauses: Sequence[float] = PAUSES) -> str:
-    """Send one message, once after each pause; why it did not arrive, empty where it did."""
-    problem = ""
-    for pause in pauses:
-        time.sleep(pause)
-        if not (problem := _posted(hook, message)):
-            break
-    return problem
 
 
 def signature(key: bytes, message_id: str, moment: str, body: bytes) -> str:
@@ -111,7 +106,8 @@ class _Stay(HTTPRedirectHandler):
         return None
 
 
-def _posted(hook: Hook, message: Message) -> str:
+def post(hook: Hook, message: Message) -> str:
+    """Send one message, once; why it did not arrive, empty where it did."""
     body, moment = message.body(), str(int(time.time()))
     headers = {
         "content-type": "application/json",
