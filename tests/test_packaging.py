@@ -136,7 +136,7 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert metadata["Version"] == ladder.__version__ == "0.1.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"bench", "datasets", "dev", "examples", "postgresql", "qlora", "retrieval", "suites"} == set(
+    assert {"bench", "datasets", "dev", "examples", "postgresql", "qlora", "retrieval", "suites", "watch"} == set(
         metadata.get_all("Provides-Extra", [])
     )
 

@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Footer, Static
 
 from ladder.report.live import seconds_text
 from ladder.report.text import size_text
-from ladder.verbs.watch import Watched, Watcher, left_of
+from ladder.verbs.watched import Watched, Watcher, left_of
 
 EVERY = 1.0
 """Seconds between two looks."""

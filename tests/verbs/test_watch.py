@@ -18,7 +18,8 @@ from ladder.report.beacon import LIVE, shining
 from ladder.report.console import Console
 from ladder.train.spec import StepReport
 from ladder.verbs import watch
-from ladder.verbs.watch import Watched, Watcher, once_text, watch_lines
+from ladder.verbs.watch import once_text, watch_lines
+from ladder.verbs.watched import STALE, Watched, Watcher
 from tests.report.conftest import verdict
 
 RUN = "runs/Luna-G004/0123456789abcdef"
@@ -81,7 +82,7 @@ def test_a_run_whose_process_died_is_cut_off(home: Path) -> None:
     told = {"pid": os.getpid(), "host": socket.gethostname(), "ended": False, "doing": "exam", "training": None}
     (home / RUN / LIVE).write_text(json.dumps(told))
     assert look(home).state == "running" and look(home).doing == "exam"
-    old = time.time() - watch.STALE - 1
+    old = time.time() - STALE - 1
     os.utime(home / RUN / LIVE, (old, old))
     assert look(home).state == "cut off" and look(home).doing == "loading the student"
 
