@@ -75,7 +75,7 @@ def watch_lines(watcher: Watcher, wait: Callable[[float], object] = time.sleep, 
     seen: dict[str, int] = {}
     said, runs = dict[str, float](), watcher.look()
     if not any(one.running for one in runs):
-        yield from (f"{one.name} {one.state}: {one.doing}" for one in runs)
+        yield from map(end_text, runs)
         yield "no run is in progress"
         return
     while True:
@@ -86,7 +86,7 @@ def watch_lines(watcher: Watcher, wait: Callable[[float], object] = time.sleep, 
                 said[one.name] = time.monotonic()
                 yield f"{one.child} {now_text(one)}"
         if not any(one.running for one in runs):
-            yield from (f"{one.child} {one.state}: {one.doing}" for one in runs if one.name in seen)
+            yield from (end_text(one) for one in runs if one.name in seen)
             return
         wait(1.0)
         runs = watcher.look()
@@ -116,10 +116,15 @@ def now_text(run: Watched) -> str:
     return "  ".join([doing, *parts])
 
 
+def end_text(run: Watched) -> str:
+    """What became of a run; a verdict says its state itself."""
+    return f"{run.name} {run.doing if run.doing.startswith(run.state) else f'{run.state}: {run.doing}'}"
+
+
 def once_text(runs: Sequence[Watched]) -> str:
     """Every run in a line, and the gates of those in progress."""
     lines = []
     for one in runs:
-        lines.append(f"{one.name} {one.state}: {now_text(one) if one.running else one.doing}")
+        lines.append(f"{one.name} running: {now_text(one)}" if one.running else end_text(one))
         lines += [f"  {gate['state']} {gate['name']}: {gate['said']}" for gate in one.gates if one.running]
     return "\n".join(lines or ["no runs"])

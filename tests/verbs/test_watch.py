@@ -125,7 +125,7 @@ def test_lines_tell_the_log_as_it_grows_and_end_with_the_last_run(home: Path, mo
         "Luna-G004 step 1  memory 0.0 KiB",
         "Luna-G004 03:04:00 b\\x1b[2Jc",
         "Luna-G004 step 2  memory 0.0 KiB",
-        "Luna-G004 ended: b\\x1b[2Jc",
+        "Luna-G004/0123456789abcdef ended: b\\x1b[2Jc",
     ]
     assert list(watch_lines(Watcher(home, None, None)))[-1] == "no run is in progress"
     assert once_text([]) == "no runs"
