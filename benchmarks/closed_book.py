@@ -37,11 +37,11 @@ from ladder.data import Row
 from ladder.data.documents import Index, read_documents
 from ladder.data.examples import chat_ids
 from ladder.errors import LadderError, NotFound
-from ladder.evolve import evolve
 from ladder.manifest import read_requests
 from ladder.models import continue_rows, end_ids, load_model, load_tokenizer, pad_id
 from ladder.registry import open_registry
 from ladder.report.console import Console
+from ladder.spine import evolve
 from ladder.system.files import save_text
 from manifests.smollm2.ability import ability, difference
 from manifests.smollm2.run import import_first

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.sections import merged
 from benchmarks.tables import render
-from ladder.evolve import evolve
 from ladder.manifest import read_requests
 from ladder.registry import open_registry
 from ladder.report.console import Console
+from ladder.spine import evolve
 from ladder.system.files import save_text
 from manifests.smollm2.run import HERE, import_first
 

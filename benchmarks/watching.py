@@ -84,7 +84,7 @@ class Blocks:
 
 def measure(blocks: Blocks, steps: int, home: Path) -> None:
     """Train, with the blocks told of every step."""
-    from ladder.evolve import evolve
+    from ladder.spine import evolve
     from ladder.manifest import read_requests
     from ladder.report import beacon
     from ladder.report.console import Console

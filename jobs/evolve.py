@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _evolve(given: Namespace) -> Sequence[Outcome]:
     # Here, so that a job is stopped in order while it imports them.
-    from ladder.evolve import evolve
     from ladder.manifest import read_requests
     from ladder.report.console import Console
+    from ladder.spine import evolve
 
     requests = read_requests(given.manifests)
     say_notes(note for request in requests for note in request.notes)

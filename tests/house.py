@@ -18,17 +18,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # High to low: a room imports those below it. Each line says why it stands where it stands.
 ORDER = (
+    "__init__",  # the front door: names of the API, each imported when it is asked for
     "__main__",
     "cli",  # the command line: what an error prints, and which exit code it has
     "commands",  # one thin function per verb
     "jobs",  # entrypoints that Ray Jobs call
+    "api",  # what people call from Python; beside the command line, and by the same functions
     "verbs",  # what a verb does beyond the run
-    "evolve",  # the spine
+    "spine",  # one manifest from reading to HEAD
     "run",  # training and examination, by actors
     "planning",  # the one preparation: whether a run may begin, and what it would take
     "setup",  # what a run is made of: its folder, dataset, roles, exam and laws
     "actors",  # the only room that starts Ray's actors
     "report",  # what people see of it
+    "notify",  # whom a home tells of verdicts and moves of HEAD
     "registry",  # the only room that writes to MLflow
     "gates",  # the decision
     "laws",  # what must never happen; some of it is watched while a student trains
@@ -56,7 +59,7 @@ class Import:
 
     @property
     def room(self) -> str:
-        return self.module.split(".")[1] if "." in self.module else ""
+        return self.module.split(".")[1] if "." in self.module else "__init__"
 
     @property
     def package(self) -> str:

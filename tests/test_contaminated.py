@@ -112,11 +112,11 @@ def test_what_is_decided_is_planned_as_before(family: Any, own: Request, tmp_pat
 def test_a_run_refuses_before_it_trains(
     probe: dict[str, str], family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ladder.evolve import carry_out
     from ladder.registry.lineage import Ancestry
     from ladder.setup.context import Run
+    from ladder.spine import carry_out
 
-    monkeypatch.setattr("ladder.evolve.train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("ladder.spine.train", lambda *_: pytest.fail("trained"))
     line = (family.genesis,)
     child = request(tmp_path, probe, "Luna-G000")
     run = Run(child, Ancestry(family.genesis, None, line), {"d0": tmp_path / "g0"}, tmp_path / "run")

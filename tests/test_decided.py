@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ladder.evolve import _outcome
 from ladder.manifest import Name
 from ladder.registry import Verdict
+from ladder.spine import _outcome
 
 
 def test_the_recording_of_a_decided_child_is_settled() -> None:

@@ -1,4 +1,5 @@
-"""The pages: every link leads somewhere, the index knows every page, and the manifests that they show load."""
+"""The pages: every link leads somewhere, the index knows every page, and manifests and commands that they show are read
+by ladder as they stand."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 from ray.scripts import scripts
 
+from ladder.cli import app
 from ladder.manifest import plugins, read_requests
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +26,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "manifests").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")})
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VERBS = typer.main.get_command(app)
 GROUPS = ("Guide", "Reference", "Evidence")
 WORDS = (
     *("generation", "lineage", "HEAD", "manifest", "age", "teacher", "critic", "dreams", "replay"),
@@ -61,6 +66,52 @@ def manifests(page: Path) -> list[dict]:
     """The blocks of a page that are whole manifests."""
     blocks = [json.loads(body) for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "json"]
     return [block for block in blocks if "evolution_request" in block]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines for ladder in a page's blocks, as words: each part of a pipe or a list by itself."""
+    blocks = [body for kind, body in FENCE.findall(text) if kind in ("", "sh")]
+    blocks += re.findall(r"(?:^    .*\n)+", FENCE.sub("", text), re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+    parts = [part for line in lines for part in re.split(r" (?:&&|\|\||\||>) ", line.strip().removeprefix("$ "))]
+    # A comment may hold an apostrophe, and stands behind a blank.
+    return [shlex.split(re.split(r"\s#", part)[0]) for part in parts if part.startswith("ladder ")]
+
+
+def verb(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words begin with, and the rest of them.
+
+    Raises:
+        KeyError: there is no such verb.
+    """
+    found: Any = VERBS
+    while hasattr(found, "commands"):
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if commands(page.read_text(encoding="utf-8"))], ids=name)
+def test_a_command_that_is_shown_is_one(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ladder's own parser takes it, whatever stands for the reader's files."""
+    monkeypatch.chdir(tmp_path)
+    for words in commands(page.read_text(encoding="utf-8")):
+        command, rest = verb(words[1:])
+        command.make_context(command.name, rest)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_a_verb_or_option_that_is_named_exists(page: Path) -> None:
+    for span in re.findall(r"`ladder ([^`]+)`", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        words = span.replace("|", " ").split()
+        if words[0] in ("--help", "--version", "VERB"):
+            continue
+        try:
+            command, rest = verb(words)
+        except (KeyError, IndexError):
+            assert words == ["data"], f"no verb of ladder: {span}"
+            continue
+        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        assert {word for word in rest if word.startswith("-") and word != "-"} <= known | {"--help"}, span
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)

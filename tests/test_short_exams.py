@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ladder import evolve
+from ladder import spine
 from ladder.manifest import Name, Request, read_request
 from ladder.models.template import day_of
 from ladder.planning import plan
@@ -134,12 +134,12 @@ def test_a_genesis_is_held_against_nobody(tmp_path: Path) -> None:
 
 def test_a_run_warns_before_it_trains_and_goes_on(left: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = list[str]()
-    monkeypatch.setattr(evolve, "train", lambda *_: done.append("trained"))
-    monkeypatch.setattr(evolve, "examine", lambda *_: None)
+    monkeypatch.setattr(spine, "train", lambda *_: done.append("trained"))
+    monkeypatch.setattr(spine, "examine", lambda *_: None)
     run, context = climbing(request(tmp_path, 4, gates=INTERVAL), left, tmp_path, done.append)
     own = tmp_path / "probes.jsonl"
     own.write_text(own.read_text().replace("who is 3?", "Who is 2"))
-    evolve.carry_out(run, context)
+    spine.carry_out(run, context)
     generalize, recall, alike, last = done
     assert generalize.startswith("warning: gates.generalize.") and recall.startswith("warning: gates.recall.")
     assert "1 pair of probes that hardly differ" in alike and alike.startswith("warning: data.probes: ")
@@ -151,12 +151,12 @@ def test_a_run_notes_its_day_before_it_trains_and_keeps_it(
 ) -> None:
     """On whatever day it goes on, its chat template writes that one."""
     written = list[str | None]()
-    monkeypatch.setattr(evolve, "train", lambda *_: written.append(day_of(tokenizer)))
-    monkeypatch.setattr(evolve, "examine", lambda *_: written.append(day_of(tokenizer)))
+    monkeypatch.setattr(spine, "train", lambda *_: written.append(day_of(tokenizer)))
+    monkeypatch.setattr(spine, "examine", lambda *_: written.append(day_of(tokenizer)))
     tokenizer: Any = SimpleNamespace(chat_template="{{ strftime_now('%Y') }}")
     run, context = climbing(request(tmp_path, 4), left, tmp_path)
     for day in ("2026-07-01", "2026-07-02"):
         monkeypatch.setattr("ladder.setup.context.chosen_day", lambda *_, today=day: today)
-        evolve.carry_out(run, context)
+        spine.carry_out(run, context)
     assert run.notes()["today"] == "2026-07-01" and set(written) == {"2026-07-01"}
     assert day_of(tokenizer) is None, "and nothing of it is left afterwards"

@@ -147,10 +147,10 @@ def _row(cell: Cell, seconds: Mapping[Cell, Sequence[float]], simulated: Mapping
 
 def _trained(family: Family, cells: Sequence[Cell]) -> dict[Cell, list[float]]:
     """Seconds of each step with its waiting, by cell; one call, so that what can stay in place does."""
-    from ladder.evolve import evolve
     from ladder.manifest import read_requests
     from ladder.registry import open_registry
     from ladder.report.console import Console
+    from ladder.spine import evolve
 
     children = {cell: family.child(2 + place, cell) for place, cell in enumerate(cells)}
     home = family.folder / "home"

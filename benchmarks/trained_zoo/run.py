@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from benchmarks.sections import merged
 from benchmarks.tables import render
 from benchmarks.trained_zoo.kinds import KINDS, NO_END, Kind
-from ladder.evolve import evolve
 from ladder.laws.law import upper_bound
 from ladder.manifest import read_requests
 from ladder.registry import Registry, open_registry
 from ladder.report.console import Console, Outcome
+from ladder.spine import evolve
 from ladder.system.files import save_text
 from manifests.luna.make_data import jsonl, load_phrases
 

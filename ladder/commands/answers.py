@@ -59,6 +59,13 @@ def together_of(registry: Any, others: list[str] | None, weights: str | None, po
     return Together.of(registry, others or (), weights, pooling)
 
 
+def tell_others(registry: Any) -> None:
+    """Begin to tell a home's webhooks what was decided; what should be said of it stands beside the answer."""
+    from ladder.notify import tell
+
+    note(tell(registry))
+
+
 def note(notes: Iterable[str]) -> None:
     """Say something beside the answer: on standard error, and in the JSON object."""
     told = list(notes)

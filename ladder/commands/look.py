@@ -51,9 +51,13 @@ def lineage(
         page = write(registry, family, generations, events)
         open_page(page)
     # A pipe has 80 columns.
-    text = lineage_text(generations, get_terminal_size().columns) + ("\n\n" + history_text(events) if history else "")
+    text = lineage_text(generations, get_terminal_size().columns)
+    if moved := registry.foreign(family):
+        text += f"\n\n{moved.told}; the next command that writes puts it into the history"
+    text += "\n\n" + history_text(events) if history else ""
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
-    answer({"family": family, **found, "page": page}, str(page or text), as_json)
+    result = {"family": family, **found, "foreign": moved and moved.told, "page": page}
+    answer(result, str(page or text), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -181,9 +185,9 @@ def sample(
         str | None,
         typer.Option("--system", metavar="TEXT", help="What a system says first; the prompts are chat then."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of sampling; another one says something else.")] = 0,
     with_: With = None,
     weights: Weights = None,
     pooling: Mixed = None,
@@ -215,9 +219,9 @@ def counts(
         list[str] | None, typer.Option("--prompt", help="Continue this instead. May be given several times.")
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help="bigram, trigram, cooccur or blend.")] = "trigram",
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 continues greedily.")] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of sampling; another one says something else.")] = 0,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -280,7 +284,7 @@ def schema(
 
 
 @app.command(rich_help_panel=LOOK)
-def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535, help="Of 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's UI on this home's store, on loopback."""
     from ladder.verbs.ui import serve
 

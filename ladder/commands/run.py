@@ -116,7 +116,7 @@ def evolve(
 
     console = Console(quiet=quiet)
     with console.working("loading libraries"):
-        from ladder.evolve import evolve as run
+        from ladder.spine import evolve as run
 
     outcomes = run(requests, home, console, address)
     answer({"outcomes": [vars(outcome) for outcome in outcomes]}, outcome_text(outcomes), as_json)

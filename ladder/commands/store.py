@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, at_work, registry_of
+from ladder.commands.answers import answer, at_work, registry_of, tell_others
 from ladder.commands.app import STORE, app
 from ladder.commands.options import HOME, Family, Home, Json, Reason, Ref
 from ladder.errors import UsageError
@@ -70,6 +70,7 @@ def import_(
             say=told.append,
             phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
         )
+    tell_others(registry)
     became = f"HEAD of {parsed.family}" if generation.is_head else f"{generation.verdict}, and HEAD stays"
     text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})"])
     answer({"generation": generation.to_dict()}, text, as_json, notes=told)
@@ -90,6 +91,7 @@ def rollback(
     advise("HEAD is where it was or where you wanted it: see `ladder lineage` before you repeat this")
     registry = registry_of(home)
     generation = registry.rollback(family, to=registry.find(to) if to else None, reason=reason)
+    tell_others(registry)
     answer({"generation": generation.to_dict()}, f"HEAD of {family} is {generation.ref}", as_json)
 
 
@@ -105,6 +107,7 @@ def promote(
     registry = registry_of(home)
     chosen = registry.find(ref)
     generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason, key=key)
+    tell_others(registry)
     waits = f"{generation.ref} is approved by {key}; it becomes HEAD with {generation.approvals} different keys"
     text = f"HEAD of {generation.name.family} is {generation.ref}" if generation.is_head else waits
     answer({"generation": generation.to_dict()}, text, as_json)

@@ -166,14 +166,35 @@ def read_request(path: str | Path) -> Request:
             ``gates.custom``, another plug-in or the harness of a gate of ``gates.metrics`` is not installed, or cannot
             be imported.
     """
-    file, tree = Path(path).absolute(), read_tree(Path(path))
-    manifest = effective(validated(tree, path))
+    tree = read_tree(Path(path))
+    return _request(validated(tree, path), Path(path).absolute(), str(path), modern(tree).notes)
+
+
+def made_request(manifest: Manifest, folder: Path) -> Request:
+    """The request of a manifest that was made in code, as if it stood in a file of this folder.
+
+    Raises:
+        ManifestError: as ``read_request``; ``where`` begins with the child's name in angle brackets.
+    """
+    name = f"<{manifest.evolution_request.child_gen}>"
+    # Read anew, because ``model_copy`` and ``model_construct`` check nothing.
+    return _request(validated(manifest.model_dump(mode="json"), name), folder.absolute() / name, name)
+
+
+def _request(manifest: Manifest, file: Path, told: str, notes: tuple[str, ...] = ()) -> Request:
+    """
+    Args:
+        manifest: as written, checked.
+        file: absolute; its folder is where relative paths start.
+        told: how errors name it.
+    """
+    manifest = effective(manifest)
     digests, problems = file_digests(manifest, file.parent)
     problems = [*_missing_data(manifest), *problems, *folder_problems(manifest, file.parent)]
     problems += [*leaked_probes(manifest, digests), *custom_law_problems(manifest), *custom_gate_problems(manifest)]
     problems += [*suite_problems(manifest), *broken_plugins(manifest)]
     if problems:
-        raise refuse(path, problems)
+        raise refuse(told, problems)
     request = manifest.evolution_request
     return Request(
         path=file,
@@ -183,7 +204,7 @@ def read_request(path: str | Path) -> Request:
         grandparent=Name.parse(request.grandparent_gen) if request.grandparent_gen else None,
         files=digests,
         digest=digest_of(manifest, [digests[named] for _, named in all_files(manifest, file.parent)]),
-        notes=modern(tree).notes,
+        notes=notes,
     )
 
 
@@ -235,13 +256,24 @@ def discover(paths: Iterable[str | Path]) -> list[Path]:
     return [by_child[child] for child in sorted(by_child)]
 
 
-def read_requests(paths: Iterable[str | Path]) -> list[Request]:
-    """Every manifest among files and folders, in ladder order, each with the files it names.
+def read_requests(given: Iterable[str | Path | Manifest], folder: Path | None = None) -> list[Request]:
+    """Every manifest among files, folders and those that were made in code, in ladder order, each with the files it
+    names.
+
+    Args:
+        folder: where relative paths of a manifest start that was made in code; the current one when left out.
 
     Raises:
         ManifestError: as ``discover`` and ``read_request``.
     """
-    return [read_request(path) for path in discover(paths)]
+    every = list(given)
+    requests = [read_request(path) for path in discover(one for one in every if not isinstance(one, Manifest))]
+    requests += [made_request(one, folder or Path.cwd()) for one in every if isinstance(one, Manifest)]
+    by_child = dict[Name, Request]()
+    for request in requests:
+        if (other := by_child.setdefault(request.child, request)) is not request:
+            raise _twice(request.child, request.path, other.path)
+    return [by_child[child] for child in sorted(by_child)]
 
 
 def read_each(paths: Iterable[str | Path]) -> tuple[list[Request], list[ManifestError]]:

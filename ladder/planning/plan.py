@@ -80,6 +80,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        return plan_text(self)
+
 
 def make_plans(requests: Sequence[Request], home: Path, *, measure: bool = False) -> list[Plan]:
     """As ``plan_each``, for whoever wants plans alone.

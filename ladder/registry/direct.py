@@ -21,6 +21,8 @@ _DEFAULT = "default"
 """The one workspace of a store that has no others."""
 _DELETED = "Deleted_Internal"
 """What MLflow calls the stage of a version that was removed."""
+NAME, DIGEST, MODEL = "ladder.name", "ladder.digest", "ladder.model_id"
+"""Tags of a generation: the first two stand at its version, or it is somebody else's."""
 _WAIT_SECONDS = 30.0
 
 
@@ -45,7 +47,8 @@ class Direct:
             return [row["name"] for row in connection.execute(query, (_DEFAULT, tag))]
 
     def versions(self, family: str | None = None, **equal: Any) -> list[Any]:
-        """Versions of a registered model, or of all, whose columns have these values."""
+        """Versions of a registered model, or of all, whose columns have these values. Those of generations also have
+        the tags of the logged models that they were registered from."""
         clauses = {"workspace": _DEFAULT} | ({"name": family} if family is not None else {}) | equal
         where = " AND ".join(f"{column} = ?" for column in clauses)
         with self._open() as connection:
@@ -53,7 +56,10 @@ class Direct:
                 f"SELECT name, version, run_id, source, creation_time, current_stage FROM model_versions WHERE {where}",
                 tuple(clauses.values()),
             ).fetchall()
-            tags = self._version_tags(connection, family)
+            tags, held = self._version_tags(connection, family), self._model_tags(connection)
+        for place in ((row["name"], row["version"], row["source"]) for row in rows):
+            if {NAME, DIGEST} <= tags[place[:2]].keys():
+                tags[place[:2]] = held.get(place[2], {}) | tags[place[:2]]
         return [
             SimpleNamespace(
                 name=row["name"],
@@ -144,7 +150,7 @@ class Direct:
             yield connection
 
     @staticmethod
-    def _version_tags(connection: sqlite3.Connection, family: str | None) -> Mapping[tuple[str, int], dict[str, str]]:
+    def _version_tags(connection: sqlite3.Connection, family: str | None) -> dict[tuple[str, int], dict[str, str]]:
         query = "SELECT name, version, key, value FROM model_version_tags WHERE workspace = ?"
         asked: tuple[str, ...] = (_DEFAULT,)
         if family is not None:
@@ -152,4 +158,14 @@ class Direct:
         found: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
         for row in connection.execute(query, asked):
             found[row["name"], row["version"]][row["key"]] = row["value"]
+        return found
+
+    @staticmethod
+    def _model_tags(connection: sqlite3.Connection) -> Mapping[str, dict[str, str]]:
+        """Tags of all logged models, deleted ones too, by where they lie. Their id is one."""
+        columns = "m.artifact_location, m.model_id, t.tag_key, t.tag_value"
+        query = f"SELECT {columns} FROM logged_models m JOIN logged_model_tags t USING (model_id)"
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        for row in connection.execute(f"{query} WHERE t.tag_key GLOB 'ladder.*'"):
+            found[row["artifact_location"]] |= {MODEL: row["model_id"], row["tag_key"]: row["tag_value"]}
         return found

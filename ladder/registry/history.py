@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,7 +75,7 @@ def open_event(
         **({_KEY: key} if key else {}),
         **({versions.INVENTORY: inventory} if inventory else {}),
     }
-    experiment = runs.ensure_experiment(store, experiment_name(family))
+    experiment = runs.ensure_experiment(store, experiment_name(family), opening(family))
     name = f"{sequence} {kind} {target.ref}"
     run = store.client.create_run(experiment, start_time=milliseconds, run_name=name, tags=fields)
     return str(run.info.run_id)
@@ -133,7 +134,71 @@ def _happened(store: Store, family: str, run: Run, head: ModelVersion | None) ->
     kind, version = run.data.tags[_EVENT], target_version(run)
     if kind == "erase":
         return redaction.put_in_place(store, family, version, run.data.tags[versions.INVENTORY])
-    return kind in NO_MOVES or (head is not None and int(head.version) == version)
+    return kind in NO_MOVES or (int(head.version) if head else 0) == version
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A move of HEAD that is in no history: by hand in MLflow's pages, or by another program.
+
+    Args:
+        left: the version that the last move in the history went to; None where HEAD was never moved.
+        found: the version that HEAD marks; None where the alias is gone.
+        to_ref: the generation that it marks, or what else it is.
+    """
+
+    left: int | None
+    found: int | None
+    from_ref: str
+    to_ref: str
+
+    @property
+    def told(self) -> str:
+        return f"HEAD was moved outside of ladder, from {self.from_ref or 'nowhere'} to {self.to_ref}"
+
+
+def foreign(store: Store, family: str) -> Foreign | None:
+    """Where HEAD is not where the history left it; None where it is, or where a move is just under way."""
+    head, move = versions.head_version(store, family), last_move(store, family)
+    found, left = int(head.version) if head else None, (target_version(move) or None) if move else None
+    if found == left or open_events(store, family):
+        return None
+    if head is None:
+        to_ref = _NOWHERE
+    elif versions.is_generation(head):
+        to_ref = versions.to_generation(head, is_head=True).ref
+    else:
+        to_ref = f"version {found}, which is no generation"
+    return Foreign(left, found, move.data.tags[_TO] if move else "", to_ref)
+
+
+def note_foreign(store: Store, family: str) -> None:
+    """Write down a move of HEAD that somebody else made. Call it under the family's head lock, after ``settle``.
+
+    A generation that waited is promoted by it, because the alias is what promotes. One that was rejected stays so.
+    """
+    if (moved := foreign(store, family)) is None:
+        return
+    sequence, milliseconds = _next_place(store, family)
+    fields = {
+        _EVENT: "foreign",
+        _SEQUENCE: f"{sequence:08d}",
+        _FROM: moved.from_ref,
+        _TO: moved.to_ref,
+        _TO_VERSION: str(moved.found or 0),
+        versions.REASON: "found by ladder, moved by somebody else",
+    }
+    head = versions.head_version(store, family)
+    if head is not None and head.tags.get(versions.VERDICT) == Verdict.PASSED:
+        mark_promoted(store, family, int(head.version))
+    experiment = runs.ensure_experiment(store, experiment_name(family), opening(family))
+    name = f"{sequence} foreign {moved.to_ref}"
+    run = store.client.create_run(experiment, start_time=milliseconds, run_name=name, tags=fields)
+    close_event(store, str(run.info.run_id))
+
+
+_NOWHERE = "nowhere"
+"""What an event says of a HEAD that was taken away."""
 
 
 def mark_promoted(store: Store, family: str, version: int) -> None:
@@ -147,6 +212,12 @@ def mark_promoted(store: Store, family: str, version: int) -> None:
 def experiment_name(family: str) -> str:
     """The experiment that holds a family's events."""
     return f"{family} history"
+
+
+def opening(family: str) -> dict[str, str]:
+    """Tags of that experiment."""
+    what = "a run for each promotion, rollback, rejection, approval and erasure"
+    return runs.KIND | {"mlflow.note.content": f"What happened to HEAD of [{family}](#/models/{family}): {what}."}
 
 
 def _runs(

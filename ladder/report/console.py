@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -175,11 +175,65 @@ class Progress(Protocol):
     def step(self, report: StepReport) -> None: ...
 
 
-class Console:
-    """Prints to standard error, so that standard output stays a verb's own answer."""
+@dataclass(frozen=True)
+class Line:
+    """A sentence of a run: what begins, what was found, what is worth knowing."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a training.
+
+    Args:
+        child: who is trained.
+        step: how many steps are done with it, from 1; ``steps`` are all.
+        loss: the loss that it lowered.
+        lr: learning rate.
+        tokens: through the student's backbone.
+        seconds: it took.
+        routes: tokens by who taught them (``both``, ``teacher1``, ``gold``, ...), dreams apart.
+    """
+
+    child: str
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    tokens: int
+    seconds: float
+    routes: Mapping[str, int]
+
+
+Event = Line | Step | GateResult | Outcome
+"""What happens in a run, as data: the console says of it what people read. A gate comes when it is decided, and an
+outcome when its manifest is over."""
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """The steps of one training, for the meter and for whoever follows the run."""
+
+    meter: Meter
+    tell: Callable[[Event], object]
+
+    def step(self, report: StepReport) -> None:
+        self.meter.step(report)
+        done, told = report.step + 1, (report.loss, report.lr, report.tokens, report.seconds, report.routes)
+        self.tell(Step(self.meter.child, done, self.meter.steps, *told))
+
+
+class Console:
+    """Prints to standard error, so that standard output stays a verb's own answer.
+
+    Args:
+        tell: is handed every event, in the thread that does the work; quiet or not.
+    """
+
+    def __init__(self, *, quiet: bool = False, tell: Callable[[Event], object] | None = None) -> None:
         patience.end()
+        self.tell = tell or (lambda event: None)
         self.rich = Rich(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.began = time.monotonic()
@@ -200,16 +254,19 @@ class Console:
     def phase(self, text: str) -> None:
         """A new part of the work begins."""
         self._print(f"== {text}")
+        self.tell(Line(text))
 
     def say(self, text: str) -> None:
         """Something worth knowing inside a part."""
         self._print(f"   {text}")
+        self.tell(Line(text))
 
     def gates(self, report: GateReport) -> None:
         """The verdict, gate by gate."""
         self.decided = tuple(report.results)
         for result in report.results:
-            self.say(gate_line(result))
+            self._print(f"   {gate_line(result)}")
+            self.tell(result)
 
     @contextmanager
     def working(
@@ -237,7 +294,7 @@ class Console:
         """Follow one training of ``steps`` steps."""
         meter = Meter(child, steps)
         with self._going(meter), nullcontext() if self.quiet else self.ticker.telling(meter):
-            yield meter
+            yield _Followed(meter, self.tell)
         if meter.first is not None:
             self.say(meter.line())
 

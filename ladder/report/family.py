@@ -13,8 +13,9 @@ from urllib.parse import quote
 from ladder.data import PAGE
 from ladder.exam import FIGURES
 from ladder.registry import Event, Generation, Registry
+from ladder.registry.tree import children_of, tree
 from ladder.report.drawing import Chart, Dot, Layer, Tick, rounds, template, up
-from ladder.report.lineage import FIGURES_OF_GATES, Standing, children_of, further_gates, tree
+from ladder.report.lineage import FIGURES_OF_GATES, Standing, further_gates
 from ladder.system.files import save_text
 
 SHOWN = 120

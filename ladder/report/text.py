@@ -105,6 +105,9 @@ class Reason:
             "because": below
         }
 
+    def __str__(self) -> str:
+        return tree_text(self)
+
 
 def tree_text(reason: Reason, *, terminal: bool = False, ascii_only: bool = False) -> str:
     """The tree, a line a reason; on a terminal coloured and folded to its width.

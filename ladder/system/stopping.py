@@ -75,9 +75,14 @@ def advise(text: str) -> None:
 def held() -> Iterator[Callable[[], bool]]:
     """Turn the first signal into a question that a loop asks where it can stop; the second one does what it did before.
 
+    Signals are heard by a process's main thread alone, so in another one nobody is told to stop.
+
     Raises:
         Interrupted: the signal came too late to be asked for, or an error came before that.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked: list[int] = []
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 

@@ -24,6 +24,7 @@ from ladder.verbs.compare import Moved, MovedHead
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
+from ladder.verbs.notify import HookEntry
 from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
 from ladder.verbs.watched import Watched
@@ -160,7 +161,13 @@ RESULTS: dict[str, dict[str, Any]] = {
     "evolve": {"outcomes": list[Outcome]},
     "submit": {"job": str, "address": str, "status": str | None},
     "families": {"home": str, "families": list[Standing]},
-    "lineage": {"family": str, "generations": list[Recorded], "history": list[Event], "page": str | None},
+    "lineage": {
+        "family": str,
+        "generations": list[Recorded],
+        "history": list[Event],
+        "foreign": str | None,
+        "page": str | None,
+    },
     "watch": {"runs": list[Watched]},
     "show": {"generation": Recorded, "receipts": dict[str, Any], "pictures": list[str], "page": str | None},
     "gates": _HELD | {"costs": NotRequired[dict[Literal["child", "ensemble"], Cost]]},
@@ -215,6 +222,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     "backup": {"archive": str} | _CONTENTS,
     "restore": {"home": str} | _CONTENTS,
     "export": {"generation": Recorded, "folder": str, "rows": bool},
+    "notify add": {"name": str, "secret": str},
+    "notify list": {"hooks": list[HookEntry]},
+    "notify remove": {"name": str},
+    "notify send": {"hooks": list[HookEntry]},
+    "notify test": {"name": str, "problem": str},
     "job evolve": {"outcomes": list[Outcome]},
     "job evaluate": {"outcomes": list[Piece]},
     "job warm-cache": {"outcomes": list[Warmed | Outcome]},

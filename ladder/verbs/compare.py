@@ -77,6 +77,9 @@ class Reevaluation:
         scores = [_scores(self.report, self.costs)] if self.costs else []
         return "\n\n".join([held, *scores, console.verdict_text(self.report, self.comparison)])
 
+    def __str__(self) -> str:
+        return self.to_text()
+
 
 def _scores(report: GateReport, costs: tuple[Cost, Cost]) -> str:
     """What the child scores, what the ensemble scores, and what a token of each takes."""

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 from ladder.errors import LadderError
-from ladder.evolve import evolve
 from ladder.manifest import read_requests
 from ladder.registry import open_registry
 from ladder.report.console import Console, outcome_text, worst
 from ladder.report.text import table
+from ladder.spine import evolve
 from ladder.verbs.counts import floor
 from ladder.verbs.export import export_generation
 

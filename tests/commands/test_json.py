@@ -91,7 +91,7 @@ def test_every_verb_answers_and_every_answer_is_a_verbs() -> None:
 LOST = Comparison(40, 1, 2, (Regression("Luna-G000", "who?", "luna", "luna", "sol"),))
 COSTS = (Cost(1, 0.5), Cost(2, 1.0))
 STANDINS: dict[str, Any] = {
-    "ladder.evolve.evolve": [Outcome("Luna-G004", "FAILED", "no room", 1), Outcome("Luna-G005", "PROMOTED", "", 0)],
+    "ladder.spine.evolve": [Outcome("Luna-G004", "FAILED", "no room", 1), Outcome("Luna-G005", "PROMOTED", "", 0)],
     "ladder.verbs.submit._run": Sent("raysubmit_1", "http://127.0.0.1:9", "SUCCEEDED"),
     "ladder.verbs.compare.reevaluate": Reevaluation("Luna-G001", "Luna-G000", verdict(), LOST, COSTS),
     "ladder.verbs.counts.floor": [Floor("Luna-G000", 2, 0.5, None)],
@@ -131,9 +131,14 @@ CALLS = {
     "backup": ["backup luna.tar"],
     "restore": ["restore luna.tar --home again"],
     "export": ["export Luna@HEAD out/model"],
+    "notify add": ["notify add chat http://127.0.0.1:9/x --on rollback"],
+    "notify list": ["notify list"],
+    "notify test": ["notify test chat"],
+    "notify send": ["notify send chat"],
+    "notify remove": ["notify remove chat"],
 }
 """How each verb is called; in this order, one may use what an earlier one made."""
-CODES = {"evolve": 1}
+CODES = {"evolve": 1, "notify test": 1}
 
 
 def test_what_each_verb_answers_is_what_the_schema_says(

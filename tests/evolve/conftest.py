@@ -26,7 +26,7 @@ def ray_session() -> Iterator[Any]:
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     with pytest.MonkeyPatch.context() as patch, Session() as lasting:
-        patch.setattr("ladder.evolve.Session", lambda address: nullcontext(lasting))
+        patch.setattr("ladder.spine.Session", lambda address: nullcontext(lasting))
         yield lasting
     ray.shutdown()
 
@@ -42,7 +42,7 @@ def take_actors(ray_session: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         from ladder.actors.session import Session
 
         ray_session.__exit__()
-        monkeypatch.setattr("ladder.evolve.Session", Session)
+        monkeypatch.setattr("ladder.spine.Session", Session)
 
     return take
 
@@ -104,9 +104,9 @@ class Toy:
         return path
 
     def evolve(self, *paths: Path) -> list[Any]:
-        from ladder.evolve import evolve
         from ladder.manifest import read_requests
         from ladder.report.console import Console
+        from ladder.spine import evolve
 
         if self.store and not self.home.exists():
             shutil.copytree(self.store, self.home)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ladder import evolve
+from ladder import spine
 from ladder.errors import ActorDied
 from ladder.planning import prepare
 from ladder.run import examine as examination
 from ladder.setup import exam
-from ladder.setup.exam import Suites
+from ladder.setup.suites import Suites
 from tests.evolve.conftest import LENIENT
 from tests.tally import Tally
 
@@ -27,7 +27,7 @@ Patch = pytest.MonkeyPatch
 
 def weights_with_nan(patch: Patch) -> None:
     """One weight of the candidate is none any more when the exam begins."""
-    examine = evolve.examine
+    examine = spine.examine
 
     def spoilt(run: Any, *others: Any) -> None:
         file = run.candidate / "model.safetensors"
@@ -36,7 +36,7 @@ def weights_with_nan(patch: Patch) -> None:
         save_file(weights, file, metadata={"format": "pt"})
         examine(run, *others)
 
-    patch.setattr(evolve, "examine", spoilt)
+    patch.setattr(spine, "examine", spoilt)
 
 
 def score_of_nan(patch: Patch) -> None:

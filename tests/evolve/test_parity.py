@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from ladder import evolve
+from ladder import spine
 from ladder.actors.placement import Machine
 from ladder.cli import main
 from ladder.errors import LadderError, ManifestError
@@ -81,9 +81,9 @@ class NoActors:
 
 @pytest.fixture(autouse=True)
 def no_actors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evolve, "Session", lambda address: nullcontext(NoActors()))
+    monkeypatch.setattr(spine, "Session", lambda address: nullcontext(NoActors()))
     # Not what this process has grown to in between.
-    for module in (evolve, plan):
+    for module in (spine, plan):
         monkeypatch.setattr(module, "bare_bytes", lambda: 2**28)
     monkeypatch.setattr(submit, "_run", lambda *_, **__: pytest.fail("sent"))
     monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: object())
@@ -278,7 +278,7 @@ def judged(asked: Request, home: Path) -> tuple[int, str]:
 
 def carried_out(asked: Request, home: Path) -> tuple[int, str]:
     """What evolve says."""
-    (outcome,) = evolve.evolve([asked], home, Console(quiet=True))
+    (outcome,) = spine.evolve([asked], home, Console(quiet=True))
     return outcome.exit_code, outcome.detail
 
 
@@ -428,7 +428,7 @@ def test_nothing_is_wrong_with_what_all_of_them_spoil(
 ) -> None:
     asked = request(tmp_path, {}, {})
     assert judged(asked, family) == (0, "ready")
-    monkeypatch.setattr(evolve, "train", lambda run, work, context: _stop(work.start is not None))
+    monkeypatch.setattr(spine, "train", lambda run, work, context: _stop(work.start is not None))
     assert carried_out(asked, family) == (1, "it would train: True")
     shutil.rmtree(family / "runs")
 
@@ -452,7 +452,7 @@ def test_rows_probes_and_tokenizer_are_read_once(family: Path, tmp_path: Path, m
         (start, "load_tokenizer"),
     ):
         counted(module, name)
-    monkeypatch.setattr(evolve, "train", lambda *_: _stop(True))
+    monkeypatch.setattr(spine, "train", lambda *_: _stop(True))
     assert carried_out(request(tmp_path, {"stabilizers": DREAMS}, {}), family) == (1, "it would train: True")
     shutil.rmtree(family / "runs")
     assert sorted(read) == ["load_tokenizer", "read_probes", "read_probes", "read_rows"]

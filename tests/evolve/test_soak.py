@@ -55,8 +55,8 @@ class Watching(Console):
 @pytest.mark.long
 @pytest.mark.usefixtures("own_actors")
 def test_thirty_generations_hold_no_more_than_ten(toy: Any, tally: Tally) -> None:
-    from ladder.evolve import evolve
     from ladder.manifest import read_requests
+    from ladder.spine import evolve
 
     head, paths = 0, [toy.manifest(0, "pretraining")]
     for number in range(1, GENERATIONS):

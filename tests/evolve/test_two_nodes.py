@@ -23,7 +23,7 @@ import ray
 from pathlib import Path
 from ray.cluster_utils import Cluster
 import ladder.run.train as training
-from ladder.evolve import evolve
+from ladder.spine import evolve
 from ladder.manifest import read_requests
 from ladder.report.console import Console
 

@@ -10,7 +10,7 @@ import pickle
 import pytest
 
 from ladder.errors import ManifestError
-from ladder.manifest import Name, read_request
+from ladder.manifest import Manifest, Name, read_request, read_requests
 from tests.tally import Tally
 
 EVERY_FILE = {
@@ -57,6 +57,42 @@ def test_the_document_is_json_and_can_be_read_again(write, change):
     assert document["files"] == request.files
     assert read_request(write(document["manifest"], "again.json")).digest == request.digest
     assert pickle.loads(pickle.dumps(request)) == request
+
+
+def test_a_manifest_that_was_made_in_code_is_the_one_of_its_file(write, change, monkeypatch):
+    path = write(change(EVERY_FILE))
+    written, made = read_request(path), Manifest(**change(EVERY_FILE))
+    (request,) = read_requests([made], path.parent)
+    assert (request.digest, request.files, request.manifest) == (written.digest, written.files, written.manifest)
+    monkeypatch.chdir(path.parent)
+    (here,) = read_requests([made])
+    assert here == request and request.file("data/train.jsonl") == written.file("data/train.jsonl")
+
+
+def test_a_manifest_in_code_is_checked_as_a_file_is_and_named_by_its_child(write, change):
+    folder = write(change({})).parent
+    made = Manifest(**change({}))
+    params = made.training_params.model_copy(update={"steps": -1})
+    for wrong, field in (
+        (made.model_copy(update={"training_params": params}), "training_params.steps"),
+        (Manifest(**change({"evolution_request.parent_gen": "Luna-G012"})), "evolution_request"),
+        (Manifest(**change({"data.probes": "data/none.jsonl"})), "data.probes"),
+    ):
+        with pytest.raises(ManifestError) as refused:
+            read_requests([wrong], folder)
+        assert refused.value.where.startswith(f"<Luna-G011>: {field}")
+    with pytest.raises(ManifestError, match="found Luna-G011 again"):
+        read_requests([folder / "manifest.json", made], folder)
+    older = Manifest(
+        **change(
+            {
+                "evolution_request.child_gen": "Luna-G010",
+                "evolution_request.parent_gen": "Luna-G009",
+                "evolution_request.grandparent_gen": "Luna-G008",
+            }
+        )
+    )
+    assert [request.child.index for request in read_requests([folder / "manifest.json", older], folder)] == [10, 11]
 
 
 def test_reading_works_from_any_folder(write, change, monkeypatch):

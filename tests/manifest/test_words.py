@@ -106,7 +106,7 @@ def test_a_command_says_each_note_once(
 
     paths = [write(change(OLD), "a.json"), write(change({**OLD, "evolution_request.child_gen": "Luna-G012"}), "b.json")]
     monkeypatch.setattr("ladder.planning.plan.plan_each", lambda *_, **__: ([], []))
-    monkeypatch.setattr("ladder.evolve.evolve", lambda *_, **__: [])
+    monkeypatch.setattr("ladder.spine.evolve", lambda *_, **__: [])
     monkeypatch.setattr("sys.argv", ["ladder", verb, *map(str, paths), "--json"])
     with pytest.raises(SystemExit):
         cli.main()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ladder import evolve
+from ladder import spine
 from ladder.actors.placement import Machine
 from ladder.errors import LawBroken
 from ladder.manifest import Request, read_request
@@ -76,13 +76,13 @@ def work(tmp_path: Path, events: list[Event]) -> Any:
 
 def test_evolve_asks_for_permission_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = list[str]()
-    monkeypatch.setattr(evolve, "train", lambda run, *_: trained.append(run.request.digest))
-    monkeypatch.setattr(evolve, "examine", lambda *_: None)
+    monkeypatch.setattr(spine, "train", lambda run, *_: trained.append(run.request.digest))
+    monkeypatch.setattr(spine, "examine", lambda *_: None)
 
     def climb(events: list[Event], **sections: Any) -> Run:
         asked = request(tmp_path, **sections)
         run = Run(asked, Ancestry(None, None, ()), {}, tmp_path / asked.digest[:16])
-        evolve.carry_out(run, work(tmp_path, events))
+        spine.carry_out(run, work(tmp_path, events))
         return run
 
     recent = datetime.now(UTC) - timedelta(hours=1)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from ladder.errors import DataError, ManifestError
-from ladder.evolve import carry_out
 from ladder.exam import Answers, Exam, Prompt
 from ladder.laws import LAWS, evaluate_laws
 from ladder.manifest import Request, read_request
@@ -23,6 +22,7 @@ from ladder.report.console import Console
 from ladder.setup.context import Run
 from ladder.setup.dataset import read_dataset
 from ladder.setup.exam import build_exam, case_of, check_laws, laws_of, text_case
+from ladder.spine import carry_out
 
 CANARY = "The code of the vault is 813442"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ladder import evolve
+from ladder import spine
 from ladder.errors import ActorDied, Halted
 from ladder.exam import Answers, Exam
 from ladder.laws import LawResult, evaluate_laws
@@ -123,13 +123,13 @@ def test_a_halted_run_does_not_go_on_but_a_changed_manifest_does(
     )
     console = Console(quiet=True)
     context: Any = SimpleNamespace(registry=registry, home=dataset.folder, console=console, session=None, bare=0)
-    monkeypatch.setattr(evolve, "train", lambda run, *_: dataset.train(run, Group({})))
+    monkeypatch.setattr(spine, "train", lambda run, *_: dataset.train(run, Group({})))
     with pytest.raises(Halted, match="halted the run at step 5"):
-        evolve.carry_out(run, context)
+        spine.carry_out(run, context)
     # Not what was found, which of a text law is what the model wrote.
     assert failed == ["law max_loss_spike halted the run at step 5"]
     with pytest.raises(Halted, match="law max_loss_spike was halted before at step 5"):
-        evolve.carry_out(run, context)
+        spine.carry_out(run, context)
     assert len(failed) == 1
     hooks.check_not_halted(dataset.run({"training": SPIKE, "on_broken": "halt"}, lr=1e-4))
 

@@ -68,7 +68,7 @@ def test_a_plan_refuses_a_prompt_of_a_law_without_tokens(folder: Path, tmp_path:
 
 
 def test_a_run_refuses_before_it_trains(folder: Path, tmp_path: Path) -> None:
-    from ladder.evolve import carry_out
+    from ladder.spine import carry_out
 
     session = SimpleNamespace(start=lambda roles: pytest.fail("started"))
     run = Run(request(tmp_path, KNOWN, UNKNOWN), Ancestry(None, None, ()), {}, tmp_path / "run")

@@ -14,6 +14,7 @@ from ladder.errors import HeadMoved, Interrupted, LadderError, Unexpected
 from ladder.manifest import Request
 from ladder.methods import method_of
 from ladder.models import dated
+from ladder.notify import tell
 from ladder.planning.prepare import Work, prepare
 from ladder.registry import Generation, Registry, Verdict, family_lock, open_registry
 from ladder.registry.lineage import Ancestry, decided_before, resolve, unregistered_teachers
@@ -42,7 +43,13 @@ def evolve(requests: Sequence[Request], home: Path, console: Console, address: s
         registry = open_registry(home)
     with Session(address) as session:
         context = Context(home, registry, session, console, bare, _coming(requests, registry))
-        return [_outcome(request, context) for request in requests]
+        outcomes = []
+        for request in requests:
+            outcomes.append(_outcome(request, context))
+            console.tell(outcomes[-1])
+            for problem in tell(registry):
+                console.say(f"warning: {problem}")
+        return outcomes
 
 
 def climb(request: Request, context: Context) -> Generation:
