@@ -84,11 +84,11 @@ class Blocks:
 
 def measure(blocks: Blocks, steps: int, home: Path) -> None:
     """Train, with the blocks told of every step."""
-    from ladder.spine import evolve
     from ladder.manifest import read_requests
     from ladder.report import beacon
     from ladder.report.console import Console
     from ladder.report.live import Meter
+    from ladder.spine import evolve
 
     manifests = home.parent / "luna"
     shutil.copytree(ROOT / "manifests" / "luna", manifests)
