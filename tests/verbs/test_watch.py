@@ -160,6 +160,34 @@ def test_the_screen_shows_all_of_it_and_q_leaves(
         assert word in shown, shown
 
 
+def test_the_screen_follows_the_first_run_until_another_one_is_chosen(home: Path) -> None:
+    pytest.importorskip("textual")
+    from ladder.verbs.screen import WatchScreen
+
+    screen = WatchScreen(Watcher(home, None, None), "ladder watch")
+
+    def begin(number: int) -> None:
+        folder = home / "runs" / f"Luna-G00{number}" / (f"{number}" * 16)
+        folder.mkdir(parents=True)
+        (folder / LIVE).write_text(json.dumps({"ended": False, "doing": f"dreams of {number}"}))
+
+    async def chosen() -> list[str | None]:
+        found = []
+        async with screen.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            for pressed in ("", "down", ""):
+                begin(5 + len(found))
+                if pressed:
+                    await pilot.press(pressed)
+                screen.look()
+                await pilot.pause()
+                found.append(screen.chosen)
+        return found
+
+    first, down, still = asyncio.run(chosen())
+    assert (first, down, still) == (f"Luna-G005/{'5' * 16}", "Luna-G004/0123456789abcdef", "Luna-G004/0123456789abcdef")
+
+
 def test_without_textual_there_are_lines_and_a_note(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "textual.app", None)
     monkeypatch.delitem(sys.modules, "ladder.verbs.screen", raising=False)
