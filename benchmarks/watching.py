@@ -27,6 +27,16 @@ sys.path.insert(0, str(ROOT))
 
 WARM = 20
 """Steps before the first block, in which caches fill and heaps grow."""
+READER = """
+import sys, time
+from pathlib import Path
+from ladder.verbs.watched import Watcher
+watcher = Watcher(Path(sys.argv[1]), None, None)
+while True:
+    watcher.look()
+    time.sleep(1.0)
+"""
+"""What the screen of ``ladder watch`` does every second but for drawing it."""
 
 
 @dataclass
@@ -74,11 +84,11 @@ class Blocks:
 
 def measure(blocks: Blocks, steps: int, home: Path) -> None:
     """Train, with the blocks told of every step."""
-    from ladder.evolve import evolve
     from ladder.manifest import read_requests
     from ladder.report import beacon
     from ladder.report.console import Console
     from ladder.report.live import Meter
+    from ladder.spine import evolve
 
     manifests = home.parent / "luna"
     shutil.copytree(ROOT / "manifests" / "luna", manifests)
@@ -101,20 +111,12 @@ def measure(blocks: Blocks, steps: int, home: Path) -> None:
         blocks.step()
 
     beacon._replace, Meter.step = replace, step  # type: ignore[method-assign]
-    watching = [sys.executable, "-m", "ladder", "watch", "--plain", "--home", str(home)]
-    (home / "runs").mkdir(parents=True)
-    with tempfile.TemporaryFile() as out:
-        said = "import time; time.sleep(25)"  # A run has to be there before somebody watches it.
-        late = f"{said}; import os; os.execv({watching[0]!r}, {watching!r})"
-        blocks.reader = subprocess.Popen([sys.executable, "-c", late], stdout=out, stderr=out, env=_environment())
-        try:
-            evolve(read_requests([manifest]), home, Console(quiet=True))
-        finally:
-            blocks.reader.send_signal(signal.SIGCONT)
-            blocks.reader.kill()
-            blocks.reader.wait()
-            out.seek(0)
-            print(f"the reader printed {len(out.read().splitlines())} lines")
+    blocks.reader = subprocess.Popen([sys.executable, "-c", READER, str(home)], env=_environment())
+    try:
+        evolve(read_requests([manifest]), home, Console(quiet=True))
+    finally:
+        blocks.reader.kill()
+        blocks.reader.wait()
 
 
 def _environment() -> dict[str, str]:

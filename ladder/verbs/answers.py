@@ -27,7 +27,7 @@ from ladder.verbs.evaluate import Asked, Attached
 from ladder.verbs.notify import HookEntry
 from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
-from ladder.verbs.watch import Watched
+from ladder.verbs.watched import Watched
 from ladder.verbs.why import Branch
 
 

@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Footer, Static
 
 from ladder.report.live import seconds_text
 from ladder.report.text import size_text
-from ladder.verbs.watch import Watched, Watcher, left_of
+from ladder.verbs.watched import Watched, Watcher, left_of
 
 EVERY = 1.0
 """Seconds between two looks."""
@@ -51,8 +51,7 @@ class WatchScreen(App[None]):
     TITLE = "ladder watch"
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q", "quit", "leave; nothing stops"),
-        Binding("tab", "app.focus_next", "runs or log; arrows move"),
+        Binding("q", "quit", "leave; nothing stops    ↑↓ choose a run    Tab log"),
     ]
     CSS = """
     #title { height: 1; background: $primary; color: $text; padding: 0 1; }
@@ -70,6 +69,8 @@ class WatchScreen(App[None]):
         self.watcher, self.told = watcher, title
         self.found: list[Watched] = []
         self.chosen: str | None = None
+        self.follows = True
+        """Whether the first run is shown, whichever that is: until somebody chooses another one."""
 
     def compose(self) -> ComposeResult:
         yield Static(self.told, id="title", markup=False)
@@ -106,7 +107,7 @@ class WatchScreen(App[None]):
             table.clear()
             for one in self.found:
                 table.add_row(*run_cells(one), key=one.name)
-            chosen = names.index(self.chosen) if self.chosen in names else 0
+            chosen = names.index(self.chosen) if self.chosen in names and not self.follows else 0
             table.move_cursor(row=chosen)
         else:
             for one in self.found:
@@ -128,7 +129,7 @@ class WatchScreen(App[None]):
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         if event.row_key is not None:
-            self.chosen = event.row_key.value
+            self.chosen, self.follows = event.row_key.value, event.cursor_row == 0
             self.show_run()
 
 
@@ -147,7 +148,9 @@ def run_cells(run: Watched) -> tuple[Text, ...]:
 
 def run_text(run: Watched, width: int) -> Text:
     """How one run goes: progress, loss and calibration as curves, routes, wire, memory, and its gates."""
-    lines = [Text(f"{run.child} ", style="bold").append(run.doing.removeprefix(f"{run.child} "), style="not bold")]
+    doing = run.doing.removeprefix(f"{run.child} ")
+    # The bar below says where a training is.
+    lines = [Text(f"{run.child} ", style="bold").append("trains" if doing.startswith("step ") else doing, "not bold")]
     if run.steps:
         lines.append(_progress(run, width))
     for name, value, past in (("loss", run.loss, run.losses), ("calibration", run.ece, run.eces)):

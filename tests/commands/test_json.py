@@ -107,6 +107,7 @@ CALLS = {
     "submit": ["submit mine --address http://127.0.0.1:9"],
     "families": ["families"],
     "lineage": ["lineage Luna", "lineage Luna --html"],
+    "watch": ["watch", "watch Luna --once"],
     "show": ["show Luna@HEAD", "show Luna-G003 --html --png out"],
     "gates": ["gates Luna-G001"],
     "diff": ["diff Luna-G000 Luna-G001", "diff Luna-G000 Luna-G001 --no-answers"],

@@ -18,7 +18,8 @@ from ladder.report.beacon import LIVE, shining
 from ladder.report.console import Console
 from ladder.train.spec import StepReport
 from ladder.verbs import watch
-from ladder.verbs.watch import Watched, Watcher, once_text, watch_lines
+from ladder.verbs.watch import once_text, watch_lines
+from ladder.verbs.watched import STALE, Watched, Watcher
 from tests.report.conftest import verdict
 
 RUN = "runs/Luna-G004/0123456789abcdef"
@@ -81,7 +82,7 @@ def test_a_run_whose_process_died_is_cut_off(home: Path) -> None:
     told = {"pid": os.getpid(), "host": socket.gethostname(), "ended": False, "doing": "exam", "training": None}
     (home / RUN / LIVE).write_text(json.dumps(told))
     assert look(home).state == "running" and look(home).doing == "exam"
-    old = time.time() - watch.STALE - 1
+    old = time.time() - STALE - 1
     os.utime(home / RUN / LIVE, (old, old))
     assert look(home).state == "cut off" and look(home).doing == "loading the student"
 
@@ -124,7 +125,7 @@ def test_lines_tell_the_log_as_it_grows_and_end_with_the_last_run(home: Path, mo
         "Luna-G004 step 1  memory 0.0 KiB",
         "Luna-G004 03:04:00 b\\x1b[2Jc",
         "Luna-G004 step 2  memory 0.0 KiB",
-        "Luna-G004 ended: b\\x1b[2Jc",
+        "Luna-G004/0123456789abcdef ended: b\\x1b[2Jc",
     ]
     assert list(watch_lines(Watcher(home, None, None)))[-1] == "no run is in progress"
     assert once_text([]) == "no runs"
@@ -157,6 +158,34 @@ def test_the_screen_shows_all_of_it_and_q_leaves(
     words = ("Luna-G004/0123456789abcdef", "running", "10/40", "25%", "gold 75%, dream 25%", "10.0 MiB from teachers")
     for word in (*words, "driver", "✗ failed", "✓ passed", "loading the student", "leave; nothing stops"):
         assert word in shown, shown
+
+
+def test_the_screen_follows_the_first_run_until_another_one_is_chosen(home: Path) -> None:
+    pytest.importorskip("textual")
+    from ladder.verbs.screen import WatchScreen
+
+    screen = WatchScreen(Watcher(home, None, None), "ladder watch")
+
+    def begin(number: int) -> None:
+        folder = home / "runs" / f"Luna-G00{number}" / (f"{number}" * 16)
+        folder.mkdir(parents=True)
+        (folder / LIVE).write_text(json.dumps({"ended": False, "doing": f"dreams of {number}"}))
+
+    async def chosen() -> list[str | None]:
+        found = []
+        async with screen.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            for pressed in ("", "down", ""):
+                begin(5 + len(found))
+                if pressed:
+                    await pilot.press(pressed)
+                screen.look()
+                await pilot.pause()
+                found.append(screen.chosen)
+        return found
+
+    first, down, still = asyncio.run(chosen())
+    assert (first, down, still) == (f"Luna-G005/{'5' * 16}", "Luna-G004/0123456789abcdef", "Luna-G004/0123456789abcdef")
 
 
 def test_without_textual_there_are_lines_and_a_note(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
