@@ -144,6 +144,8 @@ def _carried_out(request: Request, context: Context) -> Outcome:
     if decided is not None and (decided.verdict is not Verdict.PASSED or is_left_to_people(request)):
         context.registry.settle(request.child.family)  # A crash may have come between its version and its history.
         return outcome_of(decided, trained=False)
+    if context.registry.foreign(request.child.family):
+        context.registry.settle(request.child.family)  # Before a parent is chosen: HEAD may go elsewhere by it.
     context.console.phase(f"{request.child}: {request.manifest.evolution_request.training_method}")
     try:
         with family_lock(context.home, request.child.family, "evolve"):

@@ -65,6 +65,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(artifacts, "require_sound", lambda *_: None)
     monkeypatch.setattr(head, "finalize_interrupted", lambda *_: None)
     monkeypatch.setattr(glance, "renew", lambda *_: None)
+    monkeypatch.setattr(versions, "asked_version", lambda *_: None)
     return SimpleNamespace(client=client, direct=None, home=tmp_path)
 
 

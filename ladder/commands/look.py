@@ -53,7 +53,7 @@ def lineage(
     # A pipe has 80 columns.
     text = lineage_text(generations, get_terminal_size().columns)
     if moved := registry.foreign(family):
-        text += f"\n\n{moved.told}; the next command that writes puts it into the history"
+        text += f"\n\n{moved.told}; {moved.remedy}"
     text += "\n\n" + history_text(events) if history else ""
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
     result = {"family": family, **found, "foreign": moved and moved.told, "page": page}

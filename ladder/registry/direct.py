@@ -6,6 +6,7 @@ last migration; of any other one MLflow is asked. What comes back has the attrib
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,12 @@ _DELETED = "Deleted_Internal"
 NAME, DIGEST, MODEL = "ladder.name", "ladder.digest", "ladder.model_id"
 """Tags of a generation: the first two stand at its version, or it is somebody else's."""
 _WAIT_SECONDS = 30.0
+
+
+def model_of(source: str | None) -> str:
+    """The id of the logged model that a version was registered from: MLflow lays its files into a folder of that name.
+    Empty where there is none in the source."""
+    return next(iter(re.findall(r"/(m-[0-9a-f]{32})/", f"{source}/")), "")
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Direct:
             tags, held = self._version_tags(connection, family), self._model_tags(connection)
         for place in ((row["name"], row["version"], row["source"]) for row in rows):
             if {NAME, DIGEST} <= tags[place[:2]].keys():
-                tags[place[:2]] = held.get(place[2], {}) | tags[place[:2]]
+                tags[place[:2]] = held.get(model_of(place[2]), {}) | tags[place[:2]]
         return [
             SimpleNamespace(
                 name=row["name"],
@@ -162,10 +169,9 @@ class Direct:
 
     @staticmethod
     def _model_tags(connection: sqlite3.Connection) -> Mapping[str, dict[str, str]]:
-        """Tags of all logged models, deleted ones too, by where they lie. Their id is one."""
-        columns = "m.artifact_location, m.model_id, t.tag_key, t.tag_value"
-        query = f"SELECT {columns} FROM logged_models m JOIN logged_model_tags t USING (model_id)"
+        """Tags of all logged models, deleted ones too, by their ids, which are one."""
+        query = "SELECT model_id, tag_key, tag_value FROM logged_model_tags WHERE tag_key GLOB 'ladder.*'"
         found: dict[str, dict[str, str]] = defaultdict(dict)
-        for row in connection.execute(f"{query} WHERE t.tag_key GLOB 'ladder.*'"):
-            found[row["artifact_location"]] |= {MODEL: row["model_id"], row["tag_key"]: row["tag_value"]}
+        for row in connection.execute(query):
+            found[row["model_id"]] |= {MODEL: row["model_id"], row["tag_key"]: row["tag_value"]}
         return found

@@ -106,8 +106,8 @@ def _head(store: Store, family: str, head: Generation | None, experiment: str) -
     yield f"**HEAD is {_linked(head)}**{since}: {_figures(head)}.{told} {_pages(head, experiment)}"
     to = f" --to {head.parent_name}" if head.parent_name else ""
     yield (
-        f'**The way back:** `ladder rollback {family}{to} --reason "..."`, or give the alias HEAD to one that was '
-        "promoted, here in MLflow; ladder's next command writes that move into the history."
+        f'**The way back:** `ladder rollback {family}{to} --reason "..."`. Or give a promoted version below the alias '
+        "HEAD, which these pages write as head: ladder's next command that writes moves HEAD there, and notes it."
     )
 
 

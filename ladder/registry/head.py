@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
 from ladder.registry import artifacts, glance, history, locks, runs, versions
@@ -43,10 +43,31 @@ def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
     to have happened. What MLflow's pages say of the family is written anew at the end."""
     with locks.family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
         settled = history.settle(store, family)
-        history.note_foreign(store, family)
+        _meet_foreign(store, family)
         finalize_interrupted(store, family)
         yield settled
         glance.renew(store, family)
+
+
+def _meet_foreign(store: Store, family: str) -> None:
+    """Write down where somebody else moved HEAD, and move it where MLflow's pages ask for that. What is refused stays
+    as it is, and is told by whoever looks. Call it under the family's head lock, after ``history.settle``.
+
+    A generation that waited is promoted by it, because the alias is what promotes. One that was rejected stays so.
+    """
+    if (moved := history.foreign(store, family)) is not None and not moved.refused:
+        version = versions.asked_version(store, family) if moved.asked else versions.head_version(store, family)
+        if moved.asked and artifacts.problems_of(store, versions.to_generation(cast(Any, version), is_head=False)):
+            return  # ``verify`` names them.
+        event = history.open_foreign(store, family, moved)
+        if moved.asked:
+            store.client.set_registered_model_alias(family, versions.HEAD, str(moved.found))
+        if version is not None and version.tags.get(versions.VERDICT) == Verdict.PASSED:
+            history.mark_promoted(store, family, int(version.version))
+        history.close_event(store, event)
+    asked, current = versions.asked_version(store, family), versions.head_version(store, family)
+    if asked is not None and current is not None and int(asked.version) == int(current.version):
+        versions.forget_asked(store, family)
 
 
 def settle(store: Store, family: str) -> None:

@@ -57,8 +57,8 @@ FIGURES = {
 }
 """Figures that every generation has which was asked for them, and the metrics of its exam that they are. As
 ``gates/<name>`` MLflow draws them side by side, one bar a generation."""
-_DIGEST_LENGTH = 36
-"""Characters that MLflow keeps of an input's digest."""
+_DIGEST_LENGTH = 12
+"""Characters of an input's digest that MLflow shows behind its name, and has room for 36. A tag has all."""
 
 
 def experiment_of(store: Store, name: str) -> Any:
@@ -88,7 +88,7 @@ def opening(family: str) -> dict[str, str]:
     """Tags of a family's experiment: what it holds, and a view of its runs with the columns that tell of them."""
     note = f"Trainings of the generations of [{family}](#/models/{family}), which says what became of them."
     metrics = [f"metrics.`gates/{figure}`" for figure in FIGURES]
-    columns = ["attributes.`Dataset`", "attributes.`Models`", f"tags.`{versions.VERDICT}`", *metrics]
+    columns = ["attributes.`Models`", f"tags.`{versions.VERDICT}`", *metrics]
     view = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False}
     return KIND | {"mlflow.note.content": note, f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
 

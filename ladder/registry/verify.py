@@ -86,8 +86,11 @@ def _head(store: Store, family: str, known: list[Generation]) -> Iterator[Findin
     if head is not None and head.tags.get(versions.VERDICT) != Verdict.PROMOTED:
         yield Finding(f"{family}@HEAD", f"marks version {head.version}, which is {head.tags.get(versions.VERDICT)}")
     if moved := history.foreign(store, family):
-        what = f"marks version {moved.found}, but the last move in its history went to {moved.left}"
-        yield Finding(f"{family}@HEAD", f"{what}: {moved.told}")
+        at = int(head.version) if head else None
+        what = (
+            f"marks version {at}, but the last move in its history went to {moved.left}: " if at != moved.left else ""
+        )
+        yield Finding(f"{family}@HEAD", what + moved.told)
 
 
 def _interrupted(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladder.errors import ManifestError, NotFound, RegistryError, UsageError
 from ladder.manifest import FAMILY, Name, Reference
-from ladder.registry.direct import DIGEST, MODEL, NAME
+from ladder.registry.direct import DIGEST, MODEL, NAME, model_of
 from ladder.registry.entities import Candidate, Generation, Store, Verdict
 
 if TYPE_CHECKING:
@@ -177,28 +177,28 @@ def completed(store: Store, found: list[ModelVersion]) -> list[ModelVersion]:
     lacking = [version for version in found if is_generation(version) and MODEL not in version.tags]
     models = _models(store, {version.name for version in lacking}) if len(lacking) > _MANY else {}
     for version in lacking:
-        if (model := models.get(version.source) or _model(store, version)) is not None:
+        named = model_of(version.source)
+        if (model := models.get(named) or _model(store, named)) is not None:
             own = dict(version.tags)
             version.tags.update({**model.tags, MODEL: model.model_id, **own})
     return found
 
 
 def _models(store: Store, families: Collection[str]) -> dict[str, LoggedModel]:
-    """The logged models of some families by where they lie."""
+    """The logged models of some families by their ids."""
     known = (store.client.get_experiment_by_name(family) for family in families)
     experiments = [experiment.experiment_id for experiment in known if experiment is not None]
     query = {"experiment_ids": experiments, "max_results": _MODELS_PER_PAGE}
     models = pages(store.client.search_logged_models, **query) if experiments else ()
-    return {str(model.artifact_location): model for model in models}
+    return {str(model.model_id): model for model in models}
 
 
-def _model(store: Store, version: ModelVersion) -> LoggedModel | None:
-    """The logged model that a version was registered from, None where it is gone: MLflow lays it under its id."""
+def _model(store: Store, model_id: str) -> LoggedModel | None:
+    """A logged model, None where it is gone."""
     from mlflow.exceptions import MlflowException
 
-    named = re.findall(r"/(m-[0-9a-f]{32})/", f"{version.source}/")
     try:
-        return store.client.get_logged_model(named[-1]) if named else None
+        return store.client.get_logged_model(model_id) if model_id else None
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -235,6 +235,30 @@ def head_version(store: Store, family: str) -> ModelVersion | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+_ASKED = "head"
+
+
+def asked_version(store: Store, family: str) -> ModelVersion | None:
+    """The version that was given the alias HEAD in MLflow's pages, which write it in small letters."""
+    if store.direct:
+        return store.direct.aliased(family, _ASKED)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Not by the alias: there are databases to which both are one.
+        aliases = store.client.get_registered_model(family).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return one_version(store, family, int(aliases[_ASKED])) if _ASKED in aliases else None
+
+
+def forget_asked(store: Store, family: str) -> None:
+    """Take that alias away, once HEAD is there."""
+    store.client.delete_registered_model_alias(family, _ASKED)
 
 
 def head(store: Store, family: str) -> Generation | None:

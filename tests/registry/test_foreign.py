@@ -9,6 +9,7 @@ import pytest
 from ladder.errors import NotFound, RegistryError
 from ladder.registry import Registry, Verdict
 from tests.registry.conftest import MakeCandidate
+from tests.registry.test_direct import through_mlflow
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 
@@ -99,3 +100,50 @@ def test_a_note_that_was_cut_off_is_finished(luna: Registry, monkeypatch: pytest
         luna.settle("Luna")
     luna.settle("Luna")
     assert events(luna) == [("foreign", "Luna-G002", "Luna-G001")] and luna.verify("Luna") == []
+
+
+def ask(registry: Registry, version: int) -> None:
+    """What MLflow's pages do where somebody gives a version the alias HEAD."""
+    registry.store.client.set_registered_model_alias("Luna", "head", str(version))
+
+
+def test_what_mlflows_pages_ask_for_is_done_once(luna: Registry) -> None:
+    ask(luna, 2)
+    moved = luna.foreign("Luna")
+    assert moved and moved.told.endswith("asks for Luna-G001 instead of Luna-G002")
+    assert [moved.told == finding.problem for finding in luna.verify("Luna")] == [True]
+    for _ in range(2):
+        luna.settle("Luna")
+    head = luna.head("Luna")
+    assert head and head.ref == "Luna-G001" and events(luna) == [("foreign", "Luna-G002", "Luna-G001")]
+    assert luna.store.client.get_registered_model("Luna").aliases == {"HEAD": 2} and luna.verify("Luna") == []
+
+
+def test_what_they_ask_for_in_vain_is_told_and_stops_nobody(waiting: Registry, make: MakeCandidate) -> None:
+    parent = waiting.head("Luna")
+    refused = waiting.record(make("Luna-G005", 0.5, parent=parent, passed=False, failed_gates=["recall"]))
+    needs_keys = waiting.find("Luna-G004")
+    for asked, why in ((refused, "it was REJECTED by recall"), (needs_keys, "it has 0 of 2 approvals")):
+        ask(waiting, asked.version)
+        waiting.settle("Luna")
+        moved = waiting.foreign("Luna")
+        assert moved and moved.told.endswith(f"{asked.ref} instead of Luna-G002, and {why}")
+        assert waiting.head("Luna") == parent and "take the alias head away" in moved.remedy
+    assert waiting.rollback("Luna", reason="worse").ref == "Luna-G001"
+    for key in ("ada", "ben"):
+        waiting.promote(needs_keys, expected=waiting.head("Luna"), reason="fine", key=key)
+    assert waiting.find("Luna@HEAD").ref == "Luna-G004" and waiting.foreign("Luna") is None
+
+
+def test_a_damaged_one_is_not_moved_to(luna: Registry) -> None:
+    wanted = luna.find("Luna-G001")
+    folder = next((luna.home / "store").rglob(f"{wanted.model_id}/artifacts"))
+    (folder / "model" / "model.safetensors").write_bytes(b"damaged")
+    ask(luna, wanted.version)
+    luna.settle("Luna")
+    assert luna.find("Luna@HEAD").ref == "Luna-G002" and events(luna) == []
+
+
+def test_both_ways_of_reading_find_it(luna: Registry) -> None:
+    ask(luna, 2)
+    assert through_mlflow(luna).foreign("Luna") == luna.foreign("Luna") is not None

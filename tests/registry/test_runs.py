@@ -46,7 +46,7 @@ def test_rows_and_probes_are_datasets_that_mlflow_finds_again(registry):
     told = {one.dataset.name: {tag.key: tag.value for tag in one.tags} for one in found}
     assert told == {one.name: {"mlflow.data.context": one.context, "ladder.digest": one.digest} for one in files}
     rows = next(one for one in found if one.dataset.name == "data/001.jsonl")
-    assert get_source(rows).uri == "data/001.jsonl" and rows.dataset.digest == "a" * 36
+    assert get_source(rows).uri == "data/001.jsonl" and rows.dataset.digest == "a" * 12
 
 
 def test_a_run_that_was_cut_off_is_opened_again(registry, make):
