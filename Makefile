@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo smollm2 test test-long lint bench gpu evidence clean
+.PHONY: help demo smollm2 test test-long lint bench gpu evidence site clean
 
 help:
 	@echo "make demo       a family of small models evolves on this machine"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench      the benchmarks"
 	@echo "make gpu        four minutes on a machine with a GPU, by its own Python; ARGS=--small tries it on a CPU"
 	@echo "make evidence   what is learned and kept over generations, against other ways; many hours, goes on where it was"
+	@echo "make site       these pages as a site in build/site, every link and anchor checked"
 	@echo "make clean      remove what builds and checks left behind; keeps .venv and .ladder"
 
 demo: .venv/.ready
@@ -57,6 +58,9 @@ evidence: .venv/.bench .venv/.examples
 	$(BIN)/python benchmarks/continual/report.py
 	$(BIN)/python benchmarks/context.py
 
+site: .venv/.docs
+	$(BIN)/python docs/make_site.py
+
 clean:
 	@echo "== removing build products and caches; .venv and .ladder stay"
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -85,4 +89,9 @@ clean:
 .venv/.bench: .venv/.ready
 	@echo "== set-up: what the benchmarks compare with"
 	$(PIP) --editable ".[bench]"
+	@touch $@
+
+.venv/.docs: .venv/.ready
+	@echo "== set-up: the site's generator"
+	$(PIP) --editable ".[docs]"
 	@touch $@

@@ -9,7 +9,7 @@ from benchmarks.options import Options
 from benchmarks.school import Shape, school
 from benchmarks.step import SHAPES, TINY
 from benchmarks.timing import Spread, paired_rounds, ratio
-from ladder.manifest.schema import Runtime
+from ladder.manifest.schema_runtime import Runtime
 
 EMBEDDED = Shape(hidden=128, layers=4, heads=4, kv_heads=4, intermediate=352, vocabulary=1024, rows=16, width=97)
 """As large as the models of ``manifests/luna`` and their packed batches."""

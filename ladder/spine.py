@@ -86,6 +86,7 @@ def carry_out(run: Run, context: Context) -> None:
             if not run.candidate.is_dir():
                 last, begun = work.rested
                 run.note(today=today, cooldown={"last": last.isoformat() if last else None, "begun": begun.isoformat()})
+                run.note(began=run.notes().get("began", begun.isoformat()))
                 recovering(lambda: train(run, work, context), run, context)
             if not run.report.is_file():
                 recovering(lambda: examine(run, work, context), run, context)
@@ -143,6 +144,8 @@ def _carried_out(request: Request, context: Context) -> Outcome:
     if decided is not None and (decided.verdict is not Verdict.PASSED or is_left_to_people(request)):
         context.registry.settle(request.child.family)  # A crash may have come between its version and its history.
         return outcome_of(decided, trained=False)
+    if context.registry.foreign(request.child.family):
+        context.registry.settle(request.child.family)  # Before a parent is chosen: HEAD may go elsewhere by it.
     context.console.phase(f"{request.child}: {request.manifest.evolution_request.training_method}")
     try:
         with family_lock(context.home, request.child.family, "evolve"):

@@ -12,7 +12,7 @@ import pytest
 
 from ladder.errors import HeadMoved, RegistryError, UsageError
 from ladder.manifest import Name
-from ladder.registry import Generation, Verdict, artifacts, head, history, runs, versions
+from ladder.registry import Generation, Verdict, artifacts, glance, head, history, runs, versions
 from ladder.registry.entities import Candidate
 from ladder.report.lineage import history_text
 
@@ -64,6 +64,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(runs, "ensure_experiment", lambda *_: "1")
     monkeypatch.setattr(artifacts, "require_sound", lambda *_: None)
     monkeypatch.setattr(head, "finalize_interrupted", lambda *_: None)
+    monkeypatch.setattr(glance, "renew", lambda *_: None)
+    monkeypatch.setattr(versions, "asked_version", lambda *_: None)
     return SimpleNamespace(client=client, direct=None, home=tmp_path)
 
 

@@ -1,4 +1,5 @@
-"""The pages: every link leads somewhere, the index knows every page, and the manifests that they show load."""
+"""The pages: every link leads somewhere, the index knows every page, and manifests and commands that they show are read
+by ladder as they stand."""
 
 from __future__ import annotations
 
@@ -7,12 +8,17 @@ import importlib
 import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 from ray.scripts import scripts
+from typer.testing import CliRunner
 
+from ladder.cli import app
 from ladder.manifest import plugins, read_requests
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +28,8 @@ PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "manifests").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")})
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHOP = (("bread", 3), ("salt", 1), ("milk", 2))
+VERBS = typer.main.get_command(app)
 GROUPS = ("Guide", "Reference", "Evidence")
 WORDS = (
     *("generation", "lineage", "HEAD", "manifest", "age", "teacher", "critic", "dreams", "replay"),
@@ -61,6 +69,52 @@ def manifests(page: Path) -> list[dict]:
     """The blocks of a page that are whole manifests."""
     blocks = [json.loads(body) for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "json"]
     return [block for block in blocks if "evolution_request" in block]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines for ladder in a page's blocks, as words: each part of a pipe or a list by itself."""
+    blocks = [body for kind, body in FENCE.findall(text) if kind in ("", "sh")]
+    blocks += re.findall(r"(?:^    .*\n)+", FENCE.sub("", text), re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").split("\n")
+    parts = [part for line in lines for part in re.split(r" (?:&&|\|\||\||>) ", line.strip().removeprefix("$ "))]
+    # A comment may hold an apostrophe, and stands behind a blank.
+    return [shlex.split(re.split(r"\s#", part)[0]) for part in parts if part.startswith("ladder ")]
+
+
+def verb(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words begin with, and the rest of them.
+
+    Raises:
+        KeyError: there is no such verb.
+    """
+    found: Any = VERBS
+    while hasattr(found, "commands"):
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if commands(page.read_text(encoding="utf-8"))], ids=name)
+def test_a_command_that_is_shown_is_one(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ladder's own parser takes it, whatever stands for the reader's files."""
+    monkeypatch.chdir(tmp_path)
+    for words in commands(page.read_text(encoding="utf-8")):
+        command, rest = verb(words[1:])
+        command.make_context(command.name, rest)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_a_verb_or_option_that_is_named_exists(page: Path) -> None:
+    for span in re.findall(r"`ladder ([^`]+)`", FENCE.sub("", page.read_text(encoding="utf-8"))):
+        words = span.replace("|", " ").split()
+        if words[0] in ("--help", "--version", "VERB"):
+            continue
+        try:
+            command, rest = verb(words)
+        except (KeyError, IndexError):
+            assert words == ["data"], f"no verb of ladder: {span}"
+            continue
+        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        assert {word for word in rest if word.startswith("-") and word != "-"} <= known | {"--help"}, span
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
@@ -156,3 +210,19 @@ def test_evidence_stands_apart_from_the_guide() -> None:
     told = re.compile(r"^\|.*\d\.\d{3}.*\|$", re.MULTILINE)
     found = {page.name for page in listed("Guide") if len(told.findall(page.read_text(encoding="utf-8"))) > 2}
     assert found == set()
+
+
+def test_what_a_page_shows_of_rows_is_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/data.md shows two commands with all that they print."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Be calm.,What costs {thing}{how}?,{price},{thing}" for thing, price in SHOP for how in ("", " here")]
+    (tmp_path / "shop.csv").write_text("\n".join(["system,question,answer,topic", *rows]), encoding="utf-8")
+    page = FENCE.sub("", (DOCS / "data.md").read_text(encoding="utf-8"))
+    shown = [block for block in re.findall(r"(?:^(?:    .*)?\n)+", page, re.MULTILINE) if "    $ ladder" in block]
+    assert len(shown) == 2
+    for block in shown:
+        asked, _, printed = textwrap.dedent(block).strip().replace("\\\n", "").partition("\n")
+        parts = commands(f"    {asked}\n")
+        answers = [CliRunner().invoke(app, words[1:], catch_exceptions=False) for words in parts]
+        assert [answer.exit_code for answer in answers] == [0] * len(parts)
+        assert answers[-1].stdout.replace(f"{tmp_path}/", "").strip() == printed

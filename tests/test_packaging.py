@@ -136,9 +136,8 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert metadata["Version"] == ladder.__version__ == "0.1.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"bench", "datasets", "dev", "examples", "postgresql", "qlora", "retrieval", "suites"} == set(
-        metadata.get_all("Provides-Extra", [])
-    )
+    extras = {"bench", "datasets", "dev", "docs", "examples", "postgresql", "qlora", "retrieval", "suites", "watch"}
+    assert extras == set(metadata.get_all("Provides-Extra", []))
 
 
 def test_sdist_builds_the_same_wheel_and_carries_the_manifests(wheel: Path, sdist: Path, tmp_path: Path) -> None:

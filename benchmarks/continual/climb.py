@@ -37,7 +37,8 @@ from ladder.models.load import config_of, load_tokenizer
 from ladder.models.preflight import named_positions
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sampling.dreams import Dream, DreamBatch
-from ladder.setup.dataset import beginnings, build_batches, encode_dataset, loss_elements, read_dataset, write_dreams
+from ladder.setup.dataset import build_batches, encode_dataset, loss_elements, read_dataset
+from ladder.setup.dreams import beginnings, write_dreams
 from ladder.setup.roles import cache_settings, teacher_spec
 from ladder.system.files import save_folder, save_text
 from ladder.teachers.teacher import Teacher

@@ -102,7 +102,7 @@ def _say_version(asked: bool) -> None:
         raise typer.Exit()
 
 
-_TELL_THEMSELVES = ("ui", "submit")
+_TELL_THEMSELVES = ("ui", "submit", "watch")
 """Verbs that go on for long and print what others say."""
 
 

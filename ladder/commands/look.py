@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, at_work, copied, open_page, registry_of, together_of
+from ladder.commands.answers import answer, at_work, copied, note, open_page, registry_of, together_of
 from ladder.commands.app import LOOK, app
 from ladder.commands.options import HOME, Family, Home, Json, Mixed, Ref, Weights, With
 from ladder.errors import UsageError
@@ -34,17 +35,51 @@ def lineage(
     home: Home = HOME,
     as_json: Json = False,
     history: Annotated[bool, typer.Option("--history", help="Also every move of HEAD.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Open the page of the family in a browser.")] = False,
 ) -> None:
-    """The family tree with verdicts, gate figures and HEAD."""
+    """The family tree with verdicts, gate figures and HEAD. With --html the page of the family: its tree, the recall of
+    every lesson, the moves of HEAD, and every figure over time."""
     from ladder.report.lineage import history_text, lineage_text
 
     registry = registry_of(home)
     generations = registry.require(family)
-    events = registry.history(family) if history or as_json else []
+    events = registry.history(family) if history or as_json or html else []
+    page = None
+    if html:
+        from ladder.report.family import write
+
+        page = write(registry, family, generations, events)
+        open_page(page)
     # A pipe has 80 columns.
-    text = lineage_text(generations, get_terminal_size().columns) + ("\n\n" + history_text(events) if history else "")
+    text = lineage_text(generations, get_terminal_size().columns)
+    if moved := registry.foreign(family):
+        text += f"\n\n{moved.told}; {moved.remedy}"
+    text += "\n\n" + history_text(events) if history else ""
     found = {"generations": [g.to_dict() for g in generations], "history": [vars(event) for event in events]}
-    answer({"family": family, **found}, text, as_json)
+    result = {"family": family, **found, "foreign": moved and moved.told, "page": page}
+    answer(result, str(page or text), as_json)
+
+
+@app.command(rich_help_panel=LOOK)
+def watch(
+    family: Annotated[
+        str | None, typer.Argument(metavar="[FAMILY]", help="Whose runs, such as Luna; left out, everybody's.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a screen, as in a pipe.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Say how it stands now, and leave.")] = False,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Watch runs in progress, in whichever process or job they go on: step, loss, routes, calibration, memory, wire,
+    time left, gates as they are decided, log. q leaves, and nothing stops.
+
+    The screen needs `pip install 'generation-ladder[watch]'`; without it, and in a pipe, lines come until no run is in
+    progress.
+    """
+    from ladder.verbs.watch import begin
+
+    registry = registry_of(home) if (home / "store").is_dir() else None
+    begin(home, family, registry, plain=plain, once=once or as_json, tell=partial(answer, as_json=as_json), note=note)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -150,9 +185,9 @@ def sample(
         str | None,
         typer.Option("--system", metavar="TEXT", help="What a system says first; the prompts are chat then."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 answers greedily.")] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of sampling; another one says something else.")] = 0,
     with_: With = None,
     weights: Weights = None,
     pooling: Mixed = None,
@@ -184,9 +219,9 @@ def counts(
         list[str] | None, typer.Option("--prompt", help="Continue this instead. May be given several times.")
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help="bigram, trigram, cooccur or blend.")] = "trigram",
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 48,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 48,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 continues greedily.")] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of sampling; another one says something else.")] = 0,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
@@ -249,7 +284,7 @@ def schema(
 
 
 @app.command(rich_help_panel=LOOK)
-def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(min=1, max=65535, help="Of 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's UI on this home's store, on loopback."""
     from ladder.verbs.ui import serve
 

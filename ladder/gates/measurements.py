@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from math import comb, fsum
 
 from ladder.errors import GateError
@@ -248,7 +249,7 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class Regression:
-    """A probe on which the child scores less than the parent."""
+    """A probe with what parent and child said to it. In a list of ``worst`` the child scores less than the parent."""
 
     part: str
     """The ancestor who left the probe, or ``generalize``."""
@@ -267,12 +268,15 @@ class Comparison:
         lost: where the child scores less: right in the parent and wrong in the child, or of ``nll`` any loss.
         gained: where it scores more.
         worst: some of the lost ones, those of the part that lost the largest share first.
+        won: some of the gained ones, and ``kept`` of those that are as right as they were; each part in turn.
     """
 
     n: int
     lost: int
     gained: int
     worst: tuple[Regression, ...]
+    won: tuple[Regression, ...] = ()
+    kept: tuple[Regression, ...] = ()
 
     @property
     def p_value(self) -> float:
@@ -282,14 +286,15 @@ class Comparison:
 
 
 def compare(exam: Exam, child: Answers, parent: Answers, cap: int = 20) -> Comparison:
-    """Compare two models' answers to one exam; at most ``cap`` regressions are listed.
+    """Compare two models' answers to one exam; at most ``cap`` regressions are listed, and fewer examples of the rest.
 
     Raises:
         GateError: answers are missing on one side.
     """
     parts = {**{name: exam.recall[name] for name in exam.recall}, "generalize": exam.generalize}
     lost: dict[str, list[Regression]] = {}
-    gained = 0
+    won: dict[str, list[Regression]] = {}
+    kept: dict[str, list[Regression]] = {}
     for part, probes in parts.items():
         ours, theirs = _answers(child, part, probes), _answers(parent, part, probes)
         judged = [
@@ -300,10 +305,23 @@ def compare(exam: Exam, child: Answers, parent: Answers, cap: int = 20) -> Compa
             )
             for probe, before, now in zip(probes, theirs, ours, strict=True)
         ]
-        lost[part] = [regression for regression, was, is_now in judged if is_now < was - _SAME]
-        gained += sum(is_now > was + _SAME for _, was, is_now in judged)
+        lost[part] = [one for one, was, is_now in judged if is_now < was - _SAME]
+        won[part] = [one for one, was, is_now in judged if is_now > was + _SAME]
+        kept[part] = [one for one, was, is_now in judged if abs(is_now - was) <= _SAME < is_now]
     worst = [regression for part in _by_share_lost(lost, parts) for regression in lost[part]]
-    return Comparison(sum(map(len, parts.values())), len(worst), gained, tuple(worst[:cap]))
+    gained = sum(map(len, won.values()))
+    examples = _in_turn(won, EXAMPLES), _in_turn(kept, EXAMPLES)
+    return Comparison(sum(map(len, parts.values())), len(worst), gained, tuple(worst[:cap]), *examples)
+
+
+EXAMPLES = 8
+"""Of what was gained, and of what was kept."""
+
+
+def _in_turn(found: Mapping[str, Sequence[Regression]], most: int) -> tuple[Regression, ...]:
+    """Some of all parts: the first of each, then the second of each."""
+    turns = (one for turn in zip_longest(*found.values()) for one in turn if one is not None)
+    return tuple(islice(turns, most))
 
 
 def _answers(answers: Answers, part: str, probes: Sequence[Probe]) -> Sequence[str]:

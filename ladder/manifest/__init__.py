@@ -8,8 +8,6 @@ from ladder.manifest.request import Request, discover, load_manifest, read_each,
 from ladder.manifest.rules import IMPORT, read_rules
 from ladder.manifest.schema import (
     GATES,
-    RAYS_OWN,
-    ROLES,
     Architecture,
     Budget,
     CalibrationGate,
@@ -17,7 +15,6 @@ from ladder.manifest.schema import (
     ControlTokens,
     Data,
     Decoding,
-    Devices,
     Dreams,
     Gates,
     GeneralizeGate,
@@ -29,12 +26,17 @@ from ladder.manifest.schema import (
     RecallGate,
     Refusals,
     RequiredText,
-    Runtime,
-    StudentRuntime,
-    TeachersRuntime,
     ToneGate,
     TrainingParams,
     Variance,
+)
+from ladder.manifest.schema_runtime import (
+    RAYS_OWN,
+    ROLES,
+    Devices,
+    Runtime,
+    StudentRuntime,
+    TeachersRuntime,
     Where,
     device_field,
 )

@@ -13,7 +13,8 @@ from ladder.manifest.effective import DISTILLATION, architecture, contexts, rout
 from ladder.manifest.examination import EXAMINATION_CHECKS
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import RAYS_OWN, ROLES, Dreams, EvolutionRequest, Manifest, Teacher
+from ladder.manifest.schema import Dreams, EvolutionRequest, Manifest, Teacher
+from ladder.manifest.schema_runtime import RAYS_OWN, ROLES
 from ladder.manifest.teachers import TEACHER_CHECKS
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.

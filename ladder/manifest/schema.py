@@ -4,32 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, TEACHERS, Named
+from ladder.manifest.schema_runtime import Runtime
+from ladder.manifest.section import Count, NonNegative, Positive, Probability, Section, Seed
 from ladder.manifest.sources import RowKey
 from ladder.manifest.words import modern_section
-
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
-Word = Annotated[str, Field(min_length=1)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1, lt=2**53)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class Section(BaseModel):
-    """A part of a manifest: strict types, no unknown keys, no NaN, immutable once read."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class RequiredText(Section):
@@ -116,9 +97,11 @@ class Budget(Section):
     """What the step may cost. Known costs are refused before training, wall time is checked while it runs."""
 
     max_steps: Count | None = None
+    """Steps of the optimiser; a manifest that asks for more is refused."""
     max_tokens: Count | None = None
     """Tokens through the student's backbone, over all steps (upper bound: steps x batch_size x max_length)."""
     max_minutes: Positive | None = None
+    """Minutes of training, over all calls. A run that this stops goes on under a larger budget."""
     max_memory_gib: Positive | None = None
     """GiB of resident memory, the peaks of all processes added up. Judged from the plan's price before training, and
     from what was measured after it; so is ``max_disk_gib``."""
@@ -142,6 +125,7 @@ class RecallGate(Section):
     max_slide: Probability = 0.25
     """It may lie this far below what an ancestor itself answered of its own probes: small drops add up."""
     minimum: Probability = 0.0
+    """And never lie below this; 0 asks for nothing, because the parent is the yardstick."""
 
 
 class GeneralizeGate(Section):
@@ -153,6 +137,7 @@ class GeneralizeGate(Section):
     min_gain: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.02
     """The child must beat its parent by this much, or reach ``ceiling``."""
     ceiling: Probability = 0.98
+    """Accuracy that is enough whatever the gain: beyond it there is hardly room for one."""
     minimum: Probability = 0.0
     """And never lie below this."""
 
@@ -192,7 +177,9 @@ class Decoding(Section):
     """Greedy decoding of answers in the exam."""
 
     max_new_tokens: Count = 32
+    """Longest answer in tokens."""
     batch_size: Count = 64
+    """Prompts that are answered at a time; it costs memory and changes no answer but by rounding."""
     stop: list[str] | None = None
     """An answer ends before the first of these strings, or at the end-of-text token. When left out, the answer to a raw
     prompt ends at a newline, and to a chat prompt where the chat template ends a turn."""
@@ -213,6 +200,7 @@ class LmEval(Section):
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Examples before each document; the task's own number when left out."""
     batch_size: Count = 8
+    """Documents that are read at a time."""
 
 
 class MetricGate(Section):
@@ -341,8 +329,11 @@ class Architecture(Section):
     family: Annotated[str, Named(FAMILIES)] = "llama"
     """Which architecture it is: one of ladder's own, or of an installed package's."""
     layers: Count = 4
+    """Transformer blocks. The defaults are a model of a million weights, which two cores train in minutes."""
     hidden: Count = 128
+    """Width of the hidden state; an even multiple of ``heads``."""
     heads: Count = 4
+    """Attention heads of each block."""
     kv_heads: Count | None = None
     """Key and value heads; ``heads`` when left out."""
     intermediate: Count | None = None
@@ -354,19 +345,26 @@ class Architecture(Section):
     """Hugging Face folder whose tokenizer the family takes instead of training one; a ``guest`` that teaches must have
     the same."""
     max_positions: Count = 512
+    """Longest text in tokens that it can read."""
     tie_embeddings: bool = True
+    """Use the embeddings as the output head, too: that spares ``vocab_size`` x ``hidden`` weights, much of a small
+    model."""
 
 
 class Lora(Section):
     """Train low-rank adapters (peft) instead of all weights. The merged weights are what is gated and registered."""
 
     r: Count = 16
+    """Rank of the adapters."""
     alpha: Count = 32
+    """What an adapter adds counts alpha / r times; twice the rank is the usual choice."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of an adapter's inputs that is dropped while it trains."""
     base: Literal["full", "nf4"] = "full"
     """Keep the frozen base in the student's dtype, or in 4 bits while it trains (QLoRA; needs a CUDA GPU and
     bitsandbytes). The adapter is merged into the full weights either way."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Linear layers that get an adapter: all but the output head, or those named."""
 
 
 class Student(Section):
@@ -434,8 +432,11 @@ class Shares(Section):
     what kept most while the newest rows were still learned (``docs/evidence.md``)."""
 
     new: Positive = 0.6
+    """Of this generation's own rows. With less the newest rows are learned worse: 0.91 with 0.5, 0.94 with 0.6."""
     replay: NonNegative = 0.1
+    """Of the rows that ancestors left. 0.3 in place of new rows kept less."""
     dreams: NonNegative = 0.3
+    """Of what teachers dreamt. With 0.2 more is forgotten, with 0.4 less is learned."""
 
 
 class Capacity(Section):
@@ -452,10 +453,15 @@ class Variance(Section):
     the teachers' log-probabilities, as a mean over the 40 likeliest tokens of their blend. One teacher has none."""
 
     base: Positive = 1.0
+    """T where teachers do not differ."""
     slope: NonNegative = 1.0
+    """How fast T rises with what they differ by; 0 is one T for all."""
     exponent: NonNegative = 1.0
+    """1 makes T grow with the variance itself."""
     low: Positive = 0.7
+    """T is at least this."""
     high: Positive = 1.8
+    """T is at most this; with T 4 for all tokens half of the generations failed their exams (``docs/evidence.md``)."""
     head_scale: NonNegative = 0.1
     """Of the gradient by which ``student.variance_head`` learns."""
 
@@ -467,14 +473,15 @@ class TrainingParams(Section):
     """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams) or ``logit_blending_kd``
     (agreement routing, no dreams). A field that is written out wins over its recipe. Once called ``method``."""
     alpha: NonNegative = 0.1
-    """Weight of cross-entropy on gold labels."""
+    """Weight of cross-entropy on gold labels. With 0 and with 0.5 a little less was kept (``docs/evidence.md``)."""
     beta: NonNegative = 0.9
     """Weight of the divergence from the teachers' target."""
     gamma: NonNegative = 0.0
     """Weight of the agreement regulariser R."""
     temperature: Positive | Literal["variance"] = 2.0
     """Temperature T of the targets; the term is scaled by T^2. Routing always happens at temperature 1. ``variance`` is
-    one for each token, from what its teachers differ by."""
+    one for each token, from what its teachers differ by. T 1 does as well as 2, and T 4 forgets
+    (``docs/evidence.md``)."""
     variance: Variance | None = None
     """How ``temperature: variance`` is reckoned, where that is not by the defaults."""
     routing: RoutingTable | None = None
@@ -482,6 +489,7 @@ class TrainingParams(Section):
     ``surprise`` at the gold label, or ``cascade``: the first teacher that is confident, else the label; the recipe's
     when left out."""
     confidence: Literal["top1", "entropy"] = "top1"
+    """How sure a teacher is of a token: its largest probability, or 1 less its normalised entropy."""
     js_threshold: NonNegative = 0.1
     """Teachers agree below this Jensen-Shannon divergence, in nats (0 to ln 2)."""
     confidence_threshold: Probability = 0.8
@@ -493,6 +501,8 @@ class TrainingParams(Section):
     surprise: Literal["probability", "entropy"] = "probability"
     """When a teacher is surprised by the gold label y: p(y) < tau, or -ln p(y) > H(p) + margin."""
     surprise_tau: Probability = 0.5
+    """tau of ``surprise: probability``. Between 0.25 and 0.75 nothing else came out (``docs/evidence.md``); on prose a
+    large pretrained model gives most words less than 0.5, so take 0.3 there."""
     surprise_margin: float = 1.0
     """In nats."""
     fusion: Literal["confidence", "mean", "precision"] = "confidence"
@@ -512,13 +522,18 @@ class TrainingParams(Section):
     direction: Literal["forward", "reverse", "jsd"] = "forward"
     """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``."""
     jsd_weight: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Weight of the target in the mixture of ``direction: jsd``; 0.5 treats both alike."""
     ce_on: Literal["gold", "fallback"] = "gold"
     """Cross-entropy on every gold-labelled token, or only on the gold route."""
     granularity: Literal["token", "sequence"] = "token"
     """Route each token, or each row by its mean statistics (not with surprise routing)."""
     shares: Shares = Shares()
     steps: Count = 1200
+    """Steps of the optimiser. ``ladder plan`` says how often each new row is read in them; 20 to 50 times teach a small
+    model a fact, 5 a pretrained one (``docs/recipe.md``)."""
     lr: Positive = 1.5e-5
+    """Highest learning rate. The default is a cautious one for all weights of a pretrained model; LoRA takes 2e-4 to
+    2e-3, a small model from scratch 1e-3 to 3e-3."""
     batch_size: Count = 16
     """Rows in a step, over all sources and accumulation steps."""
     accumulation: Count = 1
@@ -526,11 +541,14 @@ class TrainingParams(Section):
     warmup: Probability = 0.05
     """Share of the steps over which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up: to 0 along half a cosine or a line, or not at all."""
     optimizer: Annotated[str, Named(OPTIMIZERS)] = "adamw"
     """What moves the weights: ``adamw`` (keeps two numbers for each trained one), ``sgd`` (with momentum 0.9: keeps
     one; its learning rates are larger), or that of an installed package."""
     weight_decay: NonNegative = 0.01
+    """Of matrices, decoupled from the gradient; vectors do not decay."""
     max_grad_norm: Positive = 1.0
+    """A gradient that is longer is scaled down to this norm."""
     capacity: Capacity | None = None
     """Show how many of the student's heads explore, and the hazard of each layer; nothing is watched when left out."""
 
@@ -546,7 +564,9 @@ class Dreams(Section):
     count: Count | None = None
     """Rows written before training; when left out, one for each time that a step reads one, at most 2,400."""
     temperature: Positive = 1.0
+    """Of sampling. At 1 they are the teacher's own distribution; 0.7 and 1.3 kept a little less."""
     max_new_tokens: Count = 48
+    """Longest dream in new tokens; the length of a turn for a model that talks."""
     prompts: str = "auto"
     """``start`` (the model's own start token), ``template`` (the opening of a user turn), ``replay`` (openings of the
     ancestors' rows), a file, or ``auto``: ``replay`` where rows are replayed, else ``start``, or ``template`` for a
@@ -554,6 +574,7 @@ class Dreams(Section):
     line: a text that a dream goes on with, or what it answers, as probes ask it (``{"prompt": ..., "chat": true}``,
     with ``system`` or ``messages``)."""
     teacher: Literal["teacher1", "teacher2", "both"] = "teacher1"
+    """Who dreams. Both together kept no more than the parent alone, and take two models (``docs/evidence.md``)."""
     min_new_tokens: Annotated[int, Field(ge=1)] = 2
     """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""
 
@@ -564,6 +585,8 @@ class Stabilizers(Section):
     ema: bool = True
     """Evaluate and save an exponential moving average of the trajectory of this one run."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """What of the average stays at each step. The default is for thousands of steps; take 0.98 for a few hundred and
+    0.9 for fewer than a hundred. ``ladder plan`` warns where the start still weighs in the average."""
     replay_buffer: bool = True
     """Mix in the samples that all ancestors left."""
     replay_size: Annotated[int, Field(ge=0)] = 100
@@ -574,7 +597,9 @@ class Stabilizers(Section):
     token_masking: bool = False
     """Remove taboo tokens from teachers' and student's distributions, and never generate them."""
     taboo_words: list[str] = []
+    """Words whose tokens ``token_masking`` removes, and which the laws look for in what the child says."""
     taboo_token_ids: list[Annotated[int, Field(ge=0)]] = []
+    """The same by the ids of tokens."""
     dreams: Dreams | bool | None = None
     """On for every child with a parent unless the recipe is ``logit_blending_kd``."""
 
@@ -587,112 +612,7 @@ class Seeds(Section):
     data: Seed = 0
     """Order of the rows and the replay sample."""
     dreams: Seed = 0
-
-
-class Where(Section):
-    """Where a role's actors live: on which device, and on which nodes of a cluster."""
-
-    device: Device = "auto"
-    """``auto``: a GPU where a node that may host it has one. ``cuda`` is any GPU; ``cuda:1`` is device 1 of a
-    node whose GPUs the run then has all to itself."""
-    labels: dict[Word, Word] = {}
-    """Labels that its node must have, as ``ray start --labels`` gives them."""
-    resources: dict[Word, Positive] = {}
-    """Of the resources that ``ray start --resources`` gives a node, how much each of its processes takes; above 1 only
-    whole numbers."""
-
-
-class Devices(Section):
-    """Where each actor lives: its device, or a section with ``device``, ``labels`` and ``resources``."""
-
-    student: Device | Where = "auto"
-    teacher1: Device | Where = "auto"
-    teacher2: Device | Where = "auto"
-    evaluator: Device | Where = "auto"
-    others: Device | Where = "auto"
-    """Of ``teachers.others``, all of them. Those that are no models compute on the processor whatever is said here."""
-
-    def of(self, role: str) -> Where:
-        """What is asked for a role; ``student.1`` and ``teacher1.1`` live as ``student`` and ``teacher1`` do."""
-        asked: Device | Where = getattr(self, device_field(role))
-        return asked if isinstance(asked, Where) else Where(device=asked)
-
-
-RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
-"""Resources of a node that Ray counts itself."""
-ROLES = ("student", "teacher1", "teacher2", "evaluator")
-"""Whoever lives somewhere in any run; with ``teachers.others`` also ``teacher3`` and so on."""
-
-
-def device_field(role: str) -> str:
-    """The field of ``runtime.devices`` that a role has: its own, or ``others``."""
-    name = role.partition(".")[0]
-    return name if name in ROLES else "others"
-
-
-class StudentRuntime(Section):
-    """How the student uses the machine."""
-
-    ranks: Count | Literal["auto"] = 1
-    """Processes that train it together, each on a part of every step. ``auto``: one for each GPU that teachers and
-    evaluator leave, and one where there is no GPU. With another number of ranks sums are rounded in another order."""
-    sharding: Literal["auto", "none", "ddp", "fsdp"] = "auto"
-    """What each of several ranks holds: the whole student (``ddp``), or a part of its weights, gradients, averages and
-    optimiser state and of the teachers' heads (``fsdp``). ``auto`` is ``ddp`` for several ranks, ``none`` for one."""
-    gradient_checkpointing: bool = False
-    """Compute activations again on the way back instead of keeping them: less memory, about a third more time."""
-    threads: Count | None = None
-    """Torch threads of each rank; when left out, ``runtime.threads``, or the cores of its node divided by its ranks."""
-
-
-class TeachersRuntime(Section):
-    """How the frozen teachers use the machine."""
-
-    replicas: Count | Literal["auto"] = 1
-    """Processes that host each teacher; an example is always read by the same one. ``auto``: as many as keep the
-    student from waiting, and find room."""
-
-
-class Runtime(Section):
-    """How the run uses the machine; never changes what is learned, except that threads pin bitwise results."""
-
-    devices: Devices = Devices()
-    student: StudentRuntime = StudentRuntime()
-    teachers: TeachersRuntime = TeachersRuntime()
-    threads: Count | None = None
-    """Torch threads of each actor; all cores of its node when left out."""
-    in_flight: Count = 3
-    """Steps that teachers may run ahead of the student."""
-    wire: Literal["hidden", "logits", "topk"] = "hidden"
-    """What a teacher sends for a token: its final hidden state, all its logits, or the ``top_k`` largest of them.
-
-    ``topk`` alone is an approximation: the mass of the other tokens is right, and spread evenly among them.
-    """
-    top_k: Count = 64
-    """Logits a token that ``wire: topk`` sends."""
-    signal_cache: Literal["off", "memory", "disk"] = "disk"
-    """Where teachers keep what they said about an example, so that they read it once: nowhere, in the memory of each
-    teacher, or in the home's ``cache/signals`` for later runs as well.
-
-    Which rows share a batch moves the last bits of a signal. A run that is resumed finds on disk what it computed
-    before, and with ``off`` computes every batch as it did; with ``memory`` it may differ in the last bits from a run
-    that was not cut off.
-    """
-    signal_cache_gib: Positive = 4.0
-    """GiB that the signals of one teacher may take; what comes after that is computed anew each time. The folder may be
-    deleted whenever nothing trains."""
-    share_base: Literal["auto", "on", "off"] = "auto"
-    """One base in memory for a LoRA child and those teachers that are the base or adapters on it, in one process.
-    ``auto`` shares where student and teachers would stand on one device anyway."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the loss (torch.compile: C++ on a CPU, Triton on a GPU). ``auto`` does where a compiler is there and the
-    run is long enough to win the seconds back that compiling takes. Results differ in rounding only."""
-    checkpoint_every: Count = 100
-    """Steps between checkpoints."""
-    checkpoint_minutes: Positive = 10.0
-    """Minutes after which one is written even before so many steps are done; the first of a call after one minute."""
-    hung_after_minutes: Positive = 60.0
-    """Minutes that a step may take before the actors that give no sign of life are started again."""
+    """What teachers dream."""
 
 
 class Manifest(Section):

@@ -137,58 +137,30 @@ def price_of(
     Raises:
         ManifestError: the manifest pins what the machine does not have.
     """
-    manifest, shape = ahead.request.manifest, ahead.shape
-    runtime = manifest.runtime
-    slots = place(runtime, machine, all_roles(ahead.numbers, ahead.ranks), on_cores(ahead.made)).slots
-    shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine, ahead.ranks)
-    # Teachers that speak through the student's own base, in its process.
-    sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
-    steps, trained = manifest.training_params.steps, ahead.trained
-    shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
-    traffics = traffics_of(ahead, home, shapes, {n: _device(slots, f"teacher{n}") for n in ahead.numbers})
-    signals = price_signals(ahead.batches, steps, traffics, ranks=ahead.ranks)
-    rough = _rough(ahead, shapes, traffics, signals)
-    replicas = _replicas(ahead, traffics, rough, slots, machine, sharing, kept)
-    grids = {traffic.number: traffic.grid for traffic in traffics}
-    tensors = _tensors(ahead, shapes, signals, grids, trained, slots, sharing, replicas)
-    on_gpu = {role: size for role, size in tensors.items() if _device(slots, role).startswith("cuda")}
+    plan = _layout(ahead, home, machine, kept)
+    signals, trained, steps = plan.signals, ahead.trained, ahead.request.manifest.training_params.steps
+    tensors = _tensors(plan)
+    on_gpu = {role: size for role, size in tensors.items() if plan.device(role).startswith("cuda")}
     resident = {role: 0 if role in on_gpu else size for role, size in tensors.items()}
-    memory = by_process(resident, base, _processes(tensors, sharing))
-    seconds = _Seconds(probed.student, probed.teachers) if probed else rough
-    taken = list(zip(traffics, seconds.teachers, strict=True))
-    # Teachers on the student's base take turns with it: it waits for none of them, and has their work as well.
-    exchange = _exchange(ahead, slots["student"].device)
-
-    def own_of(told: _Seconds) -> float:
-        each = zip(traffics, told.teachers, strict=True)
-        guests = sum(took.mean(signals.read_share) for one, took in each if one.number in sharing)
-        return told.student / ahead.ranks + guests + exchange
-
-    own = own_of(seconds)
-    work = [
-        one.reading.seconds(took.reading, took.recalling, replicas[one.number])
-        for one, took in taken
-        if one.number not in sharing
-    ]
-    waits = waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
-    speed = speed_of(threads(runtime, machine))
-    timing = probed or _timed(ahead, shapes, traffics, signals, speed)
-    paced = own_of(_Seconds(timing.student, timing.teachers)) / (1 - waits)
-    step, start = _step(ahead, signals, machine, slots, replicas, paced, timing)
-    around = around_seconds(_around(ahead, shapes, sharing, asked, machine), speed)
+    memory = by_process(resident, base, _processes(tensors, plan.sharing))
+    speed = speed_of(threads(ahead.request.manifest.runtime, machine))
+    # Without a probe a ratio of operations, so that it is the same wherever the run is planned.
+    waits = _waits(plan, _Seconds(probed.student, probed.teachers) if probed else plan.rough)
+    step, start = _step(plan, probed or _timed(plan, speed), waits)
+    around = around_seconds(_around(plan, asked), speed)
     return Price(
-        parameters=shape.parameters,
+        parameters=ahead.shape.parameters,
         trained_parameters=trained,
         backbone_tokens=signals.tokens,
         trained_tokens=signals.trained,
         dreams=("known" if ahead.beginnings is None else "estimated") if "dreams" in ahead.batches.pools else "none",
         ranks=ahead.ranks,
-        replicas=replicas,
+        replicas=dict(plan.replicas),
         waiting=waits,
         wire_bytes=signals.wire_bytes,
         wire_bytes_per_step=signals.wire_bytes // steps,
         rank_wire_bytes=signals.rank_largest,
-        store_bytes=signals.largest * (runtime.in_flight + 1),
+        store_bytes=signals.largest * (ahead.request.manifest.runtime.in_flight + 1),
         cache_bytes=signals.cache_bytes,
         cache_hit_share=signals.hits / max(1, signals.hits + signals.misses),
         memory_bytes=memory,
@@ -201,11 +173,82 @@ def price_of(
         unlearned_share=_unlearned(probed),
         teachers={
             traffic.number: {"wire_bytes": signals.sent_by[place], "cache_bytes": signals.stored_by[place]}
-            for place, traffic in enumerate(traffics)
+            for place, traffic in enumerate(plan.traffics)
         },
         phases=_in_order(around | {"steps": steps * step + start}),
         busy=speed.busy,
     )
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    """Seconds of a mean step: the student's where one rank has it all, and each teacher's."""
+
+    student: float
+    teachers: Sequence[ProcessSeconds]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything of a run lives, and what it sends from there.
+
+    Args:
+        sharing: teachers that speak through the student's own base, in its process.
+        shapes: of the teachers that are models, by number.
+        rough: see ``_rough``.
+        replicas: of each teacher, by number.
+    """
+
+    ahead: Start
+    machine: Machine
+    slots: Mapping[str, Slot]
+    sharing: frozenset[int]
+    shapes: Mapping[int, Shape]
+    traffics: Sequence[TeacherTraffic]
+    signals: SignalPrice
+    rough: _Seconds
+    replicas: Mapping[int, int]
+
+    def device(self, role: str) -> str:
+        """Of a rank or a replica: that of the first one, unless it has a slot of its own."""
+        return _device(self.slots, role)
+
+
+def _layout(ahead: Start, home: Path, machine: Machine, kept: Mapping[int, int] | None) -> _Layout:
+    manifest = ahead.request.manifest
+    slots = place(manifest.runtime, machine, all_roles(ahead.numbers, ahead.ranks), on_cores(ahead.made)).slots
+    shared = shared_stacks(manifest, ahead.ancestry, ahead.folders, slots, machine, ahead.ranks)
+    sharing = frozenset(shared.teachers if shared else ()) & ahead.teachers.keys()
+    shapes = {number: Shape.of_folder(folder) for number, folder in ahead.teachers.items()}
+    traffics = traffics_of(ahead, home, shapes, {n: _device(slots, f"teacher{n}") for n in ahead.numbers})
+    signals = price_signals(ahead.batches, manifest.training_params.steps, traffics, ranks=ahead.ranks)
+    rough = _rough(ahead, shapes, traffics, signals)
+    replicas = _replicas(ahead, traffics, rough, slots, machine, sharing, kept)
+    return _Layout(ahead, machine, slots, sharing, shapes, traffics, signals, rough, replicas)
+
+
+def _own_seconds(plan: _Layout, told: _Seconds) -> float:
+    """Of the student's process in a step. Teachers on its base take turns with it: it waits for none of them, and has
+    their work as well."""
+    guests = [
+        one.mean(plan.signals.read_share) for traffic, one in _heard(plan, told) if traffic.number in plan.sharing
+    ]
+    return told.student / plan.ahead.ranks + sum(guests) + _exchange(plan.ahead, plan.slots["student"].device)
+
+
+def _heard(plan: _Layout, told: _Seconds) -> list[tuple[TeacherTraffic, ProcessSeconds]]:
+    return list(zip(plan.traffics, told.teachers, strict=True))
+
+
+def _waits(plan: _Layout, told: _Seconds) -> float:
+    """Share of its time in which the student waits, 0 to 1."""
+    runtime, own = plan.ahead.request.manifest.runtime, _own_seconds(plan, told)
+    work = [
+        traffic.reading.seconds(one.reading, one.recalling, plan.replicas[traffic.number])
+        for traffic, one in _heard(plan, told)
+        if traffic.number not in plan.sharing
+    ]
+    return waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
 
 
 PHASES = ("start", "loading", "dreams", "steps", "exam", "recording")
@@ -215,40 +258,28 @@ def _in_order(phases: Mapping[str, float]) -> dict[str, float]:
     return {name: phases[name] for name in PHASES if name in phases}
 
 
-def _timed(
-    ahead: Start, shapes: Mapping[int, Shape], traffics: Sequence[TeacherTraffic], signals: SignalPrice, speed: Speed
-) -> StepTiming:
+def _timed(plan: _Layout, speed: Speed) -> StepTiming:
     """A mean step, by this machine's speed."""
-    steps = ahead.request.manifest.training_params.steps
+    ahead, steps = plan.ahead, plan.ahead.request.manifest.training_params.steps
     walked = max(1, min(steps, MOST_STEPS))
-    teachers = [(shapes.get(one.number), one.reading.asked / walked) for one in traffics]
-    return rough_timing(
-        ahead.shape, ahead.trained, signals.walked_grid / walked, signals.trained / steps, teachers, speed
-    )
+    teachers = [(plan.shapes.get(one.number), one.reading.asked / walked) for one in plan.traffics]
+    grid, heard = plan.signals.walked_grid / walked, plan.signals.trained / steps
+    return rough_timing(ahead.shape, ahead.trained, grid, heard, teachers, speed)
 
 
-def _around(
-    ahead: Start, shapes: Mapping[int, Shape], sharing: frozenset[int], asked: PromptSet | None, machine: Machine
-) -> Around:
+def _around(plan: _Layout, asked: PromptSet | None) -> Around:
     """What the run does beside its steps."""
-    wanted, dreamers = ahead.request.manifest.stabilizers.dreams, method_of(ahead.request.manifest).dreamers()
+    ahead, manifest = plan.ahead, plan.ahead.request.manifest
+    wanted, dreamers = manifest.stabilizers.dreams, method_of(manifest).dreamers()
     dreams = {}
     if isinstance(wanted, Dreams) and ahead.beginnings is not None:
-        turns, here = 2 if ahead.beginnings[0] == "template" else 1, sorted(dreamers & shapes.keys())
+        turns, here = 2 if ahead.beginnings[0] == "template" else 1, sorted(dreamers & plan.shapes.keys())
         rows = -(-dreams_wanted(wanted) // max(1, len(here)))
-        dreams = {number: (shapes[number], rows, turns * wanted.max_new_tokens) for number in here}
-    own = [number for number in ahead.numbers if number not in sharing]
-    teachers = [shape for number, shape in shapes.items() if number not in sharing]
+        dreams = {number: (plan.shapes[number], rows, turns * wanted.max_new_tokens) for number in here}
+    own = [number for number in ahead.numbers if number not in plan.sharing]
+    teachers = [shape for number, shape in plan.shapes.items() if number not in plan.sharing]
     parent = ahead.shape if ahead.ancestry.parent is not None else None
-    return Around(ahead.ranks + len(own), machine.cpus, ahead.shape, teachers, dreams, asked, parent)
-
-
-@dataclass(frozen=True)
-class _Seconds:
-    """Seconds of a mean step: the student's where one rank has it all, and each teacher's."""
-
-    student: float
-    teachers: Sequence[ProcessSeconds]
+    return Around(ahead.ranks + len(own), plan.machine.cpus, ahead.shape, teachers, dreams, asked, parent)
 
 
 def _rough(
@@ -323,10 +354,10 @@ def _unlearned(probed: StepTiming | None) -> float | None:
     return ahead.share if ahead and ahead.unknown >= FEWEST_UNKNOWN else None
 
 
-def _strange_heads(ahead: Start, shapes: Mapping[int, Shape], sharing: frozenset[int]) -> list[Shape]:
+def _strange_heads(plan: _Layout) -> list[Shape]:
     """The teachers of whose heads the student holds a copy: an adapter leaves it the frozen head of its parent."""
-    own = sharing | ({1} if ahead.request.manifest.student.adapter else set())
-    return [shape for number, shape in shapes.items() if number not in own]
+    own = plan.sharing | ({1} if plan.ahead.request.manifest.student.adapter else set())
+    return [shape for number, shape in plan.shapes.items() if number not in own]
 
 
 def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tuple[str, ...]]:
@@ -335,34 +366,26 @@ def _processes(tensors: Mapping[str, int], sharing: frozenset[int]) -> list[tupl
     return [("student",), *((role,) for role in tensors if role != "student" and role not in guests)]
 
 
-def _tensors(
-    ahead: Start,
-    shapes: Mapping[int, Shape],
-    signals: SignalPrice,
-    grids: Mapping[int, int],
-    trained: int,
-    slots: Mapping[str, Slot],
-    sharing: frozenset[int],
-    replicas: Mapping[int, int],
-) -> dict[str, int]:
+def _tensors(plan: _Layout) -> dict[str, int]:
     """Bytes of each role beyond the bare process. A teacher on the student's base takes turns with it, so it adds
     nothing to its peak."""
-    manifest, shape = ahead.request.manifest, ahead.shape
-    runtime, size = manifest.runtime, bytes_each(manifest.student.dtype)
+    ahead, signals, replicas = plan.ahead, plan.signals, plan.replicas
+    manifest, runtime = ahead.request.manifest, ahead.request.manifest.runtime
+    size, grids = bytes_each(manifest.student.dtype), {traffic.number: traffic.grid for traffic in plan.traffics}
     load = Load(signals.grid, signals.grid_trained, signals.rank_largest, runtime.in_flight)
     group = Group.of(manifest, ahead.ranks)
     # The loss has a column for each id of the tokenizer; what a head has beyond them takes no part.
-    device = torch.device(slots["student"].device)
+    device = torch.device(plan.slots["student"].device)
     chunking, on_cpu = Chunking.of(len(ahead.tokenizer), device), device.type == "cpu"
     # Memory of a CPU that was never written to takes no place.
     chunk = chunking.touched(load.trained) if on_cpu else chunking.chunk
     compiled = not on_cpu and _compiles(ahead, device.type)
     made = 0 if on_cpu else loss_temporaries(len(ahead.tokenizer), chunking, size, compiled=compiled)
-    ema, teachers = manifest.stabilizers.ema, _strange_heads(ahead, shapes, sharing)
+    ema, teachers = manifest.stabilizers.ema, _strange_heads(plan)
     optimizer = optimizer_kind(manifest.training_params).state_bytes(FLOAT if group.masters else size)
     student = student_bytes(
-        shape,
-        trained,
+        ahead.shape,
+        ahead.trained,
         size,
         load,
         chunk,
@@ -376,7 +399,7 @@ def _tensors(
     )
     kept = signals.cache_bytes // max(1, len(ahead.numbers)) if runtime.signal_cache == "memory" else 0
     found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)
-    for number, one in shapes.items():
+    for number, one in plan.shapes.items():
         teacher = teacher_bytes(
             one,
             size,
@@ -386,7 +409,7 @@ def _tensors(
             kept=kept // replicas[number],
         )
         roles = processes(f"teacher{number}", replicas[number])
-        found |= {f"teacher{number}": 0} if number in sharing else dict.fromkeys(roles, teacher)
+        found |= {f"teacher{number}": 0} if number in plan.sharing else dict.fromkeys(roles, teacher)
     for number, other in ahead.made.items():
         files = sum(path.stat().st_size for path in other.material.files)
         own = kind_class(other.word).memory_bytes(files, other.material.options) + kept // replicas[number]
@@ -410,27 +433,22 @@ def _dream_tokens(ahead: Start, number: int) -> int:
     return BLOCK * min(2 * wanted.max_new_tokens, data_of(ahead.request).max_length)
 
 
-def _step(
-    ahead: Start,
-    signals: SignalPrice,
-    machine: Machine,
-    slots: Mapping[str, Slot],
-    replicas: Mapping[int, int],
-    paced: float,
-    timing: StepTiming,
-) -> tuple[float, float]:
+def _step(plan: _Layout, timing: StepTiming, waits: float) -> tuple[float, float]:
     """Seconds of a mean step, and of what comes before the first one is done.
 
     Args:
         timing: of each process, alone.
-        paced: seconds of the student's step with its waiting, where every process has cores or a card of its own.
+        waits: share of waiting where every process has cores or a card of its own.
     """
-    runtime = ahead.request.manifest.runtime
-    teachers = [work.mean(signals.read_share) for work in timing.teachers]
-    if slots["student"].gpus:
+    paced = _own_seconds(plan, _Seconds(timing.student, timing.teachers)) / (1 - waits)
+    if plan.slots["student"].gpus:
         return max(paced, timing.courier), timing.start
-    every = [seconds / count for seconds, count in zip(teachers, replicas.values(), strict=True) for _ in range(count)]
-    exchange, count = _exchange(ahead, slots["student"].device), threads(runtime, machine)
+    ahead, machine = plan.ahead, plan.machine
+    teachers = [work.mean(plan.signals.read_share) for work in timing.teachers]
+    counts = plan.replicas.values()
+    every = [seconds / count for seconds, count in zip(teachers, counts, strict=True) for _ in range(count)]
+    exchange = _exchange(ahead, plan.slots["student"].device)
+    count = threads(ahead.request.manifest.runtime, machine)
     step = step_seconds(
         timing.student, every, count, machine.cpus, timing.courier, ranks=ahead.ranks, exchange=exchange
     )

@@ -344,7 +344,7 @@ def restore(archive: Path, home: Path) -> Contents:
         RegistryError: the archive was cut off or changed, or holds something else than it says.
         Busy: another process restores into this home.
     """
-    home = home.absolute()
+    home = home.resolve()  # MLflow writes paths without `..`, and they are compared with it.
     _check(archive, home)
     with _leaving_nothing(home), locks.file_lock(home / "locks" / "restore.lock", "restoring this home", timeout=0.0):
         for left_behind in home.glob(".store.*.tmp"):

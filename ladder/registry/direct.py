@@ -6,6 +6,7 @@ last migration; of any other one MLflow is asked. What comes back has the attrib
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,15 @@ _DEFAULT = "default"
 """The one workspace of a store that has no others."""
 _DELETED = "Deleted_Internal"
 """What MLflow calls the stage of a version that was removed."""
+NAME, DIGEST, MODEL = "ladder.name", "ladder.digest", "ladder.model_id"
+"""Tags of a generation: the first two stand at its version, or it is somebody else's."""
 _WAIT_SECONDS = 30.0
+
+
+def model_of(source: str | None) -> str:
+    """The id of the logged model that a version was registered from: MLflow lays its files into a folder of that name.
+    Empty where there is none in the source."""
+    return next(iter(re.findall(r"/(m-[0-9a-f]{32})/", f"{source}/")), "")
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,8 @@ class Direct:
             return [row["name"] for row in connection.execute(query, (_DEFAULT, tag))]
 
     def versions(self, family: str | None = None, **equal: Any) -> list[Any]:
-        """Versions of a registered model, or of all, whose columns have these values."""
+        """Versions of a registered model, or of all, whose columns have these values. Those of generations also have
+        the tags of the logged models that they were registered from."""
         clauses = {"workspace": _DEFAULT} | ({"name": family} if family is not None else {}) | equal
         where = " AND ".join(f"{column} = ?" for column in clauses)
         with self._open() as connection:
@@ -53,7 +63,10 @@ class Direct:
                 f"SELECT name, version, run_id, source, creation_time, current_stage FROM model_versions WHERE {where}",
                 tuple(clauses.values()),
             ).fetchall()
-            tags = self._version_tags(connection, family)
+            tags, held = self._version_tags(connection, family), self._model_tags(connection)
+        for place in ((row["name"], row["version"], row["source"]) for row in rows):
+            if {NAME, DIGEST} <= tags[place[:2]].keys():
+                tags[place[:2]] = held.get(model_of(place[2]), {}) | tags[place[:2]]
         return [
             SimpleNamespace(
                 name=row["name"],
@@ -144,7 +157,7 @@ class Direct:
             yield connection
 
     @staticmethod
-    def _version_tags(connection: sqlite3.Connection, family: str | None) -> Mapping[tuple[str, int], dict[str, str]]:
+    def _version_tags(connection: sqlite3.Connection, family: str | None) -> dict[tuple[str, int], dict[str, str]]:
         query = "SELECT name, version, key, value FROM model_version_tags WHERE workspace = ?"
         asked: tuple[str, ...] = (_DEFAULT,)
         if family is not None:
@@ -152,4 +165,13 @@ class Direct:
         found: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
         for row in connection.execute(query, asked):
             found[row["name"], row["version"]][row["key"]] = row["value"]
+        return found
+
+    @staticmethod
+    def _model_tags(connection: sqlite3.Connection) -> Mapping[str, dict[str, str]]:
+        """Tags of all logged models, deleted ones too, by their ids, which are one."""
+        query = "SELECT model_id, tag_key, tag_value FROM logged_model_tags WHERE tag_key GLOB 'ladder.*'"
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        for row in connection.execute(query):
+            found[row["model_id"]] |= {MODEL: row["model_id"], row["tag_key"]: row["tag_value"]}
         return found

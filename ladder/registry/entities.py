@@ -155,7 +155,7 @@ class Candidate:
         return Verdict.PASSED if self.passed else Verdict.REJECTED
 
 
-Kind = Literal["promote", "rollback", "reject", "approve", "erase"]
+Kind = Literal["promote", "rollback", "reject", "approve", "erase", "foreign"]
 NO_MOVES = ("reject", "approve", "erase")
 
 

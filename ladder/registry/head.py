@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from ladder.errors import HeadMoved, NotFound, RegistryError, UsageError
-from ladder.registry import artifacts, history, locks, runs, versions
+from ladder.registry import artifacts, glance, history, locks, runs, versions
 from ladder.registry.entities import Generation, Store, Verdict
 
 
@@ -18,7 +19,7 @@ def finalize(store: Store, generation: Generation) -> None:
     artifacts.abandon_others(store, generation)
     if generation.verdict is Verdict.REJECTED:
         history.record_rejection(store, generation)
-    runs.finish_run(store, generation.run_id, generation.verdict)
+    runs.finish_run(store, generation)
 
 
 def finalize_interrupted(store: Store, family: str) -> None:
@@ -38,11 +39,35 @@ _KEY = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 @contextmanager
 def head_lock(store: Store, family: str) -> Iterator[list[history.Event]]:
-    """Hold the family's head lock and settle what a crash left; gives the moves that turned out to have happened."""
+    """Hold the family's head lock and settle what a crash left or somebody else moved; gives the moves that turned out
+    to have happened. What MLflow's pages say of the family is written anew at the end."""
     with locks.family_lock(store.home, family, "head", timeout=LOCK_SECONDS):
         settled = history.settle(store, family)
+        _meet_foreign(store, family)
         finalize_interrupted(store, family)
         yield settled
+        glance.renew(store, family)
+
+
+def _meet_foreign(store: Store, family: str) -> None:
+    """Write down where somebody else moved HEAD, and move it where MLflow's pages ask for that. What is refused stays
+    as it is, and is told by whoever looks. Call it under the family's head lock, after ``history.settle``.
+
+    A generation that waited is promoted by it, because the alias is what promotes. One that was rejected stays so.
+    """
+    if (moved := history.foreign(store, family)) is not None and not moved.refused:
+        version = versions.asked_version(store, family) if moved.asked else versions.head_version(store, family)
+        if moved.asked and artifacts.problems_of(store, versions.to_generation(cast(Any, version), is_head=False)):
+            return  # ``verify`` names them.
+        event = history.open_foreign(store, family, moved)
+        if moved.asked:
+            store.client.set_registered_model_alias(family, versions.HEAD, str(moved.found))
+        if version is not None and version.tags.get(versions.VERDICT) == Verdict.PASSED:
+            history.mark_promoted(store, family, int(version.version))
+        history.close_event(store, event)
+    asked, current = versions.asked_version(store, family), versions.head_version(store, family)
+    if asked is not None and current is not None and int(asked.version) == int(current.version):
+        versions.forget_asked(store, family)
 
 
 def settle(store: Store, family: str) -> None:
@@ -94,14 +119,17 @@ def rollback(store: Store, family: str, *, to: Generation | None, reason: str) -
         HeadMoved: HEAD was moved by somebody else meanwhile.
     """
     with head_lock(store, family) as settled:
-        head = versions.head(store, family)
+        head = _current(store, family) if to else versions.head(store, family)
     # The lock is free again while the target is looked for and proved; _move refuses if HEAD is not this one any more.
-    if head is None:
+    if head is None and (to is None or versions.head_version(store, family) is None):
         versions.require_family(store, family)
         raise NotFound(f"{family} has no HEAD to roll back", remedy="promote a generation first")
-    if to is None and any(event.kind == "rollback" for event in settled):
-        return head
-    target = _checked(family, versions.reread(store, to)) if to else _promoted_ancestor(store, head)
+    if to is not None:
+        target = _checked(family, versions.reread(store, to))
+    elif any(event.kind == "rollback" for event in settled):
+        return cast(Generation, head)
+    else:
+        target = _promoted_ancestor(store, cast(Generation, head))
     artifacts.require_sound(store, target)
     return _move(store, "rollback", target, head, reason)
 
@@ -144,12 +172,18 @@ def _move(
 ) -> Generation:
     family = target.name.family
     with head_lock(store, family):
-        current = versions.head(store, family)
+        current = _current(store, family)
         if current is None or current.version != target.version:
             _compare(family, current, expected)
             if kind == "rollback" or _approved(store, target, reason, key):
                 _set_head(store, kind, current, target, reason)
     return versions.reread(store, target)
+
+
+def _current(store: Store, family: str) -> Generation | None:
+    """HEAD, None where there is none or somebody else put the alias on a version that is no generation."""
+    version = versions.head_version(store, family)
+    return versions.to_generation(version, is_head=True) if version and versions.is_generation(version) else None
 
 
 def _named(key: str | None) -> str | None:

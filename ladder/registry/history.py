@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,7 +75,7 @@ def open_event(
         **({_KEY: key} if key else {}),
         **({versions.INVENTORY: inventory} if inventory else {}),
     }
-    experiment = runs.ensure_experiment(store, experiment_name(family))
+    experiment = runs.ensure_experiment(store, experiment_name(family), opening(family))
     name = f"{sequence} {kind} {target.ref}"
     run = store.client.create_run(experiment, start_time=milliseconds, run_name=name, tags=fields)
     return str(run.info.run_id)
@@ -118,11 +119,12 @@ def settle(store: Store, family: str) -> list[Event]:
     """
     left = open_events(store, family)
     head = versions.head_version(store, family) if left else None
+    waited = head is not None and head.tags.get(versions.VERDICT) == Verdict.PASSED
     finished = []
     for run in left:
         happened = _happened(store, family, run, head)
         if happened:
-            if run.data.tags[_EVENT] == "promote":
+            if run.data.tags[_EVENT] == "promote" or (run.data.tags[_EVENT] == "foreign" and waited):
                 mark_promoted(store, family, target_version(run))
             finished.append(_to_event(run))
         store.client.set_terminated(run.info.run_id, status="FINISHED" if happened else "KILLED")
@@ -133,7 +135,98 @@ def _happened(store: Store, family: str, run: Run, head: ModelVersion | None) ->
     kind, version = run.data.tags[_EVENT], target_version(run)
     if kind == "erase":
         return redaction.put_in_place(store, family, version, run.data.tags[versions.INVENTORY])
-    return kind in NO_MOVES or (head is not None and int(head.version) == version)
+    return kind in NO_MOVES or (int(head.version) if head else 0) == version
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A move of HEAD that is in no history: by hand in MLflow's pages, or by another program.
+
+    Args:
+        left: the version that the last move in the history went to; None where HEAD was never moved.
+        found: the version that HEAD marks, or is to mark; None where the alias is gone.
+        from_ref: the generation that HEAD was left at.
+        to_ref: the generation that it marks, or what else it is.
+        asked: MLflow's pages write aliases in small letters. There ``head`` was given to it, and HEAD has not moved.
+        refused: why what was asked for is not done.
+    """
+
+    left: int | None
+    found: int | None
+    from_ref: str
+    to_ref: str
+    asked: bool = False
+    refused: str = ""
+
+    @property
+    def told(self) -> str:
+        """One sentence for people."""
+        if not self.asked:
+            return f"HEAD was moved outside of ladder, from {self.from_ref or _NOWHERE} to {self.to_ref}"
+        why = f", and {self.refused}" if self.refused else ""
+        return f"the alias head, as MLflow's pages write HEAD, asks for {self.to_ref} instead of {self.from_ref}{why}"
+
+    @property
+    def remedy(self) -> str:
+        """What happens next."""
+        if self.refused:
+            return "take the alias head away, in MLflow's pages"
+        return "the next command that writes puts it into the history"
+
+
+def foreign(store: Store, family: str) -> Foreign | None:
+    """Where HEAD is not where the history left it, or is asked for elsewhere; None where neither is, or where a move is
+    just under way."""
+    head, asked = versions.head_version(store, family), versions.asked_version(store, family)
+    move = last_move(store, family)
+    left, from_ref = (target_version(move) or None, move.data.tags[_TO]) if move else (None, "")
+    if open_events(store, family):
+        return None
+    if asked is not None and (head is None or int(head.version) != int(asked.version)):
+        return Foreign(left, int(asked.version), from_ref, _said(asked), True, _refusal(store, asked))
+    found = int(head.version) if head else None
+    return Foreign(left, found, from_ref, _said(head)) if found != left else None
+
+
+def _said(version: ModelVersion | None) -> str:
+    if version is None:
+        return _NOWHERE
+    if versions.is_generation(version):
+        return versions.to_generation(version, is_head=False).ref
+    return f"version {version.version}, which is no generation"
+
+
+def _refusal(store: Store, version: ModelVersion) -> str:
+    """Why HEAD does not go to a version that it is asked for; empty where it does."""
+    if not versions.is_generation(version):
+        return "only a generation becomes HEAD"
+    generation = versions.to_generation(version, is_head=False)
+    if generation.verdict not in (Verdict.PROMOTED, Verdict.PASSED):
+        return f"it was {generation.verdict} by {', '.join(generation.failed_gates)}"
+    given = len(approved_by(store, generation)) if generation.verdict is Verdict.PASSED else generation.approvals
+    return f"it has {given} of {generation.approvals} approvals" if given < generation.approvals else ""
+
+
+def open_foreign(store: Store, family: str, moved: Foreign) -> str:
+    """Write down what somebody else did to HEAD and return the event's id. Call it under the family's head lock."""
+    sequence, milliseconds = _next_place(store, family)
+    fields = {
+        _EVENT: "foreign",
+        _SEQUENCE: f"{sequence:08d}",
+        _FROM: moved.from_ref,
+        _TO: moved.to_ref,
+        _TO_VERSION: str(moved.found or 0),
+        versions.REASON: "asked for in MLflow's pages"
+        if moved.asked
+        else "moved by somebody else, and found by ladder",
+    }
+    experiment = runs.ensure_experiment(store, experiment_name(family), opening(family))
+    name = f"{sequence} foreign {moved.to_ref}"
+    return str(store.client.create_run(experiment, start_time=milliseconds, run_name=name, tags=fields).info.run_id)
+
+
+_NOWHERE = "nowhere"
+"""What an event says of a HEAD that was taken away."""
 
 
 def mark_promoted(store: Store, family: str, version: int) -> None:
@@ -147,6 +240,12 @@ def mark_promoted(store: Store, family: str, version: int) -> None:
 def experiment_name(family: str) -> str:
     """The experiment that holds a family's events."""
     return f"{family} history"
+
+
+def opening(family: str) -> dict[str, str]:
+    """Tags of that experiment."""
+    what = "a run for each promotion, rollback, rejection, approval and erasure"
+    return runs.KIND | {"mlflow.note.content": f"What happened to HEAD of [{family}](#/models/{family}): {what}."}
 
 
 def _runs(

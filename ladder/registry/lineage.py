@@ -72,7 +72,8 @@ def resolve(request: Request, registry: Registry | None, home: Path) -> Ancestry
         if one.generation is not None
     }
     moved = head is None or head.digest != parent.digest
-    return Ancestry(parent, grandparent, line, _no_branch(request, head, parent) if moved else None, further)
+    obstacle = _no_branch(request, head, parent, registry) if moved else None
+    return Ancestry(parent, grandparent, line, obstacle, further)
 
 
 def refused_by_ancestry(requests: Sequence[Request], home: Path) -> list[LadderError]:
@@ -162,11 +163,13 @@ def _promoted(name: Name, registry: Registry | None, home: Path) -> Generation:
     return generation
 
 
-def _no_branch(request: Request, head: Generation | None, parent: Generation) -> HeadMoved | None:
+def _no_branch(request: Request, head: Generation | None, parent: Generation, registry: Registry) -> HeadMoved | None:
     if request.manifest.evolution_request.branch:
         return None
+    moved = registry.foreign(request.child.family)
     return HeadMoved(
-        f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}",
+        f"{request.child} starts from {parent.ref}, but HEAD is {head.ref if head else 'not set'}"
+        + (f": {moved.told}" if moved else ""),
         where="evolution_request.parent_gen",
         remedy=_ways_to_head(request, head, parent),
     )

@@ -23,7 +23,7 @@ from ladder import models
 from ladder.data.examples import text_ids
 from ladder.errors import LadderError, ModelError, said
 from ladder.exam import Prompt, question, read_probes
-from ladder.registry import artifacts, head, runs, versions
+from ladder.registry import artifacts, glance, head, runs, versions
 from ladder.registry.entities import Candidate, Generation, Store
 
 PROBES = "ladder/probes.jsonl"
@@ -349,7 +349,9 @@ def _finish_model(store: Store, candidate: Candidate, run_id: str, model_id: str
     from mlflow.entities import LoggedModelOutput
 
     if candidate.metrics:
-        runs.StepLog(store).write(run_id, [(0, candidate.metrics)])
+        figures = runs.named_figures(candidate.metrics)
+        models = dict.fromkeys(figures, model_id)
+        runs.StepLog(store).write(run_id, [(0, {**candidate.metrics, **figures})], models)
     runs.describe_run(store, run_id, artifacts.card_of(candidate.folder))
     store.client.finalize_logged_model(model_id, "READY")
     outputs = store.client.get_run(run_id).outputs
@@ -358,19 +360,25 @@ def _finish_model(store: Store, candidate: Candidate, run_id: str, model_id: str
 
 
 def _register(store: Store, candidate: Candidate, run_id: str, model_id: str, inventory: str) -> Generation:
-    """Create the version with all its tags in one transaction, unless another process was faster."""
+    """Create the version with its tags in one transaction, unless another process was faster. What its logged model
+    holds of it stands there before."""
     if found := recorded(store, candidate):
         return found
     family = candidate.name.family
     attempts = versions.generations(store, family, name=str(candidate.name))
     attempt = 1 + max((each.attempt for each in attempts), default=0)
+    own, rest = versions.split(
+        versions.candidate_tags(candidate, attempt=attempt, model_id=model_id, inventory=inventory)
+    )
+    store.client.set_logged_model_tags(model_id, rest)
+    model = store.client.get_logged_model(model_id)
     version = store.client.create_model_version(
         family,
         # Not models:/<id>: MLflow would look that up at the global tracking URI, which may be another store.
-        source=store.client.get_logged_model(model_id).artifact_location,
+        source=model.artifact_location,
         run_id=run_id,
-        tags=versions.candidate_tags(candidate, attempt=attempt, model_id=model_id, inventory=inventory),
-        description=versions.describe(candidate, attempt),
+        tags=own,
+        description=glance.version_text(candidate, attempt, model.experiment_id, run_id, model_id),
         model_id=model_id,
     )
-    return versions.to_generation(version, is_head=False)
+    return versions.to_generation(versions.completed(store, [version])[0], is_head=False)

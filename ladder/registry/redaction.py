@@ -320,7 +320,7 @@ def _artifact(store: Store, family: str, version: int) -> Path | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        generation = versions.to_generation(store.client.get_model_version(family, str(version)), is_head=False)
+        generation = versions.to_generation(versions.one_version(store, family, version), is_head=False)
         return artifacts.local_path(str(store.client.get_logged_model(generation.model_id).artifact_location))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":

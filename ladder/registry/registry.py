@@ -9,6 +9,7 @@ from typing import Any
 from ladder.manifest import Name, Reference
 from ladder.registry import backup, cache, erase, head, history, redaction, runs, store, verify, versions
 from ladder.registry.entities import Candidate, Event, Finding, Generation, Store
+from ladder.registry.history import Foreign
 
 
 def open_registry(home: Path, tracking_uri: str | None = None, *, create: bool = True) -> Registry:
@@ -156,6 +157,11 @@ class Registry:
     def history(self, family: str) -> list[Event]:
         """Promotions, rollbacks, rejections and approvals, oldest first."""
         return history.read(self.store, family)
+
+    @store.translated
+    def foreign(self, family: str) -> Foreign | None:
+        """A move of HEAD that somebody else made and that no command has written down yet; see ``history.foreign``."""
+        return history.foreign(self.store, family)
 
     @store.translated
     def materialize(self, generation: Generation) -> Path:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ladder.errors import RegistryError
@@ -19,21 +20,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A teacher that is no generation of the store.
+    """What a child learned from and is no generation of the store: a file of rows or probes, or a further teacher.
 
     Args:
-        kind: the manifest's word for it.
+        kind: the manifest's word for a teacher; ``local`` and ``hub`` of rows.
         where: the folder or files that it was read from, as the manifest writes them.
+        context: what it was for: ``teacher``, ``train`` or ``eval``.
     """
 
     name: str
     digest: str
     kind: str
     where: str
+    context: str = "teacher"
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Type and source as MLflow's datasets have them, so that ``mlflow.data.get_source`` gives the file."""
+        return (
+            ("local", json.dumps({"uri": self.where})) if self.kind == "local" else (f"ladder.{self.kind}", self.where)
+        )
 
 
-_DIGEST_LENGTH = 36
-"""Characters that MLflow keeps of an input's digest."""
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""By which MLflow's pages know an experiment of trained models from one of agents."""
+PAGES = "workflowType=machine_learning"
+"""Of a link: MLflow's pages for the training of models, not those for agents, where a run is an evaluation."""
+VIEW = "ladder"
+"""Name of the columns that tell of runs, in links to them."""
+FIGURES = {
+    "recall": "gate.recall",
+    "generalize": "gate.generalize",
+    "tone drift": "gate.tone_drift",
+    "law violations": "gate.law_violations",
+    "passed": "gate.passed",
+}
+"""Figures that every generation has which was asked for them, and the metrics of its exam that they are. As
+``gates/<name>`` MLflow draws them side by side, one bar a generation."""
+_DIGEST_LENGTH = 12
+"""Characters of an input's digest that MLflow shows behind its name, and has room for 36. A tag has all."""
 
 
 def experiment_of(store: Store, name: str) -> Any:
@@ -59,15 +84,30 @@ def find_experiment(store: Store, name: str) -> str | None:
     return str(experiment.experiment_id)
 
 
-def ensure_experiment(store: Store, name: str) -> str:
-    """The experiment's id; it is created where it does not exist, also when others create it at the same time."""
+def opening(family: str) -> dict[str, str]:
+    """Tags of a family's experiment: what it holds, and a view of its runs with the columns that tell of them."""
+    note = f"Trainings of the generations of [{family}](#/models/{family}), which says what became of them."
+    metrics = [f"metrics.`gates/{figure}`" for figure in FIGURES]
+    columns = ["attributes.`Models`", f"tags.`{versions.VERDICT}`", *metrics]
+    view = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False}
+    return KIND | {"mlflow.note.content": note, f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
+
+
+def named_figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures of an exam under the names that all generations share."""
+    return {f"gates/{name}": metrics[metric] for name, metric in FIGURES.items() if metric in metrics}
+
+
+def ensure_experiment(store: Store, name: str, tags: Mapping[str, str]) -> str:
+    """The experiment's id; it is created with these tags where it does not exist, also when others create it at the
+    same time."""
     if found := find_experiment(store, name):
         return found
     from mlflow.exceptions import MlflowException
 
     location = str(store.artifacts / name.replace(" ", "-")) if store.artifacts else None
     try:
-        return str(store.client.create_experiment(name, artifact_location=location))
+        return str(store.client.create_experiment(name, artifact_location=location, tags=dict(tags)))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS" or not (found := find_experiment(store, name)):
             raise
@@ -133,12 +173,12 @@ def start_run(
         params: nested mappings are flattened with dots; values are written as JSON.
         parents: the teachers; they become the run's model inputs.
         run_tags: stored under ``ladder.<key>``.
-        sources: teachers that are no generations; they become its dataset inputs.
+        sources: rows, probes, and teachers that are no generations; they become its dataset inputs.
 
     Returns:
         The run's id.
     """
-    experiment = ensure_experiment(store, child.family)
+    experiment = ensure_experiment(store, child.family, opening(child.family))
     identity = {key: run_tags[key] for key in ("manifest_digest", "digest") if key in run_tags}
     left = _unfinished(store, experiment, child, identity) if identity else None
     if left is None:
@@ -197,11 +237,26 @@ def describe_run(store: Store, run_id: str, card: str) -> None:
         store.client.set_tag(run_id, "mlflow.note.content", note[:_TAG_LENGTH])
 
 
-def finish_run(store: Store, run_id: str, verdict: Verdict) -> None:
-    """Mark a run as finished with its verdict. Safe to repeat."""
-    store.client.set_tag(run_id, versions.VERDICT, str(verdict))
-    if store.client.get_run(run_id).info.status != "FINISHED":
-        store.client.set_terminated(run_id, status="FINISHED")
+_REFUSED_COLOUR = "#c82d4c"
+
+
+def finish_run(store: Store, generation: Generation) -> None:
+    """End the run that led to a verdict, and mark it. Safe to repeat.
+
+    MLflow knows no rejected run, so status, name and colour say it in all of its lists: one that failed, named after
+    the gates that refused the child.
+    """
+    from mlflow.entities import RunTag
+
+    rejected, run_id = generation.verdict is Verdict.REJECTED, generation.run_id
+    tags = {versions.VERDICT: str(generation.verdict)}
+    if rejected:
+        name = f"{generation.ref} rejected: {', '.join(generation.failed_gates)}"
+        tags |= {"mlflow.runName": name, "mlflow.runColor": _REFUSED_COLOUR}
+    store.client.log_batch(run_id, tags=[RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items()])
+    status = "FAILED" if rejected else "FINISHED"
+    if store.client.get_run(run_id).info.status != status:
+        store.client.set_terminated(run_id, status=status)
 
 
 def runs_with_status(store: Store, family: str, status: str) -> list[Run]:
@@ -247,13 +302,22 @@ class StepLog:
         self._store = store
         self._written: dict[tuple[str, str], set[int]] = {}
 
-    def write(self, run_id: str, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Log rows of (step, metrics); a metric that has a value at that step already is left as it is."""
+    def write(
+        self,
+        run_id: str,
+        rows: Iterable[tuple[int, Mapping[str, float]]],
+        models: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Log rows of (step, metrics); a metric that has a value at that step already is left as it is.
+
+        Args:
+            models: of metrics that are a logged model's as well, its id.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         fresh = {
-            (step, key): Metric(key, float(value), now, step)
+            (step, key): Metric(key, float(value), now, step, model_id=models.get(key))
             for step, row in rows
             for key, value in row.items()
             if step not in self._steps(run_id, key)
@@ -308,8 +372,8 @@ def _log_sources(store: Store, run: Run, sources: Sequence[Source]) -> None:
     known = {one.dataset.name for one in (run.inputs.dataset_inputs if run.inputs else None) or []}
     inputs = [
         DatasetInput(
-            Dataset(one.name, one.digest[:_DIGEST_LENGTH], f"ladder.{one.kind}", one.where),
-            [InputTag("mlflow.data.context", "teacher"), InputTag("ladder.digest", one.digest)],
+            Dataset(one.name, one.digest[:_DIGEST_LENGTH], *one.told),
+            [InputTag("mlflow.data.context", one.context), InputTag("ladder.digest", one.digest)],
         )
         for one in sources
         if one.name not in known

@@ -85,10 +85,12 @@ def _head(store: Store, family: str, known: list[Generation]) -> Iterator[Findin
     head = versions.head_version(store, family)
     if head is not None and head.tags.get(versions.VERDICT) != Verdict.PROMOTED:
         yield Finding(f"{family}@HEAD", f"marks version {head.version}, which is {head.tags.get(versions.VERDICT)}")
-    move = history.last_move(store, family)
-    at, left = int(head.version) if head else None, history.target_version(move) if move else None
-    if at != left and not history.open_events(store, family):
-        yield Finding(f"{family}@HEAD", f"marks version {at}, but the last move in its history went to {left}")
+    if moved := history.foreign(store, family):
+        at = int(head.version) if head else None
+        what = (
+            f"marks version {at}, but the last move in its history went to {moved.left}: " if at != moved.left else ""
+        )
+        yield Finding(f"{family}@HEAD", what + moved.told)
 
 
 def _interrupted(store: Store, family: str, known: list[Generation]) -> Iterator[Finding]:
@@ -99,6 +101,8 @@ def _interrupted(store: Store, family: str, known: list[Generation]) -> Iterator
         for run in runs.runs_with_status(store, family, "RUNNING"):
             yield Finding(run.info.run_name, f"run {run.info.run_id} was cut off; the same command resumes it")
     recorded = {each.run_id for each in known}
-    for run in runs.runs_with_status(store, family, "FINISHED"):
-        if run.info.run_id not in recorded:
+    ended = [run for status in ("FINISHED", "FAILED") for run in runs.runs_with_status(store, family, status)]
+    for run in ended:
+        failed = run.data.tags.get(versions.VERDICT, str(Verdict.FAILED)) == Verdict.FAILED
+        if run.info.run_id not in recorded and not (run.info.status == "FAILED" and failed):
             yield Finding(run.info.run_name, f"run {run.info.run_id} finished, but no version of it is recorded")

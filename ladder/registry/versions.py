@@ -5,55 +5,59 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ladder.errors import ManifestError, NotFound, RegistryError, UsageError
 from ladder.manifest import FAMILY, Name, Reference
+from ladder.registry.direct import DIGEST, MODEL, NAME, model_of
 from ladder.registry.entities import Candidate, Generation, Store, Verdict
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 
 PREFIX = "ladder."
 FAMILY_TAG = PREFIX + "family"
-NAME = PREFIX + "name"
 ATTEMPT = PREFIX + "attempt"
 VERDICT = PREFIX + "verdict"
-DIGEST = PREFIX + "digest"
 MANIFEST = PREFIX + "manifest_digest"
-MODEL = PREFIX + "model_id"
 INVENTORY = PREFIX + "inventory"
 REASON = PREFIX + "reason"
+PARENT = PREFIX + "parent_name"
+FAILED_GATES = PREFIX + "failed_gates"
 PRUNED = PREFIX + "pruned"
 """When the weights were removed: ISO 8601, UTC."""
 ERASED = PREFIX + "erased"
 """When rows of a person were last erased from the sidecars: ISO 8601, UTC."""
+READ_BY_PEOPLE = (VERDICT, NAME, PARENT, FAILED_GATES, ATTEMPT, DIGEST)
+"""What stands at the version itself, where MLflow's lists show it. The rest are tags of the logged model that holds the
+files: not of the run, because finding 2,000 runs takes MLflow 17 s, and 2,000 logged models half a second."""
 _DIGEST = re.compile("[0-9A-Za-z]{1,64}")
 """Digests name folders, so nothing else may stand there: no dot, no slash."""
 
 
 def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, inventory: str) -> dict[str, str]:
-    """Every tag of the version that will hold this candidate. Fields without a value have no tag."""
+    """All that is written down of this candidate as tags, of which ``split`` says where. Fields without a value have
+    none."""
     parent, grandparent = candidate.parent, candidate.grandparent
     fields = {
-        NAME: str(candidate.name),
-        ATTEMPT: str(attempt),
         VERDICT: str(candidate.verdict),
+        NAME: str(candidate.name),
+        PARENT: str(parent.name) if parent else None,
+        FAILED_GATES: json.dumps(list(candidate.failed_gates)) if candidate.failed_gates else None,
+        ATTEMPT: str(attempt),
         DIGEST: candidate.digest,
         MANIFEST: candidate.manifest_digest,
         MODEL: model_id,
         INVENTORY: inventory,
         PREFIX + "method": candidate.method,
         PREFIX + "parent": parent.digest if parent else None,
-        PREFIX + "parent_name": str(parent.name) if parent else None,
         PREFIX + "grandparent": grandparent.digest if grandparent else None,
         PREFIX + "grandparent_name": str(grandparent.name) if grandparent else None,
-        PREFIX + "failed_gates": json.dumps(list(candidate.failed_gates)),
         PREFIX + "metrics": json.dumps(dict(candidate.metrics)),
         PREFIX + "base_digest": candidate.base_digest,
         PREFIX + "adapter_digest": candidate.adapter_digest,
@@ -63,13 +67,10 @@ def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, invento
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def describe(candidate: Candidate, attempt: int) -> str:
-    """The version's description: one sentence for a reader of MLflow's pages, which show it as Markdown."""
-    ancestors = [str(each.name) for each in (candidate.parent, candidate.grandparent) if each]
-    who = f"{candidate.name} (attempt {attempt})" if attempt > 1 else str(candidate.name)
-    how = candidate.method.replace("_", " ") + (f" from {' and '.join(ancestors)}" if ancestors else "")
-    outcome = "passed its gates" if candidate.passed else f"was rejected by {', '.join(candidate.failed_gates)}"
-    return f"{who}, {how}, {outcome}." + (f" {escape(candidate.note, quote=False)}" if candidate.note else "")
+def split(tags: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Tags of the version, and of the logged model that holds its files."""
+    own = {key: tags[key] for key in READ_BY_PEOPLE if key in tags}
+    return own, {key: value for key, value in tags.items() if key not in own}
 
 
 def is_generation(version: ModelVersion) -> bool:
@@ -78,9 +79,10 @@ def is_generation(version: ModelVersion) -> bool:
 
 
 def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
-    """Read a version's tags.
+    """Read a version's tags, those of its logged model among them (``completed``).
 
-    HEAD counts as PROMOTED even where a crash came between the alias and the verdict: the alias is what promotes.
+    HEAD counts as PROMOTED even where a crash came between the alias and the verdict: the alias is what promotes. A
+    rejected one, which only somebody else can have put there, stays rejected.
     Only a rejected generation can be pruned; a tag that says so of another one counts for nothing.
 
     Raises:
@@ -88,7 +90,9 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
     """
     tags = version.tags
     try:
-        verdict = Verdict.PROMOTED if is_head else Verdict(tags[VERDICT])
+        verdict = Verdict(tags[VERDICT])
+        if is_head and verdict is Verdict.PASSED:
+            verdict = Verdict.PROMOTED
         pruned = tags.get(PRUNED) if verdict is Verdict.REJECTED else None
         return Generation(
             name=Name.parse(tags[NAME]),
@@ -101,10 +105,10 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
             manifest_digest=_digest(tags[MANIFEST]) if MANIFEST in tags else None,
             method=tags[PREFIX + "method"],
             parent=tags.get(PREFIX + "parent"),
-            parent_name=tags.get(PREFIX + "parent_name"),
+            parent_name=tags.get(PARENT),
             grandparent=tags.get(PREFIX + "grandparent"),
             grandparent_name=tags.get(PREFIX + "grandparent_name"),
-            failed_gates=tuple(json.loads(tags[PREFIX + "failed_gates"])),
+            failed_gates=tuple(json.loads(tags.get(FAILED_GATES, "[]"))),
             metrics=json.loads(tags[PREFIX + "metrics"]),
             created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
             is_head=is_head,
@@ -120,7 +124,7 @@ def to_generation(version: ModelVersion, *, is_head: bool) -> Generation:
         raise RegistryError(
             f"its tags do not describe a generation: {error!r}",
             where=f"registered model {version.name}, version {version.version}",
-            remedy="restore the ladder.* tags that were removed or edited",
+            remedy="restore the ladder.* tags, of the version or its logged model, that were removed or edited",
         ) from error
 
 
@@ -159,7 +163,51 @@ def search(store: Store, family: str | None = None, **equal: str) -> list[ModelV
         return [version for version in store.direct.versions(family) if wanted <= version.tags.items()]
     clauses = [f"name = '{family}'"] if family else []
     clauses += [f"tags.`{PREFIX}{key}` = '{value}'" for key, value in equal.items()]
-    return list(pages(store.client.search_model_versions, filter_string=" AND ".join(clauses)))
+    return completed(store, list(pages(store.client.search_model_versions, filter_string=" AND ".join(clauses))))
+
+
+_MANY = 8
+"""Versions from which on all logged models of an experiment are asked for at once."""
+_MODELS_PER_PAGE = 1000
+
+
+def completed(store: Store, found: list[ModelVersion]) -> list[ModelVersion]:
+    """The same versions of MLflow's, with what their logged models hold of them; what stands at a version itself comes
+    first. Versions of before hold everything themselves, and somebody else's nothing."""
+    lacking = [version for version in found if is_generation(version) and MODEL not in version.tags]
+    models = _models(store, {version.name for version in lacking}) if len(lacking) > _MANY else {}
+    for version in lacking:
+        named = model_of(version.source)
+        if (model := models.get(named) or _model(store, named)) is not None:
+            own = dict(version.tags)
+            version.tags.update({**model.tags, MODEL: model.model_id, **own})
+    return found
+
+
+def _models(store: Store, families: Collection[str]) -> dict[str, LoggedModel]:
+    """The logged models of some families by their ids."""
+    known = (store.client.get_experiment_by_name(family) for family in families)
+    experiments = [experiment.experiment_id for experiment in known if experiment is not None]
+    query = {"experiment_ids": experiments, "max_results": _MODELS_PER_PAGE}
+    models = pages(store.client.search_logged_models, **query) if experiments else ()
+    return {str(model.model_id): model for model in models}
+
+
+def _model(store: Store, model_id: str) -> LoggedModel | None:
+    """A logged model, None where it is gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_logged_model(model_id) if model_id else None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def one_version(store: Store, family: str, number: int) -> ModelVersion:
+    """A version by its number, with everything that is written down of it."""
+    return completed(store, [store.client.get_model_version(family, str(number))])[0]
 
 
 def generations(store: Store, family: str, **equal: str) -> list[Generation]:
@@ -181,7 +229,7 @@ def head_version(store: Store, family: str) -> ModelVersion | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return store.client.get_model_version_by_alias(family, HEAD)
+        return completed(store, [store.client.get_model_version_by_alias(family, HEAD)])[0]
     except MlflowException as error:
         # The first code is an unknown family's, the second an unknown alias's.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -189,23 +237,57 @@ def head_version(store: Store, family: str) -> ModelVersion | None:
         raise
 
 
+_ASKED = "head"
+
+
+def asked_version(store: Store, family: str) -> ModelVersion | None:
+    """The version that was given the alias HEAD in MLflow's pages, which write it in small letters."""
+    if store.direct:
+        return store.direct.aliased(family, _ASKED)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Not by the alias: there are databases to which both are one.
+        aliases = store.client.get_registered_model(family).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return one_version(store, family, int(aliases[_ASKED])) if _ASKED in aliases else None
+
+
+def forget_asked(store: Store, family: str) -> None:
+    """Take that alias away, once HEAD is there."""
+    store.client.delete_registered_model_alias(family, _ASKED)
+
+
 def head(store: Store, family: str) -> Generation | None:
-    """The family's HEAD, None before the first promotion."""
+    """The family's HEAD, None before the first promotion.
+
+    Raises:
+        RegistryError: somebody put the alias on a version that is no generation.
+    """
     version = head_version(store, family)
+    if version is not None and not is_generation(version):
+        raise RegistryError(
+            f"HEAD of {family} was moved outside of ladder to version {version.version}, which is no generation",
+            where=f"{family}@HEAD",
+            remedy=f"name the generation to go back to: ladder rollback {family} --to REF",
+        )
     return to_generation(version, is_head=True) if version else None
 
 
 def decided(store: Store, child: Name, manifest_digest: str) -> Generation | None:
     """The latest attempt of this child with this manifest, None where it was never recorded."""
-    found = generations(store, child.family, name=str(child), manifest_digest=manifest_digest)
-    return found[-1] if found else None
+    attempts = generations(store, child.family, name=str(child))
+    return next((each for each in reversed(attempts) if each.manifest_digest == manifest_digest), None)
 
 
 def reread(store: Store, generation: Generation) -> Generation:
     """The same generation as the store holds it now."""
     family = generation.name.family
     current = head_version(store, family)
-    version = store.client.get_model_version(family, str(generation.version))
+    version = one_version(store, family, generation.version)
     return to_generation(version, is_head=current is not None and int(current.version) == generation.version)
 
 

@@ -239,11 +239,13 @@ class Console:
         self.began = time.monotonic()
         self.ticker = Ticker(self.rich, lambda line: self._show(f"   {line}"))
         self.listener: Callable[[str], None] | None = None
+        self.going: list[Task | Meter] = []
+        self.decided: tuple[GateResult, ...] = ()
 
     @contextmanager
     def heard_by(self, listener: Callable[[str], None]) -> Iterator[None]:
         """Also hand every line that is said meanwhile to a listener, such as the log of a run; quiet or not."""
-        self.listener = listener
+        self.listener, self.decided = listener, ()
         try:
             yield
         finally:
@@ -261,6 +263,7 @@ class Console:
 
     def gates(self, report: GateReport) -> None:
         """The verdict, gate by gate."""
+        self.decided = tuple(report.results)
         for result in report.results:
             self._print(f"   {gate_line(result)}")
             self.tell(result)
@@ -283,17 +286,26 @@ class Console:
         task = Task(text, total, count)
         if after is None:
             self.say(text)
-        with nullcontext() if self.quiet else self.ticker.telling(task, after):
+        with self._going(task), nullcontext() if self.quiet else self.ticker.telling(task, after):
             yield task
 
     @contextmanager
     def progress(self, child: str, steps: int) -> Iterator[Progress]:
         """Follow one training of ``steps`` steps."""
         meter = Meter(child, steps)
-        with nullcontext() if self.quiet else self.ticker.telling(meter):
+        with self._going(meter), nullcontext() if self.quiet else self.ticker.telling(meter):
             yield _Followed(meter, self.tell)
         if meter.first is not None:
             self.say(meter.line())
+
+    @contextmanager
+    def _going(self, task: Task | Meter) -> Iterator[None]:
+        """Let whoever looks find it, quiet or not."""
+        self.going.append(task)
+        try:
+            yield
+        finally:
+            self.going.remove(task)
 
     def _print(self, text: str) -> None:
         if self.listener:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
+from ladder.registry.tree import tree
 from ladder.report.text import facts, size_text, table
 
 if TYPE_CHECKING:
     from ladder.registry import Event, Generation, backup, cache, erase
 
 
-_COLUMNS = {
+FIGURES_OF_GATES = {
     "recall": "gate.recall",
     "generalize": "gate.generalize",
     "tone drift": "gate.tone_drift",
@@ -42,7 +42,7 @@ def lineage_text(generations: Sequence[Generation], width: int | None = None) ->
     """
     if not generations:
         return "no generations"
-    rows = [(prefix + generation.ref, generation) for prefix, generation in _tree(generations)]
+    rows = [(prefix + generation.ref, generation) for prefix, generation in tree(generations)]
     text = ""
     for text in _tree_texts(rows, _columns(generations)):
         if width is None or max(map(cell_len, text.split("\n"))) <= width:
@@ -163,43 +163,14 @@ def card_text(generation: Generation, sidecars: Path, worth: str = "") -> str:
 
 def _columns(generations: Sequence[Generation]) -> dict[str, str]:
     """The four gates, and every further one that one of the generations was held to."""
+    return FIGURES_OF_GATES | further_gates(generations)
+
+
+def further_gates(generations: Sequence[Generation]) -> dict[str, str]:
+    """The metric of every further gate that one of the generations was held to, by its name."""
     metrics = dict.fromkeys(metric for generation in generations for metric in generation.metrics)
     names = {metric.removeprefix(_FURTHER): metric for metric in metrics if metric.startswith(_FURTHER)}
-    return _COLUMNS | {name: metric for name, metric in names.items() if "." not in name}
-
-
-def _tree(generations: Sequence[Generation]) -> list[tuple[str, Generation]]:
-    """Every generation under its parent, with what it is indented by.
-
-    Of several children those with fewer descendants come first, indented; the last one goes on at its parent's depth.
-    So a depth at least halves what is below it, and a family of thousands is a few levels deep.
-    """
-    children = _children(generations)
-    sizes = [1] * len(generations)
-    for place in reversed(range(len(generations))):  # A parent stands before its children.
-        sizes[place] += sum(sizes[child] for child in children[place])
-    waiting, found = [(root, 0) for root in reversed(children[None])], []
-    while waiting:
-        place, depth = waiting.pop()
-        found.append(("  " * depth + ("- " if depth else ""), generations[place]))
-        below = sorted(children[place], key=lambda child: (sizes[child], generations[child].verdict == "PROMOTED"))
-        waiting += [(child, depth + (child != below[-1])) for child in reversed(below)]
-    return found
-
-
-def _children(generations: Sequence[Generation]) -> dict[int | None, list[int]]:
-    """Where the children of each generation stand, by where it stands itself; those without a parent here under None.
-
-    Two generations that learned nothing from each other have one digest, so a parent is known by its name as well.
-    """
-    children: dict[int | None, list[int]] = defaultdict(list)
-    named: dict[tuple[str | None, str | None], int] = {}
-    for place, generation in enumerate(generations):
-        by_name, by_digest = (generation.parent_name, generation.parent), (None, generation.parent)
-        children[named.get(by_name, named.get(by_digest))].append(place)
-        named.setdefault((str(generation.name), generation.digest), place)
-        named.setdefault((None, generation.digest), place)
-    return children
+    return {name: metric for name, metric in names.items() if "." not in name}
 
 
 def _event_cells(event: Event) -> tuple[str, ...]:

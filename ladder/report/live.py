@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as Rich
 from rich.live import Live
@@ -50,12 +51,37 @@ class Task:
     def line(self) -> str:
         """What is done, how much of it, and the time that is left; before that is known, the time that has passed."""
         if self.count is not None and (done := self.count()) > self.done:
-            self.advance(done - self.done)
+            self.done, self.moved = done, time.monotonic()  # And not by how much more: others may ask meanwhile.
         now = time.monotonic()
         if self.total is None or self.done <= 0:
             return f"{self.text}: {seconds_text(now - self.began)} so far"
         left = time_left(self.done, self.total, self.moved - self.began, now - self.moved)
         return f"{self.text}: {min(self.done, self.total):,.0f} of {self.total:,.0f}{left_text(left)}"
+
+
+class History:
+    """A figure of many steps as means over stretches of equal length, at most ``most`` of them: where there would be
+    more, each two become one."""
+
+    def __init__(self, most: int = 240) -> None:
+        self.most, self.width = most, 1
+        self.means: list[float] = []
+        self._sum, self._count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        """One more step."""
+        self._sum, self._count = self._sum + value, self._count + 1
+        if self._count < self.width:
+            return
+        means = [*self.means, self._sum / self.width]
+        self._sum, self._count = 0.0, 0
+        if len(means) > self.most:
+            # An odd one is half of the next stretch.
+            odd = means.pop() if len(means) % 2 else None
+            means = [(one + other) / 2 for one, other in zip(means[::2], means[1::2], strict=True)]
+            self._sum, self._count = (0.0, 0) if odd is None else (odd * self.width, self.width)
+            self.width *= 2
+        self.means = means  # In one move: another thread may read it.
 
 
 class Meter:
@@ -65,9 +91,12 @@ class Meter:
         self.child, self.steps = child, steps
         self.began = self.moved = time.monotonic()
         self.first: int | None = None
-        self.done = self.tokens = 0
+        self.done = self.tokens = self.wire_bytes = 0
         self.loss = float("nan")
+        self.ece: float | None = None
+        self.seconds = self.waited = 0.0
         self.routes: dict[str, int] = {}
+        self.losses, self.errors = History(), History()
 
     def step(self, report: StepReport) -> None:
         """Count one step in. The first one, which warms up and may compile, is in no rate."""
@@ -77,23 +106,60 @@ class Meter:
         else:
             self.tokens += report.tokens
         self.done, self.loss = report.step + 1, report.loss
+        self.wire_bytes += report.wire_bytes
+        self.seconds, self.waited = self.seconds + report.seconds, self.waited + report.waited
+        self.losses.add(report.loss)
+        if report.ece is not None:
+            self.ece = report.ece
+            self.errors.add(report.ece)
         for name, count in report.routes.items():
             self.routes[name] = self.routes.get(name, 0) + count
 
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second; None before they were measured."""
+        passed = self.moved - self.began
+        return self.tokens / passed if self.tokens and passed > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the last step; None before there is a pace."""
+        before, now = (self.first or 0) + 1, time.monotonic()
+        return time_left(self.done - before, self.steps - before, self.moved - self.began, now - self.moved)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the tokens by route, 0 to 1; routes that nothing took are left out."""
+        routes = dict(self.routes)
+        total = max(1, sum(routes.values()))
+        return {name: count / total for name, count in routes.items() if count}
+
     def line(self) -> str:
         """Step, loss, share of tokens by route and, once they were measured, tokens a second and time left."""
-        now = time.monotonic()
         if self.first is None:
-            return f"{self.child} first step: {seconds_text(now - self.began)} so far"
-        before = self.first + 1
-        passed = self.moved - self.began
-        rate = f"  {self.tokens / passed:,.0f} tok/s" if self.tokens and passed > 0 else ""
-        left = time_left(self.done - before, self.steps - before, passed, now - self.moved)
-        total = max(1, sum(self.routes.values()))
-        shares = ", ".join(f"{name} {count / total:.0%}" for name, count in self.routes.items() if count)
-        told = left_text(left).removeprefix(", ") if self.done < self.steps else ""
+            return f"{self.child} first step: {seconds_text(time.monotonic() - self.began)} so far"
+        rate = f"  {self.rate:,.0f} tok/s" if self.rate is not None else ""
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+        told = left_text(self.left).removeprefix(", ") if self.done < self.steps else ""
         parts = (f"{self.child} step {self.done}/{self.steps}  loss {self.loss:.4f}{rate}", shares, told)
         return "  ".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known now, as plain data for strict JSON; of this call, where the run was cut off before."""
+        return {
+            "step": self.done,
+            "steps": self.steps,
+            "loss": self.loss if isfinite(self.loss) else None,
+            "losses": [value for value in self.losses.means if isfinite(value)],
+            "ece": self.ece,
+            "eces": list(self.errors.means),
+            "routes": self.shares,
+            "tokens_a_second": self.rate,
+            "wire_bytes": self.wire_bytes,
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "left": self.left,
+        }
 
 
 def seconds_text(seconds: float) -> str:

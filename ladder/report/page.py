@@ -1,17 +1,14 @@
-"""The verdict as one self-contained HTML page: gates, differences with their bounds, lost answers, laws, routes.
+"""The verdict as one self-contained HTML page: what it took, gates, differences with their bounds, answers side by
+side, laws, the training's curves, who taught.
 
 The page asks for nothing from outside: no script, font, picture or address of another host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from datetime import datetime
 
 from ladder.exam import FIGURES, Calibration, Noise
 from ladder.gates import Comparison, GateReport
@@ -20,13 +17,24 @@ from ladder.report.charts import (
     Scale,
     Series,
     Source,
-    Track,
     Worth,
     bands,
+    curves,
     forests,
     harmed_most,
     sources,
     tracks,
+)
+from ladder.report.drawing import (
+    Chart,
+    Layer,
+    Tick,
+    band_layers,
+    curve_chart,
+    rounds,
+    route_chart,
+    template,
+    track_chart,
 )
 
 
@@ -46,6 +54,9 @@ class Page:
         worth: what each source of the teachers was worth, by its name; empty where it was not measured.
         errors: the student's calibration error by step, of the gold tokens; empty in runs from before it was measured.
         temperatures: of the targets and of the student, where they vary.
+        pace: other figures of the steps, each for a chart of its own.
+        began: when the run began, and ``decided`` when its verdict was written; UTC, None where nobody knows.
+        took: what the run took, name by name, in words.
     """
 
     child: str
@@ -65,6 +76,10 @@ class Page:
     worth: Worth = field(default_factory=dict)
     errors: Series = field(default_factory=dict)
     temperatures: Series = field(default_factory=dict)
+    pace: Series = field(default_factory=dict)
+    began: datetime | None = None
+    decided: datetime | None = None
+    took: Sequence[tuple[str, str]] = ()
 
     @property
     def verdict(self) -> str:
@@ -78,21 +93,56 @@ class Page:
 
 def html(page: Page) -> str:
     """The page."""
-    plots = [(rows, Scale.of(rows)) for rows in forests(page.gates) if rows]
+    plots = [(rows, scale, scale_ticks(scale)) for rows in forests(page.gates) if rows for scale in [Scale.of(rows)]]
+    found, calibration = sources(page.worth), calibration_rows(page.calibration)
+    training, routes = training_charts(page), layers(page.routes)
     steps = 1 + max((step for series in page.routes.values() for step, _ in series), default=-1)
-    found = sources(page.worth)
-    return _template().render(
+    sections = {
+        "gates": ("Gates", True),
+        "differences": ("Difference to the parent", plots),
+        "answers": ("Answers", page.comparison),
+        "calibration": ("Calibration and collapse", calibration),
+        "laws": ("Laws", page.gates.laws),
+        "took": ("What it took", page.took or page.decided),
+        "training": ("Training", training),
+        "taught": ("Who taught", routes),
+        "worth": ("What each teacher was worth", found),
+    }
+    return template("page.html.jinja").render(
         page=page,
+        sections=[(name, title) for name, (title, shown) in sections.items() if shown],
         plots=plots,
-        calibration_rows=calibration_rows(page.calibration),
-        layers=layers(page.routes),
+        calibration_rows=calibration,
+        training=training,
+        routes=route_chart(routes, steps) if routes else None,
         steps=steps,
         sources=found[:LISTED],
         more=len(found) - LISTED,
         columns=SOURCE_COLUMNS,
         harms=harms(found),
-        tracks={figure: _lines(shown) for figure, shown in tracks(found).items()},
+        tracks=[
+            track_chart(f"{name.capitalize()}, the last one beside each name", shown)
+            for name, shown in tracks(found).items()
+        ],
     )
+
+
+def training_charts(page: Page) -> list[Chart]:
+    """How the training went, step by step."""
+    shown = {
+        "Terms of the loss, mean over the trained tokens": page.losses,
+        "Calibration error, of the gold tokens": page.errors,
+        "Temperature, mean": page.temperatures,
+        **{name: {name: points} for name, points in page.pace.items()},
+    }
+    found = {title: curves(series) for title, series in shown.items()}
+    return [curve_chart(title, lines) for title, lines in found.items() if lines]
+
+
+def scale_ticks(scale: Scale) -> list[Tick]:
+    """Round differences under a forest plot."""
+    values = (value for value in rounds(scale.low, scale.high, 5) if scale.low <= value <= scale.high)
+    return [Tick(scale(value), f"{value:+.3g}" if value else "0") for value in values]
 
 
 def calibration_rows(calibration: Calibration) -> list[tuple[str, float | None, float | None]]:
@@ -101,17 +151,9 @@ def calibration_rows(calibration: Calibration) -> list[tuple[str, float | None, 
     return [(FIGURES[name], calibration.child.get(name), calibration.parent.get(name)) for name in measured]
 
 
-class Layer(NamedTuple):
-    """One route of the stacked chart: a polygon in a square of 100 by 100, and what the legend says."""
-
-    points: str
-    colour: str
-    text: str
-
-
 def layers(routes: Series, most: int = 200) -> list[Layer]:
     """Stacked shares over the steps, each a mean over one of at most ``most`` stretches; empty routes are left out."""
-    return [Layer(_outline(band.low, band.high), band.colour, band.text) for band in bands(routes, most)]
+    return band_layers(bands(routes, most))
 
 
 LISTED = 40
@@ -124,31 +166,3 @@ def harms(found: Sequence[Source]) -> list[tuple[Source, float, float]]:
     largest = max((abs(harm) for _, harm in measured), default=0.0) or 1.0
     wide = [(one, round(48 * harm / largest, 3)) for one, harm in measured]
     return [(one, min(50.0, 50.0 + width), abs(width)) for one, width in wide]
-
-
-def _lines(shown: Sequence[Track]) -> list[Layer]:
-    """Figures over the steps as lines in a square of 100 by 100, with a little room above 1 and below 0."""
-    last = max(track.edges[-1] for track in shown)
-    return [Layer(" ".join(_stairs(track, last)), track.colour, track.text) for track in shown]
-
-
-def _stairs(track: Track, last: int) -> Iterator[str]:
-    for edges, value in zip(pairwise(track.edges), track.values, strict=True):
-        yield from (f"{100 * edge / last:.2f},{98 - 96 * value:.2f}" for edge in edges)
-
-
-def _outline(low: Sequence[float], high: Sequence[float]) -> str:
-    return " ".join([*_corners(high), *reversed(_corners(low))])
-
-
-def _corners(heights: Sequence[float]) -> list[str]:
-    width = 100 / max(1, len(heights) - 1)
-    return [f"{index * width:.2f},{100 - 100 * min(1.0, height):.2f}" for index, height in enumerate(heights)]
-
-
-def _template() -> Template:
-    folder = Path(__file__).parent
-    # Answers of a model are hostile text.
-    room = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    room.filters |= {"figure": "{:.4g}".format, "percent": "{:.1%}".format}
-    return room.get_template("page.html.jinja")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 from ladder.data import LEARNED, digest_lines, keep, leave_behind, replay_sample
@@ -15,11 +17,13 @@ from ladder.planning.prepare import Work
 from ladder.registry import Candidate
 from ladder.report import card, page
 from ladder.report.charts import Worth
+from ladder.report.text import duration_text, size_text
 from ladder.setup import (
     Context,
     Dataset,
     EvaluatorHandle,
     Run,
+    Usage,
     answer_cache,
     build_exam,
     by_evaluator,
@@ -46,7 +50,12 @@ def examine(run: Run, work: Work, context: Context) -> None:
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    request, tokenizer, working = run.request, load_tokenizer(run.candidate), context.console.working
+    request, tokenizer, working, begun = (
+        run.request,
+        load_tokenizer(run.candidate),
+        context.console.working,
+        time.time(),
+    )
     exam = build_exam(request, tokenizer, work.own, work.recall)
     with working(f"exam: {exam_size(exam)}"):
         child, parent = _run_prompts(run, exam, context)
@@ -63,7 +72,8 @@ def examine(run: Run, work: Work, context: Context) -> None:
         document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
         document |= {"teachers": told} if (told := _others(run)) else {}
         document |= {"training": {"receipts": worth}} if worth else {}
-        save_findings(run.report.parent, _page(run, report, comparison, calibration, child, worth, context), document)
+        shown = _page(run, report, comparison, calibration, child, worth, context, time.monotonic() - begun)
+        save_findings(run.report.parent, shown, document)
 
 
 def candidate_of(run: Run) -> Candidate:
@@ -127,8 +137,13 @@ def _page(
     child: Answers,
     worth: Worth,
     context: Context,
+    seconds: float,
 ) -> page.Page:
-    ancestry, evolution = run.ancestry, run.request.manifest.evolution_request
+    """
+    Args:
+        seconds: that the examination took up to now.
+    """
+    ancestry, evolution, notes = run.ancestry, run.request.manifest.evolution_request, run.notes()
     return page.Page(
         child=str(run.request.child),
         method=evolution.training_method,
@@ -147,7 +162,21 @@ def _page(
         worth=worth,
         errors=_series(run, context, "ece"),
         temperatures=_series(run, context, "temperature", "own_temperature"),
+        pace={_PACE[name]: points for name, points in _series(run, context, *_PACE).items()},
+        began=datetime.fromisoformat(notes["began"]) if "began" in notes else None,
+        decided=datetime.now(UTC),
+        took=[
+            ("training", duration_text(notes.get("seconds", 0.0))),
+            ("examination", duration_text(seconds)),
+            ("trained tokens", f"{notes.get('tokens', 0):,} in {run.request.manifest.training_params.steps:,} steps"),
+            *Usage.of_notes(notes).told(),
+            *([("on disk", size_text(notes["disk_bytes"]))] if "disk_bytes" in notes else []),
+        ],
     )
+
+
+_PACE = {"lr": "Learning rate", "grad_norm": "Gradient norm before clipping"}
+"""Further figures of the steps that the page draws, and what it calls them."""
 
 
 def _series(run: Run, context: Context, *names: str) -> page.Series:

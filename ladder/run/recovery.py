@@ -24,6 +24,7 @@ from ladder.errors import (
     RegistryError,
     without_credentials,
 )
+from ladder.report.beacon import LIVE, shining
 from ladder.report.terminal import LOG, unexpected_told
 from ladder.setup import Context, Run
 
@@ -98,7 +99,8 @@ def failure_noted(run: Run, context: Context) -> Iterator[None]:
     resume opens again."""
     run.log(f"ladder {__version__}, manifest {run.request.digest[:16]}, on from step {run.reached()}")
     try:
-        with context.console.heard_by(run.log), unexpected_told(run.folder / LOG):
+        console, live = context.console, run.folder / LIVE
+        with console.heard_by(run.log), shining(live, console), unexpected_told(run.folder / LOG):
             yield
     except Interrupted as error:
         run.log(f"stopped: {error}")

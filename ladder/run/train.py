@@ -14,7 +14,8 @@ from ladder.actors.remote import Loaded, Prepared, StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, hear, stream
 from ladder.data.batches import Batches
 from ladder.errors import ActorDied, ModelError
-from ladder.manifest import Dreams, old_spelling, others
+from ladder.manifest import Dreams, Request, old_spelling, others
+from ladder.manifest.sources import is_hub
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
@@ -228,12 +229,23 @@ def _begin(run: Run, context: Context, found: Mapping[str, str]) -> None:
         parents=list(run.ancestry.teachers.values()),
         tags={"manifest_digest": run.request.digest, "method": manifest.evolution_request.training_method},
         sources=[
-            Source(one.name, found[str(number)], one.kind, one.path or ", ".join(one.files))
-            for number, one in others(manifest).items()
-            if str(number) in found and number not in run.ancestry.teachers
+            *_files(run.request),
+            *(
+                Source(one.name, found[str(number)], one.kind, one.path or ", ".join(one.files))
+                for number, one in others(manifest).items()
+                if str(number) in found and number not in run.ancestry.teachers
+            ),
         ],
     )
     run.note(mlflow_run=run_id)
+
+
+def _files(request: Request) -> Iterator[Source]:
+    """The files that a child's rows and probes are read from."""
+    data = data_of(request)
+    for context, names in (("train", data.train), ("eval", [data.probes] if data.probes else [])):
+        for name in names:
+            yield Source(name, request.files[name], "hub" if is_hub(name) else "local", name, context)
 
 
 def start_folder(run: Run, start: Start) -> Path:

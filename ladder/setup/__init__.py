@@ -2,11 +2,8 @@
 
 from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, run_folder
 from ladder.setup.dataset import (
-    Beginnings,
     Dataset,
-    DreamBatch,
     beginning_warnings,
-    beginnings,
     build_batches,
     check_documents,
     check_held_out,
@@ -25,9 +22,9 @@ from ladder.setup.dataset import (
     replay_warnings,
     start_tokenizer,
     texts_of,
-    write_dreams,
     write_start,
 )
+from ladder.setup.dreams import Beginnings, DreamBatch, beginnings, write_dreams
 from ladder.setup.exam import (
     EvalRun,
     answer_cache,
@@ -39,12 +36,10 @@ from ladder.setup.exam import (
     check_laws,
     check_questions,
     check_rows,
-    check_suites,
     check_tone,
     eval_runs,
     exam_size,
     laws_of,
-    measure_suites,
     prompts_of,
     run_evals,
     score,
@@ -68,6 +63,7 @@ from ladder.setup.roles import (
     teacher_spec,
     truncation_of,
 )
+from ladder.setup.suites import check_suites, measure_suites
 from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
 
 __all__ = [

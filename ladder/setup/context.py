@@ -135,6 +135,25 @@ class Usage:
             f"{''.join(f'; {node} {_told(told)}' for node, told in self.nodes.items())}"
         )
 
+    def told(self) -> list[tuple[str, str]]:
+        """All of it by name, in words."""
+        looked_up = self.hits + self.misses
+        hits = f"; {self.hits / looked_up:.0%} were found again" if looked_up else ""
+        peaks = {"memory": self.memory_bytes, "GPU memory": self.gpu_bytes}
+        found = [
+            ("seconds a step", f"{self.step_seconds / max(1, self.steps):.3f}"),
+            ("waited for teachers", f"{self.waiting:.0%} of the time"),
+            ("signals received", size_text(self.wire_bytes)),
+            ("signals stored", size_text(self.cache_bytes) + hits),
+            *(
+                (f"peak {what}, {who.replace('+', ', ')}", size_text(size))
+                for what, of in peaks.items()
+                for who, size in of.items()
+            ),
+            *((f"node {node}", _told(told)) for node, told in self.nodes.items()),
+        ]
+        return found if self.steps else []
+
 
 def shared_by_role(memory: Mapping[str, ProcessMemory]) -> dict[str, ProcessMemory]:
     """Processes by the roles that they host, ``student`` or ``student+teacher1``: each process once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,7 @@ def _judged(
         gates=report,
         noise=child.noise,
         calibration=calibration,
+        decided=datetime.now(UTC),
     )
     return report, document, shown
 

@@ -1,16 +1,12 @@
-"""What one run is examined on, by its gates and its laws: what is asked and whether it fits, answers, and verdict.
-
-Other people's suites, too: child and parent sit each once, and gates read their figures from it.
-"""
+"""What one run is examined on, by its gates and its laws: what is asked and whether it fits, answers, and verdict."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -22,7 +18,6 @@ from ladder.data import REPORT
 from ladder.data.examples import Example
 from ladder.errors import GateError, ManifestError
 from ladder.exam import (
-    ASKING,
     AnswerCache,
     Answers,
     Exam,
@@ -31,13 +26,10 @@ from ladder.exam import (
     Prompt,
     PromptSet,
     Sampling,
-    SuiteCache,
     SuiteMetric,
-    find_metric,
     read_prompts,
     written,
 )
-from ladder.exam.harness import Suite, check_task
 from ladder.exam.question import check_encodable, check_room, encode_answered, encode_question
 from ladder.gates import Drift, GateReport, custom_gate, decide, drift, evaluate_custom_gates, measure, read_utterances
 from ladder.gates.embedding import SentenceEncoder, embedding_drift
@@ -53,7 +45,7 @@ from ladder.laws import (
     custom_law,
     law_prompts,
 )
-from ladder.manifest import Dreams, LmEval, Request, named_files
+from ladder.manifest import Dreams, Request, named_files
 from ladder.methods import method_of
 from ladder.models import (
     NEWLINE,
@@ -66,7 +58,7 @@ from ladder.models import (
 )
 from ladder.report.console import Console
 from ladder.sampling.dreams import answer_turn
-from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted
+from ladder.setup.context import EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
 from ladder.system.progress import count_in
 from ladder.train.loss import taboo_ids
@@ -314,9 +306,6 @@ def _check_examined(eval_run: EvalRun, outputs: Outputs) -> None:
         )
 
 
-SuiteMetrics = Mapping[str, SuiteMetric]
-
-
 def score(
     request: Request,
     exam: Exam,
@@ -324,7 +313,7 @@ def score(
     parent: Answers | None,
     laws: Sequence[LawResult],
     ancestors: Mapping[str, Path],
-    suites: tuple[SuiteMetrics, SuiteMetrics] = ({}, {}),
+    suites: tuple[Mapping[str, SuiteMetric], Mapping[str, SuiteMetric]] = ({}, {}),
 ) -> GateReport:
     """Measure both and decide by the manifest's gates.
 
@@ -453,92 +442,3 @@ def check_questions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast
     for probe in prompt_set.probes:
         said = [encode_answered(tokenizer, probe.question(), text, prompt_set.controls)[0] for text in probe.said]
         check_room(config, max(map(len, said)), 0)
-
-
-class Suites(NamedTuple):
-    """Figures by gate, of the child and of its parent; nothing of a parent that there is not."""
-
-    child: Mapping[str, SuiteMetric] = {}
-    parent: Mapping[str, SuiteMetric] = {}
-
-
-def check_suites(request: Request) -> None:
-    """Refuse, before anything is trained, tasks that the harness does not know.
-
-    Raises:
-        ManifestError: names the gate's field.
-    """
-    for index, gate in enumerate(request.manifest.gates.metrics):
-        check_task(_suite(request, gate.source), f"{request.path}: gates.metrics.{index}.source.task")
-
-
-def measure_suites(run: Run, context: Context) -> Suites:
-    """Let child and parent sit every suite that a gate reads.
-
-    Raises:
-        GateError: a suite could not be run.
-    """
-    metrics, parent = run.request.manifest.gates.metrics, run.ancestry.parent
-    if not metrics:
-        return Suites()
-    with context.console.working(f"suites: {', '.join(dict.fromkeys(gate.source.task for gate in metrics))}"):
-        hall = _Hall(run.request, EvaluatorHandle.of(run, context), context.home / "cache" / "suites")
-        child = hall.metrics(run.candidate, folder_digest(run.candidate))
-        return Suites(child, hall.metrics(run.teachers[1], parent.digest) if parent else {})
-
-
-@dataclass(frozen=True)
-class _Hall:
-    """Where suites are sat, and where their results are kept."""
-
-    request: Request
-    handle: EvaluatorHandle
-    cache: Path
-
-    def metrics(self, folder: Path, digest: str) -> dict[str, SuiteMetric]:
-        """A model's figure for each gate. What a result does not hold is NaN, with the reason."""
-        sources = {gate.name: gate.source for gate in self.request.manifest.gates.metrics}
-        # Gates on several metrics of one task read one result.
-        suites = {_suite(self.request, source): source for source in sources.values()}
-        results = {suite: self._results(suite, source, folder, digest) for suite, source in suites.items()}
-        return {name: _figure(results[_suite(self.request, source)], source) for name, source in sources.items()}
-
-    def _results(self, suite: Suite, source: LmEval, folder: Path, digest: str) -> dict[str, Any]:
-        dtype = self.request.manifest.student.dtype
-        cache = SuiteCache(
-            self.cache, _conditions(self.request, source) | {"device": self.handle.device, "dtype": dtype}
-        )
-        known = cache.known(digest)
-        if known is None:
-            run_prompts = self.handle.evaluator.run_suite.remote
-            known = fetch(run_prompts(folder, suite, dtype, self.handle.device, self.handle.threads))
-            cache.keep(digest, known)
-        return known
-
-
-def _suite(request: Request, source: LmEval) -> Suite:
-    inside = request.folder(source.include_path) if source.include_path else None
-    return Suite(source.task, inside, source.limit, source.num_fewshot, source.batch_size)
-
-
-def _conditions(request: Request, source: LmEval) -> dict[str, Any]:
-    """What results depend on beside model, device and dtype: settings, the contents of the task's files, libraries, and
-    how a text becomes ids: a child is not held against what its parent reached when texts began otherwise."""
-    settings = source.model_dump(mode="json", exclude={"metric", "include_path"})
-    libraries = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
-    return settings | libraries | {"files": _contents(request, source.include_path), "asking": ASKING}
-
-
-def _contents(request: Request, include_path: str | None) -> dict[str, str] | None:
-    """SHA-256 of the files in a folder of tasks by their path in it; None for the harness's own tasks."""
-    if include_path is None:
-        return None
-    inside = f"{include_path}/"
-    return {path.removeprefix(inside): sha for path, sha in request.files.items() if path.startswith(inside)}
-
-
-def _figure(results: Mapping[str, Any], source: LmEval) -> SuiteMetric:
-    try:
-        return find_metric(results, source.task, source.metric)
-    except GateError as error:
-        return SuiteMetric(float("nan"), remark=str(error))

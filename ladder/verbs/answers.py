@@ -27,6 +27,7 @@ from ladder.verbs.evaluate import Asked, Attached
 from ladder.verbs.notify import HookEntry
 from ladder.verbs.runs import RunEntry
 from ladder.verbs.together import Cost
+from ladder.verbs.watched import Watched
 from ladder.verbs.why import Branch
 
 
@@ -160,7 +161,14 @@ RESULTS: dict[str, dict[str, Any]] = {
     "evolve": {"outcomes": list[Outcome]},
     "submit": {"job": str, "address": str, "status": str | None},
     "families": {"home": str, "families": list[Standing]},
-    "lineage": {"family": str, "generations": list[Recorded], "history": list[Event]},
+    "lineage": {
+        "family": str,
+        "generations": list[Recorded],
+        "history": list[Event],
+        "foreign": str | None,
+        "page": str | None,
+    },
+    "watch": {"runs": list[Watched]},
     "show": {"generation": Recorded, "receipts": dict[str, Any], "pictures": list[str], "page": str | None},
     "gates": _HELD | {"costs": NotRequired[dict[Literal["child", "ensemble"], Cost]]},
     "diff": {

@@ -27,7 +27,7 @@ EXPECTED = 3
 def main() -> int:
     """Climb, show, and try the way back; returns 0 if the ladder ended as it should."""
     began, console = time.monotonic(), Console()
-    console.phase("the embedded ladder: five ages of a small family, and a child that forgets; about 5 minutes")
+    console.phase("the embedded ladder: five ages of a small family, and a child that forgets; about 4 minutes")
     with console.working("loading libraries"):
         from ladder.registry import open_registry
         from ladder.report.lineage import history_text, lineage_text

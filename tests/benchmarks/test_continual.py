@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.continual import run
+from benchmarks.continual import report, run
 from benchmarks.continual.climb import Cell, climb, voice_drift
 from benchmarks.continual.facts import SENTENCES, domains
 from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_all, newest, older, promoted, transfer
@@ -153,6 +153,17 @@ def test_the_document_has_a_place_for_every_ladder_that_is_run() -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
     for name in ("small-5", "small-5-ablations", "small-10", "medium-5"):
         assert between(document, name, "x\n") != document
+
+
+def test_tables_and_plots_of_the_page_are_those_of_the_rows(tmp_path: Path) -> None:
+    """Whoever commits rows runs ``python benchmarks/continual/report.py``."""
+    page = tmp_path / DOCUMENT.name
+    page.write_bytes(DOCUMENT.read_bytes())
+    assert report.main(["--document", str(page)]) == 0
+    assert page.read_bytes() == DOCUMENT.read_bytes()
+    plots = sorted(DOCUMENT.with_suffix("").glob("*.svg"))
+    assert len(plots) == 3
+    assert [plot.name for plot in plots if (tmp_path / "evidence" / plot.name).read_bytes() != plot.read_bytes()] == []
 
 
 def test_rows_that_are_committed_are_of_methods_that_there_are() -> None:

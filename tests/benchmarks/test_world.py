@@ -79,3 +79,13 @@ def test_a_table_runs_and_says_what_it_measured(
     assert found[2]["good, least"] == 1.0 and "good, least" not in found[1]
     assert page.read_text(encoding="utf-8").count("| mean, throttle |") == 1
     assert "two good sources and a poisoned one, 1 seeds" in capsys.readouterr().out
+
+
+def test_tables_of_the_page_are_those_of_the_rows() -> None:
+    page = run.DOCUMENT.read_text(encoding="utf-8")
+    rows = [one for one in run.read(run.ROWS) if one["steps"] == 200]
+    for name in run.TABLES:
+        mine = [one for one in rows if one["table"] == name]
+        assert run.between(page, name, run.markdown(name, mine)) == page, (
+            f"python benchmarks/world/run.py writes {name}"
+        )

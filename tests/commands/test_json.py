@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -105,7 +106,8 @@ CALLS = {
     "evolve": ["evolve mine"],
     "submit": ["submit mine --address http://127.0.0.1:9"],
     "families": ["families"],
-    "lineage": ["lineage Luna"],
+    "lineage": ["lineage Luna", "lineage Luna --html"],
+    "watch": ["watch", "watch Luna --once"],
     "show": ["show Luna@HEAD", "show Luna-G003 --html --png out"],
     "gates": ["gates Luna-G001"],
     "diff": ["diff Luna-G000 Luna-G001", "diff Luna-G000 Luna-G001 --no-answers"],
@@ -164,6 +166,9 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     assert [plan["child"] for plan in answers["plan mine"]["plans"]] == ["Mine-G000", "Mine-G001"]
     assert [known["metrics"] for known in answers["lineage Luna"]["generations"]][1] == {"gate.recall": None}
     assert answers["lineage Luna"]["history"][0]["time"].endswith("+00:00")
+    page = Path(answers["lineage Luna --html"]["page"])
+    assert page.parts[-3:] == ("cache", "pages", "Luna.html") and answers["lineage Luna"]["page"] is None
+    assert "Luna HEAD is" in " ".join(re.sub("<[^>]*>", " ", page.read_text()).split())
     assert answers["show Luna-G003 --html --png out"]["pictures"] == ["out/gates.png", "out/training.png"]
     (family,) = answers["families"]["families"]
     assert (family["head"], family["generations"], family["rejected"], family["waiting"]) == ("Luna-G000", 4, 1, 1)

@@ -17,7 +17,7 @@ from ladder.errors import ActorDied
 from ladder.planning import prepare
 from ladder.run import examine as examination
 from ladder.setup import exam
-from ladder.setup.exam import Suites
+from ladder.setup.suites import Suites
 from tests.evolve.conftest import LENIENT
 from tests.tally import Tally
 

@@ -85,7 +85,8 @@ def test_five_teachers_of_four_kinds(copy_of: Callable[..., Any], monkeypatch: p
     inputs = registry.store.client.get_run(head.run_id).inputs
     assert len(inputs.model_inputs) == 3, "parent, grandparent and the ancestor"
     datasets = {one.dataset.name: one for one in inputs.dataset_inputs}
-    assert datasets.keys() == {"elder", "corpus"}
+    contexts = {name: one.tags[0].value for name, one in datasets.items()}
+    assert {name for name, context in contexts.items() if context == "teacher"} == {"elder", "corpus"}
     assert {tag.key: tag.value for tag in datasets["elder"].tags}["ladder.digest"] == folder_digest(elder)
 
     # Cut off between two checkpoints, it comes to the same child.

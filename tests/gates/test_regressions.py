@@ -6,7 +6,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Exam, Probe
-from ladder.gates.measurements import Comparison, Regression, compare
+from ladder.gates.measurements import EXAMPLES, Comparison, Regression, compare
 
 
 def probes(name: str, count: int) -> tuple[Probe, ...]:
@@ -38,7 +38,25 @@ def test_the_part_that_lost_most_comes_first_and_the_list_is_capped():
 
 def test_twins_differ_in_nothing():
     twin = answers("ynyn", "yn", "yny")
-    assert compare(EXAM, twin, twin) == Comparison(9, 0, 0, ())
+    kept = [Regression("G0", "old 0?", "yes", "yes", "yes"), Regression("G1", "newer 0?", "yes", "yes", "yes")]
+    kept += [Regression("generalize", "new 0?", "yes", "yes", "yes"), Regression("G0", "old 2?", "yes", "yes", "yes")]
+    kept += [Regression("generalize", "new 2?", "yes", "yes", "yes")]
+    assert compare(EXAM, twin, twin) == Comparison(9, 0, 0, (), (), tuple(kept))
+
+
+def test_examples_of_what_was_gained_and_kept_come_from_all_parts_in_turn():
+    found = compare(EXAM, answers("yyyn", "yn", "yyn"), answers("nnna", "yn", "nnn"))
+    assert (found.lost, found.gained) == (0, 5)
+    assert [one.prompt for one in found.won] == ["old 0?", "new 0?", "old 1?", "new 1?", "old 2?"]
+    assert found.won[0] == Regression("G0", "old 0?", "yes", "non", "yes")
+    assert [one.prompt for one in found.kept] == ["newer 0?"], "as wrong as before is nothing that was kept"
+    many = Exam(recall={"G0": probes("old", EXAMPLES + 5)}, generalize=probes("new", 3))
+    told = answers("y" * (EXAMPLES + 5), "", "yyy")
+    right, wrong = (
+        Answers({"G0": told.recall["G0"]}, told.generalize, (), (), "d"),
+        Answers({"G0": ("no",) * (EXAMPLES + 5)}, ("no",) * 3, (), (), "d"),
+    )
+    assert len(compare(many, right, wrong).won) == len(compare(many, right, right).kept) == EXAMPLES
 
 
 @pytest.mark.parametrize(

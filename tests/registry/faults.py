@@ -22,8 +22,15 @@ from sqlalchemy import Engine, event
 
 from ladder.errors import RegistryError
 
-PROMOTE = ["create_run", "set_registered_model_alias", "set_model_version_tag", "set_tag", "set_terminated"]
-ROLLBACK = ["create_run", "set_registered_model_alias", "set_terminated"]
+PROMOTE = [
+    "create_run",
+    "set_registered_model_alias",
+    "set_model_version_tag",
+    "set_tag",
+    "set_terminated",
+    "update_registered_model",
+]
+ROLLBACK = ["create_run", "set_registered_model_alias", "set_terminated", "update_registered_model"]
 APPROVE = ["create_run", "set_terminated"]
 RECORD = [
     "create_run",
@@ -34,24 +41,26 @@ RECORD = [
     "set_tag",
     "finalize_logged_model",
     "log_outputs",
+    "set_logged_model_tags",
     "create_model_version",
     "set_logged_model_tags",
-    "set_tag",
+    "log_batch",
     "set_terminated",
+    "update_registered_model",
 ]
 FIRST_REJECTION = [
     "create_experiment",
     *RECORD[:8],
     "create_registered_model",
-    *RECORD[8:10],
+    *RECORD[8:11],
     "create_experiment",
     "create_run",
     "set_terminated",
-    *RECORD[10:],
+    *RECORD[11:],
 ]
 """A family's first child, rejected: containers for runs, versions and history are created, and the history has it."""
 
-REPEATED_REJECTION = ["set_logged_model_tags", "set_tag"]
+REPEATED_REJECTION = ["set_logged_model_tags", "log_batch"]
 """Writes what is there already."""
 REFUSED = 3
 """Exit code of a process that ended with a RegistryError."""

@@ -90,6 +90,8 @@ def test_a_fault_at_a_durable_step(waiting: Registry, make, fork, monkeypatch, t
     events = [(event.kind, event.to_ref) for event in waiting.history(command.family)]
     assert events == [(event.kind, event.to_ref) for event in acknowledged] + [command.event]
     assert waiting.verify(command.family) == []
+    told = waiting.store.client.get_registered_model(command.family).description
+    assert (f"**HEAD is [{command.head}](" if command.head else "No generation is live yet") in told
     require_no_leftovers(waiting, command.family)
     tally(f"T1, {kind} at a durable step", survived=1)
 
@@ -183,7 +185,8 @@ def test_another_command_concludes_an_interrupted_recording(waiting: Registry, m
     else:
         {"promote": promote, "rollback": roll_back}[next_command](waiting, make)
     run = waiting.store.client.get_run(waiting.find("Luna-G005").run_id)
-    assert (run.info.status, run.data.tags["ladder.verdict"]) == ("FINISHED", Verdict.REJECTED)
+    assert (run.info.status, run.data.tags["ladder.verdict"]) == ("FAILED", Verdict.REJECTED)
+    assert run.info.run_name == "Luna-G005 rejected: tone"
     assert ("reject", "Luna-G005") in [(event.kind, event.to_ref) for event in waiting.history("Luna")]
     assert waiting.verify("Luna") == []
 

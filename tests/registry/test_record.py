@@ -31,7 +31,11 @@ def test_a_recorded_child_carries_everything(registry, make):
     assert not child.is_head and registry.head("Luna") is None
     assert registry.find("Luna-G001") == child
     version = registry.store.client.get_model_version("Luna", str(child.version))
-    assert version.description == "Luna-G001, supervised fine tuning from Luna-G000, passed its gates. Why it exists."
+    told, links = version.description.split("\n\n")
+    assert told == "Luna-G001, supervised fine tuning from Luna-G000, passed its gates. Why it exists."
+    assert f"[manifest](#/experiments/1/runs/{child.run_id}/artifacts/ladder/manifest.json?" in links
+    shown = ["verdict", "name", "parent_name", "attempt", "digest"]
+    assert list(version.tags) == [f"ladder.{tag}" for tag in shown]
     run = registry.store.client.get_run(child.run_id)
     assert run.info.status == "FINISHED"
     assert [each.model_id for each in run.inputs.model_inputs] == [root.model_id]

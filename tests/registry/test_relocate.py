@@ -87,7 +87,7 @@ def test_the_paths_of_later_columns_and_of_tags_follow_a_move(moved: Path, promo
 @pytest.mark.parametrize("key", [versions.DIGEST, versions.MANIFEST, versions.INVENTORY])
 def test_a_tag_that_names_a_folder_is_a_digest(luna: Registry, key: str) -> None:
     """Otherwise ``prune`` would remove what a forged tag leads to."""
-    version = luna.store.client.get_model_version("Luna", "1")
+    version = versions.one_version(luna.store, "Luna", 1)
     forged = SimpleNamespace(
         **{name: getattr(version, name) for name in ("name", "version", "run_id", "creation_timestamp")}
     )

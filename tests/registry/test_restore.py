@@ -211,6 +211,16 @@ def test_a_rewritten_archive_that_was_not_changed_is_restored(good, home, tmp_pa
     assert open_registry(home, create=False).head("Luna").ref == "Luna-G002"
 
 
+def test_a_home_may_be_named_by_a_way_up_or_by_a_link(good, home, tmp_path, monkeypatch):
+    """MLflow writes the paths of its store without either."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "link").symlink_to("deep", target_is_directory=True)
+    home.parent.mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert backup.restore(good, Path("../copy")).families == backup.restore(good, tmp_path / "link" / "home").families
+    assert (tmp_path / "copy" / DATABASE).is_file() and (home / DATABASE).is_file()
+
+
 def test_an_archive_that_was_cut_off_is_refused(good, home, tmp_path):
     content, cutoff = good.read_bytes(), tmp_path / "cut.tar"
     sizes = [0, 1, 511, 512, 700, 5000, len(content) // 3, len(content) // 2, len(content) * 9 // 10]

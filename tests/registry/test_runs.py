@@ -6,7 +6,7 @@ import pytest
 
 from ladder.errors import RegistryError
 from ladder.manifest.names import Name
-from ladder.registry import open_registry
+from ladder.registry import Source, open_registry
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 CHILD = Name("Luna", 1)
@@ -30,6 +30,23 @@ def test_params_tags_and_teachers(registry, make):
     assert run.data.tags["ladder.manifest_digest"] == "d" * 64
     assert run.data.tags["mlflow.runName"] == "Luna-G001"
     assert {each.model_id for each in run.inputs.model_inputs} == {each.model_id for each in teachers}
+
+
+def test_rows_and_probes_are_datasets_that_mlflow_finds_again(registry):
+    from mlflow.data import get_source
+
+    files = [
+        Source("data/001.jsonl", "a" * 64, "local", "data/001.jsonl", "train"),
+        Source("hf://tides/rows", "b" * 64, "hub", "hf://tides/rows", "train"),
+        Source("data/001.probes.jsonl", "c" * 64, "local", "data/001.probes.jsonl", "eval"),
+    ]
+    for _ in range(2):
+        run_id = start(registry, sources=files)
+    found = registry.store.client.get_run(run_id).inputs.dataset_inputs
+    told = {one.dataset.name: {tag.key: tag.value for tag in one.tags} for one in found}
+    assert told == {one.name: {"mlflow.data.context": one.context, "ladder.digest": one.digest} for one in files}
+    rows = next(one for one in found if one.dataset.name == "data/001.jsonl")
+    assert get_source(rows).uri == "data/001.jsonl" and rows.dataset.digest == "a" * 12
 
 
 def test_a_run_that_was_cut_off_is_opened_again(registry, make):

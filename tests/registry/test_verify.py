@@ -117,11 +117,13 @@ def test_head_moved_by_hand_is_found(luna: Registry, make):
     problems = [finding.problem for finding in luna.verify("Luna")]
     assert problems == [
         "marks version 4, which is PASSED",
-        "marks version 4, but the last move in its history went to 3",
+        "marks version 4, but the last move in its history went to 3: "
+        "HEAD was moved outside of ladder, from Luna-G002 to Luna-G003",
     ]
     luna.store.client.delete_registered_model_alias("Luna", "HEAD")
     assert [finding.problem for finding in luna.verify("Luna")] == [
-        "marks version None, but the last move in its history went to 3"
+        "marks version None, but the last move in its history went to 3: "
+        "HEAD was moved outside of ladder, from Luna-G002 to nowhere"
     ]
 
 

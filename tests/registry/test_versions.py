@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ladder.errors import NotFound, UsageError
-from ladder.registry import Verdict
+from ladder.registry import Verdict, versions
+from tests.registry.test_direct import through_mlflow
 
 pytestmark = pytest.mark.usefixtures("fast_models")
 
@@ -73,3 +74,31 @@ def test_families_are_ladders_only(registry, make):
     registry.store.client.create_registered_model("somebody-elses")
     assert registry.families() == ["Luna"]
     assert registry.generations("somebody-elses") == []
+
+
+def test_what_machines_read_stands_at_the_logged_model_and_versions_of_before_are_still_read(luna, make):
+    """A version that an earlier ladder wrote has everything itself; one of now has what people read."""
+    parent = luna.head("Luna")
+    new = luna.record(make("Luna-G003", 0.3, parent=parent, passed=False, failed_gates=["recall"], note="why"))
+    client = luna.store.client
+    shown, held = client.get_model_version("Luna", "4").tags, client.get_logged_model(new.model_id).tags
+    assert set(shown) == set(versions.READ_BY_PEOPLE) and not set(shown) & (
+        set(held) - {"ladder.name", "ladder.digest"}
+    )
+    for key, value in held.items():
+        client.set_model_version_tag("Luna", "4", key, value)
+        client.delete_logged_model_tag(new.model_id, key)
+    client.set_model_version_tag("Luna", "4", "ladder.model_id", new.model_id)
+    assert luna.find("Luna-G003") == through_mlflow(luna).find("Luna-G003") == new
+
+
+def test_many_are_completed_in_one_query(luna, make, monkeypatch):
+    """From nine versions on MLflow is not asked for each logged model by itself."""
+    monkeypatch.setattr(versions, "_MANY", 2)
+    slow = through_mlflow(luna)
+    real, asked = type(slow.store.client).get_logged_model, []
+    monkeypatch.setattr(
+        type(slow.store.client), "get_logged_model", lambda client, name: asked.append(name) or real(client, name)
+    )
+    assert slow.generations("Luna") == luna.generations("Luna")
+    assert len(asked) == 1, "of HEAD alone"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -27,12 +28,18 @@ class Read(HTMLParser):
 
     def __init__(self, source: str) -> None:
         super().__init__()
-        self.words, self.open, self.addresses = "", list[str](), list[str]()
+        self.words, self.open, self.places, self.named = "", list[str](), set[str](), list[str]()
         self.feed(source)
+
+    @property
+    def addresses(self) -> list[str]:
+        """All that are no place of the page itself."""
+        return [name for name in self.named if not name.startswith("#") or name[1:] not in self.places]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.open += [] if tag in self.VOID else [tag]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        self.places |= {value or "" for name, value in attrs if name == "id"}
+        self.named += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -153,3 +160,72 @@ def test_of_very_many_sources_the_page_says_how_many_it_leaves_out() -> None:
     receipts.see(0, {f"{n}.jsonl": Receipt(3, 10, 1) for n in range(LISTED + 7)})
     words = Read(html(page(worth=receipts.summary()))).words
     assert "And 7 more." in words and words.count(".jsonl3") == LISTED
+
+
+def test_what_was_gained_and_kept_stands_beside_what_was_lost() -> None:
+    lost, won, kept = (Regression(f"part {n}", f"asked {n}", f"right {n}", f"was {n}", f"is {n}") for n in range(3))
+    source = html(page(comparison=Comparison(90, 30, 20, (lost,), (won,), (kept,))))
+    words = " ".join(Read(source).words.split())
+    assert "lost 30 and gained 20" in words
+    for title, number in (("were lost: 30", 0), ("were gained: 20", 1), ("stayed as they were: 40", 2)):
+        after = words[words.index(f"Answers that {title}") :]
+        assert after.index(f"asked {number}") < after.index(f"was {number}") < after.index(f"is {number}")
+    assert "gained: 0" not in Read(html(page(comparison=Comparison(90, 30, 0, (lost,))))).words
+
+
+def test_when_it_was_and_what_it_took_stand_on_the_page() -> None:
+    began, decided = datetime(2026, 1, 2, 23, 59, 5, tzinfo=UTC), datetime(2026, 1, 3, 1, 2, tzinfo=UTC)
+    source = html(page(began=began, decided=decided, took=[("training", "2.1 minutes")]))
+    words = " ".join(Read(source).words.split())
+    assert "began2026-01-02 23:59 UTC decided2026-01-03 01:02 UTC training2.1 minutes" in words
+    assert '<time datetime="2026-01-02T23:59:05+00:00">' in source
+    assert "What it took" not in Read(html(page())).words
+
+
+def test_curves_have_axes_with_ticks_and_say_in_words_what_they_show() -> None:
+    losses = {"ce": [(step, 2.5 - step / 100) for step in range(200)], "kd": [(0, 0.0)]}
+    source = html(page(losses=losses, errors={"ece": [(0, 0.2), (1, 0.1)]}, pace={"Pace": [(0, 4000.0), (1, 3000.0)]}))
+    assert "ce 2.5 at first, 0.51 at last" in source and "kd" not in source
+    assert 'aria-label="Terms of the loss, mean over the trained tokens by step: ce 2.5 at first' in source
+    assert '<span style="top:98.0%">0</span><span style="top:66.0%">1</span>' in source
+    assert '<span style="left:50.0%">100</span>' in source and "4,000</span>" in source
+    # The first step of 200 lies in the middle of its own stretch, at 2.5 of 3.
+    assert 'points="0.25,18.00 0.75,18.32' in source
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_read_stands_out_and_so_do_the_lines_of_charts(scheme: str) -> None:
+    """WCAG 2: text has a contrast of 4.5 to what is behind it, lines one of 3."""
+    source = html(page())
+    first = source.index(":root {") if scheme == "light" else source.index("prefers-color-scheme: dark")
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+)", source[first : source.index("* {", first)][:1500]))
+    behind = {found["paper"], found["panel"]}
+    text = {
+        name: min(_contrast(found[name], one) for one in behind)
+        for name in ("ink", "soft", "good", "bad", "rest", "link")
+    }
+    assert min(text.values()) >= 4.5, text
+    lines = {name: min(_contrast(colour, one) for one in behind) for name, colour in found.items() if name[0] == "c"}
+    assert len(lines) == 10 and min(lines.values()) >= 2.9, lines
+
+
+def _contrast(one: str, other: str) -> float:
+    dark, light = sorted(map(_luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    digits = colour.removeprefix("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_page_can_be_walked_by_keyboard_and_by_landmarks() -> None:
+    source = html(page(routes={"gold": [(0, 1.0)]}, worth=worth()))
+    assert all(source.count(f"<{mark}") == 1 for mark in ("header>", "main>", "nav ", "h1>"))
+    titles = re.findall(r'<h2 id="(\w+)">', source)
+    assert re.findall(r'<li><a href="#(\w+)">', source) == titles, "the contents name every part, in order"
+    assert "<th>" not in source, "every head of a table says what it is the head of"
+    assert source.count('class="wide"') == source.count('class="wide" tabindex="0" role="region" aria-label="')

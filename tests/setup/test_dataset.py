@@ -30,7 +30,6 @@ from ladder.setup.context import Run
 from ladder.setup.dataset import (
     Dataset,
     beginning_warnings,
-    beginnings,
     build_batches,
     chosen_day,
     encode_dataset,
@@ -42,6 +41,7 @@ from ladder.setup.dataset import (
     start_tokenizer,
     write_start,
 )
+from ladder.setup.dreams import beginnings
 from ladder.setup.exam import build_exam
 
 REQUEST = {"child_gen": "Luna-G002", "parent_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}

@@ -22,7 +22,7 @@ from ladder.models.digest import folder_digest
 from ladder.planning.plan import make_plans
 from ladder.registry.lineage import Ancestry
 from ladder.report.console import Console
-from ladder.setup import exam
+from ladder.setup import suites
 from ladder.setup.context import Run
 
 GATES = """
@@ -49,8 +49,8 @@ class Harness:
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """``read(gates)``: a request with these gates; its task file is ``suites/tides.yaml``."""
     monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: True)
-    monkeypatch.setattr(exam, "version", lambda name: "1")
-    monkeypatch.setattr(exam, "fetch", lambda outputs: outputs)
+    monkeypatch.setattr(suites, "version", lambda name: "1")
+    monkeypatch.setattr(suites, "fetch", lambda outputs: outputs)
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "tides.yaml").write_text("task: tides")
     (tmp_path / "rows.jsonl").write_text('{"text": "Aye."}\n')
@@ -65,7 +65,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     return read
 
 
-def examined(request: Request, home: Path, child: Path, parent: Path | None) -> tuple[exam.Suites, Harness]:
+def examined(request: Request, home: Path, child: Path, parent: Path | None) -> tuple[suites.Suites, Harness]:
     """What child and parent reached, and what they sat for it; the evaluator is the actor without Ray."""
     harness, evaluator = Harness(), SimpleNamespace(run_suite=SimpleNamespace(remote=EvaluatorActor().run_suite))
     known = SimpleNamespace(digest=folder_digest(parent)) if parent else None
@@ -81,7 +81,7 @@ def examined(request: Request, home: Path, child: Path, parent: Path | None) -> 
     )
     work: Any = SimpleNamespace(home=home, session=session, console=Console(quiet=True))
     with patch("ladder.actors.remote.harness.evaluate", harness.evaluate):
-        return exam.measure_suites(run, work), harness
+        return suites.measure_suites(run, work), harness
 
 
 def test_child_and_parent_sit_each_suite_once(read: Read, tmp_path: Path, make_folder: Callable[..., Path]) -> None:
@@ -109,9 +109,9 @@ def test_nobody_sits_a_suite_twice_unless_it_changed(
     assert [suite.task for _, suite in examined(read(), tmp_path, child, None)[1].sat] == ["tides"]
     other = GATES.replace("limit: 5", "limit: 6")
     assert [suite.task for _, suite in examined(read(other), tmp_path, child, None)[1].sat] == ["sums"]
-    monkeypatch.setattr(exam, "version", lambda name: "2")
+    monkeypatch.setattr(suites, "version", lambda name: "2")
     assert len(examined(read(), tmp_path, child, None)[1].sat) == 2
-    monkeypatch.setattr(exam, "ASKING", 0)
+    monkeypatch.setattr(suites, "ASKING", 0)
     assert len(examined(read(), tmp_path, child, None)[1].sat) == 2, "texts began otherwise then"
 
 
@@ -132,14 +132,14 @@ def test_a_metric_that_is_not_there_is_no_figure(read: Read, tmp_path: Path, mak
 
 def test_without_metric_gates_nothing_is_sat(read: Read, tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     found, harness = examined(read(" []"), tmp_path, make_folder(1), None)
-    assert (found, harness.sat) == (exam.Suites(), [])
+    assert (found, harness.sat) == (suites.Suites(), [])
 
 
 def test_tasks_are_checked_before_training(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    monkeypatch.setattr(exam, "check_task", lambda suite, where: checked.append((suite.task, where)))
+    monkeypatch.setattr(suites, "check_task", lambda suite, where: checked.append((suite.task, where)))
     request = read()
-    exam.check_suites(request)
+    suites.check_suites(request)
     fields = [f"{request.path}: gates.metrics.{index}.source.task" for index in range(3)]
     assert checked == list(zip(["tides", "tides", "sums"], fields, strict=True))
 
@@ -150,7 +150,7 @@ def test_an_unknown_task_is_refused_before_training(
     def refuse(suite: Suite, where: str) -> None:
         raise ManifestError(f"there is no task {suite.task!r}", where=where)
 
-    monkeypatch.setattr(exam, "check_task", refuse)
+    monkeypatch.setattr(suites, "check_task", refuse)
     run = Run(read(), Ancestry(None, None, ()), {}, tmp_path / "run")
     nobody: Any = SimpleNamespace(home=tmp_path, registry=None, session=None, console=Console(quiet=True), bare=0)
     with pytest.raises(ManifestError, match="there is no task 'tides'"):
