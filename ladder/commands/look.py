@@ -63,7 +63,7 @@ def lineage(
 @app.command(rich_help_panel=LOOK)
 def watch(
     family: Annotated[
-        str | None, typer.Argument(metavar="[FAMILY]", help="Whose runs, such as Luna; left out, everybody's.")
+        str | None, typer.Argument(metavar="FAMILY", help="Whose runs, such as Luna; left out, everybody's.")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a screen, as in a pipe.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Say how it stands now, and leave.")] = False,
