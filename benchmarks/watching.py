@@ -1,6 +1,6 @@
 """What being watched costs a training, by pairs: blocks of steps of one run, in which it tells how it goes and
-``ladder watch`` reads it every second, beside blocks in which it does not and the reader stands still. On a busy machine
-``--times 20`` writes and reads 20 times a second, and takes a twentieth of what that costs.
+``ladder watch`` reads it every second, beside blocks in which it does not and the reader stands still. On a busy
+machine ``--times 20`` writes and reads 20 times a second, and takes a twentieth of what that costs.
 
 ``python benchmarks/watching.py --steps 1200`` trains the first generation of ``manifests/luna`` in a temporary home.
 """
