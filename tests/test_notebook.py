@@ -49,7 +49,7 @@ def test_it_calls_what_is_offered_and_holds_no_old_answers() -> None:
 
 
 def test_its_manifests_are_those_that_evolve_carries_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first cells, up to the plan: rows, probes and manifests that `plan` would refuse are seen without training."""
+    """Its cells up to the plan: what is wrong with rows, probes and manifests is seen without training."""
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     shared: dict[str, Any] = {}
