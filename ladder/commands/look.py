@@ -164,13 +164,13 @@ def diff(
     registry = registry_of(home)
     first, second = registry.find(a), registry.find(b)
 
-    from ladder.verbs.compare import difference, difference_text, reevaluate
+    from ladder.verbs.compare import compared, difference, difference_text
 
     with at_work(f"comparing {a} and {b}"):
         found = difference(registry, first, second)
-    compared = reevaluate(registry, second, first).comparison if answers else None
-    data = found.to_dict() | {"answers": asdict(compared) if compared else None}
-    answer(data, difference_text(found, compared), as_json)
+    beside = compared(registry, second, first) if answers else None
+    data = found.to_dict() | {"answers": asdict(beside) if beside else None}
+    answer(data, difference_text(found, beside), as_json)
 
 
 @app.command(rich_help_panel=LOOK)

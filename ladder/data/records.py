@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ladder.errors import DataError, UsageError, said
-from ladder.manifest.sources import Hub, Kind, kind_at, saved_files
+from ladder.manifest.sources import Hub, Kind, absent, kind_at, saved_files
 
 LONGEST_LINE = 10_000_000
 """Bytes. A row is cut to a few thousand tokens; a longer line is a file without line ends."""
@@ -54,7 +54,7 @@ def read_records(source: Path | Hub, expected: str) -> Iterator[Record]:
     try:
         kind = kind_at(source)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(source)) from error
+        raise _unreadable(source, error) from error
     except DataError as error:
         error.where = error.where or str(source)
         raise
@@ -115,7 +115,12 @@ def _all_lines(path: Path) -> Iterator[tuple[int, str]]:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 yield number, _decoded(line, where)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    remedy = absent(path) if isinstance(error, FileNotFoundError) else "name a file that may be read"
+    return DataError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -291,7 +296,8 @@ class _arrows_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # pyarrow's own errors are ValueError, KeyError, OSError, TypeError and NotImplementedError.
         if isinstance(error, Exception) and not isinstance(error, DataError | UsageError):
-            raise DataError(f"cannot be read: {said(error)}", where=str(self.path)) from error
+            remedy = absent(self.path) if isinstance(error, FileNotFoundError) else None
+            raise DataError(f"cannot be read: {said(error)}", where=str(self.path), remedy=remedy) from error
 
 
 def _pyarrow(part: str | None = None) -> Any:

@@ -26,6 +26,7 @@ from ladder.setup.dataset import (
 )
 from ladder.setup.dreams import Beginnings, DreamBatch, beginnings, write_dreams
 from ladder.setup.exam import (
+    Ask,
     EvalRun,
     answer_cache,
     build_exam,
@@ -67,6 +68,7 @@ from ladder.setup.suites import check_suites, measure_suites
 from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
 
 __all__ = [
+    "Ask",
     "Beginnings",
     "Context",
     "Dataset",

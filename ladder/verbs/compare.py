@@ -17,16 +17,17 @@ from torch import Tensor
 
 from ladder.data import kept_day, kept_document, kept_request
 from ladder.errors import UsageError
-from ladder.exam import Outputs, Probe, ask, read_probes
+from ladder.exam import Exam, Outputs, Probe, ask, read_probes
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import LAWS, evaluate_laws
-from ladder.manifest import unequal
+from ladder.manifest import Request, unequal
 from ladder.models import EnsembleSpec, dated, load_tokenizer, tensor_files
 from ladder.models.digest import read_object
 from ladder.registry import Generation, Registry, lineage
 from ladder.report import console, text
 from ladder.report.live import SOON
 from ladder.setup import (
+    Ask,
     EvalRun,
     EvaluatorHandle,
     answer_cache,
@@ -119,14 +120,42 @@ def reevaluate(
     folder, spec = registry.materialize(child), ensemble_of(registry, other, together) if other else None
     request = kept_request(folder / "ladder", child.name)
     ancestors = {known.ref: registry.materialize(known) for known in line}
-    with dated(kept_day(folder / "ladder")):
-        tokenizer = load_tokenizer(folder)
-        exam = build_exam(request, tokenizer, *_probes(child.ref, folder, ancestors, probes))
-        if probes is not None:
-            check_asked(exam, tokenizer)
-    dtype = request.manifest.student.dtype
+    exam = _exam_of(request, child.ref, folder, ancestors, probes)
+    dtype, screen = request.manifest.student.dtype, console.Console()
+    # What a generation is was checked when it was materialised; an ensemble is what it is made of.
+    taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
+    cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
+    there = by_evaluator(handle, folder, dtype, registry.home, screen) if handle else _here(folder, dtype, screen)
+    ours, theirs = run_evals(exam, taken, cache, there)
+    laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
+    report = score(request, exam, ours, theirs, laws, ancestors)
+    named = (together.named(other) if together else other.ref) if other else None
+    costs = measure_costs(EnsembleSpec((folder,)), spec, dtype) if together and spec else None
+    return Reevaluation(child.ref, named, report, compare(exam, ours, theirs) if theirs else None, costs)
 
-    screen = console.Console()
+
+def compared(registry: Registry, child: Generation, other: Generation) -> Comparison:
+    """What a generation lost and gained beside another one, over its own and its ancestors' probes.
+
+    Neither is asked what only a verdict needs, and what is known of both is not asked again.
+
+    Raises:
+        GateError: as ``reevaluate``.
+    """
+    folder, theirs_folder = registry.materialize(child), registry.materialize(other)
+    ancestors = {known.ref: registry.materialize(known) for known in lineage.lineage_of(child, registry)[:-1]}
+    request = kept_request(folder / "ladder", child.name)
+    exam = _exam_of(request, child.ref, folder, ancestors)
+    asked, dtype = exam.prompt_set().answers_alone(), request.manifest.student.dtype
+    taken = [EvalRun(folder, child.digest, asked), EvalRun(theirs_folder, other.digest, asked)]
+    cache = answer_cache(registry.home, exam, folder, "cpu", dtype)
+    ours, theirs = run_evals(exam, taken, cache, _here(folder, dtype, console.Console()))
+    assert theirs is not None  # It was asked.
+    return compare(exam, ours, theirs)
+
+
+def _here(folder: Path, dtype: str, screen: console.Console) -> Ask:
+    """Evaluations on this machine's CPU, asked in the words of ``folder``."""
 
     def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
         total = sum(eval_run.prompt_set.size for eval_run in taken)
@@ -136,16 +165,17 @@ def reevaluate(
                 for eval_run in taken
             ]
 
-    # What a generation is was checked when it was materialised; an ensemble is what it is made of.
-    taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
-    cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
-    there = by_evaluator(handle, folder, dtype, registry.home, screen) if handle else asked
-    ours, theirs = run_evals(exam, taken, cache, there)
-    laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
-    report = score(request, exam, ours, theirs, laws, ancestors)
-    named = (together.named(other) if together else other.ref) if other else None
-    costs = measure_costs(EnsembleSpec((folder,)), spec, dtype) if together and spec else None
-    return Reevaluation(child.ref, named, report, compare(exam, ours, theirs) if theirs else None, costs)
+    return asked
+
+
+def _exam_of(request: Request, ref: str, folder: Path, ancestors: dict[str, Path], probes: Path | None = None) -> Exam:
+    """What a generation is asked, in its own tokens and on the day of its exam."""
+    with dated(kept_day(folder / "ladder")):
+        tokenizer = load_tokenizer(folder)
+        exam = build_exam(request, tokenizer, *_probes(ref, folder, ancestors, probes))
+        if probes is not None:
+            check_asked(exam, tokenizer)
+    return exam
 
 
 def _probes(

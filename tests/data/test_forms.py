@@ -126,6 +126,18 @@ def test_what_is_no_row_names_file_and_row(
     assert caught.value.where == f"{tmp_path / name}{where}"
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet"])
+def test_of_a_file_that_is_not_there_one_of_a_like_name_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: ") as caught:
+        read_rows(tmp_path / name)
+    assert caught.value.remedy == f"looked for in {tmp_path}: check the path"
+    near = tmp_path / f"my_{name}"
+    near.write_text("")
+    with pytest.raises(DataError, match="cannot be read: ") as caught:
+        read_rows(tmp_path / name)
+    assert caught.value.remedy == f"did you mean {near}?"
+
+
 def test_the_remedy_for_unknown_columns_works_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     with pytest.raises(DataError) as caught:

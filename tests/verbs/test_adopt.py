@@ -125,7 +125,9 @@ def test_what_cannot_be_begun_with(model: Any, tmp_path: Path) -> None:
         (mute, "chat", "Mine", "no chat template"),
         (adapter, "facts", "Mine", "is an adapter"),
         (tmp_path, "facts", "Mine", "no config.json"),
-        (tmp_path / "absent.bin", "facts", "Mine", "neither a folder"),
+        (tmp_path / "absent.bin", "facts", "Mine", "absent.bin: does not exist"),
+        (tmp_path / "modle", "facts", "Mine", r"did you mean \S+/model\?"),
+        (mute / "config.json", "facts", "Mine", "neither a folder"),
         (mute, "facts", "no name", "expected a name"),
     ]
     for folder, use, family, found in tries:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from ladder.exam.exam import Probe, PromptSet, write_probes
+from ladder.verbs import compare
 from ladder.verbs.compare import Difference, Moved, MovedHead, difference_text, moved, moved_heads
+from tests.verbs.test_evaluate import Line
 
 BEFORE = {
     "model.embed_tokens.weight": torch.ones(4, 2),
@@ -79,3 +84,25 @@ def test_the_text_names_the_layers_and_heads_that_moved_most_and_those_that_stay
     told = difference_text(Difference("a", "b", {}, {}, layers, heads))
     assert "moved most: layers.1 (25.00%), layers.0 (1.00%); did not move: embed" in told
     assert told.endswith("heads that moved most  head  moved by\nlayers.1               3     50.00%")
+
+
+def test_two_that_were_asked_are_compared_without_being_loaded(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the child asked what a verdict alone needs: a second answer, and texts of its own."""
+    line: Any = Line(make_folder(1), make_folder(2))
+    line.home = tmp_path / "home"
+    probes = [Probe("who is luna?", "the moon"), Probe("who is luna?", "the moon", "nll")]
+    for each, count in zip(line.folders, (1, 2), strict=True):
+        (each / "ladder").mkdir()
+        write_probes(each / "ladder" / "probes.jsonl", probes[:count])
+    asked, really = list[PromptSet](), compare.ask.run_prompts
+
+    def run_prompts(model: Path, prompt_set: PromptSet, **options: Any) -> Any:
+        asked.append(prompt_set)
+        return really(model, prompt_set, **options)
+
+    monkeypatch.setattr(compare.ask, "run_prompts", run_prompts)
+    first = compare.compared(line, line.known[1], line.known[0])
+    assert [one.size for one in asked] == [2, 2] and first.n == 3
+    assert compare.compared(line, line.known[1], line.known[0]) == first and len(asked) == 2
