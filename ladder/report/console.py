@@ -14,7 +14,7 @@ from rich.console import Console as Rich
 from rich.table import Table
 from rich.text import Text
 
-from ladder.errors import Blocked, LadderError
+from ladder.errors import Blocked, Busy, LadderError
 from ladder.gates import Comparison, GateReport, GateResult
 from ladder.manifest import Request
 from ladder.report.charts import Row, Scale, forests
@@ -80,7 +80,9 @@ def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
 def failure_of(child: str, error: LadderError | OSError) -> Outcome:
     """Of a manifest that an error ended."""
     if isinstance(error, LadderError):
-        return Outcome(child, "BLOCKED" if isinstance(error, Blocked) else "FAILED", str(error), error.exit_code)
+        # Nothing of its own went wrong where it waits for a parent, or for who is at work on the family.
+        verdict = "BLOCKED" if isinstance(error, Blocked | Busy) else "FAILED"
+        return Outcome(child, verdict, str(error), error.exit_code)
     # A full disk, a folder that may not be read.
     return Outcome(child, "FAILED", f"{reason(error)} (the same command goes on once that is mended)", 1)
 
