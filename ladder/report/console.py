@@ -64,14 +64,20 @@ def worst(ended: Iterable[Ended]) -> int:
     return max((one.exit_code for one in ended), key=_SEVERITY.index, default=0)
 
 
-def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
-    """Of a generation that was recorded."""
+def outcome_of(generation: Generation, *, trained: bool, answers: Mapping[str, int] | None = None) -> Outcome:
+    """Of a generation that was recorded.
+
+    Args:
+        answers: how many were ``lost`` and ``gained`` beside its parent; None where that was not noted, or there is no
+            parent.
+    """
     detail = ", ".join(generation.failed_gates) if generation.failed_gates else ""
     verdict = str(generation.verdict)
+    changed, why = f"; {answers['lost']} answers lost, {answers['gained']} gained" if answers else "", "see `ladder why"
     sentence = {
-        "PROMOTED": "passed all gates",
-        "PASSED": f"passed all gates; promote it with `{promote_command(generation)}`",
-        "REJECTED": f"failed {detail}; HEAD stays where it is; see `ladder why {generation.ref}`",
+        "PROMOTED": f"passed all gates{changed}" + (f": {why} {generation.ref}`" if answers else ""),
+        "PASSED": f"passed all gates{changed}; promote it with `{promote_command(generation)}`",
+        "REJECTED": f"failed {detail}{changed}; HEAD stays where it is; {why} {generation.ref}`",
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
     return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)

@@ -66,6 +66,8 @@ def examine(run: Run, work: Work, context: Context) -> None:
     context.console.gates(report)
     with working("writing the report"):
         comparison = compare(exam, child, parent) if parent else None
+        if comparison:
+            run.note(answers={"lost": comparison.lost, "gained": comparison.gained})
         calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
         worth = Receipts.of_notes(run.notes()).summary()
         _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
