@@ -71,7 +71,7 @@ def examine(run: Run, work: Work, context: Context) -> None:
         calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
         worth = Receipts.of_notes(run.notes()).summary()
         _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
-        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
+        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child, exam)
         document |= {"teachers": told} if (told := _others(run)) else {}
         document |= {"training": {"receipts": worth}} if worth else {}
         shown = _page(run, report, comparison, calibration, child, worth, context, time.monotonic() - begun)
