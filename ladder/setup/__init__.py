@@ -1,6 +1,6 @@
 """What a run needs before it begins: its folder, dataset, roles, exam and laws."""
 
-from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, run_folder
+from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, notes_of, run_folder
 from ladder.setup.dataset import (
     Dataset,
     beginning_warnings,
@@ -120,6 +120,7 @@ __all__ = [
     "made_of",
     "measure_suites",
     "metric_path",
+    "notes_of",
     "on_cores",
     "origin_of",
     "others_told",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ladder.errors import Blocked, Busy, RegistryError
 from ladder.gates import decide
 from ladder.gates.measurements import Comparison, Measurements, Regression
 from ladder.manifest.schema import Gates
-from ladder.report.console import verdict_text
+from ladder.report.console import failure_of, verdict_text
 
 RIGHT, WRONG = (1.0,) * 40, (0.0,) * 40
 FORGOT = decide(Gates(), Measurements({"A-G000": WRONG}, RIGHT), Measurements({"A-G000": RIGHT}, WRONG), [])
@@ -37,3 +38,10 @@ def test_the_plot_shows_where_a_figure_lies() -> None:
 def test_a_genesis_has_gates_alone() -> None:
     genesis = decide(Gates(), Measurements({}, RIGHT), None, [])
     assert "\n\n" not in verdict_text(genesis, None)
+
+
+def test_whoever_waits_did_not_fail() -> None:
+    """For a parent, or for the process that is at work on the family."""
+    for error in (Blocked("wait", where="Luna-G002"), Busy("Luna (evolve) is held by process 7", where="a.lock")):
+        assert failure_of("Luna-G002", error).verdict == "BLOCKED"
+    assert failure_of("Luna-G002", RegistryError("gone", where="a")).verdict == "FAILED"

@@ -112,3 +112,9 @@ def test_the_verb_answers_for_manifests_as_json(tmp_path: Path) -> None:
 
 def test_a_rejected_child_names_the_verb_that_says_why() -> None:
     assert "see `ladder why Luna-G001`" in outcome_of(generation(1, {}, "recall"), trained=True).detail
+
+
+def test_a_promoted_child_says_what_it_lost_and_where_that_stands() -> None:
+    said = outcome_of(generation(1, {}, is_head=True), trained=True, answers={"lost": 4, "gained": 9}).detail
+    assert said == "passed all gates; 4 answers lost, 9 gained: see `ladder why Luna-G001`"
+    assert outcome_of(generation(1, {}, is_head=True), trained=True).detail == "passed all gates"
