@@ -53,7 +53,7 @@ Given = Annotated[
 ]
 Tokenizer = Annotated[
     str | None,
-    typer.Option("--tokenizer", metavar="FOLDER|REF", help="By which rows of files become tokens."),
+    typer.Option("--tokenizer", metavar="FOLDER|GGUF|REF", help="Of a model or generation: by which rows of files become tokens."),
 ]
 
 

@@ -24,6 +24,8 @@ from ladder.manifest import Request, read_request
 from ladder.manifest.request import is_manifest
 from ladder.manifest.sources import Hub, is_hub
 from ladder.models import load_tokenizer, opens_otherwise
+from ladder.models.intake import load_gguf_tokenizer
+from ladder.models.source import check_path
 from ladder.models.template import dated
 from ladder.planning.plan import existing
 from ladder.planning.start import start_of
@@ -58,7 +60,7 @@ class Look:
     encoding: Encoding = field(default_factory=Encoding)
     refused: list[DataError] = field(default_factory=list)
     commits: dict[str, str] = field(default_factory=dict)
-    unknown: str = "name a tokenizer with --tokenizer FOLDER or REF, or a manifest"
+    unknown: str = "name a tokenizer with --tokenizer FOLDER, FILE.gguf or REF, or a manifest"
 
 
 def look_at(
@@ -68,7 +70,7 @@ def look_at(
 
     Args:
         columns: of files; a manifest has its own.
-        tokenizer: a folder or a generation by which the rows of files become tokens.
+        tokenizer: a folder, a GGUF file or a generation by which the rows of files become tokens.
         probes: file of questions that no row may tell; a manifest has its own.
 
     Raises:
@@ -86,20 +88,27 @@ def look_at(
     commits = {str(hub): commit for hub in loose if (commit := hub_commit(hub))}
     if tokenizer is None:
         return Look(rows, probes=asked, refused=refused, commits=commits)
-    known = load_tokenizer(_folder(tokenizer, home))
+    known = _tokenizer(tokenizer, home)
     encoding = Encoding(max_length=10**9)
     examples = [own for _, own in by_row(rows, encode_rows(rows, known, encoding), known, encoding)]
     whose = f"that of {tokenizer}" if known.chat_template else ""
     return Look(rows, examples, known, asked, whose, encoding, refused, commits)
 
 
-def _folder(named: str, home: Path) -> Path:
-    if Path(named).is_dir():
-        return Path(named)
+def _tokenizer(named: str, home: Path) -> PreTrainedTokenizerFast:
+    """That of a model's folder, of a GGUF file, or of a generation."""
+    path = Path(named)
+    if path.exists() or "/" in named or path.suffix.lower() == ".gguf":
+        check_path(path)
+        return load_gguf_tokenizer(path) if path.is_file() else load_tokenizer(path)
     registry = existing(home)
     if registry is None:
-        raise UsageError("is no folder, and there is no home", where=named, remedy="name the folder of a model")
-    return registry.materialize(registry.find(named))
+        raise UsageError(
+            "is neither a folder nor a file, and no generation, because there is no home",
+            where=named,
+            remedy="name the folder of a model or a GGUF file",
+        )
+    return load_tokenizer(registry.materialize(registry.find(named)))
 
 
 def _readable(sources: Sequence[str], columns: Mapping[str, str]) -> tuple[list[Row], list[DataError]]:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ladder.cli import app
+from ladder.errors import UsageError
 from ladder.manifest import read_request
 from ladder.models import load_tokenizer
 from ladder.setup.dataset import build_batches, encode_dataset, read_dataset
@@ -125,5 +126,8 @@ def test_rows_of_files_become_tokens_by_the_model_that_is_named(parent: Path, tm
     assert page.read_text().startswith("<!doctype html>")
     done = CliRunner().invoke(app, ["data", "preview", *map(str, told)])
     assert done.exit_code == 1 and "name the folder of a model" in str(done.exception)
+    for named, said in (("absent.gguf", "absent.gguf: does not exist"), ("Luna-G000", "there is no home")):
+        with pytest.raises(UsageError, match=said):
+            look_at([str(told[0])], {"text": "q"}, named, None, tmp_path / "none")
     with pytest.raises(Exception, match="expected 1 to 1"):
         previews(look_at([str(told[0])], {"text": "q"}, str(parent), None, tmp_path), [2], 1)
