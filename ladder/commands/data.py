@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, at_work
+from ladder.commands.answers import answer, at_work, note
 from ladder.commands.app import LOOK, app
 from ladder.commands.options import HOME, Home, Json
 from ladder.errors import UsageError
@@ -53,7 +53,9 @@ Given = Annotated[
 ]
 Tokenizer = Annotated[
     str | None,
-    typer.Option("--tokenizer", metavar="FOLDER|GGUF|REF", help="Of a model or generation: by which rows of files become tokens."),
+    typer.Option(
+        "--tokenizer", metavar="FOLDER|GGUF|REF", help="Of a model or generation: by which rows of files become tokens."
+    ),
 ]
 
 
@@ -97,7 +99,10 @@ def preview(
     from ladder.verbs.rows import look_at
 
     with at_work("reading rows"):
-        found = previews(look_at(operands, columns_of(column), tokenizer, None, home), row or (), count)
+        look = look_at(operands, columns_of(column), tokenizer, None, home)
+        found = previews(look, row or (), count)
+    if look.refused:
+        note([f"{len(look.refused)} rows cannot be read and are not counted; `ladder data check` names them"])
     if html is not None:
         from ladder.system.files import save_text
 

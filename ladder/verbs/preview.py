@@ -79,7 +79,10 @@ def previews(look: Look, wanted: Sequence[int], count: int) -> list[Preview]:
 
     Raises:
         UsageError: there is no such row, or no tokenizer.
+        DataError: nothing can be read as a row.
     """
+    if look.refused and not look.rows:
+        raise look.refused[0]
     if look.tokenizer is None or not look.examples:
         raise UsageError(
             "nobody knows yet how these rows become tokens",

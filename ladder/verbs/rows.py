@@ -116,14 +116,15 @@ def _readable(sources: Sequence[str], columns: Mapping[str, str]) -> tuple[list[
     rows, refused = list[Row](), list[DataError]()
     for source in sources:
         before = len(rows) + len(refused)
-        for record in read_records(Hub.parse(source) if is_hub(source) else Path(source), FORMS):
+        for record in read_records(Hub.parse(source) if is_hub(source) else Path(source), FORMS, refused.append):
             try:
                 rows.append(row_of(record, columns))
             except DataError as error:
                 refused.append(error)
         if len(rows) + len(refused) == before:
             refused.append(DataError("no rows", where=source))
-    if not rows and refused:
+    # Where one thing is wrong with all of them, such as the names of the columns, it is said once.
+    if not rows and len({error.message for error in refused}) == 1:
         raise refused[0]
     return rows, refused
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ladder.cli import app
-from ladder.errors import UsageError
+from ladder.errors import DataError, UsageError
 from ladder.manifest import read_request
 from ladder.models import load_tokenizer
 from ladder.setup.dataset import build_batches, encode_dataset, read_dataset
@@ -114,6 +114,26 @@ def test_check_names_every_row_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_text("prompt,completion\nwho?,luna\nwhere?,\n,here\n")
     found = invoke("check", path, code=1)
     assert f"{path}:3: 'completion' is ''" in found and f"{path}:4: 'prompt' is ''" in found and "rows       1" in found
+
+
+def test_check_names_rows_of_all_forms_and_says_what_helps_each(parent: Path, tmp_path: Path) -> None:
+    """A cell too many needs quotes, which do not help where one is missing."""
+    table, lines, listed = (tmp_path / f"rows.{ending}" for ending in ("csv", "jsonl", "json"))
+    table.write_text("prompt,completion,weight\nwho?,luna,1\nwhy?,so, so,1\nwhere?,here\n")
+    lines.write_text('{"text": "a"}\n{"text": \n[1]\n')
+    listed.write_text('[{"text": "a"}, "b", 3]')
+    found = invoke("check", table, lines, listed, code=1)
+    places = [f"{table}:3", f"{table}:4", f"{lines}:2", f"{lines}:3", f"{listed}: row 2", f"{listed}: row 3"]
+    told = [next(line for line in found.splitlines() if place in line) for place in places]
+    assert "put a cell in double quotes" in told[0] and "rows       3" in found
+    assert "cells that are missing" in told[1] and "quotes" not in told[1]
+    shown = CliRunner().invoke(app, ["data", "preview", str(table), "--tokenizer", str(parent)])
+    assert "2 rows cannot be read" in shown.stderr and f"{table}:2" in shown.stdout
+    table.write_text("prompt,completion\na\nb,c,d\n")
+    found = invoke("check", table, "--tokenizer", parent, code=1)
+    assert f"{table}:2: " in found and f"{table}:3: " in found
+    with pytest.raises(DataError, match=":2: found 1 cells"):
+        previews(look_at([str(table)], {}, str(parent), None, tmp_path), [], 3)
 
 
 def test_rows_of_files_become_tokens_by_the_model_that_is_named(parent: Path, tmp_path: Path) -> None:
