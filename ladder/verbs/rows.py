@@ -44,7 +44,8 @@ class Look:
 
     Args:
         examples: of each row; empty where there is no tokenizer.
-        probes: what an exam asks of it.
+        probes: what an exam asks of it; the first ``own`` of them are the manifest's, the others its ancestors' (None
+            of files, which have no ancestors).
         template: whose chat template writes conversations, in words.
         encoding: how rows become tokens.
         refused: what cannot be read as a row.
@@ -60,6 +61,7 @@ class Look:
     encoding: Encoding = field(default_factory=Encoding)
     refused: list[DataError] = field(default_factory=list)
     commits: dict[str, str] = field(default_factory=dict)
+    own: int | None = None
     unknown: str = "name a tokenizer with --tokenizer FOLDER, FILE.gguf or REF, or a manifest"
 
 
@@ -133,9 +135,10 @@ def _of_manifest(request: Request, registry: Registry | None, home: Path) -> Loo
     run = Run.open(request, resolve(request, registry, home), registry, home)
     with tempfile.TemporaryDirectory(prefix="ladder-rows-") as temporary, dated(run.today):
         dataset = read_dataset(request, list(run.folders.values()))
-        asked = [*own_probes(request), *(one for left in recall_probes(run.ancestors).values() for one in left)]
+        probes = own_probes(request)
+        asked = [*probes, *(one for left in recall_probes(run.ancestors).values() for one in left)]
         if request.parent is not None and run.ancestry.parent is None:
-            return Look(list(dataset.new), probes=asked, unknown=f"{request.parent} is not there yet")
+            return Look(list(dataset.new), probes=asked, own=len(probes), unknown=f"{request.parent} is not there yet")
         start, encoding = start_of(run, dataset, Path(temporary)), encodings(request)[1]
         new = start.rows.get("new", [])
         examples = [own for _, own in by_row(dataset.new, new, start.tokenizer, encoding)] if new else []
@@ -148,6 +151,7 @@ def _of_manifest(request: Request, registry: Registry | None, home: Path) -> Loo
             asked,
             whose if start.tokenizer.chat_template else "",
             encoding,
+            own=len(probes),
         )
 
 
@@ -184,6 +188,8 @@ def check(look: Look) -> Checked:
         "overlaps": [{"row": one.row, "probe": one.probe} for one in told],
         "template": look.template if any(row.form == "messages" for row in look.rows) else "",
     }
+    if look.own is not None:
+        figures["own_probes"] = look.own
     figures["duplicates"], duplicate = _duplicates(look.rows)
     figures["weights"] = _spread([row.weight for row in look.rows])
     figures["commits"] = look.commits
@@ -293,5 +299,7 @@ def check_text(found: Checked) -> str:
     if figures["template"]:
         lines.append(f"template   {figures['template']}")
     if figures["probes"]:
-        lines.append(f"probes     {figures['probes']}, told by {len(figures['overlaps'])} rows")
+        own = figures.get("own_probes", figures["probes"])
+        left = f" ({own} own, {figures['probes'] - own} that its ancestors left)" if own < figures["probes"] else ""
+        lines.append(f"probes     {figures['probes']}{left}, told by {len(figures['overlaps'])} rows")
     return "\n".join([*lines, *(f"- {note}" for note in found.notes)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ladder.manifest import read_request
 from ladder.models import load_tokenizer
 from ladder.setup.dataset import build_batches, encode_dataset, read_dataset
 from ladder.verbs.preview import previews, to_html, to_text
-from ladder.verbs.rows import look_at
+from ladder.verbs.rows import check, check_text, look_at
 from tests.answers import result_of
 
 ROWS = """system,prompt,completion,weight
@@ -106,6 +107,10 @@ def test_check_says_what_a_person_should_see_to(parent: Path, tmp_path: Path) ->
     for part in (":5 repeats ", "answer otherwise", "lose their right end", ":2 tells "):
         assert part in notes, (part, notes)
     text = invoke("check", manifest, "--home", tmp_path / "none", code=1)
+    assert "probes     1, told by 1 rows" in text and found["own_probes"] == 1
+    # Once the parent is there, its probes count as well.
+    later = replace(look_at([str(manifest)], {}, None, None, tmp_path / "none"), own=0)
+    assert "probes     1 (0 own, 1 that its ancestors left), told by 1 rows" in check_text(check(later))
     assert "template   chat.jinja" in text and "cut        1" in text
 
 
