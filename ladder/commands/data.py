@@ -11,8 +11,7 @@ import typer
 
 from ladder.commands.answers import answer, at_work, note
 from ladder.commands.app import LOOK, app, say_which
-from ladder.commands.options import HOME, Home, Json
-from ladder.errors import UsageError
+from ladder.commands.options import HOME, Columns, Home, Json, columns_of
 
 data = typer.Typer(
     name="data",
@@ -30,24 +29,6 @@ Sources = Annotated[
         metavar="FILE...", help="JSONL, JSON, CSV, TSV, Parquet, Arrow, a folder of save_to_disk, or hf://OWNER/NAME."
     ),
 ]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="KEY=COLUMN",
-        help="Which column is what, such as prompt=question. May be given several times; as data.columns.",
-    ),
-]
-
-
-def columns_of(given: list[str] | None) -> dict[str, str]:
-    """``--column`` as ``data.columns``."""
-    pairs = [one.partition("=") for one in given or ()]
-    if wrong := [key for key, sign, column in pairs if not (key and sign and column)]:
-        raise UsageError(f"found {wrong[0]!r}, expected KEY=COLUMN", where="--column", remedy="such as prompt=question")
-    return {key: column for key, _, column in pairs}
-
-
 Given = Annotated[
     list[str],
     typer.Argument(metavar="M|FILE...", help="A manifest, or rows in any form that data.train takes."),

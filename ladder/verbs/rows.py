@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data import Row
 from ladder.data.examples import Encoding, Example, by_row, encode_rows
 from ladder.data.records import hub_commit, read_records
-from ladder.data.rows import FORMS, row_of
+from ladder.data.rows import AS_OPTION, FORMS, row_of
 from ladder.errors import DataError, UsageError
 from ladder.exam import Probe, read_probes
 from ladder.exam.contamination import find_contamination
@@ -120,7 +120,7 @@ def _readable(sources: Sequence[str], columns: Mapping[str, str]) -> tuple[list[
         before = len(rows) + len(refused)
         for record in read_records(Hub.parse(source) if is_hub(source) else Path(source), FORMS, refused.append):
             try:
-                rows.append(row_of(record, columns))
+                rows.append(row_of(record, columns, AS_OPTION))
             except DataError as error:
                 refused.append(error)
         if len(rows) + len(refused) == before:
