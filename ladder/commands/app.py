@@ -118,3 +118,9 @@ def _verb(
     if context.invoked_subcommand not in _TELL_THEMSELVES:
         patience.begin(f"{context.invoked_subcommand} is at work")
         context.call_on_close(patience.end)
+
+
+def say_which(context: typer.Context) -> None:
+    """Of a verb with verbs of its own, such as ``data``: whose sign of life it is."""
+    if context.invoked_subcommand:
+        patience.begin(f"{context.info_name} {context.invoked_subcommand} is at work")
