@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ladder.commands.answers import answer, at_work
-from ladder.commands.app import LOOK, app
+from ladder.commands.app import LOOK, app, part_of
 from ladder.commands.options import HOME, Home, Json
 from ladder.errors import UsageError
 
@@ -21,6 +21,7 @@ data = typer.Typer(
     rich_markup_mode=app.rich_markup_mode,
     context_settings=app.info.context_settings,
 )
+data.callback()(part_of("data"))
 app.add_typer(data, rich_help_panel=LOOK)
 
 Sources = Annotated[

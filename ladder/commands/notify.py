@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ladder.commands.answers import answer, registry_of
-from ladder.commands.app import STORE, app
+from ladder.commands.app import STORE, app, part_of
 from ladder.commands.options import HOME, Home, Json
 
 notify = typer.Typer(
@@ -17,6 +17,7 @@ notify = typer.Typer(
     rich_markup_mode=app.rich_markup_mode,
     context_settings=app.info.context_settings,
 )
+notify.callback()(part_of("notify"))
 app.add_typer(notify, rich_help_panel=STORE)
 
 Called = Annotated[str, typer.Argument(metavar="NAME", help="What the webhook is called.")]

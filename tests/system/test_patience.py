@@ -33,6 +33,16 @@ def test_a_call_that_ends_in_an_error_is_quiet_afterwards(tmp_path: Path, monkey
     assert done.exit_code != 0 and begun == ["lineage is at work"] and patience._going == []
 
 
+@pytest.mark.parametrize("verbs", [("data", "check"), ("notify", "list")])
+def test_a_verb_of_a_verb_is_called_by_both(
+    verbs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(patience, "begin", begun.append)
+    CliRunner().invoke(commands.app, [*verbs, "nothing", "--home", str(tmp_path / "none")])
+    assert begun[-1] == f"{' '.join(verbs)} is at work"
+
+
 def test_who_tells_begins_with_quiet() -> None:
     from ladder.report.console import Console
 
