@@ -20,7 +20,7 @@ from ladder.errors import UsageError
 from ladder.exam import Exam, Outputs, Probe, ask, read_probes
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import LAWS, evaluate_laws
-from ladder.manifest import Request, unequal
+from ladder.manifest import IMPORT, Request, differing
 from ladder.models import EnsembleSpec, dated, load_tokenizer, tensor_files
 from ladder.models.digest import read_object
 from ladder.registry import Generation, Registry, lineage
@@ -258,7 +258,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
     return Difference(
         a.ref,
         b.ref,
-        unequal(*(kept_document(folder / "ladder") for folder in folders)),
+        differing(*(kept_document(folder / "ladder") for folder in folders)),
         _both(a.metrics, b.metrics),
         moved(*folders),
         moved_heads(*folders),
@@ -352,11 +352,18 @@ def difference_text(found: Difference, answers: Comparison | None = None) -> str
     """Manifest, gates and layers, a table each, and the answers lost and gained; what is equal is left out."""
     manifest = [(name, *map(_value, pair)) for name, pair in found.manifest.items()]
     metrics = [(name, *map(_figure, pair)) for name, pair in found.metrics.items() if pair[0] != pair[1]]
-    layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in found.layers]
+    far = sorted(found.layers, key=lambda layer: -(inf if layer.relative is None else layer.relative))[:_LAYERS_SHOWN]
+    told = [layer for layer in found.layers if layer in far]
+    layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in told]
+    if left := len(found.layers) - len(told):
+        layers.append((f"and {left} that moved less", "", "with --json"))
     most = sorted(found.heads, key=lambda head: -head.relative)[:_HEADS_TOLD]
     heads = [(head.layer, str(head.head), _share(head.relative)) for head in most if head.relative]
+    methods = found.manifest.get("manifest.evolution_request.training_method", ())
+    imported = [ref for ref, method in zip((found.a, found.b), methods, strict=False) if method == IMPORT]
     sections = [
         _section(("manifest", found.a, found.b), manifest),
+        f"{imported[0]} was imported: there is no training of it to compare" if imported else "",
         _section(("gates", found.a, found.b), metrics),
         _section(("layer", "weights", "moved by"), layers),
         _moved_most(found),
