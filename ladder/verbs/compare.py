@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any, cast
 
@@ -266,7 +266,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
 
 
 def moved(a: Path, b: Path) -> tuple[Moved, ...]:
-    """How far the weights of each layer moved from one model folder to another, in the order of the first."""
+    """How far the weights of each layer moved from one model folder to another, by name, layer 2 in front of 10."""
     squares: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     numbers: dict[str, int] = defaultdict(int)
     changed: set[str] = set()
@@ -279,8 +279,14 @@ def moved(a: Path, b: Path) -> tuple[Moved, ...]:
         squares[layer][0] += float((after.double() - before.double()).square().sum())
         squares[layer][1] += float(before.double().square().sum())
     return tuple(
-        Moved(layer, None if layer in changed else _ratio(*squares[layer]), count) for layer, count in numbers.items()
+        Moved(layer, None if layer in changed else _ratio(*squares[layer]), numbers[layer])
+        for layer in sorted(numbers, key=_counted)
     )
+
+
+def _counted(name: str) -> list[str | int]:
+    """A name as people sort it: by the numbers in it, and not by their digits."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 _HEADS = {
@@ -311,7 +317,10 @@ def moved_heads(a: Path, b: Path) -> tuple[MovedHead, ...]:
             for head, parts in enumerate(zip(changed.chunk(count, side), was.chunk(count, side), strict=True)):
                 for place, part in enumerate(parts):
                     squares[_layer_of(name), head][place] += float(part.square().sum())
-    return tuple(MovedHead(layer, head, _ratio(*sums)) for (layer, head), sums in squares.items())
+    return tuple(
+        MovedHead(layer, head, _ratio(*squares[layer, head]))
+        for layer, head in sorted(squares, key=lambda one: (_counted(one[0]), one[1]))
+    )
 
 
 def _tensors(a: Path, b: Path) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
@@ -346,6 +355,7 @@ _SHOWN = 60
 """Characters of a manifest's value."""
 _HEADS_TOLD = 8
 _LAYERS_TOLD = 3
+_LAYERS_SHOWN = 12
 
 
 def difference_text(found: Difference, answers: Comparison | None = None) -> str:
