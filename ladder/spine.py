@@ -143,6 +143,7 @@ def _carried_out(request: Request, context: Context) -> Outcome:
     # One that passed and is not HEAD was cut off between the two, unless people promote it.
     if decided is not None and (decided.verdict is not Verdict.PASSED or is_left_to_people(request)):
         context.registry.settle(request.child.family)  # A crash may have come between its version and its history.
+        context.console.say(f"{decided.ref}: {decided.verdict}, decided before")
         return outcome_of(decided, trained=False, answers=_answers(request, context))
     if context.registry.foreign(request.child.family):
         context.registry.settle(request.child.family)  # Before a parent is chosen: HEAD may go elsewhere by it.

@@ -74,7 +74,7 @@ def test_init_writes_manifests_that_load(tmp_path: Path) -> None:
         (("backup", "luna.tar"), "no store"),
         (("restore", "luna.tar"), "no such file"),
         (("import", "nowhere", "--as", "Luna"), "no generation name"),
-        (("import", "nowhere", "--as", "Luna-G000"), "neither a folder"),
+        (("import", "nowhere", "--as", "Luna-G000"), "nowhere: does not exist"),
     ],
 )
 def test_usage_errors_are_one_line_with_exit_code_2(

@@ -85,6 +85,7 @@ class Project:
             head=lambda family: promoted[self.head],
             find=lambda ref: next(one for one in promoted if one.ref == ref),
             sidecars=lambda one: self.kept,
+            foreign=lambda family: None,
         )
         registry, request = cast(Registry, store), read_request(self.path)
         try:

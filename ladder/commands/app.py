@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -116,19 +115,12 @@ def _verb(
 ) -> None:
     calls.append(Call())
     watch()
-    _begin(context)
-
-
-def part_of(verbs: str) -> Callable[[typer.Context], None]:
-    """The callback of a verb that has verbs of its own: which of them is at work."""
-
-    def begin(context: typer.Context) -> None:
-        _begin(context, f"{verbs} ")
-
-    return begin
-
-
-def _begin(context: typer.Context, of: str = "") -> None:
     if context.invoked_subcommand not in _TELL_THEMSELVES:
-        patience.begin(f"{of}{context.invoked_subcommand} is at work")
+        patience.begin(f"{context.invoked_subcommand} is at work")
         context.call_on_close(patience.end)
+
+
+def say_which(context: typer.Context) -> None:
+    """Of a verb with verbs of its own, such as ``data``: whose sign of life it is."""
+    if context.invoked_subcommand:
+        patience.begin(f"{context.info_name} {context.invoked_subcommand} is at work")

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ladder.commands.answers import answer, at_work
-from ladder.commands.app import LOOK, app, part_of
-from ladder.commands.options import HOME, Home, Json
-from ladder.errors import UsageError
+from ladder.commands.answers import answer, at_work, note
+from ladder.commands.app import LOOK, app, say_which
+from ladder.commands.options import HOME, Columns, Home, Json, columns_of
 
 data = typer.Typer(
     name="data",
@@ -21,7 +20,7 @@ data = typer.Typer(
     rich_markup_mode=app.rich_markup_mode,
     context_settings=app.info.context_settings,
 )
-data.callback()(part_of("data"))
+data.callback()(say_which)
 app.add_typer(data, rich_help_panel=LOOK)
 
 Sources = Annotated[
@@ -30,31 +29,15 @@ Sources = Annotated[
         metavar="FILE...", help="JSONL, JSON, CSV, TSV, Parquet, Arrow, a folder of save_to_disk, or hf://OWNER/NAME."
     ),
 ]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="KEY=COLUMN",
-        help="Which column is what, such as prompt=question. May be given several times; as data.columns.",
-    ),
-]
-
-
-def columns_of(given: list[str] | None) -> dict[str, str]:
-    """``--column`` as ``data.columns``."""
-    pairs = [one.partition("=") for one in given or ()]
-    if wrong := [key for key, sign, column in pairs if not (key and sign and column)]:
-        raise UsageError(f"found {wrong[0]!r}, expected KEY=COLUMN", where="--column", remedy="such as prompt=question")
-    return {key: column for key, _, column in pairs}
-
-
 Given = Annotated[
     list[str],
     typer.Argument(metavar="M|FILE...", help="A manifest, or rows in any form that data.train takes."),
 ]
 Tokenizer = Annotated[
     str | None,
-    typer.Option("--tokenizer", metavar="FOLDER|REF", help="By which rows of files become tokens."),
+    typer.Option(
+        "--tokenizer", metavar="FOLDER|GGUF|REF", help="Of a model or generation: by which rows of files become tokens."
+    ),
 ]
 
 
@@ -71,12 +54,11 @@ def check(
 ) -> None:
     """Lengths, duplicates, what is cut, which template, overlaps with probes. Exit code 1 where a row cannot be learned
     as it is."""
-    from ladder.verbs.rows import check as checked
-    from ladder.verbs.rows import check_text, look_at
+    from ladder.verbs import rows
 
     with at_work("reading rows"):
-        found = checked(look_at(operands, columns_of(column), tokenizer, probes, home))
-    answer(found.to_dict(), check_text(found), as_json)
+        found = rows.check(rows.look_at(operands, columns_of(column), tokenizer, probes, home))
+    answer(found.to_dict(), rows.check_text(found), as_json)
     raise typer.Exit(0 if found.is_fine else 1)
 
 
@@ -98,7 +80,10 @@ def preview(
     from ladder.verbs.rows import look_at
 
     with at_work("reading rows"):
-        found = previews(look_at(operands, columns_of(column), tokenizer, None, home), row or (), count)
+        look = look_at(operands, columns_of(column), tokenizer, None, home)
+        found = previews(look, row or (), count)
+    if look.refused:
+        note([f"{len(look.refused)} rows cannot be read and are not counted; `ladder data check` names them"])
     if html is not None:
         from ladder.system.files import save_text
 

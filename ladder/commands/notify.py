@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ladder.commands.answers import answer, registry_of
-from ladder.commands.app import STORE, app, part_of
+from ladder.commands.app import STORE, app, say_which
 from ladder.commands.options import HOME, Home, Json
 
 notify = typer.Typer(
@@ -17,7 +17,7 @@ notify = typer.Typer(
     rich_markup_mode=app.rich_markup_mode,
     context_settings=app.info.context_settings,
 )
-notify.callback()(part_of("notify"))
+notify.callback()(say_which)
 app.add_typer(notify, rich_help_panel=STORE)
 
 Called = Annotated[str, typer.Argument(metavar="NAME", help="What the webhook is called.")]
@@ -28,7 +28,8 @@ def add(
     name: Called,
     url: Annotated[str, typer.Argument(metavar="URL", help="Is sent each message with POST, as JSON.")],
     on: Annotated[
-        str, typer.Option("--on", metavar="KINDS", help="Of verdict, promotion and rollback, with commas; all.")
+        str,
+        typer.Option("--on", metavar="KINDS", help="verdict, promotion, rollback, foreign, with commas; all of them."),
     ] = "",
     family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Of this family alone.")] = None,
     mlflow: Annotated[

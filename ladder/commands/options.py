@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from ladder.commands.answers import Call, calls, note
+from ladder.errors import UsageError
 from ladder.system.home import find_home
 
 named_homes: list[Path] = []
@@ -85,6 +86,22 @@ Mixed = Annotated[
         "--pooling", metavar="HOW", help="probabilities: their weighted mean; logits: the log-linear one. The first."
     ),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="KEY=COLUMN",
+        help="Which column is what, such as prompt=question. May be given several times; as data.columns.",
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
 HOME = cast(Path, None)
 """No home is named, so it is looked for (``ladder/system/home.py``)."""
+
+
+def columns_of(given: list[str] | None) -> dict[str, str]:
+    """``--column`` as ``data.columns``."""
+    pairs = [one.partition("=") for one in given or ()]
+    if wrong := [key for key, sign, column in pairs if not (key and sign and column)]:
+        raise UsageError(f"found {wrong[0]!r}, expected KEY=COLUMN", where="--column", remedy="such as prompt=question")
+    return {key: column for key, _, column in pairs}

@@ -13,7 +13,7 @@ import typer
 
 from ladder.commands.answers import answer, note, refuse
 from ladder.commands.app import RUN, app
-from ladder.commands.options import HOME, Address, Home, Json, Manifests
+from ladder.commands.options import HOME, Address, Columns, Home, Json, Manifests, columns_of
 from ladder.errors import UsageError
 
 
@@ -29,12 +29,13 @@ def init(
     rows: Annotated[
         str | None, typer.Option("--rows", metavar="FILE", help="With --from: your rows, divided as by data split.")
     ] = None,
+    column: Columns = None,
     name: Annotated[str, typer.Option("--name", metavar="FAMILY", help="With --from: the family's name.")] = "Mine",
     as_json: Json = False,
 ) -> None:
     """Create a ready project: manifests, data, laws, README; with --from around a model that you have."""
     uses = [use for use, is_asked in (("chat", chat), ("facts", facts), ("voice", voice)) if is_asked]
-    if model is None and (uses or rows):
+    if model is None and (uses or rows or column):
         raise UsageError("these belong to --from MODEL", where="init", remedy="name the model that it begins with")
     if model is None:
         from ladder.verbs.init import create
@@ -47,9 +48,14 @@ def init(
         found = " and ".join(f"--{use}" for use in uses) or "none of them"
         raise UsageError(f"found {found}, expected one of --chat, --facts and --voice", where="init --from")
 
+    if column and rows is None:
+        raise UsageError(
+            "there are no rows to name columns of", where="--column", remedy="name their file after --rows"
+        )
+
     from ladder.verbs.adopt import create_from
 
-    made = create_from(directory, model, uses[0], rows, name)  # type: ignore[arg-type]
+    made = create_from(directory, model, uses[0], rows, name, columns_of(column))  # type: ignore[arg-type]
     answer({"folder": str(directory), **made.to_dict()}, made.to_text(), as_json)
 
 

@@ -216,7 +216,8 @@ def export(
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants."""
+    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants. Its
+    probes travel along: `ladder import` examines a model by them."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)

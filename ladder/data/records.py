@@ -13,12 +13,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ladder.errors import DataError, UsageError, said
-from ladder.manifest.sources import Hub, Kind, kind_at, saved_files
+from ladder.manifest.sources import Hub, Kind, absent, kind_at, saved_files
 
 LONGEST_LINE = 10_000_000
 """Bytes. A row is cut to a few thousand tokens; a longer line is a file without line ends."""
@@ -38,11 +39,21 @@ class Record(NamedTuple):
     where: str
 
 
-def read_records(source: Path | Hub, expected: str) -> Iterator[Record]:
+Refuse = Callable[[DataError], object]
+"""Hears of one row that is no record; what it does not raise is left out, and reading goes on behind it."""
+
+
+def stop(error: DataError) -> None:
+    """End the reading at the first row that is no record."""
+    raise error
+
+
+def read_records(source: Path | Hub, expected: str, refuse: Refuse = stop) -> Iterator[Record]:
     """The records of a source, in order.
 
     Args:
         expected: what a record should be, for messages.
+        refuse: hears of each row that is none, where what stands behind it can be read.
 
     Raises:
         DataError: the source cannot be read, or something in it is no record. Names file and line or row.
@@ -54,17 +65,30 @@ def read_records(source: Path | Hub, expected: str) -> Iterator[Record]:
     try:
         kind = kind_at(source)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(source)) from error
+        raise _unreadable(source, error) from error
     except DataError as error:
         error.where = error.where or str(source)
         raise
-    if kind == "lines":
-        yield from (
-            Record(parse_object(text, f"{source}:{number}", expected), f"{source}:{number}")
-            for number, text in read_lines(source)
-        )
-    else:
-        yield from _READERS[kind](source)
+    if kind in _TABLES:
+        yield from _TABLES[kind](source)
+        return
+    for where, read in _lines(source, expected) if kind == "lines" else _TEXTS[kind](source):
+        try:
+            fields = read()
+        except DataError as error:
+            refuse(error)
+        else:
+            yield Record(fields, where)
+
+
+_Read = tuple[str, Callable[[], dict[str, Any]]]
+"""Where a row stands, and what reads it: raises DataError where it is no record."""
+
+
+def _lines(path: Path, expected: str) -> Iterator[_Read]:
+    for number, text in read_lines(path):
+        where = f"{path}:{number}"
+        yield where, partial(parse_object, text, where, expected)
 
 
 TYPED = ("chat", "options", "messages")
@@ -115,7 +139,12 @@ def _all_lines(path: Path) -> Iterator[tuple[int, str]]:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 yield number, _decoded(line, where)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    remedy = absent(path) if isinstance(error, FileNotFoundError) else "name a file that may be read"
+    return DataError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -166,20 +195,24 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-def _list(path: Path) -> Iterator[Record]:
+def _list(path: Path) -> Iterator[_Read]:
     """A JSON file that is one list."""
     text = "".join(line for _, line in _all_lines(path))
     for number, fields in enumerate(_parsed(text, str(path), "write a JSON list of objects, or one object a line"), 1):
         where = f"{path}: row {number}"
-        if not isinstance(fields, dict):
-            raise DataError(f"found {type(fields).__name__}, expected a JSON object", where=where)
-        yield Record(fields, where)
+        yield where, partial(_object, fields, where)
 
 
-def _table(tab: bool) -> Callable[[Path], Iterator[Record]]:
+def _object(fields: Any, where: str) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        raise DataError(f"found {type(fields).__name__}, expected a JSON object", where=where)
+    return fields
+
+
+def _table(tab: bool) -> Callable[[Path], Iterator[_Read]]:
     """A reader of CSV or TSV: a line with the names of the columns, then the rows, quoted as RFC 4180 says."""
 
-    def read(path: Path) -> Iterator[Record]:
+    def read(path: Path) -> Iterator[_Read]:
         lines = [line for _, line in _all_lines(path)]
         first = lines[0] if lines else ""
         # Where a comma is the decimal sign, spreadsheets write semicolons.
@@ -198,15 +231,21 @@ def _table(tab: bool) -> Callable[[Path], Iterator[Record]]:
             where = f"{path}:{line}"
             if not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) != len(names):
-                raise DataError(
-                    f"found {len(cells)} cells, expected {len(names)}: {', '.join(names)}",
-                    where=where,
-                    remedy=f"put a cell in double quotes that holds {'a tab' if tab else repr(delimiter)}",
-                )
-            yield Record(dict(zip(names, cells, strict=True)), where)
+            yield where, partial(_cells, names, cells, delimiter, where)
 
     return read
+
+
+def _cells(names: list[str], cells: list[str], delimiter: str, where: str) -> dict[str, Any]:
+    if len(cells) != len(names):
+        mark = "a tab" if delimiter == "\t" else repr(delimiter)
+        lacking = f"write the cells that are missing, an empty one for what the row has not; {mark} divides them"
+        raise DataError(
+            f"found {len(cells)} cells, expected {len(names)}: {', '.join(names)}",
+            where=where,
+            remedy=lacking if len(cells) < len(names) else f"put a cell in double quotes that holds {mark}",
+        )
+    return dict(zip(names, cells, strict=True))
 
 
 def _next(reader: Any, path: Path, line: int) -> list[str] | None:
@@ -291,7 +330,8 @@ class _arrows_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # pyarrow's own errors are ValueError, KeyError, OSError, TypeError and NotImplementedError.
         if isinstance(error, Exception) and not isinstance(error, DataError | UsageError):
-            raise DataError(f"cannot be read: {said(error)}", where=str(self.path)) from error
+            remedy = absent(self.path) if isinstance(error, FileNotFoundError) else None
+            raise DataError(f"cannot be read: {said(error)}", where=str(self.path), remedy=remedy) from error
 
 
 def _pyarrow(part: str | None = None) -> Any:
@@ -348,10 +388,12 @@ def _commit(found: Any) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-_READERS: dict[Kind, Callable[[Path], Iterator[Record]]] = {
+_TEXTS: dict[Kind, Callable[[Path], Iterator[_Read]]] = {
     "list": _list,
     "comma": _table(tab=False),
     "tab": _table(tab=True),
+}
+_TABLES: dict[Kind, Callable[[Path], Iterator[Record]]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "saved": _saved,

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ladder.data.records import Record, parse_object, read_records, shown
 from ladder.errors import DataError
@@ -71,6 +74,27 @@ _SHAREGPT = {
 """Who speaks in a turn of ShareGPT."""
 
 
+class Naming(NamedTuple):
+    """How whoever reads rows says which column is what, for messages.
+
+    Args:
+        place: ``data.columns`` of a manifest, or the option ``--column``.
+        keys: what a question and its answer are called, where a message proposes it.
+    """
+
+    place: Literal["data.columns", "--column"]
+    keys: tuple[str, str] = ("prompt", "completion")
+
+    def written(self, columns: Mapping[str, str]) -> str:
+        """The columns as they are written there."""
+        if self.place == "data.columns":
+            return f"data.columns: {json.dumps(dict(columns), ensure_ascii=False)}"
+        return " ".join(f"--column {shlex.quote(f'{key}={column}')}" for key, column in columns.items())
+
+
+IN_MANIFEST, AS_OPTION = Naming("data.columns"), Naming("--column")
+
+
 @dataclass(frozen=True)
 class Row:
     """One row as it was read: exactly one of the four forms, and its place for messages.
@@ -111,17 +135,18 @@ class Row:
         return hashlib.sha256(self.line().encode()).hexdigest()
 
 
-def read_rows(source: Path | Hub, columns: Mapping[str, str] | None = None) -> list[Row]:
+def read_rows(source: Path | Hub, columns: Mapping[str, str] | None = None, naming: Naming = IN_MANIFEST) -> list[Row]:
     """Read the rows of a file, a saved folder or a hub's dataset; empty lines are skipped.
 
     Args:
         columns: what to read a row's keys from (``data.columns``); other columns are then left out.
+        naming: where ``columns`` were said.
 
     Raises:
         DataError: something in it is no row, or it holds none. Names file and line or row.
         UsageError: a package that it takes is not installed.
     """
-    rows = [row_of(record, columns) for record in read_records(source, FORMS)]
+    rows = [row_of(record, columns, naming) for record in read_records(source, FORMS)]
     if not rows:
         raise DataError("no rows", where=str(source), remedy=f"write one JSON object a line: {FORMS}")
     return rows
@@ -136,13 +161,13 @@ def parse_row(text: str, where: str) -> Row:
     return row_of(Record(parse_object(text, where, FORMS), where))
 
 
-def row_of(record: Record, columns: Mapping[str, str] | None = None) -> Row:
-    """What a record means.
+def row_of(record: Record, columns: Mapping[str, str] | None = None, naming: Naming = IN_MANIFEST) -> Row:
+    """What a record means; ``columns`` and ``naming`` as for ``read_rows``.
 
     Raises:
         DataError: it is no row. Names its place, and the column.
     """
-    fields, where = _chosen(record, columns) if columns else dict(record.fields), record.where
+    fields, where = _chosen(record, columns, naming) if columns else dict(record.fields), record.where
     # A row without such a thing has an empty cell where others have one.
     fields = {key: value for key, value in fields.items() if key not in _OPTIONAL or value not in (None, "")}
     beside = {key: fields.pop(key) for key in BESIDE if key in fields}
@@ -152,7 +177,7 @@ def row_of(record: Record, columns: Mapping[str, str] | None = None) -> Row:
     tools = _listed(_TOOLS, fields.pop(_TOOLS), where) if _TOOLS in fields else None
     shape = SHAPES.get(frozenset(fields))
     if shape is None or (tools is not None and shape not in ("messages", "sharegpt")):
-        raise _unknown(record, columns)
+        raise _unknown(record, columns, naming)
     known = _conversation(shape, fields, where) if shape in _TALKS else fields
     if shape not in _TALKS:
         for key, value in known.items():
@@ -167,12 +192,12 @@ def row_of(record: Record, columns: Mapping[str, str] | None = None) -> Row:
 _TALKS = ("messages", "chat", "instruction", "sharegpt")
 
 
-def _chosen(record: Record, columns: Mapping[str, str]) -> dict[str, Any]:
+def _chosen(record: Record, columns: Mapping[str, str], naming: Naming) -> dict[str, Any]:
     """The record under the keys of a row, without what is not asked for."""
     for key, column in columns.items():
         if column not in record.fields and key not in _OPTIONAL:
             raise DataError(
-                f"has no column {shown(column)}, which data.columns names for {key!r}; it has "
+                f"has no column {shown(column)}, which {naming.place} names for {key!r}; it has "
                 f"{', '.join(map(repr, record.fields)):.200}",
                 where=record.where,
                 remedy="name a column that is there",
@@ -185,17 +210,59 @@ _SAYS = ("completion", "answer", "response", "reply", "assistant", "output")
 """What people call what is asked and what is answered, for a guess that a message makes."""
 
 
-def _unknown(record: Record, columns: Mapping[str, str] | None) -> DataError:
-    found = f"data.columns {shown(dict(columns))}" if columns else f"keys {shown(sorted(record.fields))}"
-    remedy, names = "remove or rename the other keys", list(record.fields)
-    if len(names) > 1 and not columns:
-        asks = next((name for name in _ASKS if name in names), names[0])
-        says = next((name for name in _SAYS if name in names and name != asks), None)
-        guess = {"prompt": asks, "completion": says or next(name for name in names if name != asks)}
-        guess |= {key: key for key in ("system",) if key in names and key not in guess.values()}
-        told = f"remove or rename the other keys, or say which is which, such as data.columns: {json.dumps(guess)}"
-        remedy = told if len(told) < 250 else "remove or rename the other keys, or name them in data.columns"
-    return DataError(f"found {found}, expected {FORMS}", where=record.where, remedy=remedy)
+def _unknown(record: Record, columns: Mapping[str, str] | None, naming: Naming) -> DataError:
+    """What was found, what is a row, and how to say which key is which: by what they are nearly called, else by what
+    people call such keys."""
+    names = list(columns or record.fields)
+    slips = {name: key for name in names if (key := _slip(name, names))}
+    asked = " and ".join(f"{key!r} by {name!r}" for name, key in slips.items())
+    slip = f"did you mean {asked}? " if asked else ""
+    expected = f"expected {FORMS}, and beside them {', '.join(BESIDE)}, of a conversation also system"
+    if columns:
+        found = f"found {naming.written(columns)}, {expected}"
+        return DataError(found, where=record.where, remedy=slip + "name the keys of one of these, and no others")
+    guess = _guessed(names, slips, naming)
+    remedy = slip + "remove or rename the other keys"
+    if guess:
+        left = [name for name in names if name not in guess.values()]
+        without = f" ({', '.join(map(repr, left))} is then left out)" if left else ""
+        told = f"{remedy}, or say which is which{without}, such as {naming.written(guess)}"
+        remedy = told if len(told) < _LONGEST_GUESS else f"{remedy}, or name them in {naming.place}"
+    return DataError(f"found keys {shown(sorted(names))}, {expected}", where=record.where, remedy=remedy)
+
+
+_KEYS = tuple(dict.fromkeys([*(key for shape in SHAPES for key in sorted(shape)), _TOOLS, *BESIDE]))
+_LONGEST_GUESS = 300
+"""Characters of a remedy that says which key is which."""
+
+
+def _slip(name: str, beside: Sequence[str]) -> str | None:
+    """The key that a name is a slip of the pen for, where no other name is that key."""
+    if name in _KEYS:
+        return None
+    close = get_close_matches(name[:100].lower(), _KEYS, n=1, cutoff=0.8)
+    return close[0] if close and close[0] not in beside else None
+
+
+def _guessed(names: Sequence[str], slips: Mapping[str, str], naming: Naming) -> dict[str, str]:
+    """Which key is which, as far as their names say it; empty where they say nothing."""
+    meant = {slips.get(name, name): name for name in names}
+    beside = {key: name for key, name in meant.items() if key in ("system", *BESIDE)}
+    talks = not {"messages", "conversations"}.isdisjoint(meant)
+    known = {key: name for key, name in meant.items() if key in _KEYS and (talks or key != _TOOLS)}
+    if frozenset(known) - {_TOOLS, *BESIDE} in SHAPES:
+        return known
+    rest = [name for name in names if name not in beside.values()]
+    if len(rest) < 2:
+        return {}
+    asks = next(_called(_ASKS, rest), rest[0])
+    others = [name for name in rest if name != asks]
+    return dict(zip(naming.keys, (asks, next(_called(_SAYS, others), others[0])), strict=True)) | beside
+
+
+def _called(words: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """The names that are one of these words, or have it among theirs."""
+    return (name for word in words for name in names if word in re.split(r"[\W_]+", name.lower()))
 
 
 def _weight(value: Any, where: str) -> float:

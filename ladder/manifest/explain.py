@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
@@ -34,10 +35,13 @@ _LONGEST_COPIED = 200
 """Characters of a value that a remedy writes out."""
 
 
-def nearest(word: str, known: list[str]) -> str | None:
-    """The known word that ``word`` was most likely meant to be."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that ``word`` was most likely meant to be: the only one that it is a part of, word by word, else
+    the one that is spelt most like it."""
     plain = {name.lower().replace("-", "_"): name for name in known}
-    close = get_close_matches(word[:100].lower().replace("-", "_"), plain, n=1, cutoff=0.6)
+    meant = word[:100].lower().replace("-", "_")
+    whole = [name for name in plain if set(meant.split("_")) <= set(name.split("_"))]
+    close = get_close_matches(meant, whole or plain, n=1, cutoff=0.0 if len(whole) == 1 else 0.6)
     return plain[close[0]] if close else None
 
 

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +56,23 @@ def kind_of(name: str, first: bytes = b"", inside: Collection[str] | None = None
     if ending == ".json" and first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
         return "list"
     return _BY_ENDING.get(ending, "lines")
+
+
+_LOOKED_AT = 1000
+"""Names in a folder among which one is looked for that was meant."""
+
+
+def absent(path: Path) -> str:
+    """The remedy where nothing lies at a path: what beside it has a like name, else where was looked for it."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    try:
+        names = [entry.name for entry in islice(folder.iterdir(), _LOOKED_AT)]
+    except OSError:
+        names = []
+    close = get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f"did you mean {path.with_name(close[0])}?" if close else f"looked for in {folder}: check the path"
 
 
 def kind_at(path: Path) -> Kind:

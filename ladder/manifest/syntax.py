@@ -16,6 +16,7 @@ import yaml
 
 from ladder.errors import ManifestError
 from ladder.manifest.problems import FieldPath, Problem, dotted, found, shortened
+from ladder.manifest.sources import absent
 
 _TEXT = "tag:yaml.org,2002:str"
 _SCALARS = {
@@ -140,9 +141,8 @@ def first_bytes(path: Path) -> bytes:
             return stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ManifestError(
-            f"the manifest cannot be read: {reason}", where=str(path), remedy="check the path"
-        ) from None
+        remedy = absent(path) if isinstance(error, FileNotFoundError) else "check the path"
+        raise ManifestError(f"the manifest cannot be read: {reason}", where=str(path), remedy=remedy) from None
 
 
 def _decode(content: bytes, path: Path) -> str:

@@ -69,6 +69,24 @@ def load_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         raise ModelError(f"cannot be read as GGUF: {said(error)}", where=str(path)) from error
 
 
+def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer that the model of a GGUF file has once it is imported; its weights are not read.
+
+    Raises:
+        ModelError: as ``load_gguf``.
+    """
+    check_gguf(path)
+    try:
+        # Written and read again, as an import does.
+        with panics_told(str(path)), tempfile.TemporaryDirectory(prefix="ladder-gguf-") as temporary:
+            write_tokenizer(Path(temporary), _tokenizer(path))
+            return load_tokenizer(Path(temporary))
+    except ModelError:
+        raise
+    except Exception as error:  # its reader trusts every length in the file
+        raise ModelError(f"cannot be read as GGUF: {said(error)}", where=str(path)) from error
+
+
 def _tokenizer(path: Path) -> PreTrainedTokenizerFast:
     if (path.parent / "tokenizer.json").is_file():
         return load_tokenizer(path.parent)

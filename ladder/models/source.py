@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ladder.errors import ModelError, UsageError
+from ladder.manifest.sources import absent
 
 
 def check_path(path: Path) -> None:
@@ -24,8 +25,10 @@ def check_kind(path: Path) -> None:
     """See that a path is a folder or a GGUF file.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or nothing lies there.
     """
+    if not path.exists():
+        raise UsageError("does not exist", where=str(path), remedy=absent(path))
     if not path.is_dir() and not (path.suffix.lower() == ".gguf" and path.is_file()):
         raise UsageError(
             "neither a folder nor a .gguf file", where=str(path), remedy="name a Hugging Face folder or a GGUF file"

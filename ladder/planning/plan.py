@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -25,7 +25,7 @@ from ladder.manifest import Request, others
 from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.lesson import Lesson
-from ladder.planning.machine import BUSY, measure
+from ladder.planning.machine import BUSY
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.rough import UNSURE
@@ -223,10 +223,8 @@ def _measured(
     runtime = request.manifest.runtime
     roles = all_roles(start.numbers, 1)
     devices = {role: slot.device for role, slot in place(runtime, machine, roles, on_cores(start.made)).slots.items()}
-    # Rates are processor time, and a step's is the clock's: whoever works here now makes it longer.
-    busy = measure(threads(runtime, machine)).busy
     timing = time_step(start, parent, devices, threads(runtime, machine))
-    return replace(price_of(start, home, machine, base, timing, kept_replicas(run), asked), busy=busy)
+    return price_of(start, home, machine, base, timing, kept_replicas(run), asked)
 
 
 def _placed(price: Price | None, teachers: Collection[int]) -> list[str]:
@@ -348,7 +346,7 @@ def _time(price: Price) -> str:
     told = {name: seconds for name, seconds in price.phases.items() if seconds >= 1}
     parts = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in told.items())
     whole = f"about {duration_text(price.whole_seconds)} ({low} to {high})"
-    beside = f"; other work had {price.busy:.0%} of the cores while this was measured, and beside it a run takes longer"
+    beside = f"; other work has {price.busy:.0%} of the cores now, and beside it a run takes longer"
     return f"{whole}: {parts}; {price.step_seconds:.3f} s a step ({price.timing}){beside * (price.busy >= BUSY)}"
 
 

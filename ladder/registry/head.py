@@ -157,8 +157,11 @@ def _promoted_ancestor(store: Store, head: Generation) -> Generation:
         if ancestor.verdict is Verdict.PROMOTED and ancestor.version != head.version:
             return ancestor
         ancestor = known.pop((ancestor.parent, ancestor.parent_name), None)
+    others = [each.ref for each in family if each.verdict is Verdict.PROMOTED and each.version != head.version]
+    remedy = "no other generation was ever promoted, so there is none to go to"
     raise NotFound(
-        f"{head.ref} has no promoted ancestor in {head.name.family}", remedy="name the generation to go to: --to REF"
+        f"{head.ref} has no promoted ancestor in {head.name.family}",
+        remedy=f"name the generation to go to: --to {' or --to '.join(others[-3:])}" if others else remedy,
     )
 
 

@@ -74,6 +74,21 @@ def model_card(
     return "\n".join(lines)
 
 
+_LOADING = (
+    "",
+    "## Load it",
+    "",
+    "```python",
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'folder = "."  # where this file lies',
+    "tokenizer = AutoTokenizer.from_pretrained(folder)",
+    "model = AutoModelForCausalLM.from_pretrained(folder)",
+    "```",
+    "",
+)
+
+
 def for_export(card: str, *, rows: bool) -> str:
     """A card as it leaves the home: an old one no longer names as a hub's what is none, and one whose rows stay at home
     says so.
@@ -96,7 +111,7 @@ def for_export(card: str, *, rows: bool) -> str:
         else line
         for line in body.split("\n")
     ]
-    return "\n".join([*_header(header), *lines])
+    return "\n".join([*_header(header), *lines, *_LOADING])
 
 
 def _header(header: Mapping[str, Any]) -> list[str]:

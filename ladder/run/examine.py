@@ -50,12 +50,8 @@ def examine(run: Run, work: Work, context: Context) -> None:
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    request, tokenizer, working, begun = (
-        run.request,
-        load_tokenizer(run.candidate),
-        context.console.working,
-        time.time(),
-    )
+    begun = time.monotonic()
+    request, tokenizer, working = run.request, load_tokenizer(run.candidate), context.console.working
     exam = build_exam(request, tokenizer, work.own, work.recall)
     with working(f"exam: {exam_size(exam)}"):
         child, parent = _run_prompts(run, exam, context)

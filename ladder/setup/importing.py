@@ -9,6 +9,7 @@ from pathlib import Path
 from ladder.errors import ManifestError, UsageError
 from ladder.exam import read_probes
 from ladder.manifest import IMPORT, Name, Request, read_rules
+from ladder.manifest.sources import absent
 from ladder.models import (
     Say,
     adapter_text,
@@ -98,6 +99,8 @@ def check_source(path: Path, base: Path | None = None) -> None:
         raise UsageError(message, where=str(path), remedy=remedy)
     if base is not None and not adapter:
         raise UsageError(f"names a base, but {path} is a model of its own", where="--base", remedy="leave --base out")
+    if base is not None and not base.exists():
+        raise UsageError(f"{base} does not exist", where="--base", remedy=absent(base))
     if base is not None and not base.is_dir():
         raise UsageError(f"{base} is no folder", where="--base", remedy="name the Hugging Face folder of the base")
 

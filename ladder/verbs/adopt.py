@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ladder.data import Row
+from ladder.data.rows import AS_OPTION, Naming
 from ladder.errors import DataError, UsageError
 from ladder.manifest import FAMILY as FAMILY_NAMES
 from ladder.models.source import check_kind, is_adapter
@@ -177,13 +178,21 @@ class Project:
         return "\n".join([*files, *decided, "", "next:", _listed(self.steps)])
 
 
-def create_from(directory: Path, model: Path, use: Use, rows: str | None = None, family: str = "Mine") -> Project:
+def create_from(
+    directory: Path,
+    model: Path,
+    use: Use,
+    rows: str | None = None,
+    family: str = "Mine",
+    columns: Mapping[str, str] | None = None,
+) -> Project:
     """Write a project whose generation 0 is a model that is there already.
 
     Args:
         model: a Hugging Face folder or a GGUF file.
         rows: file, folder or name on a hub of the rows, which are divided into rows to learn and probes.
         family: the family's name.
+        columns: which column of the rows is what, where they are not called what a row's keys are.
 
     Raises:
         UsageError: the folder exists and is not empty, the model cannot be imported or has no chat template where it
@@ -193,7 +202,7 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
     if not FAMILY_NAMES.fullmatch(family):
         raise UsageError(f"found {family!r}, expected a name of letters and digits, such as Mine", where="--name")
     chats = _check_model(model, use)
-    made = None if rows is None else _divided(read_all([rows], {}), use)
+    made = None if rows is None else _divided(read_all([rows], columns or {}, _naming(use)), use)
     count = ROWS if made is None else len(made.train)
     # As what is imported and trained, a model of few bytes is small whatever its kind.
     small = _bytes(model) < SMALL_BYTES
@@ -228,6 +237,11 @@ def create_from(directory: Path, model: Path, use: Use, rows: str | None = None,
         write_split(made, directory / TRAIN, directory / PROBES)
         files += [directory / TRAIN, directory / PROBES]
     return Project(tuple(files), made.decided if made else (), tuple(steps))
+
+
+def _naming(use: Use) -> Naming:
+    """An assistant learns conversations, which a raw prompt and its completion are not."""
+    return AS_OPTION._replace(keys=("user", "assistant")) if use == "chat" else AS_OPTION
 
 
 def _check_model(model: Path, use: Use) -> bool:

@@ -192,6 +192,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         "refused": list[str],
         "forms": dict[str, int],
         "probes": int,
+        "own_probes": NotRequired[int],
         "overlaps": list[Overlap],
         "template": str,
         "duplicates": int,

@@ -79,12 +79,15 @@ def previews(look: Look, wanted: Sequence[int], count: int) -> list[Preview]:
 
     Raises:
         UsageError: there is no such row, or no tokenizer.
+        DataError: nothing can be read as a row.
     """
+    if look.refused and not look.rows:
+        raise look.refused[0]
     if look.tokenizer is None or not look.examples:
         raise UsageError(
             "nobody knows yet how these rows become tokens",
             where="--tokenizer",
-            remedy="name the folder of a model or a generation, or a manifest whose parent is there",
+            remedy="name the folder of a model, a GGUF file or a generation, or a manifest whose parent is there",
         )
     if missing := [number for number in wanted if not 0 < number <= len(look.rows)]:
         raise UsageError(f"found {missing[0]}, expected 1 to {len(look.rows)}", where="--row")

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from ladder.data import Row
 from ladder.data.examples import Encoding, Example, by_row, encode_rows
 from ladder.data.records import hub_commit, read_records
-from ladder.data.rows import FORMS, row_of
+from ladder.data.rows import AS_OPTION, FORMS, row_of
 from ladder.errors import DataError, UsageError
 from ladder.exam import Probe, read_probes
 from ladder.exam.contamination import find_contamination
@@ -24,6 +24,8 @@ from ladder.manifest import Request, read_request
 from ladder.manifest.request import is_manifest
 from ladder.manifest.sources import Hub, is_hub
 from ladder.models import load_tokenizer, opens_otherwise
+from ladder.models.intake import load_gguf_tokenizer
+from ladder.models.source import check_path
 from ladder.models.template import dated
 from ladder.planning.plan import existing
 from ladder.planning.start import start_of
@@ -42,7 +44,8 @@ class Look:
 
     Args:
         examples: of each row; empty where there is no tokenizer.
-        probes: what an exam asks of it.
+        probes: what an exam asks of it; the first ``own`` of them are the manifest's, the others its ancestors' (None
+            of files, which have no ancestors).
         template: whose chat template writes conversations, in words.
         encoding: how rows become tokens.
         refused: what cannot be read as a row.
@@ -58,7 +61,8 @@ class Look:
     encoding: Encoding = field(default_factory=Encoding)
     refused: list[DataError] = field(default_factory=list)
     commits: dict[str, str] = field(default_factory=dict)
-    unknown: str = "name a tokenizer with --tokenizer FOLDER or REF, or a manifest"
+    own: int | None = None
+    unknown: str = "name a tokenizer with --tokenizer FOLDER, FILE.gguf or REF, or a manifest"
 
 
 def look_at(
@@ -68,7 +72,7 @@ def look_at(
 
     Args:
         columns: of files; a manifest has its own.
-        tokenizer: a folder or a generation by which the rows of files become tokens.
+        tokenizer: a folder, a GGUF file or a generation by which the rows of files become tokens.
         probes: file of questions that no row may tell; a manifest has its own.
 
     Raises:
@@ -86,20 +90,27 @@ def look_at(
     commits = {str(hub): commit for hub in loose if (commit := hub_commit(hub))}
     if tokenizer is None:
         return Look(rows, probes=asked, refused=refused, commits=commits)
-    known = load_tokenizer(_folder(tokenizer, home))
+    known = _tokenizer(tokenizer, home)
     encoding = Encoding(max_length=10**9)
     examples = [own for _, own in by_row(rows, encode_rows(rows, known, encoding), known, encoding)]
     whose = f"that of {tokenizer}" if known.chat_template else ""
     return Look(rows, examples, known, asked, whose, encoding, refused, commits)
 
 
-def _folder(named: str, home: Path) -> Path:
-    if Path(named).is_dir():
-        return Path(named)
+def _tokenizer(named: str, home: Path) -> PreTrainedTokenizerFast:
+    """That of a model's folder, of a GGUF file, or of a generation."""
+    path = Path(named)
+    if path.exists() or "/" in named or path.suffix.lower() == ".gguf":
+        check_path(path)
+        return load_gguf_tokenizer(path) if path.is_file() else load_tokenizer(path)
     registry = existing(home)
     if registry is None:
-        raise UsageError("is no folder, and there is no home", where=named, remedy="name the folder of a model")
-    return registry.materialize(registry.find(named))
+        raise UsageError(
+            "is neither a folder nor a file, and no generation, because there is no home",
+            where=named,
+            remedy="name the folder of a model or a GGUF file",
+        )
+    return load_tokenizer(registry.materialize(registry.find(named)))
 
 
 def _readable(sources: Sequence[str], columns: Mapping[str, str]) -> tuple[list[Row], list[DataError]]:
@@ -107,14 +118,15 @@ def _readable(sources: Sequence[str], columns: Mapping[str, str]) -> tuple[list[
     rows, refused = list[Row](), list[DataError]()
     for source in sources:
         before = len(rows) + len(refused)
-        for record in read_records(Hub.parse(source) if is_hub(source) else Path(source), FORMS):
+        for record in read_records(Hub.parse(source) if is_hub(source) else Path(source), FORMS, refused.append):
             try:
-                rows.append(row_of(record, columns))
+                rows.append(row_of(record, columns, AS_OPTION))
             except DataError as error:
                 refused.append(error)
         if len(rows) + len(refused) == before:
             refused.append(DataError("no rows", where=source))
-    if not rows and refused:
+    # Where one thing is wrong with all of them, such as the names of the columns, it is said once.
+    if not rows and len({error.message for error in refused}) == 1:
         raise refused[0]
     return rows, refused
 
@@ -123,9 +135,10 @@ def _of_manifest(request: Request, registry: Registry | None, home: Path) -> Loo
     run = Run.open(request, resolve(request, registry, home), registry, home)
     with tempfile.TemporaryDirectory(prefix="ladder-rows-") as temporary, dated(run.today):
         dataset = read_dataset(request, list(run.folders.values()))
-        asked = [*own_probes(request), *(one for left in recall_probes(run.ancestors).values() for one in left)]
+        probes = own_probes(request)
+        asked = [*probes, *(one for left in recall_probes(run.ancestors).values() for one in left)]
         if request.parent is not None and run.ancestry.parent is None:
-            return Look(list(dataset.new), probes=asked, unknown=f"{request.parent} is not there yet")
+            return Look(list(dataset.new), probes=asked, own=len(probes), unknown=f"{request.parent} is not there yet")
         start, encoding = start_of(run, dataset, Path(temporary)), encodings(request)[1]
         new = start.rows.get("new", [])
         examples = [own for _, own in by_row(dataset.new, new, start.tokenizer, encoding)] if new else []
@@ -138,6 +151,7 @@ def _of_manifest(request: Request, registry: Registry | None, home: Path) -> Loo
             asked,
             whose if start.tokenizer.chat_template else "",
             encoding,
+            own=len(probes),
         )
 
 
@@ -174,6 +188,8 @@ def check(look: Look) -> Checked:
         "overlaps": [{"row": one.row, "probe": one.probe} for one in told],
         "template": look.template if any(row.form == "messages" for row in look.rows) else "",
     }
+    if look.own is not None:
+        figures["own_probes"] = look.own
     figures["duplicates"], duplicate = _duplicates(look.rows)
     figures["weights"] = _spread([row.weight for row in look.rows])
     figures["commits"] = look.commits
@@ -283,5 +299,7 @@ def check_text(found: Checked) -> str:
     if figures["template"]:
         lines.append(f"template   {figures['template']}")
     if figures["probes"]:
-        lines.append(f"probes     {figures['probes']}, told by {len(figures['overlaps'])} rows")
+        own = figures.get("own_probes", figures["probes"])
+        left = f" ({own} own, {figures['probes'] - own} that its ancestors left)" if own < figures["probes"] else ""
+        lines.append(f"probes     {figures['probes']}{left}, told by {len(figures['overlaps'])} rows")
     return "\n".join([*lines, *(f"- {note}" for note in found.notes)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ladder.data import Row, read_rows
+from ladder.data.rows import AS_OPTION, Naming
 from ladder.errors import DataError, UsageError
 from ladder.exam import Probe, few_told, normalize, words_of
 from ladder.exam.contamination import find_contamination
@@ -275,10 +276,12 @@ def _line(row: Row) -> str:
     return json.dumps(row.fields | told, ensure_ascii=False) + "\n"
 
 
-def read_all(sources: Sequence[str], columns: Mapping[str, str]) -> list[Row]:
+def read_all(sources: Sequence[str], columns: Mapping[str, str], naming: Naming = AS_OPTION) -> list[Row]:
     """The rows of several sources, each a path or the name of a dataset on a hub."""
     return [
-        row for source in sources for row in read_rows(Hub.parse(source) if is_hub(source) else Path(source), columns)
+        row
+        for source in sources
+        for row in read_rows(Hub.parse(source) if is_hub(source) else Path(source), columns, naming)
     ]
 
 

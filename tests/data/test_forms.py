@@ -126,6 +126,18 @@ def test_what_is_no_row_names_file_and_row(
     assert caught.value.where == f"{tmp_path / name}{where}"
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet"])
+def test_of_a_file_that_is_not_there_one_of_a_like_name_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: ") as caught:
+        read_rows(tmp_path / name)
+    assert caught.value.remedy == f"looked for in {tmp_path}: check the path"
+    near = tmp_path / f"my_{name}"
+    near.write_text("")
+    with pytest.raises(DataError, match="cannot be read: ") as caught:
+        read_rows(tmp_path / name)
+    assert caught.value.remedy == f"did you mean {near}?"
+
+
 def test_the_remedy_for_unknown_columns_works_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     with pytest.raises(DataError) as caught:
@@ -136,3 +148,21 @@ def test_the_remedy_for_unknown_columns_works_as_it_stands(tmp_path: Path) -> No
         read(path, "id,system,question,answer\n7,Be calm,Who?,Luna\n")
     guessed = json.loads((caught.value.remedy or "").partition("data.columns: ")[2])
     assert guessed == {"prompt": "question", "completion": "answer", "system": "system"}
+    assert "'id' is then left out" in (caught.value.remedy or "")
+
+
+def test_a_slip_of_the_pen_in_a_key_is_named_and_the_remedy_drops_no_weight(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with pytest.raises(DataError, match="did you mean 'weight' by 'wieght'") as caught:
+        read(path, "prompt,completion,wieght,Group\nWho?,Luna,2,g\n")
+    assert "context, weight, group" in caught.value.message
+    columns = json.loads((caught.value.remedy or "").partition("data.columns: ")[2])
+    (row,) = read_rows(path, columns)
+    assert (row.weight, row.group, row.form) == (2.0, "g", "completion")
+    with pytest.raises(DataError, match="'text' by 'txt'") as caught:
+        read(path, "txt\na\n")
+    with pytest.raises(DataError, match="did you mean 'weight' by 'wieght'"):
+        read_rows(path, {"text": "txt", "wieght": "txt"})
+    with pytest.raises(DataError) as caught:  # A tool without a conversation is no slip of the pen.
+        parse_row('{"prompt": "a", "completion": "b", "tools": [{}]}', "a:1")
+    assert "left out" in str(caught.value) and "did you mean" not in str(caught.value)

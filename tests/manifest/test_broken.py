@@ -56,6 +56,14 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         "student.variance_head",
         "a head that is split",
     ),
+    # A word of a name means that name, whichever other one is spelt more like it.
+    (
+        {REQUEST + "training_method": "distillation"},
+        REQUEST + "training_method",
+        "did you mean 'teacher_student_distillation'?",
+    ),
+    ({REQUEST + "training_method": "fine-tuning"}, REQUEST + "training_method", "mean 'supervised_fine_tuning'?"),
+    ({"training_params.tau": 0.3}, "training_params.tau", "did you mean 'surprise_tau'?"),
     ({"training_params.routing": "suprise"}, "training_params.routing", "did you mean 'surprise'?"),
     ({"stabilizers.ema": "yes"}, "stabilizers.ema", "found 'yes', expected true or false"),
     ({"stabilizers.ema_decay": 1.0}, "stabilizers.ema_decay", "expected less than 1"),

@@ -132,6 +132,12 @@ def test_a_path_that_is_no_file(tmp_path, name, reason):
         load_manifest(f"{tmp_path}/{name}")
 
 
+def test_a_manifest_of_a_like_name_is_named(tmp_path):
+    (tmp_path / "001-child.json").write_text("{}")
+    with pytest.raises(ManifestError, match=f"did you mean {tmp_path}/001-child.json"):
+        load_manifest(tmp_path / "001-chlid.json")
+
+
 def test_yaml_words_stay_words_and_numbers_are_numbers(write):
     manifest = load_manifest(write(YAML, "m.yaml"))
     assert manifest.stabilizers.taboo_words == ["no", "on", "12:30", "2025-01-01", "010"]

@@ -11,6 +11,8 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from ladder.errors import ModelError
 from ladder.models.tokenizer import CORPUS, write_tokenizer
+from ladder.verbs.preview import previews
+from ladder.verbs.rows import look_at
 from tests.tokenizer_shapes import LLAMA3, SHAPES, bytes_shape
 
 gguf = pytest.importorskip("gguf", reason="writing GGUF files needs the package gguf")
@@ -68,6 +70,21 @@ def test_a_text_is_cut_as_the_file_says(tmp_path: Path, pre: str, begins: bool) 
     write_tokenizer(tmp_path / "out", tokenizer)
     out = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert [out.encode(text).ids for text in CORPUS] == [[1] * begins + ids for ids in expected]
+
+
+def test_rows_are_shown_by_the_tokenizer_of_a_gguf_file(tmp_path: Path) -> None:
+    made = NAMED["smollm"]()
+    path = write_gguf(tmp_path / "M.GGUF", made, "smollm")
+    (tmp_path / "rows.jsonl").write_text('{"text": "the moon of 2026"}\n')
+    look = look_at([str(tmp_path / "rows.jsonl")], {}, str(path), None, tmp_path / "none")
+    assert look.tokenizer is not None
+    for text in CORPUS:
+        assert look.tokenizer(text, add_special_tokens=False)["input_ids"] == made.encode(text).ids
+    (shown,) = previews(look, [], 3)
+    assert "".join(token.text for token in shown.tokens).startswith("the moon of 2026")
+    path.write_bytes(b"GGUF and no more")
+    with pytest.raises(ModelError, match="cannot be read as GGUF"):
+        look_at([str(tmp_path / "rows.jsonl")], {}, str(path), None, tmp_path / "none")
 
 
 def test_a_name_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -66,12 +66,20 @@ def test_rollback_goes_to_the_nearest_promoted_ancestor(luna, make):
     heir = luna.record(make("Luna-G004", 0.4, parent=waiting))
     luna.promote(heir, expected=luna.find("Luna-G002"), reason="")
     assert [luna.rollback("Luna", reason="worse").ref for _ in range(3)] == ["Luna-G002", "Luna-G001", "Luna-G000"]
-    with pytest.raises(NotFound, match="no promoted ancestor"):
+    with pytest.raises(NotFound, match=r"no promoted ancestor .*--to Luna-G002 or --to Luna-G004\)"):
         luna.rollback("Luna", reason="")
     moves = [(event.kind, event.from_ref, event.to_ref) for event in luna.history("Luna")[-2:]]
     assert moves == [("rollback", "Luna-G002", "Luna-G001"), ("rollback", "Luna-G001", "Luna-G000")]
     assert [event.seq for event in luna.history("Luna")] == list(range(1, 8))
     assert luna.find("Luna-G004").verdict is Verdict.PROMOTED
+
+
+def test_where_there_is_none_to_go_back_to_no_option_is_proposed(registry, make):
+    root = registry.promote(registry.record(make("Luna-G000")), expected=None, reason="")
+    registry.record(make("Luna-G001", 0.3, parent=root))
+    with pytest.raises(NotFound, match="no promoted ancestor") as caught:
+        registry.rollback("Luna", reason="")
+    assert "none to go to" in (caught.value.remedy or "") and "--to" not in str(caught.value)
 
 
 def test_rollback_to_a_named_generation_and_forward_again(luna):

@@ -208,7 +208,7 @@ def test_gguf_in_any_case(tmp_path: Path, name: str) -> None:
 
 SOURCES: dict[str, tuple[Callable[[Path, Path], tuple[Path, Path | None]], str]] = {
     "another file": (lambda empty, model: (a_file(empty, "m.bin"), None), "neither a folder nor"),
-    "nothing": (lambda empty, model: (empty / "absent", None), "neither a folder nor"),
+    "nothing": (lambda empty, model: (empty / "absent", None), "absent: does not exist"),
     "a base for a whole model": (lambda empty, model: (model, model), "is a model of its own"),
     "a base for a GGUF file": (lambda empty, model: (a_file(empty, "m.gguf"), model), "is a model of its own"),
 }
@@ -225,8 +225,10 @@ def test_what_cannot_be_meant(make: Any, message: str, folder: Path, tmp_path: P
 
 def test_a_base_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(UsageError, match="absent is no folder"):
+    with pytest.raises(UsageError, match="absent does not exist"):
         check_source(tmp_path, tmp_path / "absent")
+    with pytest.raises(UsageError, match=r"config\.json is no folder"):
+        check_source(tmp_path, tmp_path / "adapter_config.json")
 
 
 def test_the_true_cause_comes_before_a_tokenizer_that_is_missing(registry: Registry, folder: Path) -> None:

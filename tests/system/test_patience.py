@@ -9,7 +9,7 @@ from threading import Event
 import pytest
 from typer.testing import CliRunner
 
-from ladder.commands import app as commands
+from ladder.cli import app
 from ladder.system import patience
 
 
@@ -29,18 +29,10 @@ def test_a_sign_of_life_until_somebody_speaks(
 def test_a_call_that_ends_in_an_error_is_quiet_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
     monkeypatch.setattr(patience, "begin", lambda what: begun.append(what) or patience._going.append(Event()))
-    done = CliRunner().invoke(commands.app, ["lineage", "Luna", "--home", str(tmp_path / "none")])
+    done = CliRunner().invoke(app, ["lineage", "Luna", "--home", str(tmp_path / "none")])
     assert done.exit_code != 0 and begun == ["lineage is at work"] and patience._going == []
-
-
-@pytest.mark.parametrize("verbs", [("data", "check"), ("notify", "list")])
-def test_a_verb_of_a_verb_is_called_by_both(
-    verbs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[str] = []
-    monkeypatch.setattr(patience, "begin", begun.append)
-    CliRunner().invoke(commands.app, [*verbs, "nothing", "--home", str(tmp_path / "none")])
-    assert begun[-1] == f"{' '.join(verbs)} is at work"
+    CliRunner().invoke(app, ["data", "check", str(tmp_path / "none.csv")])
+    assert begun[-1] == "data check is at work" and patience._going == []
 
 
 def test_who_tells_begins_with_quiet() -> None:

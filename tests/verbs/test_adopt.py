@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ladder.cli import app
-from ladder.errors import LadderError, ManifestError, UsageError
+from ladder.errors import DataError, LadderError, ManifestError, UsageError
 from ladder.exam import read_probes, read_prompts
 from ladder.manifest import Name, load_manifest, read_request, read_rules
 from ladder.verbs.adopt import KNOWN, PROBES, REHEARSED, RULES, TRAIN, Use, create_from
@@ -125,7 +127,9 @@ def test_what_cannot_be_begun_with(model: Any, tmp_path: Path) -> None:
         (mute, "chat", "Mine", "no chat template"),
         (adapter, "facts", "Mine", "is an adapter"),
         (tmp_path, "facts", "Mine", "no config.json"),
-        (tmp_path / "absent.bin", "facts", "Mine", "neither a folder"),
+        (tmp_path / "absent.bin", "facts", "Mine", "absent.bin: does not exist"),
+        (tmp_path / "modle", "facts", "Mine", r"did you mean \S+/model\?"),
+        (mute / "config.json", "facts", "Mine", "neither a folder"),
         (mute, "facts", "no name", "expected a name"),
     ]
     for folder, use, family, found in tries:
@@ -138,8 +142,35 @@ def test_what_cannot_be_begun_with(model: Any, tmp_path: Path) -> None:
         create_from(tmp_path / "mine", mute, "facts")
 
 
+@pytest.mark.parametrize("use", get_args(Use))
+def test_the_remedy_for_columns_of_ones_own_works_as_it_stands(use: Use, model: Any, tmp_path: Path) -> None:
+    """There is no manifest yet to write them into; and an assistant learns conversations."""
+    source, told = tmp_path / "q.csv", ["init", str(tmp_path / "mine"), "--from", str(model()), f"--{use}"]
+    named = Path(rows(source)).read_text().replace("system,prompt,completion", "id,the question,reply", 1)
+    source.write_text(named)
+    told += ["--rows", str(source)]
+    refused = CliRunner().invoke(app, told)
+    said = str(refused.exception)
+    assert refused.exit_code == 1 and "data.columns" not in said and not (tmp_path / "mine").exists()
+    options = shlex.split(re.findall(r"such as (--column .+)\)$", said)[0])
+    done = CliRunner().invoke(app, [*told, *options], catch_exceptions=False)
+    assert done.exit_code == 0 and all(
+        probe.chat == (use == "chat") for probe in read_probes(tmp_path / "mine" / PROBES)
+    )
+    with pytest.raises(DataError, match="which --column names for"):
+        create_from(tmp_path / "other", tmp_path / "model", use, str(source), columns={"prompt": "x"})
+
+
 @pytest.mark.parametrize(
-    "options", [["--chat"], ["--rows", "r.csv"], ["--from", "m"], ["--from", "m", "--chat", "--facts"]]
+    "options",
+    [
+        ["--chat"],
+        ["--column", "a=b"],
+        ["--from", "m", "--chat", "--column", "a=b"],
+        ["--rows", "r.csv"],
+        ["--from", "m"],
+        ["--from", "m", "--chat", "--facts"],
+    ],
 )
 def test_options_that_belong_together(options: list[str], tmp_path: Path) -> None:
     with pytest.raises(LadderError) as caught:

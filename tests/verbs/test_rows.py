@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ladder.cli import app
+from ladder.errors import DataError, UsageError
 from ladder.manifest import read_request
 from ladder.models import load_tokenizer
 from ladder.setup.dataset import build_batches, encode_dataset, read_dataset
 from ladder.verbs.preview import previews, to_html, to_text
-from ladder.verbs.rows import look_at
+from ladder.verbs.rows import check, check_text, look_at
 from tests.answers import result_of
 
 ROWS = """system,prompt,completion,weight
@@ -105,6 +107,10 @@ def test_check_says_what_a_person_should_see_to(parent: Path, tmp_path: Path) ->
     for part in (":5 repeats ", "answer otherwise", "lose their right end", ":2 tells "):
         assert part in notes, (part, notes)
     text = invoke("check", manifest, "--home", tmp_path / "none", code=1)
+    assert "probes     1, told by 1 rows" in text and found["own_probes"] == 1
+    # Once the parent is there, its probes count as well.
+    later = replace(look_at([str(manifest)], {}, None, None, tmp_path / "none"), own=0)
+    assert "probes     1 (0 own, 1 that its ancestors left), told by 1 rows" in check_text(check(later))
     assert "template   chat.jinja" in text and "cut        1" in text
 
 
@@ -113,6 +119,26 @@ def test_check_names_every_row_that_cannot_be_read(tmp_path: Path) -> None:
     path.write_text("prompt,completion\nwho?,luna\nwhere?,\n,here\n")
     found = invoke("check", path, code=1)
     assert f"{path}:3: 'completion' is ''" in found and f"{path}:4: 'prompt' is ''" in found and "rows       1" in found
+
+
+def test_check_names_rows_of_all_forms_and_says_what_helps_each(parent: Path, tmp_path: Path) -> None:
+    """A cell too many needs quotes, which do not help where one is missing."""
+    table, lines, listed = (tmp_path / f"rows.{ending}" for ending in ("csv", "jsonl", "json"))
+    table.write_text("prompt,completion,weight\nwho?,luna,1\nwhy?,so, so,1\nwhere?,here\n")
+    lines.write_text('{"text": "a"}\n{"text": \n[1]\n')
+    listed.write_text('[{"text": "a"}, "b", 3]')
+    found = invoke("check", table, lines, listed, code=1)
+    places = [f"{table}:3", f"{table}:4", f"{lines}:2", f"{lines}:3", f"{listed}: row 2", f"{listed}: row 3"]
+    told = [next(line for line in found.splitlines() if place in line) for place in places]
+    assert "put a cell in double quotes" in told[0] and "rows       3" in found
+    assert "cells that are missing" in told[1] and "quotes" not in told[1]
+    shown = CliRunner().invoke(app, ["data", "preview", str(table), "--tokenizer", str(parent)])
+    assert "2 rows cannot be read" in shown.stderr and f"{table}:2" in shown.stdout
+    table.write_text("prompt,completion\na\nb,c,d\n")
+    found = invoke("check", table, "--tokenizer", parent, code=1)
+    assert f"{table}:2: " in found and f"{table}:3: " in found
+    with pytest.raises(DataError, match=":2: found 1 cells"):
+        previews(look_at([str(table)], {}, str(parent), None, tmp_path), [], 3)
 
 
 def test_rows_of_files_become_tokens_by_the_model_that_is_named(parent: Path, tmp_path: Path) -> None:
@@ -125,5 +151,8 @@ def test_rows_of_files_become_tokens_by_the_model_that_is_named(parent: Path, tm
     assert page.read_text().startswith("<!doctype html>")
     done = CliRunner().invoke(app, ["data", "preview", *map(str, told)])
     assert done.exit_code == 1 and "name the folder of a model" in str(done.exception)
+    for named, said in (("absent.gguf", "absent.gguf: does not exist"), ("Luna-G000", "there is no home")):
+        with pytest.raises(UsageError, match=said):
+            look_at([str(told[0])], {"text": "q"}, named, None, tmp_path / "none")
     with pytest.raises(Exception, match="expected 1 to 1"):
         previews(look_at([str(told[0])], {"text": "q"}, str(parent), None, tmp_path), [2], 1)
