@@ -132,11 +132,14 @@ def verdict_text(report: GateReport, comparison: Comparison | None) -> str:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """How many answers were lost and gained, and the worst of those lost."""
+    """How many answers were lost and gained, the worst of those lost, and some of those gained."""
     lines = [f"of {comparison.n} probes {comparison.lost} lost and {comparison.gained} gained"]
-    for one in comparison.worst:
-        lines += [f"  {one.part}: {_short(one.prompt)}"]
-        lines += [f"    expected {_short(one.expected)}, was {_short(one.parent)}, is {_short(one.child)}"]
+    kinds = (("", comparison.worst, comparison.lost), ("gained: ", comparison.won, comparison.gained))
+    for kind, listed, count in kinds:
+        for one in listed:
+            lines += [f"  {kind}{one.part}: {_short(one.prompt)}"]
+            lines += [f"    expected {_short(one.expected)}, was {_short(one.parent)}, is {_short(one.child)}"]
+        lines += [f"  and {count - len(listed)} more {kind.strip(': ') or 'lost'}"] * (count > len(listed))
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from ladder.data import PROBES, REPORT, kept_document
 from ladder.errors import GateError
 from ladder.gates import GateReport, GateResult, Needed, needed
-from ladder.manifest import unequal
+from ladder.manifest import differing
 from ladder.registry import Event, Generation, Registry, Verdict
 from ladder.report.console import promote_command
 from ladder.report.text import Reason, table
@@ -319,7 +319,7 @@ def _passed(generation: Generation) -> bool:
 
 def differences(before: Known, after: Known) -> dict[str, tuple[Any, Any]]:
     """By dotted name, what two manifests say differently of what is learned and asked; files by their content."""
-    found = unequal(before.document, after.document)
+    found = differing(before.document, after.document)
     told = {
         name.removeprefix("manifest."): pair
         for name, pair in found.items()

@@ -22,6 +22,7 @@ def test_gates_plot_and_losses() -> None:
         "passed laws",
     ]
     assert losses.splitlines()[0] == "of 80 probes 40 lost and 40 gained"
+    assert losses.splitlines()[3:] == ["  and 39 more lost", "  and 40 more gained"]
     assert losses.splitlines()[2] == "    expected 'this', was 'this', is 'that'"
     assert max(map(len, losses.splitlines())) < 80
     assert len(plot.splitlines()) == 3

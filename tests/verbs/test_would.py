@@ -105,6 +105,7 @@ def test_the_verb_answers_for_manifests_as_json(tmp_path: Path) -> None:
     runs, refused = json.loads(done.stdout)["result"]["reasons"]
     assert (runs["name"], runs["state"]) == ("Luna-G001", "runs")
     assert refused["state"] == "refused" and "did you mean 'steps'?" in refused["said"]
+    assert refused["name"].endswith("002.json: training_params.stepps") and refused["said"].startswith("unknown key")
     assert not (tmp_path / "home").exists()
     absent = CliRunner().invoke(app, ["why", str(tmp_path / "no.json")])
     assert "there is no such file" in str(absent.exception)
