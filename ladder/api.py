@@ -134,6 +134,7 @@ def import_model(
         exam=exam,
         say=console.say,
         phase=console.phase,
+        console=console,
     )
     return _told(found, registry)
 
