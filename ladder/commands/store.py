@@ -51,12 +51,15 @@ def import_(
 
     check_path(path)  # Before what imports torch, and says it, too.
 
+    from ladder.report.console import Console
+    from ladder.report.live import SOON
     from ladder.setup import check_source, import_generation
+    from ladder.verbs.adopt import next_step
 
     check_source(path, base)
     registry, told = registry_of(home, create=True), list[str]()
-    head = registry.head(parsed.family)
-    with at_work(f"importing {path}"):
+    head, console = registry.head(parsed.family), Console()
+    with console.working(f"importing {path.name or path}", after=SOON):
         generation = import_generation(
             registry,
             path,
@@ -69,10 +72,11 @@ def import_(
             exam=exam,
             say=told.append,
             phase=lambda phase: print(f"ladder: {phase}", file=sys.stderr, flush=True),
+            console=console,
         )
     tell_others(registry)
     became = f"HEAD of {parsed.family}" if generation.is_head else f"{generation.verdict}, and HEAD stays"
-    text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})"])
+    text = "\n".join([*told, f"{generation.ref} is {became} ({generation.digest[:12]})", next_step(generation, Path())])
     answer({"generation": generation.to_dict()}, text, as_json, notes=told)
     raise typer.Exit(0 if generation.is_head else 3)
 

@@ -27,6 +27,8 @@ from ladder.models import Say, config_of, dated, day_of, load_tokenizer, named_p
 from ladder.registry import Candidate, Generation, Registry
 from ladder.registry.lineage import Ancestry, lineage_of
 from ladder.report import card, page
+from ladder.report.console import Console
+from ladder.report.live import SOON
 from ladder.setup.dataset import recall_probes
 from ladder.setup.exam import (
     EvalRun,
@@ -43,13 +45,20 @@ from ladder.setup.exam import (
     text_case,
 )
 from ladder.setup.findings import document_of, save_findings
+from ladder.system.progress import counted
 
 _LAWS = ("text", "figure")
 """Families of laws that judge what a model says, and not how it was made."""
 
 
 def examined(
-    candidate: Candidate, request: Request, own: tuple[Probe, ...], registry: Registry, say: Say, phase: Say
+    candidate: Candidate,
+    request: Request,
+    own: tuple[Probe, ...],
+    registry: Registry,
+    say: Say,
+    phase: Say,
+    console: Console,
 ) -> Candidate:
     """Examine a candidate that is to be imported, and write into its folder what an examined generation carries.
 
@@ -57,6 +66,7 @@ def examined(
         request: the gates and laws, as ``read_rules`` gives them.
         own: the probes that it comes with.
         say: hears what was found, and ``phase`` what is asked.
+        console: tells how far that is.
 
     Raises:
         DataError, GateError: it cannot be asked what its probes or laws ask; nothing is decided.
@@ -68,7 +78,7 @@ def examined(
         tokenizer = load_tokenizer(folder)
         exam = _exam(request, candidate, own, registry, tokenizer)
         phase(f"examining {candidate.name}: {exam_size(exam)}, {exam.sampled.count} texts of its own")
-        report, document, shown = _judged(request, candidate, registry, tokenizer, exam)
+        report, document, shown = _judged(request, candidate, registry, tokenizer, exam, console)
         keep(request, sidecars, day_of(tokenizer))
     (sidecars / "README.md").write_text(_card(request, folder, parent, report), encoding="utf-8")
     save_findings(sidecars, shown, document)
@@ -119,13 +129,20 @@ def _fitting(exam: Exam, folder: Path, tokenizer: PreTrainedTokenizerFast, reque
 
 
 def _judged(
-    request: Request, candidate: Candidate, registry: Registry, tokenizer: PreTrainedTokenizerFast, exam: Exam
+    request: Request,
+    candidate: Candidate,
+    registry: Registry,
+    tokenizer: PreTrainedTokenizerFast,
+    exam: Exam,
+    console: Console,
 ) -> tuple[GateReport, dict[str, object], page.Page]:
     folder, dtype = candidate.folder, request.manifest.student.dtype
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
-        return [ask.run_prompts(one.folder, one.prompt_set, device=device, dtype=dtype) for one in taken]
+        total = sum(one.prompt_set.size for one in taken)
+        with console.working("answers", total, after=SOON) as task, counted(task.advance):
+            return [ask.run_prompts(one.folder, one.prompt_set, device=device, dtype=dtype) for one in taken]
 
     cache = answer_cache(registry.home, exam, folder, device, dtype)
     child, _ = run_evals(exam, eval_runs(exam, folder, None), cache, asked)

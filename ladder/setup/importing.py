@@ -22,6 +22,7 @@ from ladder.models import (
 )
 from ladder.models.source import check_path
 from ladder.registry import Candidate, Generation, Registry, Verdict, lineage
+from ladder.report.console import Console
 from ladder.setup.entrance import examined
 from ladder.system.files import save_folder
 
@@ -39,6 +40,7 @@ def import_generation(
     exam: bool = True,
     say: Say = quiet,
     phase: Say = quiet,
+    console: Console | None = None,
 ) -> Generation:
     """Examine a model, register it as a generation, and make it HEAD if it passed. Its weights stay in the dtype they
     have on disk.
@@ -54,6 +56,7 @@ def import_generation(
         exam: False registers it unexamined, such as one that this machine cannot ask in reasonable time.
         say: hears what was left out, carried along, rounded or added, and what the exam found, a line each.
         phase: hears what begins now.
+        console: tells how far the exam is; nobody does when left out.
 
     Raises:
         UsageError: the path cannot be meant, or its tokenizer has ids beyond the embedding and ``resize`` is false.
@@ -74,7 +77,7 @@ def import_generation(
         note = f"imported from {path.name}" + (f" on {base.name}" if base else "")
         candidate = Candidate(name, folder, folder_digest(folder), IMPORT, parent=parent, note=note)
         if exam:
-            candidate = examined(candidate, request, own, registry, say, phase)
+            candidate = examined(candidate, request, own, registry, say, phase, console or Console(quiet=True))
         phase(f"recording {name}, and reading it again as others do")
         generation = registry.record(candidate)
         if generation.verdict is Verdict.REJECTED:

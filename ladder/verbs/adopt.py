@@ -15,9 +15,12 @@ from typing import Any, Literal
 
 from ladder.data import Row
 from ladder.data.rows import AS_OPTION, Naming
-from ladder.errors import DataError, UsageError
+from ladder.errors import DataError, ManifestError, UsageError
 from ladder.manifest import FAMILY as FAMILY_NAMES
+from ladder.manifest.request import is_manifest
+from ladder.manifest.syntax import read_tree
 from ladder.models.source import check_kind, is_adapter
+from ladder.registry import Generation
 from ladder.verbs.init import write_files
 from ladder.verbs.split import HoldOut, Split, read_all, split_rows, write_split
 
@@ -237,6 +240,25 @@ def create_from(
         write_split(made, directory / TRAIN, directory / PROBES)
         files += [directory / TRAIN, directory / PROBES]
     return Project(tuple(files), made.decided if made else (), tuple(steps))
+
+
+def next_step(generation: Generation, folder: Path) -> str:
+    """What to do once a model was imported: plan the children whose manifests lie in the folder, or write one."""
+    ref, name = generation.ref, str(generation.name)
+    if not generation.is_head:
+        return f"next: `ladder why {ref}` says what refused it"
+    children = [one for one in sorted(folder.iterdir()) if is_manifest(one) and _begins_at(one, name)]
+    files = " ".join(shlex.quote(str(one)) for one in children)
+    if files:
+        return f"next: `ladder plan {files}`, which spends nothing; then `ladder evolve {files}`"
+    return f"next: `ladder sample {ref} PROMPT`, or a child's manifest with parent_gen: {name} for `ladder plan`"
+
+
+def _begins_at(manifest: Path, parent: str) -> bool:
+    try:
+        return bool(read_tree(manifest)["evolution_request"]["parent_gen"] == parent)
+    except (ManifestError, KeyError, TypeError):
+        return False
 
 
 def _naming(use: Use) -> Naming:

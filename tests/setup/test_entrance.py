@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from ladder.exam import Prompt, ask
 from ladder.manifest import IMPORT, Decoding, Name, read_rules
 from ladder.models import load_model, load_tokenizer
 from ladder.registry import Registry, Verdict, open_registry
+from ladder.report.console import Console
+from ladder.report.live import Task
+from ladder.verbs.adopt import next_step
 from ladder.verbs.compare import reevaluate
 
 NAME = Name.parse("Luna-G000")
@@ -88,6 +93,34 @@ def test_an_import_is_held_to_its_probes_and_laws(
     again = reevaluate(registry, generation)
     assert again.report.passed and again.report.settings["generalize"]["minimum"] == 0.4
     assert kept_request(sidecars, NAME).manifest.evolution_request.training_method == IMPORT
+
+
+def test_whoever_waits_for_an_import_hears_how_far_it_is_and_what_comes_next(
+    registry: Registry, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going: list[Task] = []
+
+    class Listening(Console):
+        @contextmanager
+        def working(self, text: str, *told: Any, **more: Any) -> Iterator[Task]:
+            with super().working(text, *told, **more) as task:
+                going.append(task)
+                yield task
+
+    monkeypatch.setattr("ladder.report.console.Console", Listening)
+    monkeypatch.chdir(tmp_path)
+    probes = write(tmp_path / "probes.jsonl", *({"prompt": f"the {word}", "answer": "x"} for word in ("sea", "tide")))
+    child = {"parent_gen": "Luna-G000", "child_gen": "Luna-G001", "training_method": "supervised_fine_tuning"}
+    said = ladder(registry, "import", parent, "--as", NAME, "--probes", probes).stdout
+    assert [task.text for task in going] == [f"importing {parent.name}", "answers"]
+    assert going[1].total is not None and going[1].total > 2 and going[1].done == pytest.approx(going[1].total)
+    assert said.splitlines()[-1].startswith("next: `ladder sample Luna-G000 PROMPT`")
+    write(tmp_path / "001 child.json", {"evolution_request": child})
+    write(tmp_path / "other.json", {"evolution_request": child | {"parent_gen": "Terra-G000"}})
+    generation = registry.head("Luna")
+    assert generation is not None
+    assert next_step(generation, Path()).startswith("next: `ladder plan '001 child.json'`, which")
+    assert "ladder why Luna-G000" in next_step(replace(generation, is_head=False), Path())
 
 
 def test_what_answers_nothing_is_not_taken_in_silence_and_what_follows_is_asked_it(
