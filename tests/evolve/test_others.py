@@ -84,10 +84,11 @@ def test_five_teachers_of_four_kinds(copy_of: Callable[..., Any], monkeypatch: p
     assert f"- teacher 4: elder, guest ({folder_digest(elder)[:12]})" in (sidecars / "README.md").read_text()
     inputs = registry.store.client.get_run(head.run_id).inputs
     assert len(inputs.model_inputs) == 3, "parent, grandparent and the ancestor"
-    datasets = {one.dataset.name: one for one in inputs.dataset_inputs}
-    contexts = {name: one.tags[0].value for name, one in datasets.items()}
-    assert {name for name, context in contexts.items() if context == "teacher"} == {"elder", "corpus"}
-    assert {tag.key: tag.value for tag in datasets["elder"].tags}["ladder.digest"] == folder_digest(elder)
+    tags = {one.dataset.name: {tag.key: tag.value for tag in one.tags} for one in inputs.dataset_inputs}
+    read = [(own["mlflow.data.context"], name) for name, own in tags.items()]
+    assert {name for context, name in read if context == "teacher"} == {"elder", "corpus"}
+    assert {context for context, _ in read} == {"teacher", "train", "eval"}, "its rows and probes as well"
+    assert tags["elder"]["ladder.digest"] == folder_digest(elder)
 
     # Cut off between two checkpoints, it comes to the same child.
     cut = copy_of("cut")
