@@ -25,14 +25,13 @@ def printed(cells: list[Any]) -> str:
 
 def check(text: str) -> None:
     """What a reader is promised: two lessons learned, one child refused because it forgot, HEAD back and forward."""
-    verdicts = re.findall(r"^(Abc-G\d+) ([A-Z]+): (.*)", text, re.MULTILINE)
-    assert [verdict[:2] for verdict in verdicts] == [
-        ("Abc-G000", "PROMOTED"),
-        ("Abc-G001", "PROMOTED"),
-        ("Abc-G002", "REJECTED"),
-    ]
-    assert verdicts[2][2].startswith("failed recall")
-    assert "HEAD Abc-G000\nHEAD Abc-G001\n" in text
+    verdicts = dict(re.findall(r"^(Abc-G\d+) ([A-Z]+: (?:passed all gates|failed recall))", text, re.MULTILINE))
+    assert verdicts == {
+        "Abc-G000": "PROMOTED: passed all gates",
+        "Abc-G001": "PROMOTED: passed all gates",
+        "Abc-G002": "REJECTED: failed recall",
+    }
+    assert re.search(r"HEAD Abc-G000\n+HEAD Abc-G001\n", text)
     assert "[('Abc-G000', 'PROMOTED', False), ('Abc-G001', 'PROMOTED', False)]" in text
 
 
