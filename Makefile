@@ -79,10 +79,10 @@ clean:
 	@touch $@
 
 .venv/.long: .venv/.ready
-	@echo "== set-up: lm-evaluation-harness and PostgreSQL's driver, for the long tests"
+	@echo "== set-up: lm-evaluation-harness, PostgreSQL's driver, notebooks and the site, for the long tests"
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		echo "PostgreSQL is not installed: its tests will be skipped (apt-get install postgresql)"
-	$(PIP) --editable ".[suites,postgresql]"
+	$(PIP) --editable ".[suites,postgresql,notebook,docs]"
 	@touch $@
 
 .venv/.bench: .venv/.ready
