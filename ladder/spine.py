@@ -24,7 +24,7 @@ from ladder.run.examine import candidate_of, examine
 from ladder.run.hooks import check_not_halted
 from ladder.run.recovery import failure_noted, recovering
 from ladder.run.train import train
-from ladder.setup import Context, Run, import_teachers, run_folder
+from ladder.setup import Context, Run, import_teachers, notes_of, run_folder
 from ladder.system.process import bare_bytes
 
 
@@ -143,14 +143,22 @@ def _carried_out(request: Request, context: Context) -> Outcome:
     # One that passed and is not HEAD was cut off between the two, unless people promote it.
     if decided is not None and (decided.verdict is not Verdict.PASSED or is_left_to_people(request)):
         context.registry.settle(request.child.family)  # A crash may have come between its version and its history.
-        return outcome_of(decided, trained=False)
+        context.console.say(f"{decided.ref}: {decided.verdict}, decided before")
+        return outcome_of(decided, trained=False, answers=_answers(request, context))
     if context.registry.foreign(request.child.family):
         context.registry.settle(request.child.family)  # Before a parent is chosen: HEAD may go elsewhere by it.
     context.console.phase(f"{request.child}: {request.manifest.evolution_request.training_method}")
     try:
         with family_lock(context.home, request.child.family, "evolve"):
-            return outcome_of(climb(request, context), trained=decided is None)
+            generation = climb(request, context)
+            return outcome_of(generation, trained=decided is None, answers=_answers(request, context))
     except HeadMoved as error:
         waiting = context.registry.decided(request.child, request.digest)
         verdict = "PASSED" if waiting else "FAILED"
         return Outcome(str(request.child), verdict, str(error), error.exit_code, waiting.ref if waiting else None)
+
+
+def _answers(request: Request, context: Context) -> dict[str, int] | None:
+    """How many answers its run noted as lost and gained beside the parent."""
+    found: dict[str, int] | None = notes_of(run_folder(request, context.home)).get("answers")
+    return found

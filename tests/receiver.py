@@ -53,6 +53,11 @@ def receiving() -> Iterator[Receiver]:
                 self.send_header("location", receiver.url)
             self.end_headers()
 
+        def do_GET(self) -> None:
+            """Where a client comes that follows a redirection, without what it had to say."""
+            self.send_response(200)
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ladder
+from ladder.errors import NotFound
 from ladder.system.stopping import held
 from tests.processes import BUSY
 
@@ -63,3 +66,24 @@ def test_a_run_in_a_thread_is_told_to_stop_by_nobody() -> None:
     thread.start()
     thread.join(10)
     assert asked == [False]
+
+
+def test_a_model_is_taken_in_as_a_generation(parent: Path, empty_home: Path, tmp_path: Path, capsys: Any) -> None:
+    home = shutil.copytree(empty_home, tmp_path / "home")
+    taken = ladder.import_model(parent, "Mine-G000", home=home, exam=False, quiet=True)
+    assert (taken.is_head, capsys.readouterr().err) == (True, "") and ladder.family("Mine", home).head == taken
+    with pytest.raises(NotFound, match="Mine-G000 has no report"):
+        _ = taken.report
+    with pytest.raises(NotFound, match="Mine-G000 is no generation of Kin"):
+        _ = ladder.Family("Kin", taken._registry)["Mine-G000"]
+
+
+def test_the_home_is_found_as_a_command_finds_it(empty_home: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    shutil.copytree(empty_home, tmp_path / "project" / ".ladder")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="project/.ladder is the only one below"):
+        assert ladder.families() == []
+    monkeypatch.setenv("LADDER_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(NotFound):
+        ladder.families()
+    assert ladder.families(tmp_path / "project") == []

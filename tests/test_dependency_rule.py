@@ -34,8 +34,8 @@ UNINSTALLED = {"cli", "jobs", "manifests", "benchmarks", "tests"}
 LIMITS = {
     "files at the top of ladder/": 15,
     "files per 1,000 lines": 5.5,
-    # Each verb imports what it needs inside itself, so that --help and the quick verbs pay for none of it.
-    "imports of ladder's own modules per 1,000 lines": 26.5,
+    # Each verb, and each call of ladder/api.py, imports what it needs inside itself, so that others pay for none of it.
+    "imports of ladder's own modules per 1,000 lines": 27,
     "lines of a function, 90th percentile": 20,
     "imports of a room that stands higher": 0,
     "groups of files that import each other": 0,

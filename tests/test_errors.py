@@ -48,7 +48,8 @@ def test_it_ends_its_own_manifest_alone(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(spine, "climb", runs_out)
     asked = SimpleNamespace(evolution_request=SimpleNamespace(training_method="pretraining"))
     request: Any = SimpleNamespace(child=Name.parse("Luna-G000"), digest="d", manifest=asked)
-    registry = SimpleNamespace(decided=lambda child, digest: None, generations=lambda family: [])
+    nobody = {"foreign": lambda family: None, "generations": lambda family: []}
+    registry = SimpleNamespace(decided=lambda child, digest: None, **nobody)
     work: Any = SimpleNamespace(home=tmp_path, registry=registry, console=SimpleNamespace(phase=lambda text: None))
     outcome = spine._outcome(request, work)
     assert (outcome.verdict, outcome.exit_code) == ("FAILED", 1) and outcome.detail.startswith("out of memory: ")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import ladder
+from ladder.manifest import read_requests
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "docs" / "notebooks" / "python.ipynb"
 
@@ -35,7 +36,7 @@ def check(text: str) -> None:
     assert "[('Abc-G000', 'PROMOTED', False), ('Abc-G001', 'PROMOTED', False)]" in text
 
 
-def test_it_calls_what_is_offered_and_shows_what_it_printed() -> None:
+def test_it_calls_what_is_offered_and_holds_no_old_answers() -> None:
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     calls = [
         node.attr
@@ -44,7 +45,19 @@ def test_it_calls_what_is_offered_and_shows_what_it_printed() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ladder"
     ]
     assert {"Manifest", "plan", "evolve", "family", "load"} <= set(calls) <= set(ladder.__all__)
-    check(printed(cells))
+    assert [cell for cell in cells if cell["outputs"] or cell["execution_count"]] == []
+
+
+def test_its_manifests_are_those_that_evolve_carries_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells up to the plan: what is wrong with rows, probes and manifests is seen without training."""
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shared: dict[str, Any] = {}
+    for cell in cells[:3]:
+        exec("".join(cell["source"]), shared)
+    made = [shared[name] for name in ("genesis", "taught", "forgetful")]
+    children = [str(request.child) for request in read_requests(made, shared["folder"])]
+    assert children == ["Abc-G000", "Abc-G001", "Abc-G002"]
 
 
 @pytest.mark.long

@@ -136,7 +136,7 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert metadata["Version"] == ladder.__version__ == "0.1.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"bench", "datasets", "dev", "docs", "examples", "postgresql", "qlora", "retrieval", "suites", "watch"}
+    extras = {"bench", "datasets", "dev", "docs", "notebook", "postgresql", "qlora", "retrieval", "suites", "watch"}
     assert extras == set(metadata.get_all("Provides-Extra", []))
 
 

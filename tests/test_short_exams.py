@@ -111,6 +111,7 @@ def test_a_plan_warns_of_exams_that_are_too_short(left: Any, tmp_path: Path) -> 
     generalize, recall = [text for text in found.warnings if text.startswith("gates.")]
     assert "no gain on 4 own probes" in generalize and "a drop of 0.05" in recall
     assert f"  warning      {recall}" in plan_text(found)
+    assert "short: one answer weighs 0.25, leave 60 or more" in plan_text(found)
     assert "4 own probes: no gain is beyond chance, only the ceiling passes; an ancestor" in plan_text(found)
 
 

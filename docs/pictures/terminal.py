@@ -1,6 +1,7 @@
 """A terminal's screen as a picture: ``python docs/pictures/terminal.py TITLE < screen.ansi > picture.svg``.
 
-``evolve.svg`` is the end of ``make demo`` in a terminal of 110 columns, as ``tmux capture-pane -pe`` gives it.
+``evolve.svg`` is the end of ``make demo`` in a terminal of 110 columns, as ``tmux capture-pane -pe`` gives it, and
+``watch.svg`` is ``ladder watch Luna`` in one of 30 lines while a child trains in another.
 """
 
 from __future__ import annotations

@@ -54,12 +54,11 @@ def check(
 ) -> None:
     """Lengths, duplicates, what is cut, which template, overlaps with probes. Exit code 1 where a row cannot be learned
     as it is."""
-    from ladder.verbs.rows import check as checked
-    from ladder.verbs.rows import check_text, look_at
+    from ladder.verbs import rows
 
     with at_work("reading rows"):
-        found = checked(look_at(operands, columns_of(column), tokenizer, probes, home))
-    answer(found.to_dict(), check_text(found), as_json)
+        found = rows.check(rows.look_at(operands, columns_of(column), tokenizer, probes, home))
+    answer(found.to_dict(), rows.check_text(found), as_json)
     raise typer.Exit(0 if found.is_fine else 1)
 
 

@@ -63,7 +63,7 @@ def lineage(
 @app.command(rich_help_panel=LOOK)
 def watch(
     family: Annotated[
-        str | None, typer.Argument(metavar="[FAMILY]", help="Whose runs, such as Luna; left out, everybody's.")
+        str | None, typer.Argument(metavar="FAMILY", help="Whose runs, such as Luna; left out, everybody's.")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a screen, as in a pipe.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Say how it stands now, and leave.")] = False,
@@ -164,13 +164,13 @@ def diff(
     registry = registry_of(home)
     first, second = registry.find(a), registry.find(b)
 
-    from ladder.verbs.compare import difference, difference_text, reevaluate
+    from ladder.verbs.compare import compared, difference, difference_text
 
     with at_work(f"comparing {a} and {b}"):
         found = difference(registry, first, second)
-    compared = reevaluate(registry, second, first).comparison if answers else None
-    data = found.to_dict() | {"answers": asdict(compared) if compared else None}
-    answer(data, difference_text(found, compared), as_json)
+    beside = compared(registry, second, first) if answers else None
+    data = found.to_dict() | {"answers": asdict(beside) if beside else None}
+    answer(data, difference_text(found, beside), as_json)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -198,13 +198,12 @@ def sample(
     registry = registry_of(home)
     generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
 
-    from ladder.verbs.sample import answer as answers_of
-    from ladder.verbs.sample import given
+    from ladder.verbs import sample as sampling
     from ladder.verbs.together import ensemble_of
 
-    prompts, who = given(prompt, sys.stdin), ensemble_of(registry, generation, together)
+    prompts, who = sampling.given(prompt, sys.stdin), ensemble_of(registry, generation, together)
     with at_work(f"{ref} answers"):
-        answers = answers_of(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
+        answers = sampling.answer(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
     answer({"answers": pairs}, "\n".join(answers), as_json)
 

@@ -28,7 +28,8 @@ def add(
     name: Called,
     url: Annotated[str, typer.Argument(metavar="URL", help="Is sent each message with POST, as JSON.")],
     on: Annotated[
-        str, typer.Option("--on", metavar="KINDS", help="Of verdict, promotion and rollback, with commas; all.")
+        str,
+        typer.Option("--on", metavar="KINDS", help="verdict, promotion, rollback, foreign, with commas; all of them."),
     ] = "",
     family: Annotated[str | None, typer.Option("--family", metavar="FAMILY", help="Of this family alone.")] = None,
     mlflow: Annotated[

@@ -110,10 +110,12 @@ def promote(
     """Make a generation that passed its gates HEAD, or approve it. Exit code 4 while approvals are missing."""
     registry = registry_of(home)
     chosen = registry.find(ref)
-    generation = registry.promote(chosen, expected=registry.head(chosen.name.family), reason=reason, key=key)
+    head = registry.head(chosen.name.family)
+    generation = registry.promote(chosen, expected=head, reason=reason, key=key)
     tell_others(registry)
+    already = " already; nothing was moved" if head and head.version == chosen.version else ""
     waits = f"{generation.ref} is approved by {key}; it becomes HEAD with {generation.approvals} different keys"
-    text = f"HEAD of {generation.name.family} is {generation.ref}" if generation.is_head else waits
+    text = f"HEAD of {generation.name.family} is {generation.ref}{already}" if generation.is_head else waits
     answer({"generation": generation.to_dict()}, text, as_json)
     raise typer.Exit(0 if generation.is_head else 4)
 
@@ -218,7 +220,8 @@ def export(
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants."""
+    """Write a plain ``from_pretrained`` folder with its model card, and without the rows it keeps for descendants. Its
+    probes travel along: `ladder import` examines a model by them."""
     from ladder.verbs.export import export_generation
 
     registry = registry_of(home)

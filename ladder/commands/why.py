@@ -71,9 +71,12 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """The runs of a home: decided, failed, halted or cut off, at which step, how old and how large."""
-    from ladder.verbs.runs import runs_of, runs_text
+    from ladder.verbs.runs import check_family, runs_of, runs_text
 
-    found = runs_of(_existing(home), home, family)
+    registry = _existing(home)
+    if family:
+        check_family(registry, home, family)
+    found = runs_of(registry, home, family)
     answer({"runs": [one.to_dict() for one in found]}, runs_text(found), as_json)
 
 
@@ -101,5 +104,5 @@ def branches(family: Family, home: Home = HOME, as_json: Json = False) -> None:
 
     from ladder.verbs.why import branches_of, branches_text
 
-    found = branches_of(registry.generations(family))
+    found = branches_of(registry.require(family))
     answer({"family": family, "branches": [asdict(one) for one in found]}, branches_text(found), as_json)

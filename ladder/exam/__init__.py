@@ -17,6 +17,7 @@ from ladder.exam.calibration import (
 from ladder.exam.contamination import GRAM, as_phrase, check_contamination, words_of
 from ladder.exam.exam import (
     ASKING,
+    FEW_PROBES,
     SAMPLED,
     Answers,
     Exam,
@@ -25,6 +26,7 @@ from ladder.exam.exam import (
     Probe,
     PromptSet,
     Sampling,
+    few_told,
     fold,
     is_right,
     is_unspaced,
@@ -38,6 +40,7 @@ from ladder.exam.suites import SuiteMetric, find_metric, read_document, read_met
 __all__ = [
     "ASKING",
     "BINS",
+    "FEW_PROBES",
     "FIGURES",
     "GRAM",
     "SAMPLED",
@@ -59,6 +62,7 @@ __all__ = [
     "check_contamination",
     "ece",
     "entropy",
+    "few_told",
     "find_metric",
     "fold",
     "is_right",

@@ -223,6 +223,17 @@ ASKING = 2
 """Version of how questions become ids, and ids answers. Count it up when either changes: older answers are not used."""
 
 
+FEW_PROBES = 60
+"""Below so many of its own a child's exam is short: one answer weighs more than a change that would matter."""
+
+
+def few_told(count: int) -> str:
+    """That so many probes are few, where they are; else empty."""
+    if count >= FEW_PROBES:
+        return ""
+    return f"one answer weighs {1 / count:.2g}, leave {FEW_PROBES} or more where small changes matter" if count else ""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Texts sampled at temperature 1 for the laws: how many, how long at most (tokens), and their seed."""

@@ -314,6 +314,40 @@ def compare(exam: Exam, child: Answers, parent: Answers, cap: int = 20) -> Compa
     return Comparison(sum(map(len, parts.values())), len(worst), gained, tuple(worst[:cap]), *examples)
 
 
+@dataclass(frozen=True)
+class WrongAnswer:
+    """One of a child's own probes that it answers wrongly."""
+
+    prompt: str
+    expected: str
+    child: str
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What a child does not answer of what it was to learn, whatever its parent says to it.
+
+    Args:
+        n: own probes that can be right or wrong; an ``nll`` probe is neither.
+        wrong: how many are wrong.
+        some: the first of these.
+    """
+
+    n: int
+    wrong: int
+    some: tuple[WrongAnswer, ...]
+
+
+def missed(exam: Exam, child: Answers, cap: int = 20) -> Missed:
+    """A child's own probes that it answers wrongly; at most ``cap`` are listed."""
+    given = zip(exam.generalize, _answers(child, "generalize", exam.generalize), strict=True)
+    judged = [(probe, said) for probe, said in given if probe.kind != "nll"]
+    wrong = [
+        WrongAnswer(probe.question().shown, probe.answer, said) for probe, said in judged if not score(probe, said)
+    ]
+    return Missed(len(judged), len(wrong), tuple(wrong[:cap]))
+
+
 EXAMPLES = 8
 """Of what was gained, and of what was kept."""
 

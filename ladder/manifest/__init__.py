@@ -5,7 +5,7 @@ from ladder.manifest.explain import json_schema
 from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
-from ladder.manifest.rules import IMPORT, read_rules
+from ladder.manifest.rules import IMPORT, differing, read_rules
 from ladder.manifest.schema import (
     GATES,
     Architecture,
@@ -40,7 +40,8 @@ from ladder.manifest.schema_runtime import (
     Where,
     device_field,
 )
-from ladder.manifest.syntax import flat, unequal
+from ladder.manifest.sources import absent
+from ladder.manifest.syntax import flat
 from ladder.manifest.words import modern, old_spelling
 
 __all__ = [
@@ -79,8 +80,10 @@ __all__ = [
     "TrainingParams",
     "Variance",
     "Where",
+    "absent",
     "contexts",
     "device_field",
+    "differing",
     "discover",
     "dream_prompts",
     "evidences",
@@ -98,6 +101,5 @@ __all__ = [
     "run_name",
     "teacher_field",
     "teacher_files",
-    "unequal",
     "validated",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ladder.manifest.plugins import broken_plugins, custom_gate_problems, custom
 from ladder.manifest.problems import Problem, found, refuse
 from ladder.manifest.request import Request, digest_of, validated
 from ladder.manifest.schema import Manifest
-from ladder.manifest.syntax import read_tree
+from ladder.manifest.syntax import read_tree, unequal
 
 IMPORT = "import"
 """What an imported generation has in place of a training method."""
@@ -48,6 +48,23 @@ def read_rules(name: Name, path: Path | None = None) -> Request:
     manifest = manifest.model_copy(update={"evolution_request": taken})
     digest = digest_of(manifest, [digests[named] for _, named in all_files(manifest, folder)]) if path else ""
     return Request(file.absolute(), manifest, name, None, None, digests, digest)
+
+
+_TOLD = tuple(f"manifest.{told}" for told in (*SECTIONS, "evolution_request.training_method"))
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two kept documents (``manifest`` and ``files``) say differently, by dotted name, as ``unequal``.
+
+    One that was imported has defaults in place of a training that never was: beside it gates, laws and the method are
+    compared alone, and beside one that was imported unexamined nothing.
+    """
+    manifests, found = [one["manifest"] for one in (ours, theirs)], unequal(ours, theirs)
+    if not all(manifests):
+        return {}
+    if IMPORT not in [one.get("evolution_request", {}).get("training_method") for one in manifests]:
+        return found
+    return {name: pair for name, pair in found.items() if name.startswith(_TOLD)}
 
 
 def _of_a_training(manifest: Manifest) -> Iterator[Problem]:

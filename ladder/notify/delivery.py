@@ -21,12 +21,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from ladder import __version__
 from ladder.errors import LadderError, said
 from ladder.notify.hooks import Hook, notify_folder, read_hooks
 from ladder.notify.messages import Message, Told, untold
-from ladder.registry import Registry
-from ladder.registry.locks import file_lock
+from ladder.registry import Registry, locks
 
 PAUSES = (0.0, 0.5, 2.0)
 """Seconds before each try of a message."""
@@ -72,7 +70,7 @@ def deliver(hook: Hook, messages: Sequence[Message], home: Path, pauses: Sequenc
     Raises:
         Busy: another process has been sending for a minute.
     """
-    with file_lock(notify_folder(home) / f"{hook.name}.lock", f"the webhook {hook.name}", timeout=60):
+    with locks.file_lock(notify_folder(home) / f"{hook.name}.lock", f"the webhook {hook.name}", timeout=60):
         told = Told.read(home, hook.name)
         for message in messages:
             if told.knows(message):
@@ -111,7 +109,7 @@ def post(hook: Hook, message: Message) -> str:
     body, moment = message.body(), str(int(time.time()))
     headers = {
         "content-type": "application/json",
-        "user-agent": f"ladder/{__version__}",
+        "user-agent": "ladder",
         "webhook-id": message.id,
         "webhook-timestamp": moment,
         "webhook-signature": signature(hook.key, message.id, moment, body),

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from ladder.errors import NotFound, RegistryError, UsageError
 from ladder.system.files import save_text
 
-KINDS = ("verdict", "promotion", "rollback")
+KINDS = ("verdict", "promotion", "rollback", "foreign")
+"""What can be told; ``foreign`` is a move of HEAD by somebody else than ladder, once ladder has found it."""
 SECRET = "whsec_"
 """What the secret of a Standard Webhook begins with; base64 follows."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")

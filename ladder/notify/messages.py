@@ -18,7 +18,7 @@ from ladder.notify.hooks import Hook, state_file
 from ladder.registry import Event, Generation, Registry
 from ladder.system.files import save_text
 
-_MOVES = {"promote": "promotion", "rollback": "rollback"}
+_MOVES = {"promote": "promotion", "rollback": "rollback", "foreign": "foreign"}
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def _happened(family: str, registry: Registry) -> Iterator[Message]:
     named = {one.ref: one for one in generations}
     yield from map(_verdict, generations)
     for event in registry.history(family):
-        if event.kind in _MOVES and event.to_ref in named:
-            yield _move(event, named[event.to_ref])
+        if event.kind in _MOVES:
+            yield _move(family, event, named.get(event.to_ref))
 
 
 def _verdict(one: Generation) -> Message:
@@ -123,13 +123,17 @@ def _verdict(one: Generation) -> Message:
     )
 
 
-def _move(event: Event, target: Generation) -> Message:
-    kind, family = _MOVES[event.kind], target.name.family
+def _move(family: str, event: Event, target: Generation | None) -> Message:
+    """
+    Args:
+        target: where HEAD is; None where somebody else gave it to what is no generation, or took it away.
+    """
+    kind, moment = _MOVES[event.kind], event.time.isoformat()
     before = f", before it {event.from_ref}" if event.from_ref else ""
-    text = f"HEAD of {family} is {target.ref}{before} ({kind}: {event.reason})"
-    data = {"generation": target.to_dict(), "from": event.from_ref, "reason": event.reason}
-    moment = event.time.isoformat()
-    return Message(_id(kind, target.digest, moment), kind, family, event.seq, event.time, text, data)
+    text = f"HEAD of {family} is {event.to_ref}{before} ({kind}: {event.reason})"
+    generation = target.to_dict() if target else None
+    data = {"from": event.from_ref, "to": event.to_ref, "reason": event.reason, "generation": generation}
+    return Message(_id(kind, family, str(event.seq), moment), kind, family, event.seq, event.time, text, data)
 
 
 def _id(*parts: str) -> str:

@@ -1,7 +1,6 @@
 """How fast this machine is when it is alone: measured for a second at the first use, and kept for the user.
 
-What is measured is processor time, so that other work on the machine changes little of it; how much of the cores other
-work had meanwhile is told, because a run beside it takes longer than is said.
+What is measured is processor time, so that other work on the machine changes little of it.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import psutil
 import torch
 
 from ladder.system.files import save_text
@@ -25,7 +25,7 @@ from ladder.system.files import save_text
 FORM = 1
 """Of what is kept; another one is measured anew."""
 BUSY = 0.2
-"""Share of the cores that others had from which on a person is told, and the machine is measured again next time."""
+"""Share of the cores that other work has from which on a person is told, and a measurement is taken again next time."""
 _SIDE, _LONG, _SHORT = 1024, 2**22, 64
 _SECONDS = 0.3
 """For which each of the three is measured."""
@@ -111,6 +111,11 @@ def measure(threads: int) -> Speed:
         _, call = _alone(lambda: short.mul(1.5), 1)
     today = datetime.now(UTC).date().isoformat()
     return Speed(2 * _SIDE**3 / round_of_products, 2 * long.nbytes / pass_over_memory, call, busy, today)
+
+
+def busy_now() -> float:
+    """Share of the cores that work has now while this process waits a moment, 0 to 1."""
+    return psutil.cpu_percent(interval=_SECONDS) / 100
 
 
 def _alone(work: Callable[[], object], threads: int) -> tuple[float, float]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -19,13 +19,13 @@ import ladder.actors.session  # noqa: F401  (so that this process has loaded wha
 from ladder.actors.own_ray import store_of_new_ray
 from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
-from ladder.exam import PromptSet
+from ladder.exam import PromptSet, few_told
 from ladder.gates import Detectable, Fewest
-from ladder.manifest import ROLES, Request, others
+from ladder.manifest import Request, others
 from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.lesson import Lesson
-from ladder.planning.machine import BUSY, measure
+from ladder.planning.machine import BUSY
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.rough import UNSURE
@@ -168,6 +168,9 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         if measure:
             price = _measured(run, work.start, home, machine, base, Path(temporary), work.asked)
     waits = lineage.obstacle is not None and not unregistered_teachers(request, registry)
+    teachers = (method := method_of(manifest)).teachers() | method.dreamers()
+    placed = _placed(price, teachers)
+    slots = place(manifest.runtime, machine, placed, on_cores(run.made)).slots
     after = f"after {request.parent} of the same call is promoted" if str(request.parent) in planned else None
     return Plan(
         child=str(request.child),
@@ -181,10 +184,11 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         probes=len(work.own),
         steps=params.steps,
         tokens=params.steps * params.batch_size * data_of(request).max_length,
-        teachers=_speakers(request),
+        teachers=len(teachers),
         price=price,
         threads=threads(manifest.runtime, machine),
-        placement=describe(place(manifest.runtime, machine, _placed(price), on_cores(run.made)).slots),
+        # On one machine without GPUs every role has a place, so that the next manifest finds its actors: the run's own.
+        placement={role: where for role, where in describe(slots).items() if role in placed},
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
         others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
@@ -219,20 +223,13 @@ def _measured(
     runtime = request.manifest.runtime
     roles = all_roles(start.numbers, 1)
     devices = {role: slot.device for role, slot in place(runtime, machine, roles, on_cores(start.made)).slots.items()}
-    # Rates are processor time, and a step's is the clock's: whoever works here now makes it longer.
-    busy = measure(threads(runtime, machine)).busy
     timing = time_step(start, parent, devices, threads(runtime, machine))
-    return replace(price_of(start, home, machine, base, timing, kept_replicas(run), asked), busy=busy)
+    return price_of(start, home, machine, base, timing, kept_replicas(run), asked)
 
 
-def _placed(price: Price | None) -> list[str] | tuple[str, ...]:
-    """The roles of a run, as far as they are known."""
-    return all_roles(price.replicas, price.ranks, price.replicas) if price else ROLES
-
-
-def _speakers(request: Request) -> int:
-    method = method_of(request.manifest)
-    return len(method.teachers() | method.dreamers())
+def _placed(price: Price | None, teachers: Collection[int]) -> list[str]:
+    """The roles of a run, as far as they are known; without a price each teacher has one process."""
+    return all_roles(price.replicas, price.ranks, price.replicas) if price else all_roles(teachers, 1)
 
 
 def _forecast(request: Request, price: Price | None) -> list[str]:
@@ -316,7 +313,8 @@ def _other(plan: Plan, number: int, title: str) -> str:
 
 def _exam(found: Detectable) -> str:
     """How many answers decide; empty where nothing is compared or counted."""
-    parts = [_gained(found.gained)] if found.gained else []
+    few = few_told(found.gained.probes) if found.gained else ""
+    parts = [*([f"short: {few}"] if few else []), *([_gained(found.gained)] if found.gained else [])]
     if found.forgotten:
         parts.append(f"an ancestor counts as forgotten {', '.join(_lost(found.forgotten.values()))}")
     return "; ".join(parts)
@@ -348,7 +346,7 @@ def _time(price: Price) -> str:
     told = {name: seconds for name, seconds in price.phases.items() if seconds >= 1}
     parts = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in told.items())
     whole = f"about {duration_text(price.whole_seconds)} ({low} to {high})"
-    beside = f"; other work had {price.busy:.0%} of the cores while this was measured, and beside it a run takes longer"
+    beside = f"; other work has {price.busy:.0%} of the cores now, and beside it a run takes longer"
     return f"{whole}: {parts}; {price.step_seconds:.3f} s a step ({price.timing}){beside * (price.busy >= BUSY)}"
 
 

@@ -17,7 +17,7 @@ from ladder.distill import Chunking, has_compiler, pays_to_compile
 from ladder.exam import PromptSet
 from ladder.manifest import Dreams
 from ladder.methods import method_of
-from ladder.planning.machine import Speed, speed_of
+from ladder.planning.machine import Speed, busy_now, speed_of
 from ladder.planning.memory import (
     FLOAT,
     Group,
@@ -73,7 +73,7 @@ class Price:
         step_seconds: from one step's end to the next one's; ``seconds`` of the whole training.
         timing: ``probe`` where a step was measured, else ``rough``.
         phases: seconds of everything that a run consists of, by phase; ``steps`` are ``seconds``.
-        busy: share of the cores that other work had while this machine was measured, 0 to 1.
+        busy: share of the cores that other work has at the moment, beside which a run takes longer, 0 to 1.
         teachers: of each teacher by number, ``wire_bytes`` of the whole run and ``cache_bytes``.
         unlearned_share: of the new tokens that no teacher puts first, those that will not be learned because the
             teachers' target says otherwise, 0 to 1; None without a probe, or where fewer than ``FEWEST_UNKNOWN`` such
@@ -176,7 +176,7 @@ def price_of(
             for place, traffic in enumerate(plan.traffics)
         },
         phases=_in_order(around | {"steps": steps * step + start}),
-        busy=speed.busy,
+        busy=busy_now(),
     )
 
 

@@ -6,6 +6,7 @@ last migration; of any other one MLflow is asked. What comes back has the attrib
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections import defaultdict
@@ -24,6 +25,9 @@ _DELETED = "Deleted_Internal"
 """What MLflow calls the stage of a version that was removed."""
 NAME, DIGEST, MODEL = "ladder.name", "ladder.digest", "ladder.model_id"
 """Tags of a generation: the first two stand at its version, or it is somebody else's."""
+RECORD = "ladder.record"
+"""The tag of a logged model that holds the tags which only machines read, as JSON: one, because MLflow's time goes with
+the number of tags."""
 _WAIT_SECONDS = 30.0
 
 
@@ -31,6 +35,16 @@ def model_of(source: str | None) -> str:
     """The id of the logged model that a version was registered from: MLflow lays its files into a folder of that name.
     Empty where there is none in the source."""
     return next(iter(re.findall(r"/(m-[0-9a-f]{32})/", f"{source}/")), "")
+
+
+def held(model_id: str, record: str) -> dict[str, str]:
+    """The tags that a logged model holds for its version; nothing where somebody spoiled them."""
+    try:
+        found = json.loads(record)
+    except ValueError:
+        found = None
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {MODEL: model_id, **{key: value for key, value in pairs if isinstance(value, str)}}
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Direct:
 
     def versions(self, family: str | None = None, **equal: Any) -> list[Any]:
         """Versions of a registered model, or of all, whose columns have these values. Those of generations also have
-        the tags of the logged models that they were registered from."""
+        the tags that the logged models hold which they were registered from."""
         clauses = {"workspace": _DEFAULT} | ({"name": family} if family is not None else {}) | equal
         where = " AND ".join(f"{column} = ?" for column in clauses)
         with self._open() as connection:
@@ -63,10 +77,10 @@ class Direct:
                 f"SELECT name, version, run_id, source, creation_time, current_stage FROM model_versions WHERE {where}",
                 tuple(clauses.values()),
             ).fetchall()
-            tags, held = self._version_tags(connection, family), self._model_tags(connection)
+            tags, records = self._version_tags(connection, family), self._records(connection)
         for place in ((row["name"], row["version"], row["source"]) for row in rows):
             if {NAME, DIGEST} <= tags[place[:2]].keys():
-                tags[place[:2]] = held.get(model_of(place[2]), {}) | tags[place[:2]]
+                tags[place[:2]] = records.get(model_of(place[2]), {}) | tags[place[:2]]
         return [
             SimpleNamespace(
                 name=row["name"],
@@ -168,10 +182,9 @@ class Direct:
         return found
 
     @staticmethod
-    def _model_tags(connection: sqlite3.Connection) -> Mapping[str, dict[str, str]]:
-        """Tags of all logged models, deleted ones too, by their ids, which are one."""
-        query = "SELECT model_id, tag_key, tag_value FROM logged_model_tags WHERE tag_key GLOB 'ladder.*'"
-        found: dict[str, dict[str, str]] = defaultdict(dict)
-        for row in connection.execute(query):
-            found[row["model_id"]] |= {MODEL: row["model_id"], row["tag_key"]: row["tag_value"]}
-        return found
+    def _records(connection: sqlite3.Connection) -> Mapping[str, dict[str, str]]:
+        """What all logged models hold, deleted ones too, by their ids."""
+        query = "SELECT model_id, tag_value FROM logged_model_tags WHERE tag_key = ?"
+        return {
+            row["model_id"]: held(row["model_id"], row["tag_value"]) for row in connection.execute(query, (RECORD,))
+        }

@@ -23,6 +23,8 @@ LENGTH = 5000
 MARK = "*ladder writes what stands above this line anew; what you write below it stays*"
 _BEFORE = "Generations of the {} family. The alias HEAD marks the live one."
 """What ladder wrote there once."""
+_NOTE = 2000
+"""Characters of a manifest's note that a description has room for; the manifest has all."""
 _SHOWN = 12
 """Most generations of a description, the latest ones."""
 _SIGNS = {Verdict.PROMOTED: "✓", Verdict.REJECTED: "✗"}
@@ -55,7 +57,7 @@ def version_text(candidate: Candidate, attempt: int, experiment: str, run_id: st
     how = candidate.method.replace("_", " ") + (f" from {' and '.join(ancestors)}" if ancestors else "")
     failed = ", ".join(candidate.failed_gates)
     text = f"{who}, {how}, passed its gates." if candidate.passed else f"✗ REJECTED by {failed}: {who}, {how}."
-    text += f" {escape(candidate.note, quote=False)}" if candidate.note else ""
+    text += f" {escape(candidate.note[:_NOTE], quote=False)}" if candidate.note else ""
     read_on = [f"[curves, datasets and figures]({_run(experiment, run_id)})"]
     pictures = []
     for name, told in (("report.html", "page of the verdict"), ("manifest.json", "manifest")):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ladder.data import kept_document
 from ladder.errors import Blocked, HeadMoved, LadderError, ManifestError, ModelError, NotFound
-from ladder.manifest import Name, Request, others, teacher_field, unequal
+from ladder.manifest import Name, Request, differing, others, teacher_field
 from ladder.registry import Generation, Registry, Verdict, open_registry
 
 _TOLD = 8
@@ -252,7 +252,7 @@ def _unequal(known: Generation, request: Request, registry: Registry) -> dict[st
     """By dotted name, what a generation's manifest said and what the request says."""
     before = kept_document(registry.sidecars(known))
     now = {name: value for name, value in request.document().items() if name in before}
-    return unequal(before, now)
+    return differing(before, now)
 
 
 def check_teachers(request: Request, ancestry: Ancestry, folders: dict[int, Path]) -> None:

@@ -22,7 +22,7 @@ def verify(store: Store, family: str) -> list[Finding]:
         NotFound: the store knows no such family.
     """
     versions.require_family(store, family)
-    stored = versions.search(store, family)
+    stored = sorted(versions.search(store, family), key=lambda version: int(version.version))
     known, findings = _readable(stored, versions.head_version(store, family))
     checks: list[Callable[[Store, str, list[Generation]], Iterator[Finding]]] = [
         _places, _files, _ancestry, _duplicates, _head, _interrupted,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladder.errors import ManifestError, NotFound, RegistryError, UsageError
 from ladder.manifest import FAMILY, Name, Reference
-from ladder.registry.direct import DIGEST, MODEL, NAME, model_of
+from ladder.registry.direct import DIGEST, MODEL, NAME, RECORD, held, model_of
 from ladder.registry.entities import Candidate, Generation, Store, Verdict
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PRUNED = PREFIX + "pruned"
 ERASED = PREFIX + "erased"
 """When rows of a person were last erased from the sidecars: ISO 8601, UTC."""
 READ_BY_PEOPLE = (VERDICT, NAME, PARENT, FAILED_GATES, ATTEMPT, DIGEST)
-"""What stands at the version itself, where MLflow's lists show it. The rest are tags of the logged model that holds the
+"""What stands at the version itself, where MLflow's lists show it. The rest is a tag of the logged model that holds the
 files: not of the run, because finding 2,000 runs takes MLflow 17 s, and 2,000 logged models half a second."""
 _DIGEST = re.compile("[0-9A-Za-z]{1,64}")
 """Digests name folders, so nothing else may stand there: no dot, no slash."""
@@ -70,7 +70,7 @@ def candidate_tags(candidate: Candidate, *, attempt: int, model_id: str, invento
 def split(tags: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Tags of the version, and of the logged model that holds its files."""
     own = {key: tags[key] for key in READ_BY_PEOPLE if key in tags}
-    return own, {key: value for key, value in tags.items() if key not in own}
+    return own, {RECORD: json.dumps({key: value for key, value in tags.items() if key not in own})}
 
 
 def is_generation(version: ModelVersion) -> bool:
@@ -180,7 +180,7 @@ def completed(store: Store, found: list[ModelVersion]) -> list[ModelVersion]:
         named = model_of(version.source)
         if (model := models.get(named) or _model(store, named)) is not None:
             own = dict(version.tags)
-            version.tags.update({**model.tags, MODEL: model.model_id, **own})
+            version.tags.update({**held(named, model.tags.get(RECORD, "")), **own})
     return found
 
 

@@ -11,9 +11,10 @@ from ladder.registry.store import translated
 
 EVENTS = {
     "verdict": "model_version.created",
-    # HEAD is an alias; the server tells a promotion and a rollback alike.
+    # HEAD is an alias; the server tells all its moves alike.
     "promotion": "model_version_alias.created",
     "rollback": "model_version_alias.created",
+    "foreign": "model_version_alias.created",
 }
 """What MLflow calls it."""
 _PREFIX = "ladder-"

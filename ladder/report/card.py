@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ladder.gates import GateReport
-from ladder.manifest import Request
+from ladder.manifest import IMPORT, Request
 from ladder.registry import Generation, lineage
 from ladder.report.charts import Worth, sources, taught_most
 
@@ -64,7 +64,7 @@ def model_card(
         *(f"- teacher {one['number']}: {one['name']}, {one['kind']} ({str(one['digest'])[:12]})" for one in others),
         *_taught_by(worth),
         f"- manifest: {request.digest}",
-        f"{_ROWS}{_LEFT[request.manifest.stabilizers.replay]}",
+        f"{_ROWS}{_LEFT['none' if evolution.training_method == IMPORT else request.manifest.stabilizers.replay]}",
         "",
         *gate_table(report),
         "",
@@ -72,6 +72,21 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+_LOADING = (
+    "",
+    "## Load it",
+    "",
+    "```python",
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'folder = "."  # where this file lies',
+    "tokenizer = AutoTokenizer.from_pretrained(folder)",
+    "model = AutoModelForCausalLM.from_pretrained(folder)",
+    "```",
+    "",
+)
 
 
 def for_export(card: str, *, rows: bool) -> str:
@@ -96,7 +111,7 @@ def for_export(card: str, *, rows: bool) -> str:
         else line
         for line in body.split("\n")
     ]
-    return "\n".join([*_header(header), *lines])
+    return "\n".join([*_header(header), *lines, *_LOADING])
 
 
 def _header(header: Mapping[str, Any]) -> list[str]:

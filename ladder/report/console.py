@@ -14,7 +14,7 @@ from rich.console import Console as Rich
 from rich.table import Table
 from rich.text import Text
 
-from ladder.errors import Blocked, LadderError
+from ladder.errors import Blocked, Busy, LadderError
 from ladder.gates import Comparison, GateReport, GateResult
 from ladder.manifest import Request
 from ladder.report.charts import Row, Scale, forests
@@ -64,14 +64,20 @@ def worst(ended: Iterable[Ended]) -> int:
     return max((one.exit_code for one in ended), key=_SEVERITY.index, default=0)
 
 
-def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
-    """Of a generation that was recorded."""
+def outcome_of(generation: Generation, *, trained: bool, answers: Mapping[str, int] | None = None) -> Outcome:
+    """Of a generation that was recorded.
+
+    Args:
+        answers: how many were ``lost`` and ``gained`` beside its parent; None where that was not noted, or there is no
+            parent.
+    """
     detail = ", ".join(generation.failed_gates) if generation.failed_gates else ""
     verdict = str(generation.verdict)
+    changed, why = f"; {answers['lost']} answers lost, {answers['gained']} gained" if answers else "", "see `ladder why"
     sentence = {
-        "PROMOTED": "passed all gates",
-        "PASSED": f"passed all gates; promote it with `{promote_command(generation)}`",
-        "REJECTED": f"failed {detail}; HEAD stays where it is; see `ladder why {generation.ref}`",
+        "PROMOTED": f"passed all gates{changed}" + (f": {why} {generation.ref}`" if answers else ""),
+        "PASSED": f"passed all gates{changed}; promote it with `{promote_command(generation)}`",
+        "REJECTED": f"failed {detail}{changed}; HEAD stays where it is; {why} {generation.ref}`",
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
     return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)
@@ -80,7 +86,9 @@ def outcome_of(generation: Generation, *, trained: bool) -> Outcome:
 def failure_of(child: str, error: LadderError | OSError) -> Outcome:
     """Of a manifest that an error ended."""
     if isinstance(error, LadderError):
-        return Outcome(child, "BLOCKED" if isinstance(error, Blocked) else "FAILED", str(error), error.exit_code)
+        # Nothing of its own went wrong where it waits for a parent, or for who is at work on the family.
+        verdict = "BLOCKED" if isinstance(error, Blocked | Busy) else "FAILED"
+        return Outcome(child, verdict, str(error), error.exit_code)
     # A full disk, a folder that may not be read.
     return Outcome(child, "FAILED", f"{reason(error)} (the same command goes on once that is mended)", 1)
 
@@ -124,11 +132,14 @@ def verdict_text(report: GateReport, comparison: Comparison | None) -> str:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """How many answers were lost and gained, and the worst of those lost."""
+    """How many answers were lost and gained, the worst of those lost, and some of those gained."""
     lines = [f"of {comparison.n} probes {comparison.lost} lost and {comparison.gained} gained"]
-    for one in comparison.worst:
-        lines += [f"  {one.part}: {_short(one.prompt)}"]
-        lines += [f"    expected {_short(one.expected)}, was {_short(one.parent)}, is {_short(one.child)}"]
+    kinds = (("", comparison.worst, comparison.lost), ("gained: ", comparison.won, comparison.gained))
+    for kind, listed, count in kinds:
+        for one in listed:
+            lines += [f"  {kind}{one.part}: {_short(one.prompt)}"]
+            lines += [f"    expected {_short(one.expected)}, was {_short(one.parent)}, is {_short(one.child)}"]
+        lines += [f"  and {count - len(listed)} more {kind.strip(': ') or 'lost'}"] * (count > len(listed))
     return "\n".join(lines)
 
 

@@ -50,12 +50,8 @@ def examine(run: Run, work: Work, context: Context) -> None:
     Raises:
         GateError: a model could not be examined; nothing is decided.
     """
-    request, tokenizer, working, begun = (
-        run.request,
-        load_tokenizer(run.candidate),
-        context.console.working,
-        time.time(),
-    )
+    begun = time.monotonic()
+    request, tokenizer, working = run.request, load_tokenizer(run.candidate), context.console.working
     exam = build_exam(request, tokenizer, work.own, work.recall)
     with working(f"exam: {exam_size(exam)}"):
         child, parent = _run_prompts(run, exam, context)
@@ -66,10 +62,12 @@ def examine(run: Run, work: Work, context: Context) -> None:
     context.console.gates(report)
     with working("writing the report"):
         comparison = compare(exam, child, parent) if parent else None
+        if comparison:
+            run.note(answers={"lost": comparison.lost, "gained": comparison.gained})
         calibration = measure_calibration(exam, child, parent, _parents_report(run).get("pulse", {}))
         worth = Receipts.of_notes(run.notes()).summary()
         _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
-        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child)
+        document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child, exam)
         document |= {"teachers": told} if (told := _others(run)) else {}
         document |= {"training": {"receipts": worth}} if worth else {}
         shown = _page(run, report, comparison, calibration, child, worth, context, time.monotonic() - begun)

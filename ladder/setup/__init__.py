@@ -1,6 +1,6 @@
 """What a run needs before it begins: its folder, dataset, roles, exam and laws."""
 
-from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, run_folder
+from ladder.setup.context import Context, EvaluatorHandle, Run, Usage, hosted, metric_path, notes_of, run_folder
 from ladder.setup.dataset import (
     Dataset,
     beginning_warnings,
@@ -26,6 +26,7 @@ from ladder.setup.dataset import (
 )
 from ladder.setup.dreams import Beginnings, DreamBatch, beginnings, write_dreams
 from ladder.setup.exam import (
+    Ask,
     EvalRun,
     answer_cache,
     build_exam,
@@ -67,6 +68,7 @@ from ladder.setup.suites import check_suites, measure_suites
 from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
 
 __all__ = [
+    "Ask",
     "Beginnings",
     "Context",
     "Dataset",
@@ -118,6 +120,7 @@ __all__ = [
     "made_of",
     "measure_suites",
     "metric_path",
+    "notes_of",
     "on_cores",
     "origin_of",
     "others_told",

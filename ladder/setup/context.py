@@ -287,8 +287,7 @@ class Run:
 
     def notes(self) -> dict[str, Any]:
         """What the run noted about itself, such as its MLflow run and the seconds it has trained."""
-        path = self.folder / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return notes_of(self.folder)
 
     def note(self, **values: Any) -> None:
         """Add to the notes, durably."""
@@ -317,6 +316,12 @@ class Run:
         """What was noted with the checkpoint of so many steps; nothing before the first."""
         marks: dict[str, Any] = self.notes().get("marks", {})
         return dict(marks.get(str(done), {}))
+
+
+def notes_of(folder: Path) -> dict[str, Any]:
+    """What the run of this folder noted; nothing where there is none, or before it noted anything."""
+    path = folder / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def run_folder(request: Request, home: Path) -> Path:

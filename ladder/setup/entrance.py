@@ -151,7 +151,7 @@ def _judged(
     case = replace(case, allowed=[request.folder(path) for path in request.manifest.laws.allowed_sources])
     report = score(request, exam, child, None, evaluate_laws(case, _laws(request)), {})
     calibration = measure_calibration(exam, child, None, {})
-    document = document_of(request, folder, tokenizer, report, None, calibration, child)
+    document = document_of(request, folder, tokenizer, report, None, calibration, child, exam)
     parent = candidate.parent
     shown = page.Page(
         child=str(candidate.name),

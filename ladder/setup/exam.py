@@ -277,12 +277,14 @@ def run_evals(exam: Exam, taken: Sequence[EvalRun], cache: AnswerCache, ask: Ask
         GateError: a model could not be examined, or changed while it was.
     """
     known = [cache.known(eval_run.digest, eval_run.prompt_set) for eval_run in taken]
-    all_outputs = ask(
-        [
-            eval_run._replace(prompt_set=eval_run.prompt_set.without(outputs))
-            for eval_run, outputs in zip(taken, known, strict=True)
-        ]
-    )
+    left = [
+        eval_run._replace(prompt_set=eval_run.prompt_set.without(outputs))
+        for eval_run, outputs in zip(taken, known, strict=True)
+    ]
+    # No model is loaded for nothing.
+    asked = [eval_run for eval_run in left if eval_run.prompt_set.size]
+    answered = iter(ask(asked) if asked else ())
+    all_outputs = [next(answered) if run.prompt_set.size else Outputs(run.digest) for run in left]
     for eval_run, outputs in zip(taken, all_outputs, strict=True):
         _check_examined(eval_run, outputs)
         cache.keep(outputs)

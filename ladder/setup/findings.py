@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ladder.data import BEGINNING, PAGE, REPORT
 from ladder.data.examples import begin_ids
-from ladder.exam import Answers, Calibration
-from ladder.gates import Comparison, GateReport
+from ladder.exam import Answers, Calibration, Exam
+from ladder.gates import Comparison, GateReport, missed
 from ladder.manifest import Request
 from ladder.models import folder_digest, template_digest, tokenizer_digest
 from ladder.report import page, plots
@@ -28,6 +28,7 @@ def document_of(
     comparison: Comparison | None,
     calibration: Calibration,
     child: Answers,
+    exam: Exam,
 ) -> dict[str, Any]:
     """The report as plain data. Its keys are read of generations of any age.
 
@@ -38,6 +39,7 @@ def document_of(
     return {
         "gates": report.to_dict(),
         "answers": asdict(comparison) if comparison else None,
+        "missed": asdict(missed(exam, child)),
         "pulse": calibration.to_dict(),
         "noise": asdict(child.noise),
         "tone_encoder": folder_digest(request.folder(encoder)) if encoder else None,

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,16 +17,17 @@ from torch import Tensor
 
 from ladder.data import kept_day, kept_document, kept_request
 from ladder.errors import UsageError
-from ladder.exam import Outputs, Probe, ask, read_probes
+from ladder.exam import Exam, Outputs, Probe, ask, read_probes
 from ladder.gates import Comparison, GateReport, compare
 from ladder.laws import LAWS, evaluate_laws
-from ladder.manifest import unequal
+from ladder.manifest import IMPORT, Request, differing
 from ladder.models import EnsembleSpec, dated, load_tokenizer, tensor_files
 from ladder.models.digest import read_object
 from ladder.registry import Generation, Registry, lineage
 from ladder.report import console, text
 from ladder.report.live import SOON
 from ladder.setup import (
+    Ask,
     EvalRun,
     EvaluatorHandle,
     answer_cache,
@@ -119,14 +120,42 @@ def reevaluate(
     folder, spec = registry.materialize(child), ensemble_of(registry, other, together) if other else None
     request = kept_request(folder / "ladder", child.name)
     ancestors = {known.ref: registry.materialize(known) for known in line}
-    with dated(kept_day(folder / "ladder")):
-        tokenizer = load_tokenizer(folder)
-        exam = build_exam(request, tokenizer, *_probes(child.ref, folder, ancestors, probes))
-        if probes is not None:
-            check_asked(exam, tokenizer)
-    dtype = request.manifest.student.dtype
+    exam = _exam_of(request, child.ref, folder, ancestors, probes)
+    dtype, screen = request.manifest.student.dtype, console.Console()
+    # What a generation is was checked when it was materialised; an ensemble is what it is made of.
+    taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
+    cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
+    there = by_evaluator(handle, folder, dtype, registry.home, screen) if handle else _here(folder, dtype, screen)
+    ours, theirs = run_evals(exam, taken, cache, there)
+    laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
+    report = score(request, exam, ours, theirs, laws, ancestors)
+    named = (together.named(other) if together else other.ref) if other else None
+    costs = measure_costs(EnsembleSpec((folder,)), spec, dtype) if together and spec else None
+    return Reevaluation(child.ref, named, report, compare(exam, ours, theirs) if theirs else None, costs)
 
-    screen = console.Console()
+
+def compared(registry: Registry, child: Generation, other: Generation) -> Comparison:
+    """What a generation lost and gained beside another one, over its own and its ancestors' probes.
+
+    Neither is asked what only a verdict needs, and what is known of both is not asked again.
+
+    Raises:
+        GateError: as ``reevaluate``.
+    """
+    folder, theirs_folder = registry.materialize(child), registry.materialize(other)
+    ancestors = {known.ref: registry.materialize(known) for known in lineage.lineage_of(child, registry)[:-1]}
+    request = kept_request(folder / "ladder", child.name)
+    exam = _exam_of(request, child.ref, folder, ancestors)
+    asked, dtype = exam.prompt_set().answers_alone(), request.manifest.student.dtype
+    taken = [EvalRun(folder, child.digest, asked), EvalRun(theirs_folder, other.digest, asked)]
+    cache = answer_cache(registry.home, exam, folder, "cpu", dtype)
+    ours, theirs = run_evals(exam, taken, cache, _here(folder, dtype, console.Console()))
+    assert theirs is not None  # It was asked.
+    return compare(exam, ours, theirs)
+
+
+def _here(folder: Path, dtype: str, screen: console.Console) -> Ask:
+    """Evaluations on this machine's CPU, asked in the words of ``folder``."""
 
     def asked(taken: Sequence[EvalRun]) -> list[Outputs]:
         total = sum(eval_run.prompt_set.size for eval_run in taken)
@@ -136,16 +165,17 @@ def reevaluate(
                 for eval_run in taken
             ]
 
-    # What a generation is was checked when it was materialised; an ensemble is what it is made of.
-    taken = eval_runs(exam, folder, (spec, spec.digest() if together else other.digest) if other and spec else None)
-    cache = answer_cache(registry.home, exam, folder, handle.device if handle else "cpu", dtype)
-    there = by_evaluator(handle, folder, dtype, registry.home, screen) if handle else asked
-    ours, theirs = run_evals(exam, taken, cache, there)
-    laws = evaluate_laws(text_case(request, exam, ours, theirs), TEXT_LAWS)
-    report = score(request, exam, ours, theirs, laws, ancestors)
-    named = (together.named(other) if together else other.ref) if other else None
-    costs = measure_costs(EnsembleSpec((folder,)), spec, dtype) if together and spec else None
-    return Reevaluation(child.ref, named, report, compare(exam, ours, theirs) if theirs else None, costs)
+    return asked
+
+
+def _exam_of(request: Request, ref: str, folder: Path, ancestors: dict[str, Path], probes: Path | None = None) -> Exam:
+    """What a generation is asked, in its own tokens and on the day of its exam."""
+    with dated(kept_day(folder / "ladder")):
+        tokenizer = load_tokenizer(folder)
+        exam = build_exam(request, tokenizer, *_probes(ref, folder, ancestors, probes))
+        if probes is not None:
+            check_asked(exam, tokenizer)
+    return exam
 
 
 def _probes(
@@ -228,7 +258,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
     return Difference(
         a.ref,
         b.ref,
-        unequal(*(kept_document(folder / "ladder") for folder in folders)),
+        differing(*(kept_document(folder / "ladder") for folder in folders)),
         _both(a.metrics, b.metrics),
         moved(*folders),
         moved_heads(*folders),
@@ -236,7 +266,7 @@ def difference(registry: Registry, a: Generation, b: Generation) -> Difference:
 
 
 def moved(a: Path, b: Path) -> tuple[Moved, ...]:
-    """How far the weights of each layer moved from one model folder to another, in the order of the first."""
+    """How far the weights of each layer moved from one model folder to another, by name, layer 2 in front of 10."""
     squares: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     numbers: dict[str, int] = defaultdict(int)
     changed: set[str] = set()
@@ -249,8 +279,14 @@ def moved(a: Path, b: Path) -> tuple[Moved, ...]:
         squares[layer][0] += float((after.double() - before.double()).square().sum())
         squares[layer][1] += float(before.double().square().sum())
     return tuple(
-        Moved(layer, None if layer in changed else _ratio(*squares[layer]), count) for layer, count in numbers.items()
+        Moved(layer, None if layer in changed else _ratio(*squares[layer]), numbers[layer])
+        for layer in sorted(numbers, key=_counted)
     )
+
+
+def _counted(name: str) -> list[str | int]:
+    """A name as people sort it: by the numbers in it, and not by their digits."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 _HEADS = {
@@ -281,7 +317,10 @@ def moved_heads(a: Path, b: Path) -> tuple[MovedHead, ...]:
             for head, parts in enumerate(zip(changed.chunk(count, side), was.chunk(count, side), strict=True)):
                 for place, part in enumerate(parts):
                     squares[_layer_of(name), head][place] += float(part.square().sum())
-    return tuple(MovedHead(layer, head, _ratio(*sums)) for (layer, head), sums in squares.items())
+    return tuple(
+        MovedHead(layer, head, _ratio(*squares[layer, head]))
+        for layer, head in sorted(squares, key=lambda one: (_counted(one[0]), one[1]))
+    )
 
 
 def _tensors(a: Path, b: Path) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
@@ -316,17 +355,25 @@ _SHOWN = 60
 """Characters of a manifest's value."""
 _HEADS_TOLD = 8
 _LAYERS_TOLD = 3
+_LAYERS_SHOWN = 12
 
 
 def difference_text(found: Difference, answers: Comparison | None = None) -> str:
     """Manifest, gates and layers, a table each, and the answers lost and gained; what is equal is left out."""
     manifest = [(name, *map(_value, pair)) for name, pair in found.manifest.items()]
     metrics = [(name, *map(_figure, pair)) for name, pair in found.metrics.items() if pair[0] != pair[1]]
-    layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in found.layers]
+    far = sorted(found.layers, key=lambda layer: -(inf if layer.relative is None else layer.relative))[:_LAYERS_SHOWN]
+    told = [layer for layer in found.layers if layer in far]
+    layers = [(layer.name, f"{layer.numbers:,}", _share(layer.relative)) for layer in told]
+    if left := len(found.layers) - len(told):
+        layers.append((f"and {left} that moved less", "", "with --json"))
     most = sorted(found.heads, key=lambda head: -head.relative)[:_HEADS_TOLD]
     heads = [(head.layer, str(head.head), _share(head.relative)) for head in most if head.relative]
+    methods = found.manifest.get("manifest.evolution_request.training_method", ())
+    imported = [ref for ref, method in zip((found.a, found.b), methods, strict=False) if method == IMPORT]
     sections = [
         _section(("manifest", found.a, found.b), manifest),
+        f"{imported[0]} was imported: there is no training of it to compare" if imported else "",
         _section(("gates", found.a, found.b), metrics),
         _section(("layer", "weights", "moved by"), layers),
         _moved_most(found),

@@ -41,6 +41,8 @@ def export_generation(registry: Registry, generation: Generation, directory: Pat
         (target / ".inventory.json").unlink(missing_ok=True)
         for name in ROWS if not rows else ():
             (target / "ladder" / name).unlink(missing_ok=True)
+        # Peft's template for a card, with nothing filled in but a folder of this home.
+        (target / "adapter" / "README.md").unlink(missing_ok=True)
         card = target / "ladder" / "README.md"
         if card.is_file():
             text = for_export(card.read_text(encoding="utf-8"), rows=rows)

@@ -76,6 +76,19 @@ def runs_of(registry: Registry | None, home: Path, family: str | None = None) ->
     ]
 
 
+def check_family(registry: Registry | None, home: Path, family: str) -> None:
+    """See that a family has a run or a generation; the first run of a new one stands in no store yet.
+
+    Raises:
+        NotFound: it has neither.
+    """
+    if any((home / "runs").glob(f"{family}-G*")):
+        return
+    if registry is None:
+        raise NotFound(f"no run of {family}", where=f"home {home}", remedy="name the home that has it: --home")
+    registry.require(family)
+
+
 def _folders(home: Path) -> Iterator[Path]:
     for folder in sorted((home / "runs").glob("*/*")):
         if folder.is_dir() and any(folder.iterdir()):

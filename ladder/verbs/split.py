@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ladder.data import Row, read_rows
-from ladder.data.rows import AS_OPTION, Naming
+from ladder.data import AS_OPTION, Naming, Row, read_rows
 from ladder.errors import DataError, UsageError
-from ladder.exam import Probe, normalize, words_of
+from ladder.exam import Probe, few_told, normalize, words_of
 from ladder.exam.contamination import find_contamination
 from ladder.manifest.sources import Hub, is_hub
 from ladder.system.files import save_text
@@ -251,6 +250,8 @@ def _said_of_probes(
         found.append(f"{told} {what} cannot be asked, because another row tells the answer")
     if twice:
         found.append(f"{twice} held-out rows ask what another one asks, and are left out")
+    if few := few_told(len(probes)):
+        found.append(f"the probes are {len(probes)}, which is few: {few}")
     return found
 
 

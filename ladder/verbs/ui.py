@@ -13,6 +13,8 @@ from ladder.errors import UsageError
 from ladder.registry import open_registry
 from ladder.system.stopping import advise
 
+_TOLD = 9
+"""Most families whose page is named."""
 PATIENCE = 5.0
 """Seconds that the server has to end by itself when it is told to."""
 
@@ -28,6 +30,8 @@ def serve(home: Path, port: int) -> int:
     if registry.tracking_uri.startswith(("http://", "https://")):
         raise UsageError("the store is MLflow's server already", where=registry.address, remedy="open its page instead")
     print(f"MLflow UI of {home}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    for family in registry.families()[:_TOLD]:  # MLflow's first page leads to no registered model.
+        print(f"{family}: http://127.0.0.1:{port}/#/models/{family}", flush=True)
     advise("MLflow's server has ended, too")
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # The store's address may hold a password, and everybody on a machine can read the arguments of its processes.

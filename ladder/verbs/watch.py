@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ladder.errors import NotFound
 from ladder.registry import Registry
 from ladder.report.terminal import RUN_LOG
 from ladder.report.text import size_text
+from ladder.verbs.runs import check_family
 from ladder.verbs.watched import Watched, Watcher
 
 
@@ -35,10 +35,8 @@ def begin(
         NotFound: the home knows no such family.
     """
     watcher = Watcher(home, family, registry)
-    if family and not any((home / "runs").glob(f"{family}-G*")):
-        if registry is None:
-            raise NotFound(f"no run of {family}", where=f"home {home}", remedy="name the home that has it: --home")
-        registry.require(family)
+    if family:
+        check_family(registry, home, family)
     if once:
         runs = watcher.look()
         tell({"runs": [one.to_dict() for one in runs]}, once_text(runs))

@@ -17,7 +17,7 @@ from typing import Any
 from ladder.data import PROBES, REPORT, kept_document
 from ladder.errors import GateError
 from ladder.gates import GateReport, GateResult, Needed, needed
-from ladder.manifest import unequal
+from ladder.manifest import differing
 from ladder.registry import Event, Generation, Registry, Verdict
 from ladder.report.console import promote_command
 from ladder.report.text import Reason, table
@@ -35,6 +35,8 @@ _TOLD = 8
 """Differences of two manifests that a sentence names; the figures hold all of them."""
 _SIBLINGS = 3
 """Siblings that are told, those first whose manifests differ least."""
+_ANSWERED = 5
+"""Answers that are told of each kind: lost, gained, missed."""
 _SHOWN = 60
 """Characters of a value, of an answer."""
 
@@ -261,20 +263,36 @@ def _moves(generation: Generation, history: Sequence[Event]) -> Iterator[Reason]
 
 
 def _answers(known: Known) -> Iterator[Reason]:
-    """What it lost and gained beside its parent, with the worst losses."""
-    found = known.report.get("answers") or {}
+    """What it lost and gained beside its parent, the worst losses first, and what it misses of its own probes."""
+    found, where = known.report.get("answers") or {}, f"ladder show {known.generation.ref} --html"
     if found:
-        worst = tuple(
-            Reason(
-                one["part"],
-                "lost",
-                f"{_short(one['prompt'])}: expected {_short(one['expected'])}, was {_short(one['parent'])}, "
-                f"is {_short(one['child'])}",
-            )
-            for one in found["worst"][:_SIBLINGS]
+        told = (
+            *_told_answers(found["worst"], found["lost"], "lost", where),
+            *_told_answers(found.get("won", ()), found["gained"], "gained", where),
         )
         said = f"of {found['n']} probes {found['lost']} lost and {found['gained']} gained beside its parent"
-        yield Reason("answers", "", said, {key: found[key] for key in ("n", "lost", "gained")}, worst)
+        yield Reason("answers", "", said, {key: found[key] for key in ("n", "lost", "gained")}, told)
+    if missed := known.report.get("missed") or {}:
+        said = f"of its own {missed['n']} probes {missed['wrong']} answered wrongly, whatever its parent says to them"
+        where = f"ladder why {known.generation.ref} --json"
+        told = tuple(_told_answers(missed["some"], missed["wrong"], "missed", where))
+        yield Reason("own probes", "", said, missed, told)
+
+
+def _told_answers(kept: Sequence[Mapping[str, Any]], count: int, state: str, where: str) -> Iterator[Reason]:
+    """The first of some answers, and how many more there are.
+
+    Args:
+        kept: those that the report holds.
+        count: how many there are in all.
+        where: the command that shows more of them.
+    """
+    for one in kept[:_ANSWERED]:
+        was = f"was {_short(one['parent'])}, is" if "parent" in one else "said"
+        said = f"{_short(one['prompt'])}: expected {_short(one['expected'])}, {was} {_short(one['child'])}"
+        yield Reason(one.get("part", "generalize"), state, said)
+    if left := count - len(kept[:_ANSWERED]):
+        yield Reason(f"and {left} more", state, where)
 
 
 def _manifests(known: Known, parent: Known | None, siblings: Sequence[Known]) -> Iterator[Reason]:
@@ -301,7 +319,7 @@ def _passed(generation: Generation) -> bool:
 
 def differences(before: Known, after: Known) -> dict[str, tuple[Any, Any]]:
     """By dotted name, what two manifests say differently of what is learned and asked; files by their content."""
-    found = unequal(before.document, after.document)
+    found = differing(before.document, after.document)
     told = {
         name.removeprefix("manifest."): pair
         for name, pair in found.items()

@@ -151,8 +151,8 @@ def _attempt(other: Known, changed: Mapping[str, tuple[Any, Any]], said: str) ->
 
 
 def _refused(name: str, error: LadderError, beside: tuple[Reason, ...] = ()) -> Reason:
-    """What is wrong, where, and the remedy."""
+    """What is wrong, where, and the remedy; where the name says already where it is, that is not said twice."""
     figures = {"exit_code": error.exit_code, "where": error.where, "remedy": error.remedy}
-    first, *further = str(error).split("\n")
+    first, *further = str(error).removeprefix(f"{name}: ").split("\n")
     below = [Reason(line.strip()) for line in further]
     return Reason(name, "refused", first, figures, (*below, *beside))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from ladder.manifest import read_requests
 from ladder.report.console import Console, outcome_text, worst
+from ladder.report.terminal import exit_code, log_of
+from ladder.system.stopping import run
 
 if TYPE_CHECKING:
     from ladder.registry import Registry
@@ -55,4 +57,4 @@ def go_back_and_forth(registry: Registry) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(lambda: exit_code(main, lambda: log_of(HOME))))

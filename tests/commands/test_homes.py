@@ -52,6 +52,15 @@ def test_a_project_has_one_home_from_wherever_it_is_asked_for(
     assert missing in here("plan", "../001-child.json")[1]
 
 
+@pytest.mark.parametrize("verb", ["branches", "lineage", "prune", "runs", "verify", "watch"])
+def test_a_family_that_is_not_there_is_no_family_of_which_nothing_is_said(
+    verb: str, here: Callable[..., Any], empty_home: Path
+) -> None:
+    for home in ("nowhere", str(empty_home)):
+        code, out, said = here(verb, "Brindel", "--home", home)
+        assert code == 2 and not out and ("Brindel" in said or "nowhere" in said)
+
+
 def test_what_is_not_there_says_where_it_was_looked_for(
     here: Callable[..., Any], empty_home: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,16 @@ def test_every_verb_answers_and_every_answer_is_a_verbs() -> None:
     assert {name for name in RESULTS if not name.startswith("job ")} == known.keys() - WITHOUT
 
 
+def test_promoting_what_is_head_says_that_nothing_moved(
+    here: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ref, said in (("Luna-G002", "HEAD of Luna is Luna-G002"), ("Luna@HEAD", "HEAD of Luna is Luna-G002 already")):
+        monkeypatch.setattr(sys, "argv", ["ladder", "promote", ref])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert capsys.readouterr().out.split(";")[0].strip() == said
+
+
 LOST = Comparison(40, 1, 2, (Regression("Luna-G000", "who?", "luna", "luna", "sol"),))
 COSTS = (Cost(1, 0.5), Cost(2, 1.0))
 STANDINS: dict[str, Any] = {

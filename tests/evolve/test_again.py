@@ -51,7 +51,11 @@ def test_a_recorded_generation_is_not_asked_again(climbed: Any, monkeypatch: pyt
 
     monkeypatch.setattr(room.ask, "run_prompts", run_prompts)
     room.reevaluate(climbed.registry, climbed.registry.find("Toy-G002"))
-    assert [(prompt_set.prompts, prompt_set.probes) for prompt_set in asked] == [((), ()), ((), ())]
+    (child,) = asked  # Of the parent nothing is left to ask, so it is not even loaded.
+    assert (child.prompts, child.probes) == ((), ()) and child.again
+    asked.clear()
+    room.compared(climbed.registry, climbed.registry.find("Toy-G002"), climbed.registry.find("Toy-G001"))
+    assert not asked
 
 
 def test_other_probes_and_another_opponent(climbed: Any, tmp_path: Path) -> None:

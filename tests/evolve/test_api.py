@@ -14,7 +14,6 @@ from ladder.errors import NotFound
 from ladder.notify import delivery
 from ladder.verbs import notify
 from ladder.verbs.sample import answer
-from tests.evolve.conftest import STRICT
 from tests.receiver import receiving
 
 PROMPT = "See how the apple looks:"
@@ -72,10 +71,13 @@ def test_head_moves_back_and_forward(copy_of: Any) -> None:
         toy.rollback("G007")
 
 
-def test_a_run_is_followed_step_by_step_to_its_outcome(copy_of: Any, capsys: Any) -> None:
+def test_a_run_is_followed_to_its_outcome_and_webhooks_are_told(copy_of: Any, capsys: Any) -> None:
     toy = copy_of()
     events = list[ladder.Event]()
-    (outcome,) = ladder.evolve(made(toy, 3), home=toy.home, folder=toy.folder, on_event=events.append, quiet=True)
+    with receiving() as receiver:
+        notify.add(toy.registry, "chat", receiver.url, (), None, mlflow=False)
+        (outcome,) = ladder.evolve(made(toy, 3), home=toy.home, folder=toy.folder, on_event=events.append, quiet=True)
+        delivery.wait(20)
     steps = [event for event in events if isinstance(event, ladder.Step)]
     gates = [event for event in events if isinstance(event, ladder.GateResult)]
     assert (outcome.verdict, events[-1]) == ("PROMOTED", outcome) and capsys.readouterr().err == ""
@@ -83,6 +85,10 @@ def test_a_run_is_followed_step_by_step_to_its_outcome(copy_of: Any, capsys: Any
     assert all(one.loss > 0 and one.tokens > 0 and one.seconds > 0 for one in steps)
     assert gates == list(ladder.generation("Toy@HEAD", toy.home).report.results)
     assert ladder.Line("Toy-G003: continual_pretraining") in events
+    assert receiver.texts == [
+        "Toy-G003 passed its gates",
+        "HEAD of Toy is Toy-G003, before it Toy-G002 (promotion: Toy-G003 passed its gates)",
+    ]
     (again,) = ladder.evolve(made(toy, 3), home=toy.home, folder=toy.folder, quiet=True)
     assert (again.ref, again.trained) == ("Toy-G003", False)
 
@@ -111,18 +117,3 @@ def test_plan_prices_a_manifest_that_was_made_in_code(climbed: Any, tmp_path: Pa
     assert (entry.digest, entry.decided) == (written.digest, "Toy-G001 was PROMOTED") and str(entry).startswith(
         "Toy-G001\n"
     )
-
-
-def test_a_run_tells_the_homes_webhooks_of_each_verdict_and_promotion(copy_of: Any) -> None:
-    toy = copy_of()
-    with receiving() as receiver:
-        notify.add(toy.registry, "chat", receiver.url, (), None, mlflow=False)
-        refused = made(toy, 4, request={"parent_gen": "Toy-G003"}, gates=STRICT)
-        outcomes = ladder.evolve([made(toy, 3), refused], home=toy.home, folder=toy.folder, quiet=True)
-        delivery.wait(20)
-    assert [outcome.verdict for outcome in outcomes] == ["PROMOTED", "REJECTED"]
-    assert receiver.texts == [
-        "Toy-G003 passed its gates",
-        "HEAD of Toy is Toy-G003, before it Toy-G002 (promotion: Toy-G003 passed its gates)",
-        "Toy-G004 was rejected: generalize",
-    ]

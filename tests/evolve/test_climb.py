@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -46,6 +47,12 @@ def test_what_a_child_leaves_behind(climbed: Any) -> None:
     documents = {"manifest.json", "report.json", "report.html", "README.md"}
     documents |= {"gates.png", "training.png", "teachers.png"}
     assert left == documents | {"replay.jsonl", "probes.jsonl", "dreams.jsonl", "rows.sha256"}
+    page = (folder / "ladder" / "report.html").read_text()
+    took = dict(re.findall("<dt>([^<]+)</dt><dd>(?:<[^>]+>)?([^<]+)", page))
+    assert {"training", "examination", "seconds a step", "signals received", "peak memory, student"} <= took.keys()
+    assert all(re.match("[0-9.]+ (seconds|minutes)", took[name]) for name in ("training", "examination"))
+    assert registry.head("Toy").created.strftime("%Y-%m-%d") in took["decided"] and took["began"] <= took["decided"]
+    assert re.search("(ce|kd) [0-9.]+ at first, [0-9.]+ at last", page), "the curves of the training"
     dreams = [json.loads(line) for line in (folder / "ladder" / "dreams.jsonl").read_text().splitlines()]
     assert {dream["teacher"] for dream in dreams} == {1} and len(dreams) == 16
     for file in ("replay.jsonl", "rows.sha256"):

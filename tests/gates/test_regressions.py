@@ -6,7 +6,7 @@ import pytest
 
 from ladder.errors import GateError
 from ladder.exam.exam import Answers, Exam, Probe
-from ladder.gates.measurements import EXAMPLES, Comparison, Regression, compare
+from ladder.gates.measurements import EXAMPLES, Comparison, Regression, WrongAnswer, compare, missed
 
 
 def probes(name: str, count: int) -> tuple[Probe, ...]:
@@ -78,3 +78,12 @@ def test_missing_answers_are_an_error(short):
 def test_an_ancestor_without_answers_is_an_error():
     with pytest.raises(GateError, match="0 answers"):
         compare(EXAM, Answers({}, ("yes",) * 3, (), (), "d"), answers("yyyy", "yy", "yyy"))
+
+
+def test_own_probes_that_are_missed_are_listed_whatever_the_parent_says():
+    own = (*probes("new", 3), Probe("read", "yes", "nll"), Probe("choose", "yes", "choice", options=("yes", "no")))
+    child = Answers({}, ("no", "yes", "never", "0.1", "no"), (), (), "d")
+    found = missed(Exam(generalize=own), child, cap=2)
+    # How likely a text is, is neither right nor wrong.
+    assert (found.n, found.wrong) == (4, 3)
+    assert found.some == (WrongAnswer("new 0?", "yes", "no"), WrongAnswer("new 2?", "yes", "never"))

@@ -51,6 +51,8 @@ def test_a_genesis_is_taught_and_priced(parent: Path, tmp_path: Path) -> None:
     assert price.teachers[4]["wire_bytes"] == tokens * (8 * 8 + 16 + 4 + place), "7 named and one of the rest"
     assert all(one["cache_bytes"] > 0 for one in price.teachers.values())
     assert {"student", "teacher3", "teacher4"} <= price.memory_bytes.keys() & plan.placement.keys()
+    # Of a genesis neither a parent nor a grandparent has a place.
+    assert plan.placement.keys() == {"student", "teacher3", "teacher4", "evaluator"}
     text = plan_text(plan)
     assert "elder (guest): wire" in text and "corpus (counts): wire" in text
     assert not (tmp_path / "home").exists()

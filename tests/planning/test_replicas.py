@@ -168,7 +168,7 @@ def test_a_price_is_that_of_the_whole_run_and_says_how_sure_it_is(run: Any) -> N
     told = _time(replace(price, phases={"start": 21.0, "loading": 0.4, "steps": 30.0}, busy=0.0))
     assert told.startswith("about 51 seconds (30 seconds to 87 seconds): start 21 seconds, steps 30 seconds; ")
     assert told.endswith(" s a step (rough)")
-    assert "other work had 40% of the cores" in _time(replace(price, busy=0.4))
+    assert "other work has 40% of the cores now" in _time(replace(price, busy=0.4))
     plan: Any = SimpleNamespace(price=replace(price, phases={"start": 20.0, "steps": 100.0}), decided=None)
     with patch("ladder.planning.plan.plan_text", lambda plan: "one"):
         # Actors start once.

@@ -65,6 +65,7 @@ def test_both_ways_find_the_same(waiting: Registry, make: MakeCandidate) -> None
     client = waiting.store.client
     client.delete_model_version("Luna", str(refused.version))
     client.create_model_version("Luna", source="elsewhere", run_id=None)
+    client.create_model_version("Luna", source=client.get_model_version("Luna", "1").source, run_id=None)
     client.delete_run(waiting.find("Luna-G004").run_id)
     assert seen(waiting)[:5] == seen(through_mlflow(waiting))[:5]
     assert len(seen(waiting)[1][0]) == 5

@@ -62,7 +62,8 @@ def test_a_hook_is_told_of_what_happens_from_now_on(luna: Registry, receiver: Re
     ]
     assert [body["type"] for body in receiver.told] == ["rollback", "verdict", "verdict", "promotion"]
     data = receiver.told[0]["data"]
-    assert (data["family"], data["from"], data["reason"]) == ("Luna", "Luna-G002", "a look")
+    move = {"from": "Luna-G002", "to": "Luna-G001", "reason": "a look", "family": "Luna"}
+    assert data.items() >= move.items()
     assert data["generation"] == luna.find("Luna-G001").to_dict()
     told(luna)
     assert len(receiver.requests) == 4
@@ -146,6 +147,20 @@ def test_a_hook_hears_only_what_it_wants(luna: Registry, receiver: Receiver) -> 
     luna.promote(luna.find("Luna-G002"), expected=luna.head("Luna"), reason="again")
     told(luna)
     assert [body["type"] for body in receiver.told] == ["promotion"]
+
+
+def test_a_move_that_somebody_else_made_is_told_once_it_is_found(luna: Registry, receiver: Receiver) -> None:
+    added(luna, receiver)
+    luna.store.client.set_registered_model_alias("Luna", "HEAD", str(luna.find("Luna-G000").version))
+    luna.settle("Luna")
+    luna.store.client.delete_registered_model_alias("Luna", "HEAD")
+    luna.settle("Luna")
+    told(luna)
+    assert [(body["type"], body["data"]["to"]) for body in receiver.told] == [
+        ("foreign", "Luna-G000"),
+        ("foreign", "nowhere"),
+    ]
+    assert [bool(body["data"]["generation"]) for body in receiver.told] == [True, False]
 
 
 def test_secrets_are_the_owners_alone_and_are_not_shown(luna: Registry, receiver: Receiver) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from ladder.errors import NotFound, UsageError
+from ladder.errors import NotFound, RegistryError, UsageError
 from ladder.registry import Verdict, versions
 from tests.registry.test_direct import through_mlflow
 
@@ -81,15 +83,18 @@ def test_what_machines_read_stands_at_the_logged_model_and_versions_of_before_ar
     parent = luna.head("Luna")
     new = luna.record(make("Luna-G003", 0.3, parent=parent, passed=False, failed_gates=["recall"], note="why"))
     client = luna.store.client
-    shown, held = client.get_model_version("Luna", "4").tags, client.get_logged_model(new.model_id).tags
-    assert set(shown) == set(versions.READ_BY_PEOPLE) and not set(shown) & (
-        set(held) - {"ladder.name", "ladder.digest"}
-    )
+    shown = client.get_model_version("Luna", "4").tags
+    held = json.loads(client.get_logged_model(new.model_id).tags["ladder.record"])
+    assert set(shown) == set(versions.READ_BY_PEOPLE) and not set(shown) & set(held)
     for key, value in held.items():
         client.set_model_version_tag("Luna", "4", key, value)
-        client.delete_logged_model_tag(new.model_id, key)
-    client.set_model_version_tag("Luna", "4", "ladder.model_id", new.model_id)
-    assert luna.find("Luna-G003") == through_mlflow(luna).find("Luna-G003") == new
+    for spoiled in ("no JSON", "[1]", '{"ladder.method": 7}'):
+        client.set_logged_model_tags(new.model_id, {"ladder.record": spoiled})
+        assert luna.find("Luna-G003") == through_mlflow(luna).find("Luna-G003") == new
+    client.delete_model_version_tag("Luna", "4", "ladder.method")
+    for registry in (luna, through_mlflow(luna)):
+        with pytest.raises(RegistryError, match=r"do not describe a generation: KeyError\('ladder.method'\)"):
+            registry.find("Luna-G003")
 
 
 def test_many_are_completed_in_one_query(luna, make, monkeypatch):

@@ -11,8 +11,8 @@ from ladder.gates import GateReport
 from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest import Name, read_request
 from ladder.registry import Candidate
+from ladder.registry.glance import version_text
 from ladder.registry.lineage import Ancestry
-from ladder.registry.versions import describe
 from ladder.report.card import for_export, law_table, model_card
 from tests.report.conftest import worth
 from tests.report.test_lineage import generation
@@ -46,8 +46,9 @@ def test_what_others_wrote_stays_in_its_cell_and_is_no_markup() -> None:
 def test_the_description_in_mlflow_is_no_markup_either() -> None:
     """Its pages show a description as Markdown."""
     note = "<img src=x onerror=alert(1)>"
-    told = describe(Candidate(Name("Luna", 0), Path("folder"), "d" * 64, "pretraining", note=note), 1)
-    assert "<" not in told and told.endswith("&lt;img src=x onerror=alert(1)&gt;")
+    candidate = Candidate(Name("Luna", 0), Path("folder"), "d" * 64, "pretraining", note=note)
+    told = version_text(candidate, 1, "experiment", "run", "model")
+    assert "<" not in told and "&lt;img src=x onerror=alert(1)&gt;" in told
 
 
 def test_a_note_is_one_line_without_markup(tmp_path: Path) -> None:
@@ -106,7 +107,8 @@ def test_an_exported_card_of_before_is_mended_and_somebody_elses_is_not() -> Non
         "tags": ["generation-ladder"],
         "ladder": {"files": ["a.jsonl"], "parent": "Luna-G000"},
     }
-    assert rest == body.replace("a sample, in replay.jsonl", "left out of this export")
-    assert for_export(old, rows=True).endswith(body)
+    kept = body.replace("a sample, in replay.jsonl", "left out of this export")
+    assert rest.startswith(kept) and "from_pretrained(folder)" in rest.removeprefix(kept)
+    assert body in for_export(old, rows=True)
     foreign = old.replace("generation-ladder", "llama")
     assert for_export(foreign, rows=False) == foreign

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ladder.registry import Event, Generation, Verdict
-from ladder.report.family import EVENTS, SHOWN, figure_charts, html, lessons_of, moves_chart, tree_chart
+from ladder.report.family import COLUMNS, EVENTS, SHOWN, figure_charts, html, lessons_of, moves_chart, tree_chart
 from tests.report.test_lineage import descended, generation
 from tests.report.test_page import Read
 
@@ -120,3 +120,11 @@ def test_the_page_of_a_long_family_shows_the_newest_and_says_so() -> None:
     assert "30 older generations stand in the table alone" in source
     assert f"{3 * count - EVENTS} older events" in source
     assert source.count('class="dot') < 4 * SHOWN
+    ends = re.findall('title="(Luna-G[0-9]+) PROMOTED: 0.1"', source)
+    assert (ends[0], ends[-1]) == ("Luna-G030", f"Luna-G{count - 1:03d}")
+
+
+def test_of_many_lessons_the_newest_are_shown() -> None:
+    made = [replace(one, metrics={"gate.generalize": 0.5}) for one in descended([None, *range(3 * COLUMNS)])]
+    columns, lessons = lessons_of([generation(0, {}), *made[1:]])
+    assert [one.ref for one in columns] == [one.ref for one in lessons] == [one.ref for one in made[-COLUMNS:]]

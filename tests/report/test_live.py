@@ -12,7 +12,7 @@ from rich.console import Console as Rich
 
 from ladder.report import live
 from ladder.report.console import Console
-from ladder.report.live import Meter, Task, Ticker
+from ladder.report.live import History, Meter, Task, Ticker
 from ladder.system.progress import advance, count_in, counted, counted_in, time_left
 from ladder.train.spec import StepReport
 
@@ -169,3 +169,13 @@ def test_a_terminal_shows_verdicts_in_colour_and_goes_on_below_the_text() -> Non
     first, second, plain = page.getvalue().splitlines()
     assert "\x1b[1;31mFAILED recall" in first and second.startswith(" " * 11 + "\x1b[1;31m")
     assert plain.rstrip().endswith("plain") and "31m" not in plain
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8, 9, 16, 17, 1000])
+def test_a_history_keeps_few_means_of_equal_stretches(count: int) -> None:
+    history = History(most=4)
+    for value in range(count):
+        history.add(float(value))
+    width = history.width
+    assert count / width - 1 < len(history.means) <= 4 and (count <= 4) == (width == 1)
+    assert history.means == [(2 * place + 1) * width / 2 - 0.5 for place in range(count // width)]

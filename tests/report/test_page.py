@@ -223,9 +223,12 @@ def _luminance(colour: str) -> float:
 
 
 def test_a_page_can_be_walked_by_keyboard_and_by_landmarks() -> None:
-    source = html(page(routes={"gold": [(0, 1.0)]}, worth=worth()))
+    curves = {"losses": {"ce": [(0, 1.0)]}, "routes": {"gold": [(0, 1.0)]}, "worth": worth()}
+    told = {"comparison": Comparison(1, 0, 0, ()), "calibration": Calibration({"ece": 0.1}, {}), "took": [("a", "b")]}
+    source = html(page(**curves, **told))
     assert all(source.count(f"<{mark}") == 1 for mark in ("header>", "main>", "nav ", "h1>"))
     titles = re.findall(r'<h2 id="(\w+)">', source)
     assert re.findall(r'<li><a href="#(\w+)">', source) == titles, "the contents name every part, in order"
+    assert len(titles) == 8 and len(re.findall("<h2", source)) == 8
     assert "<th>" not in source, "every head of a table says what it is the head of"
     assert source.count('class="wide"') == source.count('class="wide" tabindex="0" role="region" aria-label="')

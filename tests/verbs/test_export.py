@@ -17,12 +17,15 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A store that keeps a generation for its owner alone."""
     kept = tmp_path / "kept"
     (kept / "ladder").mkdir(parents=True)
+    (kept / "adapter").mkdir()
     for name in (
         "model.safetensors",
         ".inventory.json",
         "ladder/replay.jsonl",
         "ladder/dreams.jsonl",
         "ladder/probes.jsonl",
+        "adapter/README.md",
+        "adapter/adapter_config.json",
     ):
         (kept / name).write_text("{}")
     card = "---\ntags:\n- generation-ladder\n---\n- rows for its descendants: a sample, in replay.jsonl"
@@ -50,6 +53,7 @@ def test_an_export_is_as_readable_as_what_the_user_writes(
 def test_rows_travel_only_where_they_are_asked_for(registry: Any, tmp_path: Path, rows: bool) -> None:
     out = export.export_generation(registry, None, tmp_path / "out", rows=rows)  # type: ignore[arg-type]
     assert not (out / ".inventory.json").exists()
+    assert [path.name for path in (out / "adapter").iterdir()] == ["adapter_config.json"]
     left = {path.name for path in (out / "ladder").iterdir()}
     assert left == {"probes.jsonl"} | ({"replay.jsonl", "dreams.jsonl"} if rows else set())
     assert ("left out of this export" in (out / "README.md").read_text()) is not rows

@@ -40,6 +40,7 @@ def test_groups_by_answer_are_never_divided() -> None:
     learned, asked = answers(made)
     assert learned.isdisjoint(asked) and len(made.held_out) == 6 and len(made.train) == 9
     assert made.groups == (5, 2) and "no answer is both learned and asked" in " ".join(made.decided)
+    assert "the probes are 6, which is few: one answer weighs 0.17" in made.decided[-1]
     # Wordings of one thing stand or fall together in the gate.
     assert len({probe["group"] for probe in made.probes}) == 2
 

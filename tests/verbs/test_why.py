@@ -105,6 +105,27 @@ def test_an_imported_one_says_that_no_gate_was_held() -> None:
     assert tree.said == "it is HEAD" and "imported" in found(tree, "gates").said
 
 
+def test_lost_gained_and_missed_answers_are_listed_and_the_rest_is_counted() -> None:
+    def said(count: int, **more: str) -> list[dict[str, str]]:
+        return [{"prompt": f"q{n}?", "expected": "yes", "child": "no", **more} for n in range(count)]
+
+    beside = {"parent": "yes", "part": "Luna-G000"}
+    answers = {"n": 40, "lost": 7, "gained": 1, "worst": said(7, **beside), "won": said(1, **beside)}
+    missed = {"n": 8, "wrong": 6, "some": said(6)}
+    report = {"gates": verdict().to_dict(), "answers": answers, "missed": missed}
+    tree = reasons_of(Known(child(), report=report), None, [], [], PARENT)
+    told = found(tree, "answers").because
+    assert [one.state for one in told] == ["lost"] * 6 + ["gained"]
+    assert told[0].said == "q0?: expected yes, was yes, is no" and told[5].name == "and 2 more"
+    own = found(tree, "own probes")
+    assert own.said.startswith("of its own 8 probes 6 answered wrongly") and own.because[-1].name == "and 1 more"
+    assert own.because[0].said == "q0?: expected yes, said no" and len(own.figures["some"]) == 6
+    # A report of a ladder from before tells neither.
+    old = {"answers": {key: answers[key] for key in ("n", "lost", "gained", "worst")}}
+    told = found(reasons_of(Known(child(), report=old), None, [], [], PARENT), "answers").because
+    assert [one.name for one in told[-2:]] == ["and 2 more", "and 1 more"]
+
+
 def test_the_tree_has_a_line_a_reason_no_escape_of_somebody_else_and_ascii_where_asked() -> None:
     tree = Reason("a", "failed", "x\x1b[2J", because=(Reason("b", because=(Reason("[bold]c"),)), Reason("d")))
     assert tree_text(tree).split("\n") == ["a failed: x\\x1b[2J", "├── b", "│   └── [bold]c", "└── d"]

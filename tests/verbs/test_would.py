@@ -105,6 +105,7 @@ def test_the_verb_answers_for_manifests_as_json(tmp_path: Path) -> None:
     runs, refused = json.loads(done.stdout)["result"]["reasons"]
     assert (runs["name"], runs["state"]) == ("Luna-G001", "runs")
     assert refused["state"] == "refused" and "did you mean 'steps'?" in refused["said"]
+    assert refused["name"].endswith("002.json: training_params.stepps") and refused["said"].startswith("unknown key")
     assert not (tmp_path / "home").exists()
     absent = CliRunner().invoke(app, ["why", str(tmp_path / "no.json")])
     assert "there is no such file" in str(absent.exception)
@@ -112,3 +113,9 @@ def test_the_verb_answers_for_manifests_as_json(tmp_path: Path) -> None:
 
 def test_a_rejected_child_names_the_verb_that_says_why() -> None:
     assert "see `ladder why Luna-G001`" in outcome_of(generation(1, {}, "recall"), trained=True).detail
+
+
+def test_a_promoted_child_says_what_it_lost_and_where_that_stands() -> None:
+    said = outcome_of(generation(1, {}, is_head=True), trained=True, answers={"lost": 4, "gained": 9}).detail
+    assert said == "passed all gates; 4 answers lost, 9 gained: see `ladder why Luna-G001`"
+    assert outcome_of(generation(1, {}, is_head=True), trained=True).detail == "passed all gates"
