@@ -1,7 +1,7 @@
 """Rows to tokens to batches. Knows neither Ray nor MLflow."""
 
 from ladder.data.records import parse_object, read_lines, read_objects, shown
-from ladder.data.rows import AS_OPTION, Naming, Row, check_text, message_text, read_rows
+from ladder.data.rows import AS_OPTION, Naming, Row, check_text, message_text, read_rows, slips_text
 from ladder.data.sidecars import (
     BEGINNING,
     ERASED,
@@ -58,4 +58,5 @@ __all__ = [
     "read_rows",
     "replay_sample",
     "shown",
+    "slips_text",
 ]
