@@ -1,7 +1,7 @@
 """Rows to tokens to batches. Knows neither Ray nor MLflow."""
 
 from ladder.data.records import parse_object, read_lines, read_objects, shown
-from ladder.data.rows import Row, check_text, message_text, read_rows
+from ladder.data.rows import AS_OPTION, Naming, Row, check_text, message_text, read_rows, slips_text
 from ladder.data.sidecars import (
     BEGINNING,
     ERASED,
@@ -27,6 +27,7 @@ from ladder.data.sidecars import (
 )
 
 __all__ = [
+    "AS_OPTION",
     "BEGINNING",
     "ERASED",
     "GATES_PLOT",
@@ -37,6 +38,7 @@ __all__ = [
     "TEACHERS_PLOT",
     "TRAINING_PLOT",
     "Left",
+    "Naming",
     "Row",
     "check_text",
     "digest_lines",
@@ -56,4 +58,5 @@ __all__ = [
     "read_rows",
     "replay_sample",
     "shown",
+    "slips_text",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ladder.data.records import parse_object, read_lines, shown
-from ladder.data.rows import check_text, parse_row
+from ladder.data.rows import check_text, parse_row, slips_text
 from ladder.errors import DataError
 
 ASKING_KEYS = frozenset({"prompt", "messages", "system", "chat"})
@@ -140,7 +140,7 @@ def check_keys(fields: Mapping[str, Any], known: Collection[str], where: str, fo
     """
     if set(fields) - set(known):
         found = f"found keys {shown(sorted(fields))}, expected {form}"
-        raise DataError(found, where=where, remedy="add, remove or rename keys")
+        raise DataError(found, where=where, remedy=slips_text(fields, known) + "add, remove or rename keys")
 
 
 def read_prompts(path: Path, *, chat: bool = False) -> list[Prompt]:

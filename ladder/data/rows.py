@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -214,9 +214,7 @@ def _unknown(record: Record, columns: Mapping[str, str] | None, naming: Naming) 
     """What was found, what is a row, and how to say which key is which: by what they are nearly called, else by what
     people call such keys."""
     names = list(columns or record.fields)
-    slips = {name: key for name in names if (key := _slip(name, names))}
-    asked = " and ".join(f"{key!r} by {name!r}" for name, key in slips.items())
-    slip = f"did you mean {asked}? " if asked else ""
+    slips, slip = slips_of(names, _KEYS), slips_text(names, _KEYS)
     expected = f"expected {FORMS}, and beside them {', '.join(BESIDE)}, of a conversation also system"
     if columns:
         found = f"found {naming.written(columns)}, {expected}"
@@ -236,12 +234,17 @@ _LONGEST_GUESS = 300
 """Characters of a remedy that says which key is which."""
 
 
-def _slip(name: str, beside: Sequence[str]) -> str | None:
-    """The key that a name is a slip of the pen for, where no other name is that key."""
-    if name in _KEYS:
-        return None
-    close = get_close_matches(name[:100].lower(), _KEYS, n=1, cutoff=0.8)
-    return close[0] if close and close[0] not in beside else None
+def slips_of(names: Collection[str], known: Collection[str]) -> dict[str, str]:
+    """Of names that are no known key the one that each is a slip of the pen for, where no other name is that key."""
+    strange = [name for name in names if name not in known]
+    close = {name: get_close_matches(name[:100].lower(), known, n=1, cutoff=0.8) for name in strange}
+    return {name: found[0] for name, found in close.items() if found and found[0] not in names}
+
+
+def slips_text(names: Collection[str], known: Collection[str]) -> str:
+    """A question for those, as a remedy begins; empty where there is none."""
+    asked = " and ".join(f"{key!r} by {name!r}" for name, key in slips_of(names, known).items())
+    return f"did you mean {asked}? " if asked else ""
 
 
 def _guessed(names: Sequence[str], slips: Mapping[str, str], naming: Naming) -> dict[str, str]:

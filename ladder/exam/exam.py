@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ladder.data import check_text, read_objects, shown
+from ladder.data import check_text, read_objects, shown, slips_text
 from ladder.data.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
 from ladder.errors import DataError, GateError
 from ladder.manifest import ControlTokens, Decoding
@@ -169,11 +169,15 @@ def is_unspaced(character: str) -> bool:
     return re.match(f"[{UNSPACED}]", character) is not None
 
 
+_PROBE_KEYS = ASKING_KEYS | {"answer", "kind", "options", "group"}
+
+
 def _parse(fields: dict[str, Any], where: str) -> Probe:
     if "answer" not in fields or ASKING_KEYS.isdisjoint(fields):
         found = f"keys {shown(sorted(fields))}"
-        raise DataError(f"found {found}, expected {_FORM}", where=where, remedy="add, remove or rename keys")
-    check_keys(fields, ASKING_KEYS | {"answer", "kind", "options", "group"}, where, _FORM)
+        remedy = slips_text(fields, _PROBE_KEYS) + "add, remove or rename keys"
+        raise DataError(f"found {found}, expected {_FORM}", where=where, remedy=remedy)
+    check_keys(fields, _PROBE_KEYS, where, _FORM)
     asked = asked_of(fields, where)
     for key in ("answer", *({"group"} & set(fields))):
         check_text(key, fields[key], where)

@@ -40,6 +40,7 @@ from ladder.manifest.schema_runtime import (
     Where,
     device_field,
 )
+from ladder.manifest.sources import absent
 from ladder.manifest.syntax import flat
 from ladder.manifest.words import modern, old_spelling
 
@@ -79,6 +80,7 @@ __all__ = [
     "TrainingParams",
     "Variance",
     "Where",
+    "absent",
     "contexts",
     "device_field",
     "differing",

@@ -45,7 +45,17 @@ if TYPE_CHECKING:
     from ladder.models.ensemble import Ensemble, EnsembleSpec, Pooling, shares, vocabulary
     from ladder.models.generation import continue_rows, decoding_batches, end_ids, generation_settings, pad_id
     from ladder.models.head import Head, Proof, deduplicated, hidden_states, load_head, prove
-    from ladder.models.intake import Say, check_readable, copy_model, holds, quiet, renew_folder, save_model, take_in
+    from ladder.models.intake import (
+        Say,
+        check_readable,
+        copy_model,
+        holds,
+        load_gguf_tokenizer,
+        quiet,
+        renew_folder,
+        save_model,
+        take_in,
+    )
     from ladder.models.load import check_same_tokenizer, config_of, load_encoder, load_model, load_tokenizer
     from ladder.models.preflight import (
         adapter_text,
@@ -129,6 +139,7 @@ __all__ = [
     "holds",
     "is_adapter",
     "load_encoder",
+    "load_gguf_tokenizer",
     "load_head",
     "load_model",
     "load_quantized",
@@ -169,7 +180,7 @@ _FILES = {
     "ensemble": "Ensemble EnsembleSpec Pooling shares vocabulary",
     "generation": "continue_rows decoding_batches end_ids generation_settings pad_id",
     "head": "Head Proof deduplicated hidden_states load_head prove",
-    "intake": "Say check_readable copy_model holds quiet renew_folder save_model take_in",
+    "intake": "Say check_readable copy_model holds load_gguf_tokenizer quiet renew_folder save_model take_in",
     "load": "check_same_tokenizer config_of load_encoder load_model load_tokenizer",
     "preflight": "adapter_text check_config hard_positions main_dtype named_positions stored_bytes stored_shapes",
     "rounding": "Rounding as_stored check_survives",

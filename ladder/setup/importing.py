@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ladder.errors import ManifestError, UsageError
 from ladder.exam import read_probes
-from ladder.manifest import IMPORT, Name, Request, read_rules
-from ladder.manifest.sources import absent
+from ladder.manifest import IMPORT, Name, Request, absent, read_rules
 from ladder.models import (
     Say,
     adapter_text,

@@ -13,12 +13,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from ladder.data import Row
-from ladder.data.rows import AS_OPTION, Naming
+from ladder.data import AS_OPTION, Naming, Row
 from ladder.errors import DataError, ManifestError, UsageError
 from ladder.manifest import FAMILY as FAMILY_NAMES
-from ladder.manifest.request import is_manifest
-from ladder.manifest.syntax import read_tree
+from ladder.manifest import discover, load_manifest
 from ladder.models.source import check_kind, is_adapter
 from ladder.registry import Generation
 from ladder.verbs.init import write_files
@@ -247,18 +245,15 @@ def next_step(generation: Generation, folder: Path) -> str:
     ref, name = generation.ref, str(generation.name)
     if not generation.is_head:
         return f"next: `ladder why {ref}` says what refused it"
-    children = [one for one in sorted(folder.iterdir()) if is_manifest(one) and _begins_at(one, name)]
+    try:
+        manifests = discover([folder])
+        children = [one for one in manifests if load_manifest(one).evolution_request.parent_gen == name]
+    except ManifestError:  # There is none, or one that `ladder plan` will explain.
+        children = []
     files = " ".join(shlex.quote(str(one)) for one in children)
     if files:
         return f"next: `ladder plan {files}`, which spends nothing; then `ladder evolve {files}`"
     return f"next: `ladder sample {ref} PROMPT`, or a child's manifest with parent_gen: {name} for `ladder plan`"
-
-
-def _begins_at(manifest: Path, parent: str) -> bool:
-    try:
-        return bool(read_tree(manifest)["evolution_request"]["parent_gen"] == parent)
-    except (ManifestError, KeyError, TypeError):
-        return False
 
 
 def _naming(use: Use) -> Naming:

@@ -23,8 +23,7 @@ from ladder.exam.contamination import find_contamination
 from ladder.manifest import Request, read_request
 from ladder.manifest.request import is_manifest
 from ladder.manifest.sources import Hub, is_hub
-from ladder.models import load_tokenizer, opens_otherwise
-from ladder.models.intake import load_gguf_tokenizer
+from ladder.models import load_gguf_tokenizer, load_tokenizer, opens_otherwise
 from ladder.models.source import check_path
 from ladder.models.template import dated
 from ladder.planning.plan import existing

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ladder.data import Row, read_rows
-from ladder.data.rows import AS_OPTION, Naming
+from ladder.data import AS_OPTION, Naming, Row, read_rows
 from ladder.errors import DataError, UsageError
 from ladder.exam import Probe, few_told, normalize, words_of
 from ladder.exam.contamination import find_contamination

@@ -192,6 +192,20 @@ def test_bytes_that_are_no_utf8(tmp_path):
     assert caught.value.where == f"{file}:2"
 
 
+@pytest.mark.parametrize(
+    ("line", "slip"),
+    [
+        ('{"promt": "p", "answer": "a"}', "did you mean 'prompt' by 'promt'"),
+        ('{"prompt": "p", "anwser": "a"}', "did you mean 'answer' by 'anwser'"),
+        ('{"prompt": "p", "answer": "a", "gruop": "g"}', "did you mean 'group' by 'gruop'"),
+    ],
+)
+def test_a_slip_of_the_pen_in_a_key_is_named(tmp_path, line, slip):
+    (file := tmp_path / "probes.jsonl").write_text(line)
+    with pytest.raises(DataError, match=slip):
+        read_probes(file)
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_probes(tmp_path / "none.jsonl")

@@ -116,7 +116,9 @@ def test_whoever_waits_for_an_import_hears_how_far_it_is_and_what_comes_next(
     assert going[1].total is not None and going[1].total > 2 and going[1].done == pytest.approx(going[1].total)
     assert said.splitlines()[-1].startswith("next: `ladder sample Luna-G000 PROMPT`")
     write(tmp_path / "001 child.json", {"evolution_request": child})
-    write(tmp_path / "other.json", {"evolution_request": child | {"parent_gen": "Terra-G000"}})
+    write(
+        tmp_path / "other.json", {"evolution_request": child | {"parent_gen": "Terra-G000", "child_gen": "Terra-G001"}}
+    )
     generation = registry.head("Luna")
     assert generation is not None
     assert next_step(generation, Path()).startswith("next: `ladder plan '001 child.json'`, which")
