@@ -292,7 +292,7 @@ def _told_answers(kept: Sequence[Mapping[str, Any]], count: int, state: str, whe
         said = f"{_short(one['prompt'])}: expected {_short(one['expected'])}, {was} {_short(one['child'])}"
         yield Reason(one.get("part", "generalize"), state, said)
     if left := count - len(kept[:_ANSWERED]):
-        yield Reason(f"and {left} more", state, where)
+        yield Reason(f"and {left} more" if kept else str(left), state, where)
 
 
 def _manifests(known: Known, parent: Known | None, siblings: Sequence[Known]) -> Iterator[Reason]:

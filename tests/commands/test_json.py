@@ -105,6 +105,7 @@ STANDINS: dict[str, Any] = {
     "ladder.verbs.submit._run": Sent("raysubmit_1", "http://127.0.0.1:9", "SUCCEEDED"),
     "ladder.verbs.compare.compared": LOST,
     "ladder.verbs.compare.reevaluate": Reevaluation("Luna-G001", "Luna-G000", verdict(), LOST, COSTS),
+    "ladder.verbs.compare.compared": LOST,
     "ladder.verbs.counts.floor": [Floor("Luna-G000", 2, 0.5, None)],
     "ladder.verbs.evaluate.reask": [Asked("Luna-G000", 2, 0.5)],
     "ladder.verbs.evaluate.attach": Attached("Luna-G001", {"suite.cats.acc": SuiteMetric(0.5, 0.1, 3)}, True),
