@@ -282,7 +282,7 @@ def check_text(found: Checked) -> str:
     """The figures, a line each, and the notes."""
     figures = found.figures
     forms = ", ".join(f"{count} {form}" for form, count in figures["forms"].items())
-    lines = [f"rows       {figures['rows']}: {forms}"]
+    lines = [f"rows       {figures['rows']}" + (f": {forms}" if forms else "")]
     for name, label in (("tokens", "tokens"), ("learned", "learned"), ("weights", "weights")):
         spread = figures.get(name)
         if spread and (name != "weights" or spread["min"] != spread["max"]):

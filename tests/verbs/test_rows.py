@@ -136,7 +136,7 @@ def test_check_names_rows_of_all_forms_and_says_what_helps_each(parent: Path, tm
     assert "2 rows cannot be read" in shown.stderr and f"{table}:2" in shown.stdout
     table.write_text("prompt,completion\na\nb,c,d\n")
     found = invoke("check", table, "--tokenizer", parent, code=1)
-    assert f"{table}:2: " in found and f"{table}:3: " in found
+    assert f"{table}:2: " in found and f"{table}:3: " in found and found.splitlines()[0] == "rows       0"
     with pytest.raises(DataError, match=":2: found 1 cells"):
         previews(look_at([str(table)], {}, str(parent), None, tmp_path), [], 3)
 
