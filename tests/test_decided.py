@@ -18,7 +18,8 @@ def test_the_recording_of_a_decided_child_is_settled() -> None:
     )
     registry = SimpleNamespace(decided=lambda *_: rejected, settle=settled.append)
     request: Any = SimpleNamespace(child=child, digest="d" * 64)
-    work: Any = SimpleNamespace(registry=registry, home=Path("home"))
+    said = list[str]()
+    work: Any = SimpleNamespace(registry=registry, home=Path("home"), console=SimpleNamespace(say=said.append))
     outcome = _outcome(request, work)
     assert (outcome.verdict, outcome.ref, outcome.trained) == ("REJECTED", "Luna-G003", False)
-    assert settled == ["Luna"]
+    assert settled == ["Luna"] and said == ["Luna-G003: REJECTED, decided before"]

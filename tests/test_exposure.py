@@ -129,7 +129,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, uri: str) -> tuple[list[str], dict[
         started.append((command, env))
         return SimpleNamespace(pid=0, wait=lambda timeout=None: 0)
 
-    registry = SimpleNamespace(tracking_uri=uri, address=without_credentials(uri))
+    registry = SimpleNamespace(tracking_uri=uri, address=without_credentials(uri), families=list)
     monkeypatch.setattr(ui, "open_registry", lambda home, create: registry)
     monkeypatch.setattr(ui.subprocess, "Popen", popen)
     monkeypatch.setattr(ui, "_end", lambda server: None)

@@ -85,13 +85,12 @@ _LOADING = (
     "tokenizer = AutoTokenizer.from_pretrained(folder)",
     "model = AutoModelForCausalLM.from_pretrained(folder)",
     "```",
-    "",
 )
 
 
 def for_export(card: str, *, rows: bool) -> str:
-    """A card as it leaves the home: an old one no longer names as a hub's what is none, and one whose rows stay at home
-    says so.
+    """A card as it leaves the home: it says how to load what lies beside it, an old one no longer names as a hub's what
+    is none, and one whose rows stay at home says so.
 
     Args:
         rows: whether the replay sample and the dreams travel with it.
@@ -105,13 +104,14 @@ def for_export(card: str, *, rows: bool) -> str:
     if "ladder" not in header:
         named = {"files": header.pop("datasets", []), "parent": header.pop("base_model", None)}
         header["ladder"] = {key: value for key, value in named.items() if value}
-    lines = [
-        f"{_ROWS}left out of this export"
-        if line.startswith(_ROWS) and not rows and _ROWS + _LEFT["none"] != line
-        else line
-        for line in body.split("\n")
-    ]
-    return "\n".join([*_header(header), *lines, *_LOADING])
+    lines: list[str] = []
+    for line in body.split("\n"):
+        if line.startswith(_ROWS):
+            stays = not rows and line != _ROWS + _LEFT["none"]
+            lines += [f"{_ROWS}left out of this export" if stays else line, *_LOADING]
+        else:
+            lines.append(line)
+    return "\n".join([*_header(header), *lines])
 
 
 def _header(header: Mapping[str, Any]) -> list[str]:

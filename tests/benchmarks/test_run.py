@@ -45,6 +45,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return done.stdout, json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("section", WANTED)
 def test_a_section_prints_its_table_and_writes_it(section: str, quick: tuple[str, dict[str, Any]]) -> None:
     printed, written = quick
@@ -53,6 +54,7 @@ def test_a_section_prints_its_table_and_writes_it(section: str, quick: tuple[str
     assert all(name in printed for name in WANTED[section])
 
 
+@pytest.mark.long
 def test_the_machine_is_written_down(quick: tuple[str, dict[str, Any]]) -> None:
     machine = quick[1]["machine"]
     assert machine["threads"] == 1

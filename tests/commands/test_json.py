@@ -103,7 +103,6 @@ COSTS = (Cost(1, 0.5), Cost(2, 1.0))
 STANDINS: dict[str, Any] = {
     "ladder.spine.evolve": [Outcome("Luna-G004", "FAILED", "no room", 1), Outcome("Luna-G005", "PROMOTED", "", 0)],
     "ladder.verbs.submit._run": Sent("raysubmit_1", "http://127.0.0.1:9", "SUCCEEDED"),
-    "ladder.verbs.compare.compared": LOST,
     "ladder.verbs.compare.reevaluate": Reevaluation("Luna-G001", "Luna-G000", verdict(), LOST, COSTS),
     "ladder.verbs.compare.compared": LOST,
     "ladder.verbs.counts.floor": [Floor("Luna-G000", 2, 0.5, None)],

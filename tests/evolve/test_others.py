@@ -65,6 +65,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None])
     monkeypatch.setattr(training, "stream", stream)
 
 
+@pytest.mark.long
 def test_five_teachers_of_four_kinds(copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     family = copy_of("whole")
     elder = guest_of(family, 5)

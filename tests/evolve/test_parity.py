@@ -27,7 +27,7 @@ from ladder.planning import plan, start
 from ladder.planning.plan import plan_each, plan_text
 from ladder.registry import open_registry
 from ladder.report.console import Console
-from ladder.setup import dataset, exam
+from ladder.setup import dataset, suites
 from ladder.setup.importing import import_generation
 from ladder.verbs import submit
 
@@ -87,7 +87,7 @@ def no_actors(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "bare_bytes", lambda: 2**28)
     monkeypatch.setattr(submit, "_run", lambda *_, **__: pytest.fail("sent"))
     monkeypatch.setattr("ladder.manifest.plugins.find_spec", lambda name: object())
-    monkeypatch.setattr(exam, "check_task", _knows_no_task)
+    monkeypatch.setattr(suites, "check_task", _knows_no_task)
     known = installed.OWN[installed.TEACHERS] | {"toy": "tests.teachers.toy:Toy"}
     monkeypatch.setitem(installed.OWN, installed.TEACHERS, known)
 

@@ -107,8 +107,8 @@ def test_an_exported_card_of_before_is_mended_and_somebody_elses_is_not() -> Non
         "tags": ["generation-ladder"],
         "ladder": {"files": ["a.jsonl"], "parent": "Luna-G000"},
     }
-    kept = body.replace("a sample, in replay.jsonl", "left out of this export")
-    assert rest.startswith(kept) and "from_pretrained(folder)" in rest.removeprefix(kept)
-    assert body in for_export(old, rows=True)
+    before, after = body.split("a sample, in replay.jsonl")
+    assert rest.startswith(before + "left out of this export\n\n## Load it\n") and rest.endswith("```" + after)
+    assert "from_pretrained(folder)" in rest and before + "a sample, in replay.jsonl\n" in for_export(old, rows=True)
     foreign = old.replace("generation-ladder", "llama")
     assert for_export(foreign, rows=False) == foreign
