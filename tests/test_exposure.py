@@ -70,6 +70,7 @@ def ray_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.long
 def test_an_evolve_listens_on_loopback_has_no_dashboard_and_tells_no_secret(tmp_path: Path, ray_folder: Path) -> None:
     toy = Toy(tmp_path / "toy")
     toy.folder.mkdir()

@@ -101,6 +101,7 @@ def sections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "SECTIONS", made)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("sections")
 def test_a_section_that_fails_or_dawdles_leaves_its_figures_and_the_others_go_on(
     capsys: pytest.CaptureFixture[str],

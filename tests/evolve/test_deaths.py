@@ -145,6 +145,7 @@ def test_deaths_with_progress_between_them_do_not() -> None:
     assert run.kept["deaths"] == 3 * DEATHS - 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("own_actors")
 def test_an_actor_that_hangs_is_buried(monkeypatch: pytest.MonkeyPatch) -> None:
     import ladder.actors.session as session

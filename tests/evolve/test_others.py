@@ -107,6 +107,7 @@ def _stopped() -> None:
     raise Interrupted("cut off")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["elder", pytest.param("corpus", marks=pytest.mark.long)])
 def test_a_teacher_that_changes_while_it_teaches_rejects_the_child(
     copy_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, what: str

@@ -79,6 +79,7 @@ def test_a_recipe_that_cannot_teach_is_told_before_it_runs(copy_of: Callable[[],
     assert planned(toy, path)["price"]["unlearned_share"] is None
 
 
+@pytest.mark.long
 def test_the_run_logs_what_each_step_took(copy_of: Callable[[], Any]) -> None:
     toy = copy_of()
     toy.evolve(distillation(toy))
