@@ -73,11 +73,12 @@ def outcome_of(generation: Generation, *, trained: bool, answers: Mapping[str, i
     """
     detail = ", ".join(generation.failed_gates) if generation.failed_gates else ""
     verdict = str(generation.verdict)
-    changed, why = f"; {answers['lost']} answers lost, {answers['gained']} gained" if answers else "", "see `ladder why"
+    why = f"see `ladder why {generation.ref}`"
+    changed = f"; answers: {answers['lost']} lost, {answers['gained']} gained" if answers else ""
     sentence = {
-        "PROMOTED": f"passed all gates{changed}" + (f": {why} {generation.ref}`" if answers else ""),
+        "PROMOTED": f"passed all gates{changed}{f'; {why}' if answers else ''}",
         "PASSED": f"passed all gates{changed}; promote it with `{promote_command(generation)}`",
-        "REJECTED": f"failed {detail}{changed}; HEAD stays where it is; {why} {generation.ref}`",
+        "REJECTED": f"failed {detail}{changed}; HEAD stays where it is; {why}",
     }.get(verdict, verdict)
     again = "" if trained else " (decided before; nothing was trained)"
     return Outcome(str(generation.name), verdict, sentence + again, EXIT_CODES[verdict], generation.ref, trained)

@@ -117,5 +117,5 @@ def test_a_rejected_child_names_the_verb_that_says_why() -> None:
 
 def test_a_promoted_child_says_what_it_lost_and_where_that_stands() -> None:
     said = outcome_of(generation(1, {}, is_head=True), trained=True, answers={"lost": 4, "gained": 9}).detail
-    assert said == "passed all gates; 4 answers lost, 9 gained: see `ladder why Luna-G001`"
+    assert said == "passed all gates; answers: 4 lost, 9 gained; see `ladder why Luna-G001`"
     assert outcome_of(generation(1, {}, is_head=True), trained=True).detail == "passed all gates"
