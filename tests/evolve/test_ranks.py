@@ -152,6 +152,7 @@ def heard(*answers: Any, timeout: float = 60.0) -> tuple[Any, bool, float]:
     return found, group.ended, time.monotonic() - began
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_the_first_failure_ends_the_waiting_for_all_ranks() -> None:
     wrong, lost = ModelError("weights do not fit"), ActorDied("rank 0 lost the others: Connection closed by peer")
