@@ -85,8 +85,8 @@ def carry_out(run: Run, context: Context) -> None:
         with failure_noted(run, context):
             if not run.candidate.is_dir():
                 last, begun = work.rested
-                run.note(today=today, cooldown={"last": last.isoformat() if last else None, "begun": begun.isoformat()})
-                run.note(began=run.notes().get("began", begun.isoformat()))
+                rested = {"last": last.isoformat() if last else None, "begun": begun.isoformat()}
+                run.note(today=today, cooldown=rested, began=run.notes().get("began", begun.isoformat()))
                 recovering(lambda: train(run, work, context), run, context)
             if not run.report.is_file():
                 recovering(lambda: examine(run, work, context), run, context)

@@ -120,7 +120,24 @@ def _verb(
         context.call_on_close(patience.end)
 
 
-def say_which(context: typer.Context) -> None:
-    """Of a verb with verbs of its own, such as ``data``: whose sign of life it is."""
+def group(name: str, panel: str, told: str) -> typer.Typer:
+    """A verb with verbs of its own, such as ``data``: each says which it is in its sign of life.
+
+    Args:
+        panel: of ``ladder --help``, and ``told`` what stands there.
+    """
+    made = typer.Typer(
+        name=name,
+        help=told,
+        no_args_is_help=True,
+        rich_markup_mode=app.rich_markup_mode,
+        context_settings=app.info.context_settings,
+    )
+    made.callback()(_say_which)
+    app.add_typer(made, rich_help_panel=panel)
+    return made
+
+
+def _say_which(context: typer.Context) -> None:
     if context.invoked_subcommand:
         patience.begin(f"{context.info_name} {context.invoked_subcommand} is at work")

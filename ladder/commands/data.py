@@ -10,18 +10,10 @@ from typing import Annotated
 import typer
 
 from ladder.commands.answers import answer, at_work, note
-from ladder.commands.app import LOOK, app, say_which
+from ladder.commands.app import LOOK, group
 from ladder.commands.options import HOME, Columns, Home, Json, columns_of
 
-data = typer.Typer(
-    name="data",
-    help="Look at rows before they are learned: check them, see them as tokens, hold probes out.",
-    no_args_is_help=True,
-    rich_markup_mode=app.rich_markup_mode,
-    context_settings=app.info.context_settings,
-)
-data.callback()(say_which)
-app.add_typer(data, rich_help_panel=LOOK)
+data = group("data", LOOK, "Look at rows before they are learned: check them, see them as tokens, hold probes out.")
 
 Sources = Annotated[
     list[str],

@@ -7,18 +7,14 @@ from typing import Annotated
 import typer
 
 from ladder.commands.answers import answer, registry_of
-from ladder.commands.app import STORE, app, say_which
+from ladder.commands.app import STORE, group
 from ladder.commands.options import HOME, Home, Json
 
-notify = typer.Typer(
-    name="notify",
-    help="Tell others over HTTP of verdicts, promotions and rollbacks: signed, tried again, in nobody's way.",
-    no_args_is_help=True,
-    rich_markup_mode=app.rich_markup_mode,
-    context_settings=app.info.context_settings,
+notify = group(
+    "notify",
+    STORE,
+    "Tell others over HTTP of verdicts, promotions and rollbacks: signed, tried again, in nobody's way.",
 )
-notify.callback()(say_which)
-app.add_typer(notify, rich_help_panel=STORE)
 
 Called = Annotated[str, typer.Argument(metavar="NAME", help="What the webhook is called.")]
 
