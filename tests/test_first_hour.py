@@ -93,20 +93,23 @@ class Person:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
         program = str(self.install.folder / "bin" / command[0])
         begun = last = time.monotonic()
-        process = subprocess.Popen(
-            [program, *command[1:]], cwd=self.folder, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        assert process.stdout is not None
-        said, silent, waiting = b"", 0.0, selectors.DefaultSelector()
-        waiting.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            waiting.select()
-            part = os.read(process.stdout.fileno(), 65536)
-            now = time.monotonic()
-            silent, last, said = max(silent, now - last), now, said + part
-            if not part:
-                break
-        code = process.wait()
+        said, silent = b"", 0.0
+        with (
+            subprocess.Popen(
+                [program, *command[1:]], cwd=self.folder, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as process,
+            selectors.DefaultSelector() as waiting,
+        ):
+            assert process.stdout is not None
+            waiting.register(process.stdout, selectors.EVENT_READ)
+            while True:
+                waiting.select()
+                part = os.read(process.stdout.fileno(), 65536)
+                now = time.monotonic()
+                silent, last, said = max(silent, now - last), now, said + part
+                if not part:
+                    break
+            code = process.wait()
         name = " ".join(command[:3] if command[:2] == ("ladder", "data") else command[:2])
         self.took[name] = (time.monotonic() - begun, silent)
         assert code == expect, f"{' '.join(command)} ended with {code}\n{said.decode()}"

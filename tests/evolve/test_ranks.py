@@ -134,25 +134,28 @@ def heard(*answers: Any, timeout: float = 60.0) -> tuple[Any, bool, float]:
     from ladder.actors.session import hear
 
     @ray.remote(num_cpus=0)
-    def answer(what: Any) -> Any:
-        if isinstance(what, Exception):
-            raise what
-        time.sleep(what if isinstance(what, float) else 0.0)
-        return what
+    class Rank:
+        def answer(self, what: Any) -> Any:
+            if isinstance(what, Exception):
+                raise what
+            time.sleep(what if isinstance(what, float) else 0.0)
+            return what
 
-    group, references = Group(), [answer.remote(what) for what in answers]
-    ray.wait(references, timeout=20.0)  # A worker may have to start.
+    # Actors, because a task that sleeps could be ended by `ray.cancel(force=True)` alone, and the process that asks for that
+    # sometimes dies of it.
+    ranks = [Rank.remote() for _ in answers]
+    ray.get([rank.answer.remote(None) for rank in ranks])
+    group, references = Group(), [rank.answer.remote(what) for rank, what in zip(ranks, answers, strict=True)]
     began = time.monotonic()
     try:
         found: Any = hear(group, references, timeout)  # type: ignore[arg-type]
     except Exception as error:
         found = error
-    for reference in references:
-        ray.cancel(reference, force=True)
+    for rank in ranks:
+        ray.kill(rank)
     return found, group.ended, time.monotonic() - began
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_the_first_failure_ends_the_waiting_for_all_ranks() -> None:
     wrong, lost = ModelError("weights do not fit"), ActorDied("rank 0 lost the others: Connection closed by peer")
