@@ -40,6 +40,7 @@ ORDER = (
     "methods",  # which loss, which teachers
     "teachers",  # what a teacher says of a token
     "sampling",  # what a model writes
+    "concepts",  # directions in a model's residual stream: read, compared, added
     "data",  # rows to batches
     "models",  # folders, tokenizers, heads, adapters
     "distill",  # tensor mathematics

@@ -1,0 +1,118 @@
+"""Concept vectors: one direction of unit length a concept and layer, and where they come from.
+
+A folder of them holds ``vectors.safetensors`` (``layer_<i>.vectors``, [C, D], float32) and ``vectors.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ladder.errors import DataError, ModelError
+from ladder.system.files import save_folder, save_text
+
+TENSORS, FACTS = "vectors.safetensors", "vectors.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where vectors come from, and how a text is read by them.
+
+    Args:
+        model: digest of the generation's weights that were read.
+        corpus: digest of the texts.
+        method: how positives and negatives became a direction: ``mean``, ``pca`` or ``logistic``.
+        position: which token of a text is read: ``last`` (the last one that is no padding) or ``mean`` (of all).
+        doses: by concept, what a vector is multiplied with to move the model by 1 nat, where that was measured.
+    """
+
+    model: str
+    corpus: str
+    method: str = "mean"
+    position: str = "last"
+    doses: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Directions by layer.
+
+    Args:
+        concepts: their names, in the order of the rows.
+        by_layer: [C, D] float32 by the layer's number; rows have unit length.
+        facts: where they come from.
+    """
+
+    concepts: tuple[str, ...]
+    by_layer: Mapping[int, Tensor]
+    facts: Facts
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return next(iter(self.by_layer.values())).shape[1]
+
+    def of(self, concept: str) -> dict[int, Tensor]:
+        """The vector [D] of a concept by layer.
+
+        Raises:
+            DataError: there is no such concept.
+        """
+        if concept not in self.concepts:
+            raise DataError(f"no concept {concept!r}", where=FACTS, remedy=f"one of {', '.join(self.concepts)}")
+        row = self.concepts.index(concept)
+        return {layer: vectors_CD[row] for layer, vectors_CD in self.by_layer.items()}
+
+    def check_width(self, width: int, where: str) -> None:
+        """See that they fit a model.
+
+        Raises:
+            ModelError: its hidden states have another width.
+        """
+        if self.width != width:
+            raise ModelError(
+                f"vectors of width {self.width}, and this model's hidden states have {width}",
+                where=where,
+                remedy="fit vectors of this family: ladder concepts fit REF CORPUS",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, whole or not at all."""
+        facts = {"concepts": list(self.concepts), "layers": [*self.by_layer], "hidden_size": self.width}
+        tensors = {f"layer_{layer}.vectors": vectors_CD.contiguous() for layer, vectors_CD in self.by_layer.items()}
+
+        def write(target: Path) -> None:
+            save_file(tensors, target / TENSORS)
+            save_text(target / FACTS, json.dumps(facts | asdict(self.facts), indent=1) + "\n")
+
+        save_folder(folder, write)
+
+
+def load_vectors(folder: Path) -> Vectors:
+    """The vectors of a folder.
+
+    Raises:
+        DataError: there are none, they cannot be read, or the two files do not fit each other.
+    """
+    remedy = "fit them again: ladder concepts fit REF CORPUS"
+    try:
+        told: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        tensors = load_file(folder / TENSORS)
+        concepts, width = tuple(map(str, told["concepts"])), int(told["hidden_size"])
+        by_layer = {int(layer): tensors[f"layer_{layer}.vectors"].float() for layer in told["layers"]}
+        facts = Facts(**{name: told[name] for name in Facts.__dataclass_fields__ if name in told})
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"no concept vectors can be read: {error}", where=str(folder), remedy=remedy) from error
+    for layer, vectors_CD in by_layer.items():
+        if tuple(vectors_CD.shape) != (len(concepts), width) or not torch.isfinite(vectors_CD).all():
+            found = f"layer {layer} holds {tuple(vectors_CD.shape)}"
+            raise DataError(f"{found}, expected finite ({len(concepts)}, {width})", where=str(folder), remedy=remedy)
+    return Vectors(concepts, by_layer, facts)
