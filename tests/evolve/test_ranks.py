@@ -141,8 +141,8 @@ def heard(*answers: Any, timeout: float = 60.0) -> tuple[Any, bool, float]:
             time.sleep(what if isinstance(what, float) else 0.0)
             return what
 
-    # Actors, because a task that sleeps could be ended by `ray.cancel(force=True)` alone, and the process that asks for that
-    # sometimes dies of it.
+    # Actors: a task that sleeps is ended by `ray.cancel(force=True)` alone, and Ray 2.60 ends the process that asks for
+    # that, once in some dozen times ("Tried to complete task that was not pending").
     ranks = [Rank.remote() for _ in answers]
     ray.get([rank.answer.remote(None) for rank in ranks])
     group, references = Group(), [rank.answer.remote(what) for rank, what in zip(ranks, answers, strict=True)]
