@@ -139,8 +139,8 @@ def _signature(folder: Path) -> Signature:
     return tuple((path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
-CACHES = ("signals", "tokens", "answers", "suites")
-"""Folders of ``home/cache`` that a run fills again when it needs them."""
+CACHES = ("signals", "tokens", "answers", "suites", "pages")
+"""Folders of ``home/cache`` that are filled again by whoever needs them."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ladder.exam import FIGURES, Calibration, Noise
-from ladder.gates import Comparison, GateReport
+from ladder.gates import Comparison, GateReport, Missed
 from ladder.report.charts import (
     SOURCE_COLUMNS,
     Scale,
@@ -47,6 +47,7 @@ class Page:
         digest: of the model; ``manifest_digest`` of its manifest.
         line: the references of all ancestors, oldest first.
         comparison: what was lost and gained against the parent.
+        missed: own probes that the child answers wrongly, whatever its parent says to them.
         noise: how far the child's answers depend on the batch.
         calibration: and diversity, of child and parent.
         routes: share of the trained tokens (0 to 1) by route and step.
@@ -69,6 +70,7 @@ class Page:
     line: Sequence[str]
     gates: GateReport
     comparison: Comparison | None = None
+    missed: Missed | None = None
     noise: Noise = field(default_factory=Noise)
     calibration: Calibration = field(default_factory=Calibration)
     routes: Series = field(default_factory=dict)
@@ -100,7 +102,7 @@ def html(page: Page) -> str:
     sections = {
         "gates": ("Gates", True),
         "differences": ("Difference to the parent", plots),
-        "answers": ("Answers", page.comparison),
+        "answers": ("Answers", page.comparison or (page.missed and page.missed.wrong)),
         "calibration": ("Calibration and collapse", calibration),
         "laws": ("Laws", page.gates.laws),
         "took": ("What it took", page.took or page.decided),

@@ -10,7 +10,7 @@ from typing import Any
 
 from ladder.data import LEARNED, digest_lines, keep, leave_behind, replay_sample
 from ladder.exam import Answers, Calibration, Exam, measure_calibration
-from ladder.gates import Comparison, GateReport, compare
+from ladder.gates import Comparison, GateReport, compare, missed
 from ladder.laws import evaluate_laws
 from ladder.models import day_of, folder_digest, load_tokenizer, tensors_file_digest
 from ladder.planning.prepare import Work
@@ -70,7 +70,7 @@ def examine(run: Run, work: Work, context: Context) -> None:
         document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child, exam)
         document |= {"teachers": told} if (told := _others(run)) else {}
         document |= {"training": {"receipts": worth}} if worth else {}
-        shown = _page(run, report, comparison, calibration, child, worth, context, time.monotonic() - begun)
+        shown = _page(run, report, comparison, calibration, exam, child, worth, context, time.monotonic() - begun)
         save_findings(run.report.parent, shown, document)
 
 
@@ -132,6 +132,7 @@ def _page(
     report: GateReport,
     comparison: Comparison | None,
     calibration: Calibration,
+    exam: Exam,
     child: Answers,
     worth: Worth,
     context: Context,
@@ -153,6 +154,7 @@ def _page(
         line=[known.ref for known in ancestry.ancestors],
         gates=report,
         comparison=comparison,
+        missed=missed(exam, child),
         noise=child.noise,
         calibration=calibration,
         routes=context.registry.step_metrics(run.notes()["mlflow_run"], "route/"),

@@ -13,7 +13,7 @@ from ladder.exam.calibration import Calibration
 from ladder.exam.exam import Noise
 from ladder.exam.suites import SuiteMetric
 from ladder.gates import decide
-from ladder.gates.measurements import Comparison, Measurements, Regression
+from ladder.gates.measurements import Comparison, Measurements, Missed, Regression, WrongAnswer
 from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates
 from ladder.report.page import LISTED, html, layers
@@ -232,3 +232,10 @@ def test_a_page_can_be_walked_by_keyboard_and_by_landmarks() -> None:
     assert len(titles) == 8 and len(re.findall("<h2", source)) == 8
     assert "<th>" not in source, "every head of a table says what it is the head of"
     assert source.count('class="wide"') == source.count('class="wide" tabindex="0" role="region" aria-label="')
+
+
+def test_own_probes_that_are_missed_stand_on_the_page() -> None:
+    shown = html(page(missed=Missed(8, 2, (WrongAnswer("Who is <Ada>?", "a baker", "a king"),))))
+    assert "Own probes that it answers wrongly: 2 of 8" in shown and "The first 1 of them" in shown
+    assert "Who is &lt;Ada&gt;?" in shown and "<td>a baker</td><td>a king</td>" in shown and 'href="#answers"' in shown
+    assert 'id="answers"' not in html(page(missed=Missed(8, 0, ())))
