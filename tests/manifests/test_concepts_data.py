@@ -70,7 +70,7 @@ def test_texts_are_alike_in_length_and_end() -> None:
 
 
 def test_a_bag_of_words_says_little_of_a_setting_that_it_did_not_see() -> None:
-    """Nearest mean on tf-idf, one setting held out at a time: a word that gives a concept away in every setting shows."""
+    """Nearest mean on tf-idf, one setting held out at a time. A word that tells a concept in every setting shows."""
     shown = [one for one in TEXTS if one.concept in CONCEPTS]
     held_out = (([o for o in shown if o.setting != name], [o for o in shown if o.setting == name]) for name in SETTINGS)
     right = sum(_right(*parts) for parts in held_out)
