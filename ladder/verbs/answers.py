@@ -13,6 +13,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # Before Python 3.12 pydantic reads no other.
 
+from ladder.concepts.quality import Clustering, Concept, Split
 from ladder.gates import Comparison, GateResult, Violation
 from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
@@ -151,6 +152,23 @@ class Piece(TypedDict):
     trained: NotRequired[bool]
 
 
+class QualityReport(TypedDict):
+    """How good vectors are. Cosines, shares and accuracies are 0 to 1 in size; keys of layers are texts."""
+
+    layer: int
+    depth: float
+    layers: list[int]
+    chance: float
+    baselines: int
+    splits: list[Split]
+    concepts: list[Concept]
+    cosines: list[list[float]]
+    clustering: list[Clustering]
+    skipped: list[str]
+    accuracy: float | None
+    words: float | None
+
+
 _CONTENTS = {"contents": backup.Contents}
 _HELD = {"child": str, "against": str | None, "gates": Gates, "answers": Comparison | None}
 _GOING = {"family": str, "caches": list[cache.Removable], "removed": bool}
@@ -213,6 +231,10 @@ RESULTS: dict[str, dict[str, Any]] = {
         "decided": list[str],
         "files": list[str],
     },
+    "concepts init": {"folder": str, "files": list[str]},
+    "concepts fit": {"folder": str, "quality": QualityReport},
+    "concepts quality": {"quality": QualityReport, "page": str | None},
+    "concepts export": {"file": str, "concept": str, "layers": list[int], "scale": float},
     "doctor": {"checks": list[Check]},
     "import": {"generation": Recorded},
     "rollback": {"generation": Recorded},
