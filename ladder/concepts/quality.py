@@ -298,9 +298,7 @@ class _Shown:
         self.neurons = None if columns_FD is None else normalize(columns_FD.double(), dim=1)
         self.explained = redundancies(self.means_CD)
         self.by_chance = self._redundancy_by_chance()
-        self.neuron_by_chance = (
-            None if columns_FD is None else _best_of_random(columns_FD, draw.randrange(2**31))
-        )
+        self.neuron_by_chance = None if columns_FD is None else _best_of_random(columns_FD, draw.randrange(2**31))
 
     def concept(self, place: int) -> Concept:
         name = self.concepts[place]

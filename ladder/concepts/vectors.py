@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ladder.errors import DataError, ModelError
+from ladder.manifest import VECTOR_FILES
 from ladder.system.files import save_folder, save_text
 
-TENSORS, FACTS = "vectors.safetensors", "vectors.json"
+TENSORS, FACTS = VECTOR_FILES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ its users (``generation_config.json``) play no part, only its end tokens do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp, fsum, inf
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,14 +17,23 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
+from ladder.concepts.reading import Span, read_spans
 from ladder.data.examples import start_ids
 from ladder.data.prompts import Prompt
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Sampling, spread
-from ladder.exam.question import banned_ids, check_lengths, encode_question, prompt_entropies, read_likelihoods
+from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Reading, Readout, Sampling, spread
+from ladder.exam.question import (
+    banned_ids,
+    check_lengths,
+    encode_answered,
+    encode_question,
+    prompt_entropies,
+    read_likelihoods,
+)
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (
     Ending,
+    Ensemble,
     EnsembleSpec,
     continue_rows,
     dated,
@@ -95,9 +104,10 @@ def _run_prompts(
     again = prompt_set.again[::-1]
     openings = sample_openings(tokenizer, prompt_set.openings, prompt_set.sampled.count, controls)
     written = write_answers(model, tokenizer, prompt_set.prompts, decoding, taboo, controls)
+    texts = _by(prompt_set.prompts, [answer.text for answer in written])
     return Outputs(
         digest=digest,
-        texts=_by(prompt_set.prompts, [answer.text for answer in written]),
+        texts=texts,
         certainty=_by(
             prompt_set.prompts, _certainty(written, prompt_entropies(model, tokenizer, prompt_set.prompts, controls))
         ),
@@ -107,7 +117,45 @@ def _run_prompts(
         ),
         again=_by(again, answer_prompts(model, tokenizer, again, other, taboo, controls)),
         sampled=tuple(sample_texts(model, tokenizer, openings, prompt_set.sampled, decoding.batch_size, taboo)),
+        readings=read_inside(model, tokenizer, prompt_set.readout, texts, controls) if prompt_set.readout else {},
     )
+
+
+def read_inside(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    readout: Readout,
+    texts: Mapping[Prompt, str],
+    controls: ControlTokens = "text",
+) -> dict[tuple[str, Prompt], Reading]:
+    """Projections of answers, or of prompts' last tokens, on concepts. An answer without tokens has none.
+
+    Args:
+        texts: the answers by prompt.
+
+    Raises:
+        ModelError: the vectors have another width than the model, or its residuals are not finite.
+        UsageError: the model does not have such a layer.
+        GateError: there are several models.
+    """
+    if isinstance(model, Ensemble):
+        remedy = "hold it against one generation"
+        raise GateError("several models together have no one residual stream", where="gates.tone", remedy=remedy)
+    readout.vectors.check_width(model.config.get_text_config().hidden_size, "gates.tone.readout.vectors")
+    spans = {}
+    for prompt in readout.prompts:
+        ids, start = encode_question(tokenizer, prompt, controls), -1
+        if readout.position == "answer":
+            ids, start = encode_answered(tokenizer, prompt, texts[prompt], controls)
+        if start < len(ids):
+            spans[prompt] = Span(tuple(ids), start % len(ids))
+    found = dict.fromkeys(((readout.key, prompt) for prompt in readout.prompts), Reading())
+    if spans:
+        read = read_spans(model, list(spans.values()), readout.layers, pad_id(tokenizer))
+        told = [read.by_layer[layer] @ readout.vectors.by_layer[layer].T for layer in readout.layers]
+        rows = torch.stack(told, 1).tolist()
+        found |= {(readout.key, prompt): tuple(map(tuple, row)) for prompt, row in zip(spans, rows, strict=True)}
+    return found
 
 
 def _by(asked: Sequence[Asked], made: Sequence[Made]) -> dict[Asked, Made]:

@@ -51,12 +51,13 @@ class AnswerCache(ModelFiles):
 
     def known(self, digest: str, prompt_set: PromptSet) -> Outputs:
         """A model's stored generations for a prompt set."""
-        stored = self._stored(digest)
+        stored, readout = self._stored(digest), prompt_set.readout
         return Outputs(
             digest,
             {prompt: stored.texts[prompt] for prompt in prompt_set.prompts if prompt in stored.texts},
             {prompt: stored.certainty[prompt] for prompt in prompt_set.prompts if prompt in stored.certainty},
             {probe: stored.read[probe] for probe in prompt_set.probes if probe in stored.read},
+            readings={place: told for place, told in stored.readings.items() if readout and place[0] == readout.key},
         )
 
     def keep(self, outputs: Outputs) -> None:
@@ -67,7 +68,10 @@ class AnswerCache(ModelFiles):
             for prompt, said in everything.texts.items()
         ]
         read = [{"asked": _fields(probe), "said": said} for probe, said in everything.read.items()]
-        self.write(outputs.digest, {"texts": texts, "read": read})
+        readings = [
+            {"by": key, "asked": _fields(prompt), "found": told} for (key, prompt), told in everything.readings.items()
+        ]
+        self.write(outputs.digest, {"texts": texts, "read": read} | ({"readings": readings} if readings else {}))
 
     def _stored(self, digest: str) -> Outputs:
         """Everything in the file; nothing where there is none, or it is of an older form."""
@@ -78,9 +82,13 @@ class AnswerCache(ModelFiles):
             texts = {Prompt(**entry["asked"]): str(entry["said"]) for entry in stored["texts"]}
             certainty = {Prompt(**entry["asked"]): Certainty(**entry["certainty"]) for entry in stored["texts"]}
             read = {_probe(entry["asked"]): str(entry["said"]) for entry in stored["read"]}
+            readings = {
+                (str(entry["by"]), Prompt(**entry["asked"])): tuple(map(tuple, entry["found"]))
+                for entry in stored.get("readings", ())
+            }
         except (KeyError, TypeError):
             return Outputs(digest)
-        return Outputs(digest, texts, certainty, read)
+        return Outputs(digest, texts, certainty, read, readings=readings)
 
 
 def _fields(asked: Prompt | Probe) -> dict[str, Any]:

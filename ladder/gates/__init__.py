@@ -16,6 +16,7 @@ from ladder.gates.measurements import (
     measure,
     missed,
 )
+from ladder.gates.readout import Shift
 from ladder.gates.tone import drift, read_utterances
 from ladder.laws import Violation
 
@@ -32,6 +33,7 @@ __all__ = [
     "Needed",
     "Regression",
     "Retention",
+    "Shift",
     "Violation",
     "WrongAnswer",
     "accuracy",

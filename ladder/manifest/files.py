@@ -29,10 +29,21 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [(f"data.tokenizer_text.{index}", path) for index, path in enumerate(data.tokenizer_text)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
+    files += [("gates.tone.readout.vectors", path) for path in vector_files(manifest)]
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
     files += teacher_files(manifest.teachers)
     return [(field, path) for field, path in files if path is not None]
+
+
+VECTOR_FILES = ("vectors.safetensors", "vectors.json")
+"""What a folder of concept vectors holds."""
+
+
+def vector_files(manifest: Manifest) -> list[str]:
+    """The files of the directions that the tone gate reads along; none where it reads none."""
+    readout = manifest.gates.tone.readout
+    return [f"{readout.vectors.rstrip('/')}/{name}" for name in VECTOR_FILES] if readout else []
 
 
 def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
@@ -264,6 +275,8 @@ def _confined(folder: Path, path: str, allowed: list[Path]) -> Path:
 
 def _advice(path: Path) -> str:
     """What to do about a file that is not there."""
+    if path.name in VECTOR_FILES:
+        return f"`ladder concepts fit REF CORPUS --out {path.parent}` writes it"
     for half in (".train.jsonl", ".probes.jsonl"):
         if path.name.endswith(half):
             rows = path.name.removesuffix(half)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
+from ladder.concepts.layers import check_layers
+from ladder.concepts.vectors import read_vectors
 from ladder.data import REPORT
 from ladder.data.examples import Example
 from ladder.errors import GateError, ManifestError
@@ -25,6 +28,7 @@ from ladder.exam import (
     Probe,
     Prompt,
     PromptSet,
+    Readout,
     Sampling,
     SuiteMetric,
     read_prompts,
@@ -45,7 +49,7 @@ from ladder.laws import (
     custom_law,
     law_prompts,
 )
-from ladder.manifest import Dreams, Request, named_files
+from ladder.manifest import Dreams, Request, named_files, vector_files
 from ladder.methods import method_of
 from ladder.models import (
     NEWLINE,
@@ -212,7 +216,33 @@ def build_exam(
         law_prompts=prompts_of(request),
         today=day_of(tokenizer),
         controls=data_of(request).control_tokens if manifest.data else "text",
+        readout=readout_of(request, prompts),
     )
+
+
+def readout_of(request: Request, prompts: Sequence[Prompt] = ()) -> Readout | None:
+    """What is read inside the models for the tone gate; None for nothing.
+
+    Raises:
+        DataError: the directions cannot be read.
+        ManifestError: they are of other layers or concepts than the manifest names.
+    """
+    asked, files = request.manifest.gates.tone.readout, vector_files(request.manifest)
+    if asked is None:
+        return None
+    tensors, facts = map(request.file, files)
+    vectors = read_vectors(tensors, facts, asked.vectors)
+    for field, named, known in (
+        ("layers", asked.layers or (), [*vectors.by_layer]),
+        ("limits", asked.limits, vectors.concepts),
+    ):
+        if strange := [one for one in named if one not in known]:
+            remedy = f"name some of {', '.join(map(str, known))}"
+            raise ManifestError(
+                f"the vectors have no {strange[0]!r}", where=f"gates.tone.readout.{field}", remedy=remedy
+            )
+    digest = hashlib.sha256("".join(request.files[file] for file in files).encode()).hexdigest()
+    return Readout(tuple(prompts), tuple(asked.layers or vectors.by_layer), asked.position, digest, vectors)
 
 
 def check_asked(exam: Exam, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -225,6 +255,16 @@ def check_asked(exam: Exam, tokenizer: PreTrainedTokenizerFast) -> None:
         GateError: a chat prompt without a chat template.
     """
     check_encodable(tokenizer, exam.generalize, [*exam.tone_prompts, *exam.law_prompts], exam.controls)
+
+
+def readout_warnings(exam: Exam, digests: Collection[str]) -> list[str]:
+    """That directions were fitted on another model than the parent or an ancestor of it, whose digests are given."""
+    if exam.readout is None or not digests or exam.readout.vectors.facts.model in digests:
+        return []
+    return [
+        "gates.tone.readout.vectors: these directions were fitted on a model that is no ancestor of the child, and what "
+        "they read in another one is not known; fit them on the parent: ladder concepts fit REF CORPUS --out FOLDER"
+    ]
 
 
 def exam_size(exam: Exam) -> str:
@@ -328,7 +368,7 @@ def score(
         ManifestError: such a gate is not installed now.
     """
     gates = request.manifest.gates
-    voice, distance = _voice(request, parent), _drift(request)
+    voice, distance = (None, drift) if gates.tone.readout else (_voice(request, parent), _drift(request))
     told = [written(exam, one) if gates.calibration and one else () for one in (child, parent)]
     measured = replace(measure(exam, child, voice, distance), suites=suites[0], written=told[0])
     of_parent = None
@@ -346,8 +386,9 @@ def check_tone(request: Request) -> None:
     Raises:
         DataError: the reference holds nothing, or cannot be read.
         ModelError: the encoder cannot be loaded.
+        ManifestError: as ``readout_of``.
     """
-    if request.manifest.gates.tone.reference != "none":
+    if readout_of(request) is None and request.manifest.gates.tone.reference != "none":
         _voice(request, None)
         _drift(request)
 
@@ -432,11 +473,18 @@ def check_dreams(
 
 
 def check_questions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, prompt_set: PromptSet) -> None:
-    """See that every question with its answer fits into the positions of a model.
+    """See that every question with its answer fits into the positions of a model, and what is read inside into its
+    layers.
 
     Raises:
         GateError: one does not.
+        ModelError: the vectors have another width than the model's hidden states.
+        UsageError: it does not have a layer that is to be read.
     """
+    if readout := prompt_set.readout:
+        shape = config.get_text_config()
+        readout.vectors.check_width(shape.hidden_size, "gates.tone.readout.vectors")
+        check_layers(readout.layers, shape.num_hidden_layers, "gates.tone.readout.layers")
     asked = [len(encode_question(tokenizer, prompt, prompt_set.controls)) for prompt in prompt_set.prompts]
     check_room(config, max(asked, default=0), prompt_set.decoding.max_new_tokens)
     if prompt_set.sampled.count:
