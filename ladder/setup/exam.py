@@ -262,8 +262,8 @@ def readout_warnings(exam: Exam, digests: Collection[str]) -> list[str]:
     if exam.readout is None or not digests or exam.readout.vectors.facts.model in digests:
         return []
     return [
-        "gates.tone.readout.vectors: these directions were fitted on a model that is no ancestor of the child, and what "
-        "they read in another one is not known; fit them on the parent: ladder concepts fit REF CORPUS --out FOLDER"
+        "gates.tone.readout.vectors: these directions were fitted on a model that is no ancestor of the child, and "
+        "what they read in another one is not known; fit them on the parent: ladder concepts fit REF CORPUS --out FOLDER"
     ]
 
 

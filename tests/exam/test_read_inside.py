@@ -72,4 +72,4 @@ def test_vectors_of_another_width_and_several_models_are_refused(parent: Path, g
     with pytest.raises(ModelError, match="vectors of width 16, and this model's hidden states have 32"):
         run_prompts(parent, exam_of(16).prompt_set())
     with pytest.raises(GateError, match="no one residual stream"):
-        run_prompts(EnsembleSpec((parent, grandparent)), exam_of(32).prompt_set())
+        run_prompts(EnsembleSpec((parent, grandparent), (0.5, 0.5)), exam_of(32).prompt_set())

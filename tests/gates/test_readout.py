@@ -17,7 +17,7 @@ CONCEPTS = ("calm", "glad")
 
 
 def readings(seed: int, moved: float = 0.0, prompts: int = 30) -> tuple[list[Any], list[Any]]:
-    """A child's and a parent's, of two layers with different scales; glad moves by so many of the parent's deviations."""
+    """A child's and a parent's, of two layers of different scales; glad moves by so many deviations."""
     draw = np.random.default_rng(seed)
     scale = np.array([[2.0, 5.0], [30.0, 70.0]])
     parent = draw.normal(size=(prompts, 2, 2)) * scale + 100
