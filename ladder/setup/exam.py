@@ -263,7 +263,7 @@ def readout_warnings(exam: Exam, digests: Collection[str]) -> list[str]:
         return []
     return [
         "gates.tone.readout.vectors: these directions were fitted on a model that is no ancestor of the child, and "
-        "what they read in another one is not known; fit them on the parent: ladder concepts fit REF CORPUS --out FOLDER"
+        "what they read in another one is not known; fit them on the parent with `ladder concepts fit`"
     ]
 
 

@@ -13,22 +13,23 @@ SETTINGS = ("moon", "tide", "sea")
 
 @pytest.fixture(scope="session")
 def write_corpus() -> Callable[..., Path]:
-    """``write_corpus(folder, texts=2)``: three concepts in stories and in three settings, with baselines."""
+    """``write_corpus(folder, texts=2)``: see ``fill``."""
+    return fill
 
-    def write(folder: Path, texts: int = 2) -> Path:
-        for concept, word in WORDS.items():
-            stories = [f"luna {number} is {word} and {word}" for number in range(texts)]
-            _write(folder / "stories" / f"{concept}.txt", stories)
-            for setting in SETTINGS:
-                told = [f"the {setting} {number} {word} the {setting} {word}" for number in range(texts)]
-                _write(folder / "paired" / setting / f"{concept}.txt", told)
+
+def fill(folder: Path, texts: int = 2) -> Path:
+    """Three concepts in stories and in three settings, with baselines."""
+    for concept, word in WORDS.items():
+        stories = [f"luna {number} is {word} and {word}" for number in range(texts)]
+        _write(folder / "stories" / f"{concept}.txt", stories)
         for setting in SETTINGS:
-            bare = [f"the {setting} {number} is the {setting} of the {setting}" for number in range(texts)]
-            _write(folder / "paired" / setting / "baseline.txt", bare)
-        (folder / "families.json").write_text('{"still": ["calm", "bored"], "moved": ["glad"]}')
-        return folder
-
-    return write
+            told = [f"the {setting} {number} {word} the {setting} {word}" for number in range(texts)]
+            _write(folder / "paired" / setting / f"{concept}.txt", told)
+    for setting in SETTINGS:
+        bare = [f"the {setting} {number} is the {setting} of the {setting}" for number in range(texts)]
+        _write(folder / "paired" / setting / "baseline.txt", bare)
+    (folder / "families.json").write_text('{"still": ["calm", "bored"], "moved": ["glad"]}')
+    return folder
 
 
 def _write(path: Path, texts: list[str]) -> None:
