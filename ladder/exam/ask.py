@@ -21,7 +21,20 @@ from ladder.concepts.reading import Span, read_spans
 from ladder.data.examples import start_ids
 from ladder.data.prompts import Prompt
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Reading, Readout, Sampling, spread
+from ladder.exam.exam import (
+    Answers,
+    Certainty,
+    Exam,
+    Outputs,
+    Probe,
+    PromptSet,
+    Reading,
+    Readout,
+    Sampling,
+    Sifted,
+    Sifting,
+    spread,
+)
 from ladder.exam.question import (
     banned_ids,
     check_lengths,
@@ -118,6 +131,9 @@ def _run_prompts(
         again=_by(again, answer_prompts(model, tokenizer, again, other, taboo, controls)),
         sampled=tuple(sample_texts(model, tokenizer, openings, prompt_set.sampled, decoding.batch_size, taboo)),
         readings=read_inside(model, tokenizer, prompt_set.readout, texts, controls) if prompt_set.readout else {},
+        sifted=sift(model, tokenizer, prompt_set.sifting, decoding, taboo, controls)
+        if prompt_set.sifting
+        else Sifted(),
     )
 
 
@@ -128,10 +144,41 @@ def read_inside(
     texts: Mapping[Prompt, str],
     controls: ControlTokens = "text",
 ) -> dict[tuple[str, Prompt], Reading]:
-    """Projections of answers, or of prompts' last tokens, on concepts. An answer without tokens has none.
+    """Readings of answers, or of prompts' last tokens; see ``_readings``.
 
     Args:
         texts: the answers by prompt.
+    """
+    said = [texts[prompt] if readout.position == "answer" else None for prompt in readout.prompts]
+    found = _readings(model, tokenizer, readout, list(zip(readout.prompts, said, strict=True)), controls)
+    return {(readout.key, prompt): reading for prompt, reading in zip(readout.prompts, found, strict=True)}
+
+
+def sift(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    sifting: Sifting,
+    decoding: Decoding,
+    taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
+) -> Sifted:
+    """What rows say, and what the model says to the same prompts itself, read inside; raises as ``write_answers`` and
+    ``_readings``."""
+    own = answer_prompts(model, tokenizer, [row.prompt for row in sifting.rows], decoding, taboo_ids, controls)
+    sides = [[(row.prompt, row.text) for row in sifting.rows]]
+    sides += [[(row.prompt, said) for row, said in zip(sifting.rows, own, strict=True)]]
+    return Sifted(*(tuple(_readings(model, tokenizer, sifting.readout, side, controls)) for side in sides))
+
+
+def _readings(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    readout: Readout,
+    said: Sequence[tuple[Prompt, str | None]],
+    controls: ControlTokens,
+) -> list[Reading]:
+    """Projections on concepts of what was said to prompts, on average over its tokens; of the prompt's last token where
+    nothing stands beside it. What was said without tokens has none.
 
     Raises:
         ModelError: the vectors have another width than the model, or its residuals are not finite.
@@ -143,18 +190,17 @@ def read_inside(
         raise GateError("several models together have no one residual stream", where="gates.tone", remedy=remedy)
     readout.vectors.check_width(model.config.get_text_config().hidden_size, "gates.tone.readout.vectors")
     spans = {}
-    for prompt in readout.prompts:
-        ids, start = encode_question(tokenizer, prompt, controls), -1
-        if readout.position == "answer":
-            ids, start = encode_answered(tokenizer, prompt, texts[prompt], controls)
+    for place, (prompt, text) in enumerate(said):
+        asked = encode_question(tokenizer, prompt, controls) if text is None else []
+        ids, start = (asked, len(asked) - 1) if text is None else encode_answered(tokenizer, prompt, text, controls)
         if start < len(ids):
-            spans[prompt] = Span(tuple(ids), start % len(ids))
-    found = dict.fromkeys(((readout.key, prompt) for prompt in readout.prompts), Reading())
+            spans[place] = Span(tuple(ids), start)
+    found: list[Reading] = [()] * len(said)
     if spans:
         read = read_spans(model, list(spans.values()), readout.layers, pad_id(tokenizer))
         told = [read.by_layer[layer] @ readout.vectors.by_layer[layer].T for layer in readout.layers]
-        rows = torch.stack(told, 1).tolist()
-        found |= {(readout.key, prompt): tuple(map(tuple, row)) for prompt, row in zip(spans, rows, strict=True)}
+        for place, row in zip(spans, torch.stack(told, 1).tolist(), strict=True):
+            found[place] = tuple(map(tuple, row))
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ladder.data import check_text, read_objects, shown, slips_text
 from ladder.data.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
@@ -278,6 +278,35 @@ class Readout:
         return f"{self.digest} {self.position} {','.join(map(str, self.layers))}"
 
 
+class Given(NamedTuple):
+    """What a row says to a prompt, and where the row stands."""
+
+    prompt: Prompt
+    text: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Sifting:
+    """Rows that are held against what a model would have said itself, inside it.
+
+    Args:
+        rows: each is answered, and both answers are read.
+        readout: along which directions; it has no prompts of its own.
+    """
+
+    rows: tuple[Given, ...]
+    readout: Readout
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """Readings of what rows say and of what the model says itself, row by row."""
+
+    rows: tuple[Reading, ...] = ()
+    own: tuple[Reading, ...] = ()
+
+
 @dataclass(frozen=True)
 class PromptSet:
     """The prompts and texts of an exam as one model gets them.
@@ -293,6 +322,7 @@ class PromptSet:
         today: the day that the chat template writes, YYYY-MM-DD; None where it writes none.
         controls: what control tokens are in raw prompts, ``text`` or ``parse``.
         readout: what is read inside; None for nothing.
+        sifting: rows that are held against its own answers; None for none.
     """
 
     prompts: tuple[Prompt, ...] = ()
@@ -305,6 +335,7 @@ class PromptSet:
     today: str | None = None
     controls: ControlTokens = "text"
     readout: Readout | None = None
+    sifting: Sifting | None = None
 
     def answers_alone(self) -> PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
@@ -315,6 +346,7 @@ class PromptSet:
         """How many answers, readings of a text and sampled texts it asks for."""
         read = sum(len(probe.said) for probe in self.probes)
         inside = len(self.readout.prompts) if self.readout else 0
+        inside += 3 * len(self.sifting.rows) if self.sifting else 0
         return len(self.prompts) + read + len(self.again) + self.sampled.count + inside
 
     def without(self, known: Outputs) -> PromptSet:
@@ -374,6 +406,7 @@ class Outputs:
         again: second answers by prompt.
         sampled: texts of its own.
         readings: what was read inside, by ``Readout.key`` and prompt.
+        sifted: what rows push.
     """
 
     digest: str
@@ -383,6 +416,7 @@ class Outputs:
     again: Mapping[Prompt, str] = field(default_factory=dict)
     sampled: tuple[str, ...] = ()
     readings: Mapping[tuple[str, Prompt], Reading] = field(default_factory=dict)
+    sifted: Sifted = Sifted()
 
     def with_known(self, known: Outputs) -> Outputs:
         """These outputs and what was known before."""
@@ -470,6 +504,7 @@ class Exam:
                     len(outputs.again), sum(outputs.texts[prompt] != said for prompt, said in outputs.again.items())
                 ),
                 readings=self._readings(outputs),
+                sifted=outputs.sifted,
             )
         except KeyError as error:
             raise GateError(f"no answer to {error}", where="exam") from error
@@ -519,6 +554,7 @@ class Answers:
         certainty: how sure the model is of each prompt and its answer.
         noise: how far the answers depend on the batch.
         readings: what was read inside, by tone prompt; nothing where the exam reads nothing.
+        sifted: what rows push inside it.
     """
 
     recall: Mapping[str, tuple[str, ...]]
@@ -530,3 +566,4 @@ class Answers:
     certainty: Mapping[Prompt, Certainty] = field(default_factory=dict)
     noise: Noise = Noise()
     readings: tuple[Reading, ...] = ()
+    sifted: Sifted = Sifted()

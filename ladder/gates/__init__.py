@@ -1,5 +1,6 @@
 """Gates: what was measured in an exam, how sure it is, and the decision. What is named here imports no torch."""
 
+from ladder.concepts.shifts import Shift
 from ladder.gates.decision import GATES, GateReport, GateResult, custom_gate, decide, evaluate_custom_gates
 from ladder.gates.detectable import Detectable, Fewest, Needed, needed, warnings_of
 from ladder.gates.measurements import (
@@ -16,7 +17,6 @@ from ladder.gates.measurements import (
     measure,
     missed,
 )
-from ladder.gates.readout import Shift
 from ladder.gates.tone import drift, read_utterances
 from ladder.laws import Violation
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ladder.concepts.shifts import Shift, shifts_of
 from ladder.errors import GateError, ManifestError
 from ladder.exam import Answers, Exam, SuiteMetric, calibration_error
 from ladder.gates.measurements import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
-from ladder.gates.readout import Shift, shifts_of
 from ladder.gates.statistics import Interval, calibration_interval
 from ladder.laws import TOLERANCE, LawResult, Violation, sampled_sentence
 from ladder.manifest import GATES, CalibrationGate, Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate, installed

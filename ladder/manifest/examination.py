@@ -88,6 +88,15 @@ def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def pushes_have_a_parent(manifest: Manifest) -> Iterator[Problem]:
+    if manifest.laws.max_push and manifest.evolution_request.parent_gen is None:
+        yield Problem(
+            "laws.max_push",
+            "found a limit, but evolution_request.parent_gen is missing, so nobody reads the rows",
+            "leave it out: a genesis has nobody to be pushed",
+        )
+
+
 def metric_gates_have_names_of_their_own(manifest: Manifest) -> Iterator[Problem]:
     taken = {*GATES, *(["calibration"] if manifest.gates.calibration else [])}
     for index, gate in enumerate(manifest.gates.metrics):
@@ -224,6 +233,7 @@ EXAMINATION_CHECKS = (
     train_files_are_named_once,
     tone_has_a_reference,
     tone_measure_is_complete,
+    pushes_have_a_parent,
     metric_gates_have_names_of_their_own,
     metric_gates_can_fail,
     calibration_gate_can_fail,

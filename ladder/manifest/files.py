@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ladder.errors import DataError
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
+from ladder.manifest.schema import Dreams, Laws, Manifest, Push, Readout, Teachers
 from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
@@ -29,7 +29,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [(f"data.tokenizer_text.{index}", path) for index, path in enumerate(data.tokenizer_text)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
-    files += [("gates.tone.readout.vectors", path) for path in vector_files(manifest)]
+    files += [("gates.tone.readout.vectors", path) for path in vector_files(tone.readout)]
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
     files += teacher_files(manifest.teachers)
@@ -40,16 +40,16 @@ VECTOR_FILES = ("vectors.safetensors", "vectors.json")
 """What a folder of concept vectors holds."""
 
 
-def vector_files(manifest: Manifest) -> list[str]:
-    """The files of the directions that the tone gate reads along; none where it reads none."""
-    readout = manifest.gates.tone.readout
-    return [f"{readout.vectors.rstrip('/')}/{name}" for name in VECTOR_FILES] if readout else []
+def vector_files(asked: Readout | Push | None) -> list[str]:
+    """The files of the directions that a section names; none without it."""
+    return [f"{asked.vectors.rstrip('/')}/{name}" for name in VECTOR_FILES] if asked else []
 
 
 def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
     required = [(f"laws.required_text.{index}.prompts", one.prompts) for index, one in enumerate(laws.required_text)]
     refusals = laws.refusals.prompts if laws.refusals else None
-    return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries)]
+    pushed = [("laws.max_push.vectors", path) for path in vector_files(laws.max_push)]
+    return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries), *pushed]
 
 
 def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:

@@ -36,6 +36,22 @@ class Refusals(Section):
     """The prompts are a user's turns, rendered by the chat template."""
 
 
+class Push(Section):
+    """How far rows may push what the parent reads inside, before a child has learned anything from them."""
+
+    vectors: str
+    """Folder of directions, as ``ladder concepts fit`` writes it: of the parent or an ancestor of it."""
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    """Behind which layers is read; all that the folder has when left out. Their readings are averaged."""
+    limit: Positive | None = 0.5
+    """How far the answers of rows may lie from the parent's own answers to the same prompts, concept by concept, up or
+    down: on average over rows, in standard deviations of the parent's readings. With null only ``limits`` hold."""
+    limits: dict[str, Positive] = {}
+    """Limits of concepts by name, in place of ``limit``."""
+    rows: Count = 200
+    """New rows that are read, and dreams, evenly from the first to the last. The parent answers each of them."""
+
+
 class TrainingLaws(Section):
     """What must not happen while training runs, judged at each step that moved the student. Nor may a figure be NaN."""
 
@@ -76,6 +92,8 @@ class Laws(Section):
     """By how many nats the entropy over the exam's prompts may fall below the parent's."""
     max_self_bleu: Probability | None = None
     """How alike the sampled texts may be: the mean BLEU-4 of each with the others as references."""
+    max_push: Push | None = None
+    """How far new rows and dreams may push concepts that the parent reads inside."""
     custom: list[str] = []
     """Names of installed laws: entry points of the group ``ladder.laws``."""
     sampled_answers: Annotated[int, Field(ge=0)] = 64

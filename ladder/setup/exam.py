@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,20 +17,25 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
 from ladder.concepts.layers import check_layers
+from ladder.concepts.shifts import Shift, shifts_of
 from ladder.concepts.vectors import read_vectors
-from ladder.data import REPORT
+from ladder.data import REPORT, Row
 from ladder.data.examples import Example
+from ladder.data.prompts import asked_of
 from ladder.errors import GateError, ManifestError
 from ladder.exam import (
     AnswerCache,
     Answers,
     Exam,
+    Given,
     Outputs,
     Probe,
     Prompt,
     PromptSet,
     Readout,
     Sampling,
+    Sifted,
+    Sifting,
     SuiteMetric,
     read_prompts,
     written,
@@ -44,12 +50,14 @@ from ladder.laws import (
     Law,
     LawResult,
     TrainingRules,
+    Violation,
     check_canaries,
     cooldown,
     custom_law,
     law_prompts,
 )
-from ladder.manifest import Dreams, Request, named_files, vector_files
+from ladder.manifest import Dreams, Push, Request, named_files, vector_files
+from ladder.manifest import Readout as ReadoutAsked
 from ladder.methods import method_of
 from ladder.models import (
     NEWLINE,
@@ -97,6 +105,7 @@ def check_laws(request: Request, dataset: Dataset, *, whole: bool = True) -> Non
         ManifestError: as ``laws_of`` and ``custom_gate``, or a divergence is limited that nobody measures.
     """
     laws_of(request)
+    sifting_of(request, dataset.new)
     for gate in request.manifest.gates.custom:
         custom_gate(gate)
     _check_divergence(request)
@@ -107,8 +116,14 @@ def check_laws(request: Request, dataset: Dataset, *, whole: bool = True) -> Non
         check_canaries(lines[path], rows, stops, decoding.max_new_tokens, str(request.file(path)))
 
 
-def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Case:
-    """Everything that the laws of a run examine."""
+def case_of(
+    run: Run, exam: Exam, child: Answers, parent: Answers | None, sifted: Mapping[str, Findings] | None = None
+) -> Case:
+    """Everything that the laws of a run examine.
+
+    Args:
+        sifted: what was found of its rows.
+    """
     request, notes = run.request, run.notes()
     frozen = notes.get("frozen", {})
     before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
@@ -122,7 +137,7 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
         after=after,
         memory_gib=_memory_gib(notes),
         disk_gib=notes["disk_bytes"] / 2**30 if "disk_bytes" in notes else None,
-        noted=training_rules(run, notes).findings() | _rested(run),
+        noted=training_rules(run, notes).findings() | _rested(run) | dict(sifted or {}),
     )
 
 
@@ -164,7 +179,8 @@ def _rested(run: Run) -> dict[str, Findings]:
 
 def _lines(request: Request) -> dict[str, tuple[str, ...]]:
     """What the laws' files hold, by their path as written."""
-    files = [(field, path) for field, path in named_files(request.manifest) if field.startswith("laws.")]
+    named = named_files(request.manifest)
+    files = [(field, path) for field, path in named if field.startswith("laws.") and not field.endswith(".vectors")]
     lines = {path: tuple(read_utterances(request.file(path))) for _, path in files}
     for field, path in files:
         if field != "laws.canaries":
@@ -221,28 +237,88 @@ def build_exam(
 
 
 def readout_of(request: Request, prompts: Sequence[Prompt] = ()) -> Readout | None:
-    """What is read inside the models for the tone gate; None for nothing.
+    """What is read inside the models for the tone gate; None for nothing. Raises as ``_directions``."""
+    asked = request.manifest.gates.tone.readout
+    return replace(_directions(request, asked, "gates.tone.readout"), prompts=tuple(prompts)) if asked else None
+
+
+def _directions(request: Request, asked: ReadoutAsked | Push, where: str) -> Readout:
+    """The directions that a section of the manifest names.
 
     Raises:
-        DataError: the directions cannot be read.
-        ManifestError: they are of other layers or concepts than the manifest names.
+        DataError: they cannot be read.
+        ManifestError: they are of other layers or concepts than the section names.
     """
-    asked, files = request.manifest.gates.tone.readout, vector_files(request.manifest)
-    if asked is None:
-        return None
+    files = vector_files(asked)
     tensors, facts = map(request.file, files)
     vectors = read_vectors(tensors, facts, asked.vectors)
-    for field, named, known in (
+    for key, named, known in (
         ("layers", asked.layers or (), [*vectors.by_layer]),
         ("limits", asked.limits, vectors.concepts),
     ):
         if strange := [one for one in named if one not in known]:
             remedy = f"name some of {', '.join(map(str, known))}"
-            raise ManifestError(
-                f"the vectors have no {strange[0]!r}", where=f"gates.tone.readout.{field}", remedy=remedy
-            )
+            raise ManifestError(f"the vectors have no {strange[0]!r}", where=f"{where}.{key}", remedy=remedy)
     digest = hashlib.sha256("".join(request.files[file] for file in files).encode()).hexdigest()
-    return Readout(tuple(prompts), tuple(asked.layers or vectors.by_layer), asked.position, digest, vectors)
+    position = asked.position if isinstance(asked, ReadoutAsked) else "answer"
+    return Readout((), tuple(asked.layers or vectors.by_layer), position, digest, vectors)
+
+
+def sifting_of(request: Request, rows: Sequence[Row], dreams: Sequence[str] = ()) -> Sifting | None:
+    """The new rows and the dreams that ``laws.max_push`` holds, evenly from the first to the last; None without it.
+
+    Args:
+        dreams: their texts.
+    """
+    asked = request.manifest.laws.max_push
+    if asked is None:
+        return None
+    given = [one for one in map(given_of, rows) if one]
+    dreamt = [given_text(text, f"dream {number}") for number, text in enumerate(dreams, 1) if len(text.split()) > 1]
+    held = [one for some in (given, dreamt) for one in some[:: max(1, -(-len(some) // asked.rows))]]
+    return Sifting(tuple(held), _directions(request, asked, "laws.max_push"))
+
+
+def given_of(row: Row) -> Given | None:
+    """What a row says, and to what; a text is halved. None of a row that has no answer, or of one word."""
+    if row.form == "text":
+        return given_text(row.fields["text"], row.where) if len(row.fields["text"].split()) > 1 else None
+    if row.form == "completion":
+        return Given(Prompt(row.fields["prompt"]), row.fields["completion"], row.where)
+    if row.form == "messages" and (row.fields["messages"][-1].get("content") or "").strip():
+        *asked, last = row.fields["messages"]
+        fields = {"messages": asked}
+        return Given(Prompt(*asked_of(fields, row.where)), last["content"], row.where) if asked else None
+    return None
+
+
+def given_text(text: str, where: str) -> Given:
+    """A text as what is said to its own first half."""
+    words = re.findall(r"\s*\S+", text)
+    half = "".join(words[: len(words) // 2])
+    return Given(Prompt(half), text[len(half) :], where)
+
+
+def pushes(request: Request, sifting: Sifting, sifted: Sifted) -> Findings:
+    """What ``laws.max_push`` found: concepts that new rows, or dreams, push beyond the limit and beyond chance."""
+    asked, concepts = request.manifest.laws.max_push, sifting.readout.vectors.concepts
+    assert asked is not None
+    violations: list[Violation] = []
+    for kind in ("rows", "dreams"):
+        places = [n for n, row in enumerate(sifting.rows) if row.where.startswith("dream ") == (kind == "dreams")]
+        if not places:
+            continue
+        ours, own = ([side[place] for place in places] for side in (sifted.rows, sifted.own))
+        told = shifts_of(concepts, ours, own, request.manifest.gates.confidence, asked.limit, asked.limits)
+        violations += [Violation("max_push", _pushed(one), kind) for one in told if one.is_beyond]
+    return Findings(len(sifting.rows), tuple(violations))
+
+
+def _pushed(one: Shift) -> str:
+    return (
+        f"{one.concept} is pushed by {one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}) of the parent's deviations "
+        f"over {one.n}, allowed {one.limit:g}"
+    )
 
 
 def check_asked(exam: Exam, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -303,11 +379,17 @@ def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str, home: Path, c
     return ask
 
 
-def eval_runs(exam: Exam, child: Path, parent: tuple[Path | EnsembleSpec, str] | None) -> list[EvalRun]:
-    """The child's evaluation and, where there is one (folder and digest), that of the parent or who stands for it."""
+def eval_runs(
+    exam: Exam, child: Path, parent: tuple[Path | EnsembleSpec, str] | None, sifting: Sifting | None = None
+) -> list[EvalRun]:
+    """The child's evaluation and, where there is one (folder and digest), that of the parent or who stands for it.
+
+    Args:
+        sifting: rows that the parent is held against, too.
+    """
     prompt_set = exam.prompt_set()
     taken = [EvalRun(child, folder_digest(child), prompt_set)]
-    return taken if parent is None else [*taken, EvalRun(*parent, prompt_set.answers_alone())]
+    return taken if parent is None else [*taken, EvalRun(*parent, replace(prompt_set.answers_alone(), sifting=sifting))]
 
 
 def run_evals(exam: Exam, taken: Sequence[EvalRun], cache: AnswerCache, ask: Ask) -> tuple[Answers, Answers | None]:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from ladder.errors import GateError
 from ladder.gates import GateReport, Measurements, decide
-from ladder.gates.readout import shifts_of
+from ladder.concepts.shifts import shifts_of
 from ladder.manifest.schema import Gates
 
 CONCEPTS = ("calm", "glad")

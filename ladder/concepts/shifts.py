@@ -1,4 +1,5 @@
-"""What moved inside: how far a child's readings along concepts lie from its parent's, prompt by prompt."""
+"""How far readings along concepts lie from others of the same prompts: a child's from its parent's, or what rows say
+from what the parent would have said. Knows no torch."""
 
 from __future__ import annotations
 
@@ -6,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ladder.errors import GateError
-from ladder.exam import Reading
-from ladder.laws import TOLERANCE
 
+Reading = Sequence[Sequence[float]]
+"""Projections of one text on concepts, [layers][concepts]; empty where there is no text."""
+TOLERANCE = 1e-9
+"""Of limits, as that of gates and laws."""
 FEWEST = 8
 """Prompts below which nothing is said."""
 
@@ -63,7 +67,26 @@ def shifts_of(
     Raises:
         GateError: fewer than 8 prompts were answered by both, or the parent's readings are all the same.
     """
-    pairs = [pair for pair in zip(ours, theirs, strict=True) if all(pair)]
+    moved_PC = moved(concepts, ours, theirs)
+    value_C, error_C = moved_PC.mean(0), moved_PC.std(0, ddof=1) / np.sqrt(len(moved_PC))
+    reach = float(stdtrit(len(moved_PC) - 1, 1 - (1 - confidence) / (2 * len(concepts))))
+    return tuple(
+        Shift(
+            name,
+            float(value),
+            float(value - reach * error),
+            float(value + reach * error),
+            limits.get(name, max_shift),
+            len(moved_PC),
+        )
+        for name, value, error in zip(concepts, value_C, error_C, strict=True)
+    )
+
+
+def moved(concepts: Sequence[str], ours: Sequence[Reading], theirs: Sequence[Reading]) -> NDArray[np.float64]:
+    """Differences [P, C] in standard deviations of ``theirs`` over the P prompts of which both have a reading, averaged
+    over layers; arguments and errors are those of ``shifts_of``."""
+    pairs = [pair for pair in zip(ours, theirs, strict=True) if all(map(len, pair))]
     if len(pairs) < FEWEST:
         raise GateError(
             f"found {len(pairs)} prompts that both answered, readings are compared on at least {FEWEST}",
@@ -78,17 +101,5 @@ def shifts_of(
         raise GateError(
             found, where="gates.tone.readout", remedy="read the answers, or give prompts that end differently"
         )
-    moved_PC = ((ours_PLC - theirs_PLC) / spread_LC).mean(1)
-    value_C, error_C = moved_PC.mean(0), moved_PC.std(0, ddof=1) / np.sqrt(len(pairs))
-    reach = float(stdtrit(len(pairs) - 1, 1 - (1 - confidence) / (2 * len(concepts))))
-    return tuple(
-        Shift(
-            name,
-            float(value),
-            float(value - reach * error),
-            float(value + reach * error),
-            limits.get(name, max_shift),
-            len(pairs),
-        )
-        for name, value, error in zip(concepts, value_C, error_C, strict=True)
-    )
+    found_PC: NDArray[np.float64] = ((ours_PLC - theirs_PLC) / spread_LC).mean(1)
+    return found_PC
