@@ -97,6 +97,34 @@ def quality(
 
 
 @concepts.command()
+def sift(
+    manifest: Annotated[Path, typer.Argument(metavar="M", help="Its new rows are held against its parent.")],
+    vectors: Annotated[Path, typer.Option("--vectors", metavar="FOLDER", help="Of that parent, or of one before it.")],
+    concept: Annotated[
+        str | None, typer.Option("--concept", metavar="NAME", help="Worst is what pushes this one up.")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option("--layers", metavar="N,N", help="Some of the vectors' layers; all.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Rows that are shown.")] = 20,
+    home: Home = HOME,
+    as_json: Json = False,
+) -> None:
+    """Which new rows, and dreams where they are written, would push which concept: what they say is held against what
+    the parent would have said, worst first. `laws.max_push` is the limit of it."""
+    from ladder.concepts.vectors import load_vectors
+    from ladder.verbs import concepts as work
+
+    given, parent, longest = work.given_in(manifest, home)
+    found, registry = load_vectors(vectors), registry_of(home)
+    folder = registry.materialize(registry.find(parent))
+    chosen = None if layers is None else work.layers_of(layers, 1 + max(found.by_layer))
+    with at_work("rows held against the parent", 3 * len(given)):
+        sieve = work.sift(folder, given, found, chosen, concept, longest)
+    answer(sieve.to_dict(top) | {"parent": parent}, work.sieve_text(sieve, concept, top), as_json)
+
+
+@concepts.command()
 def export(
     folder: Folder,
     concept: Annotated[str, typer.Argument(metavar="CONCEPT", help="One of them.")],

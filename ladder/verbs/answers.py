@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # Before Python 3.12 pydantic reads no other.
 
 from ladder.concepts.quality import Clustering, Concept, Split
-from ladder.gates import Comparison, GateResult, Violation
+from ladder.gates import Comparison, GateResult, Shift, Violation
 from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
@@ -129,6 +129,7 @@ class Said(TypedDict):
 
     prompt: str
     answer: str
+    readout: NotRequired[ReadText]
 
 
 class Step(TypedDict):
@@ -169,6 +170,31 @@ class QualityReport(TypedDict):
     words: float | None
 
 
+class PushedRow(TypedDict):
+    """A row, and by concept how far what it says lies from what the parent would have said, in its deviations."""
+
+    where: str
+    prompt: str
+    text: str
+    pushes: dict[str, float]
+
+
+class ReadToken(TypedDict):
+    """A token, and how each concept is read there, in deviations of the corpus."""
+
+    text: str
+    scores: list[float]
+
+
+class ReadText(TypedDict):
+    """Concepts token by token in an answer, with their means over it."""
+
+    concepts: list[str]
+    layers: list[int]
+    tokens: list[ReadToken]
+    means: list[float]
+
+
 _CONTENTS = {"contents": backup.Contents}
 _HELD = {"child": str, "against": str | None, "gates": Gates, "answers": Comparison | None}
 _GOING = {"family": str, "caches": list[cache.Removable], "removed": bool}
@@ -202,7 +228,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "runs": {"runs": list[RunEntry]},
     "logs": {"run": RunEntry, "log": str},
     "branches": {"family": str, "branches": list[Branch]},
-    "sample": {"answers": list[Said]},
+    "sample": {"answers": list[Said], "page": NotRequired[str]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},
     "data check": {
@@ -234,6 +260,13 @@ RESULTS: dict[str, dict[str, Any]] = {
     "concepts init": {"folder": str, "files": list[str]},
     "concepts fit": {"folder": str, "quality": QualityReport},
     "concepts quality": {"quality": QualityReport, "page": str | None},
+    "concepts sift": {
+        "parent": str,
+        "rows": int,
+        "skipped": int,
+        "worst": list[PushedRow],
+        "shifts": list[Shift],
+    },
     "concepts export": {"file": str, "concept": str, "layers": list[int], "scale": float},
     "doctor": {"checks": list[Check]},
     "import": {"generation": Recorded},

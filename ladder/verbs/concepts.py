@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,10 +26,16 @@ from ladder.concepts.fit import METHODS, Method, unit_vectors
 from ladder.concepts.layers import check_layers, decoder_layers
 from ladder.concepts.quality import FEWEST, Quality, judge
 from ladder.concepts.reading import Position, answer_contrasts, default_layers, read_spans, spans_of
+from ladder.concepts.shifts import Shift, moved, shifts_of
 from ladder.concepts.vectors import FACTS, Facts, Vectors
+from ladder.data import kept_controls, kept_day
 from ladder.errors import DataError, UsageError
-from ladder.models import folder_digest, load_model, load_tokenizer, pad_id
+from ladder.exam import Given, Readout, Sifting, ask
+from ladder.manifest import Decoding, read_request
+from ladder.models import dated, folder_digest, load_model, load_tokenizer, pad_id
 from ladder.report.text import table
+from ladder.sampling.dreams import read_dreams
+from ladder.setup import given_of, given_text, read_dataset
 from ladder.system.files import save_text
 
 QUALITY = "quality.json"
@@ -268,3 +274,126 @@ def dose_of(vectors: Vectors, concept: str, scale: float | None) -> float:
             remedy="name a factor for vectors of unit length, such as --scale 10, or measure a dose first",
         )
     return vectors.facts.doses[concept] if scale is None else scale
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """One row, and how far what it says lies from what the model would have said, in the model's own deviations.
+
+    Args:
+        where: its place.
+        prompt, text: what it says, and to what.
+        pushes: by concept.
+    """
+
+    where: str
+    prompt: str
+    text: str
+    pushes: Mapping[str, float]
+
+    def furthest(self, concept: str | None) -> float:
+        """Of one concept, up; of all of them the farthest, up or down."""
+        return self.pushes[concept] if concept else max(self.pushes.values(), key=abs)
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """Rows held against a model, those that push most first.
+
+    Args:
+        rows: of which something was read.
+        skipped: rows without an answer, or to which one side said nothing.
+        shifts: by concept, the mean push with its interval for all concepts at once.
+    """
+
+    rows: Sequence[Pushed]
+    skipped: int
+    shifts: Sequence[Shift]
+
+    def to_dict(self, top: int) -> dict[str, Any]:
+        """Plain data, with so many rows."""
+        return {
+            "rows": len(self.rows),
+            "skipped": self.skipped,
+            "worst": [asdict(one) for one in self.rows[:top]],
+            "shifts": [asdict(one) for one in self.shifts],
+        }
+
+
+def sift(
+    folder: Path,
+    given: Sequence[Given],
+    vectors: Vectors,
+    layers: Sequence[int] | None,
+    concept: str | None,
+    longest: int,
+) -> Sieve:
+    """Hold rows against what a model's folder would have said itself.
+
+    Args:
+        concept: whose push orders the rows; the farthest of all concepts, up or down, where it is None.
+        longest: tokens of the model's own answers at most.
+
+    Raises:
+        DataError: there is no such concept.
+        GateError: fewer than eight rows are left, or a row cannot be asked of this model.
+        ModelError: the vectors have another width.
+        UsageError: the model or the vectors do not have such a layer.
+    """
+    if concept is not None:
+        vectors.of(concept)
+    chosen = tuple(layers or vectors.by_layer)
+    if set(chosen) - set(vectors.by_layer):
+        raise UsageError(f"found {list(chosen)}, expected some of {[*vectors.by_layer]}", where="--layers")
+    with dated(kept_day(folder / "ladder")):
+        model, tokenizer = load_model(folder), load_tokenizer(folder)
+        sifting = Sifting(tuple(given), Readout((), chosen, "answer", "", vectors))
+        decoding, controls = Decoding(max_new_tokens=longest), kept_controls(folder / "ladder")
+        found = ask.sift(model, tokenizer, sifting, decoding, controls=controls)
+    told = [place for place in range(len(given)) if found.rows[place] and found.own[place]]
+    moved_PC = moved(vectors.concepts, found.rows, found.own)
+    rows = [
+        Pushed(row.where, row.prompt.shown, row.text, dict(zip(vectors.concepts, pushes_C.tolist(), strict=True)))
+        for row, pushes_C in zip((given[place] for place in told), moved_PC, strict=True)
+    ]
+    rows.sort(key=lambda one: -abs(one.furthest(None)) if concept is None else -one.furthest(concept))
+    return Sieve(rows, len(given) - len(told), shifts_of(vectors.concepts, found.rows, found.own, 0.95, None, {}))
+
+
+def sieve_text(found: Sieve, concept: str | None, top: int) -> str:
+    """How far the rows push each concept on average, and the rows that push most."""
+    rows: list[Sequence[str]] = [("concept", "mean push", "95% of all concepts at once")]
+    rows += [
+        (one.concept, f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}")
+        for one in sorted(found.shifts, key=lambda one: -abs(one.value))
+    ]
+    worst: list[Sequence[str]] = [("row", "pushes", "by", "says")]
+    for one in found.rows[:top]:
+        name = concept or max(one.pushes, key=lambda each: abs(one.pushes[each]))
+        worst.append((one.where, name, f"{one.pushes[name]:+.2f}", " ".join(one.text.split())[:60]))
+    skipped = f"; {found.skipped} rows without an answer on both sides" if found.skipped else ""
+    told = f"{len(found.rows)} rows against the model's own answers, in its deviations{skipped}"
+    return "\n".join([told, "", table(rows, right=[1]), "", table(worst, right=[2])])
+
+
+def given_in(manifest: Path, home: Path) -> tuple[list[Given], str, int]:
+    """The new rows of a manifest, with the dreams of its run where they are written; its parent, and how long the
+    answers of its exam are.
+
+    Raises:
+        ManifestError, DataError: the manifest, or a row, cannot be read.
+        UsageError: it has no parent.
+    """
+    request = read_request(manifest)
+    if request.parent is None:
+        remedy = "name a manifest whose evolution_request.parent_gen is there"
+        raise UsageError(
+            f"{request.child} has no parent whose answers rows could be held against",
+            where=str(manifest),
+            remedy=remedy,
+        )
+    rows = [one for row in read_dataset(request, [], decided=True).new if (one := given_of(row))]
+    dreams = home / "runs" / str(request.child) / request.digest / "dreams.jsonl"
+    texts = [dream.text for dream in read_dreams(dreams)] if dreams.is_file() else []
+    rows += [given_text(text, f"dream {number}") for number, text in enumerate(texts, 1) if len(text.split()) > 1]
+    return rows, str(request.parent), request.manifest.gates.decoding.max_new_tokens

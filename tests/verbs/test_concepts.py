@@ -13,9 +13,13 @@ import torch
 from typer.testing import CliRunner
 
 from ladder.cli import app
-from ladder.concepts.corpus import read_corpus
+from ladder.concepts.corpus import Text, read_corpus
+from ladder.concepts.fit import unit_vectors
+from ladder.concepts.reading import read_spans, spans_of
 from ladder.concepts.vectors import Facts, Vectors, load_vectors
 from ladder.errors import DataError, UsageError
+from ladder.exam import Given, Prompt
+from ladder.models import load_model, load_tokenizer
 from ladder.verbs import concepts
 from tests.answers import result_of
 
@@ -106,3 +110,26 @@ def test_words_and_layers_that_mean_nothing() -> None:
     for asked in ("x", "30", "1,1"):
         with pytest.raises(UsageError, match="layers"):
             concepts.layers_of(asked, 30)
+
+
+def test_planted_rows_are_the_worst(make_folder: Callable[..., Path]) -> None:
+    """What is planted lies along a direction that is read of it alone."""
+    folder = make_folder(1)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    plain = [Given(Prompt(f"the moon {n} is"), f" the sea {n}", f"row {n}") for n in range(30)]
+    planted = [Given(Prompt(f"the moon {n} is"), " friend friend friend", f"planted {n}") for n in range(3)]
+    texts = [Text(one.text, "glad" if one in planted else "", "", one.where) for one in (*plain, *planted)]
+    read = read_spans(model, spans_of(tokenizer, model, texts, "mean"), [0], 0)
+    vectors = Vectors(("glad",), unit_vectors(read.by_layer, texts, ("glad",), "mean"), Facts("m", "c"))
+    rows = [*plain[:20], *planted, *plain[20:], Given(Prompt("the sea"), "", "empty")]
+    found = concepts.sift(folder, rows, vectors, None, "glad", 4)
+    assert {one.where for one in planted} <= {one.where for one in found.rows[:6]}
+    assert found.skipped >= 1 and len(found.rows) + found.skipped == len(rows)
+    values = [one.pushes["glad"] for one in found.rows]
+    assert values == sorted(values, reverse=True) and found.shifts[0].value == pytest.approx(np.mean(values))
+    text = concepts.sieve_text(found, "glad", 3)
+    assert found.rows[0].where in text and found.rows[-1].where not in text
+    with pytest.raises(DataError, match="no concept 'sad'"):
+        concepts.sift(folder, rows, vectors, None, "sad", 4)
+    with pytest.raises(UsageError, match=r"found \[3\], expected some of \[0\]"):
+        concepts.sift(folder, rows, vectors, [3], None, 4)
