@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 from ladder.cli import app
 from ladder.concepts.corpus import Text, read_corpus
 from ladder.concepts.fit import unit_vectors
-from ladder.concepts.reading import read_spans, spans_of
+from ladder.concepts.reading import Span, read_spans
 from ladder.concepts.vectors import Facts, Vectors, load_vectors
 from ladder.errors import DataError, UsageError
 from ladder.exam import Given, Prompt
+from ladder.exam.question import encode_answered
 from ladder.models import load_model, load_tokenizer
 from ladder.verbs import concepts
 from tests.answers import result_of
@@ -119,7 +120,8 @@ def test_planted_rows_are_the_worst(make_folder: Callable[..., Path]) -> None:
     plain = [Given(Prompt(f"the moon {n} is"), f" the sea {n}", f"row {n}") for n in range(30)]
     planted = [Given(Prompt(f"the moon {n} is"), " friend friend friend", f"planted {n}") for n in range(3)]
     texts = [Text(one.text, "glad" if one in planted else "", "", one.where) for one in (*plain, *planted)]
-    read = read_spans(model, spans_of(tokenizer, model, texts, "mean"), [0], 0)
+    said = [encode_answered(tokenizer, one.prompt, one.text) for one in (*plain, *planted)]
+    read = read_spans(model, [Span(tuple(ids), start) for ids, start in said], [0], 0)
     vectors = Vectors(("glad",), unit_vectors(read.by_layer, texts, ("glad",), "mean"), Facts("m", "c"))
     rows = [*plain[:20], *planted, *plain[20:], Given(Prompt("the sea"), "", "empty")]
     found = concepts.sift(folder, rows, vectors, None, "glad", 4)
