@@ -43,6 +43,7 @@ class Split:
         accuracy: share of them that the vectors of all read layers together tell rightly.
         words: that of a bag of words, fitted on the same texts; the better of two ways to fit one.
         by_layer: accuracy of each layer by itself.
+        told: by concept, how many of its texts are told rightly by all layers together, and of how many.
     """
 
     setting: str
@@ -50,6 +51,7 @@ class Split:
     accuracy: float
     words: float
     by_layer: Mapping[int, float]
+    told: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Concept:
         explained_by: up to five others with their signed weight.
         heads: up to ten heads as (layer, head, norm of the mean difference, selectivity), the largest norm first.
         heads_share: of all heads' norms, in those ten; None where there are no more than ten.
+        told: share of its held-out texts that all read layers together tell rightly; None where none was held out.
         verdict: in words; empty below five texts.
     """
 
@@ -88,6 +91,7 @@ class Concept:
     explained_by: Sequence[tuple[str, float]]
     heads: Sequence[tuple[int, int, float, float]]
     heads_share: float | None
+    told: float | None
     verdict: str
 
 
@@ -167,7 +171,7 @@ def judge(
     skipped = [f"layer {layer} has no single feed-forward part, so no neuron is compared"] if columns_FD is None else []
     if missing := [one for one in read.by_layer if one not in read.heads]:
         skipped.append(f"layers {', '.join(map(str, missing))} have no attention heads that are read")
-    shown = _Shown(read, layer, texts, concepts, vectors_CD, columns_FD, draw)
+    shown = _Shown(read, layer, texts, concepts, vectors_CD, columns_FD, splits, draw)
     return Quality(
         layer=layer,
         depth=layer / max(1, len(layers) - 1),
@@ -175,7 +179,7 @@ def judge(
         chance=1 / len(concepts),
         baselines=sum(not one.concept for one in texts),
         splits=splits,
-        concepts=[shown.concept(place) for place in range(len(concepts))],
+        concepts=[_with_verdict(shown.concept(place), 1 / len(concepts)) for place in range(len(concepts))],
         cosines=shown.cosines_CC.tolist(),
         clustering=_clusterings(read.by_layer, texts, concepts, families, draw),
         skipped=skipped,
@@ -208,9 +212,8 @@ def held_out(
             pick.accuracy(_bayes(pick.train, pick.test, known)),
         )
         layerwise = {layer: pick.accuracy(score_NC) for layer, score_NC in scores.items()}
-        found.append(
-            Split(setting, len(asked), pick.accuracy(torch.stack([*scores.values()]).sum(0)), words, layerwise)
-        )
+        both = torch.stack([*scores.values()]).sum(0)
+        found.append(Split(setting, len(asked), pick.accuracy(both), words, layerwise, pick.told(both)))
     return found
 
 
@@ -236,6 +239,12 @@ class _Picking:
     def accuracy(self, score_NC: Tensor) -> float:
         picked = score_NC.argmax(1).tolist()
         return mean([self.known[picked[n]] == self.test[n].concept for n in self.asked])
+
+    def told(self, score_NC: Tensor) -> dict[str, tuple[int, int]]:
+        """By concept, how many of its texts are told rightly, and of how many."""
+        picked, concepts = score_NC.argmax(1).tolist(), [self.test[n].concept for n in self.asked]
+        right = Counter(self.test[n].concept for n in self.asked if self.known[picked[n]] == self.test[n].concept)
+        return {name: (right[name], concepts.count(name)) for name in sorted(set(concepts))}
 
 
 def _tokens(text: Text) -> list[str]:
@@ -288,8 +297,10 @@ class _Shown:
         concepts: Sequence[str],
         vectors_CD: Tensor,
         columns_FD: Tensor | None,
+        splits: Sequence[Split],
         draw: random.Random,
     ) -> None:
+        self.splits = splits
         self.read, self.texts, self.concepts, self.draw = read, texts, concepts, draw
         self.residual_ND = read.by_layer[layer].double()
         self.vectors_CD = normalize(vectors_CD, dim=1)
@@ -311,7 +322,7 @@ class _Shown:
         others = sorted(
             (n for n in range(len(self.concepts)) if n != place), key=lambda n: -abs(float(self.cosines_CC[place, n]))
         )
-        found = Concept(
+        return Concept(
             name=name,
             n=len(own),
             share=share,
@@ -329,9 +340,9 @@ class _Shown:
             ],
             heads=heads,
             heads_share=heads_share,
+            told=_told(name, self.splits),
             verdict="",
         )
-        return _with_verdict(found)
 
     def _shares(self, own: Sequence[int]) -> tuple[float | None, float | None]:
         if len(own) < 2:
@@ -460,11 +471,17 @@ def _beyond(value: float | None, limit: float, chance: float | None) -> bool:
     return value is not None and value > limit and value > (chance or 0.0)
 
 
-def _with_verdict(one: Concept) -> Concept:
+def _told(name: str, splits: Sequence[Split]) -> float | None:
+    right, n = (sum(one.told.get(name, (0, 0))[part] for one in splits) for part in (0, 1))
+    return right / n if n else None
+
+
+def _with_verdict(one: Concept, chance: float) -> Concept:
     if one.n < FEWEST:
         return one
     said = ["clean"] if _beyond(one.share, CLEAN, one.share_by_chance) else []
-    if one.share is not None and one.share < FRAGMENTED:
+    said += ["not told"] if one.told is not None and one.told <= chance else []
+    if one.share is not None and one.share < min(FRAGMENTED, one.share_by_chance or FRAGMENTED):
         said.append("fragmented")
     said += ["one neuron"] if _beyond(one.neuron, ONE_NEURON, one.neuron_by_chance) else []
     said += ["redundant"] if _beyond(one.redundancy, REDUNDANT, one.redundancy_by_chance) else []

@@ -76,6 +76,8 @@ def _span(tokenizer: PreTrainedTokenizerFast, text: Text, position: Position, li
         ids, start = asked + said, len(asked) + lead
     else:
         ids = raw_ids(tokenizer, text.text)
+        # What stands first in a context gathers attention, whatever it is: its residual drowns the others in a mean.
+        start = min(1, len(ids) - 1)
     if start >= len(ids) or (limit is not None and len(ids) > limit):
         found = f"{len(ids)} tokens" if start < len(ids) else "no tokens"
         raise DataError(f"found {found}, expected 1 to {limit or 'any number'}", where=text.where, remedy="shorten it")

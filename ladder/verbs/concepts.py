@@ -184,10 +184,10 @@ def load_quality(folder: Path) -> dict[str, Any]:
 def quality_text(found: Mapping[str, Any]) -> str:
     """The triage: what matters of each concept on a line, those to mend first."""
     rows: list[Sequence[str]] = [
-        ("concept", "n", "1st comp.", "least cos", "neuron", "redundant", "nearest", "verdict")
+        ("concept", "n", "told", "1st comp.", "least cos", "neuron", "redundant", "nearest", "verdict")
     ]
     rows += [_row(one) for one in sorted(found["concepts"], key=_trouble)]
-    lines = [*_heading(found), "", table(rows, right=range(1, 6)), ""]
+    lines = [*_heading(found), "", table(rows, right=range(1, 7)), ""]
     lines += [
         f"layer {one['layer']}: families {one['gap']:+.3f} apart, p {one['p_value']:.3f}" for one in found["clustering"]
     ]
@@ -213,7 +213,7 @@ def _heading(found: Mapping[str, Any]) -> Iterable[str]:
 def _row(one: Mapping[str, Any]) -> Sequence[str]:
     nearest = "{} {:+.2f}".format(*one["nearest"][0]) if one["nearest"] else ""
     least = min(one["cosines"].values(), default=None)
-    figures = (one["share"], least, one["neuron"], one["redundancy"])
+    figures = (one["told"], one["share"], least, one["neuron"], one["redundancy"])
     return (one["name"], str(one["n"]), *map(_figure, figures), nearest, one["verdict"] or "-")
 
 
@@ -223,7 +223,9 @@ def _figure(value: float | None) -> str:
 
 def _trouble(one: Mapping[str, Any]) -> tuple[int, str]:
     said = one["verdict"].split(", ")
-    return -sum(word in said for word in ("redundant", "fragmented", "one neuron", "few heads")), one["name"]
+    return -sum(word in said for word in ("not told", "redundant", "fragmented", "one neuron", "few heads")), one[
+        "name"
+    ]
 
 
 def export(

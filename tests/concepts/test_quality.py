@@ -56,6 +56,7 @@ def test_a_planted_concept_is_told_in_a_setting_not_seen_before() -> None:
     splits = held_out({0: torch.randn(residual_ND.shape), 4: residual_ND}, texts, CONCEPTS)
     assert {one.setting for one in splits} == set(SETTINGS) and all(one.n == 12 for one in splits)
     assert all(one.by_layer[4] == 1.0 and one.words <= 0.5 for one in splits)
+    assert all(sum(right for right, _ in one.told.values()) == round(one.accuracy * one.n) for one in splits)
     assert best_layer(splits, [0, 4]) == 4
     nothing, residual_ND = planted(3, 0.0)
     chance = held_out({4: residual_ND}, nothing, CONCEPTS)
