@@ -19,7 +19,16 @@ from ladder.concepts.corpus import CONTRAST, Contrast, Text
 from ladder.concepts.layers import decoder_layers, residuals
 from ladder.data.examples import raw_ids
 from ladder.errors import DataError, ModelError
-from ladder.models import answer_ids, asked_ids, continue_rows, end_ids, ending, hard_positions, pad_id
+from ladder.models import (
+    answer_ids,
+    asked_ids,
+    continue_rows,
+    decoding_batches,
+    end_ids,
+    ending,
+    hard_positions,
+    pad_id,
+)
 from ladder.system.progress import advance
 
 Position = Literal["last", "mean"]
@@ -229,8 +238,8 @@ def answer_contrasts(
         for system in getattr(one, side)
         for asked in one.questions
     ]
-    said = [text._replace(text=_answer(model, tokenizer, text, max_new_tokens)) for text in wanted]
-    found = [text for text in said if text.text]
+    answers = _answered(model, tokenizer, wanted, max_new_tokens)
+    found = [text._replace(text=said) for text, said in zip(wanted, answers, strict=True) if said]
     sides = Counter((text.setting, bool(text.concept)) for text in found)
     if silent := [name for name in contrasts for side in (True, False) if sides[f"{CONTRAST} {name}", side] < 2]:
         raise DataError(
@@ -241,10 +250,24 @@ def answer_contrasts(
     return found
 
 
-def _answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: Text, max_new_tokens: int) -> str:
-    close = ending(tokenizer, True, None)
-    ids = asked_ids(tokenizer, messages_of(text.system, text.asked), text.where)
-    ends, pad = end_ids(model, tokenizer) | close.ids, pad_id(tokenizer)
-    (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=max_new_tokens, do_sample=False)
-    advance(1)
-    return close.of(tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+ANSWERED = 32
+"""Prompts that are answered at a time."""
+
+
+def _answered(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[Text], max_new_tokens: int
+) -> list[str]:
+    """Greedy answers, as an exam reads them."""
+    close, pad = ending(tokenizer, True, None), pad_id(tokenizer)
+    ends = end_ids(model, tokenizer) | close.ids
+    ids = [asked_ids(tokenizer, messages_of(text.system, text.asked), text.where) for text in texts]
+    said: dict[int, str] = {}
+    for places in decoding_batches(model, list(map(len, ids)), ANSWERED):
+        rows = [ids[place] for place in places]
+        written = continue_rows(model, rows, pad=pad, ends=ends, max_new_tokens=max_new_tokens, do_sample=False)
+        for place, row in zip(places, written, strict=True):
+            over = next((n for n, id_ in enumerate(row) if id_ in ends), len(row))
+            told = tokenizer.decode(row[:over], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            said[place] = close.of(told).strip()
+        advance(len(places))
+    return [said[place] for place in range(len(texts))]

@@ -46,7 +46,7 @@ SETS: dict[str, tuple[str, ...]] = {
 }
 """Concepts that belong together, by the word of ``--set``."""
 _SETTINGS = ("kitchen", "train", "workshop")
-_ANSWER_TOKENS = 64
+_ANSWER_TOKENS = 32
 """Longest answer under a contrasting system prompt."""
 _RULES = f"""# A corpus of concepts
 
