@@ -50,7 +50,9 @@ def fit(
         ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="mean, pca or logistic.")] = "mean",
-    position: Annotated[str, typer.Option("--position", help="last: a text's last token; mean: all of them.")] = "last",
+    position: Annotated[
+        str, typer.Option("--position", help="mean: all of a text but its first token; last: its last one.")
+    ] = "mean",
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Of rows with scores: a text shows a concept from here on.")
     ] = None,

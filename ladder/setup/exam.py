@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
 from ladder.concepts.layers import check_layers
+from ladder.concepts.shifts import FEWEST as FEWEST_READ
 from ladder.concepts.shifts import Shift, shifts_of
 from ladder.concepts.vectors import read_vectors
 from ladder.data import REPORT, Row
@@ -269,12 +270,21 @@ def sifting_of(request: Request, rows: Sequence[Row], dreams: Sequence[str] = ()
 
     Args:
         dreams: their texts.
+
+    Raises:
+        ManifestError: there are too few rows; or as ``_directions``, as is DataError.
     """
     asked = request.manifest.laws.max_push
     if asked is None:
         return None
     given = [one for one in map(given_of, rows) if one]
     dreamt = [given_text(text, f"dream {number}") for number, text in enumerate(dreams, 1) if len(text.split()) > 1]
+    if len(given) < FEWEST_READ:
+        raise ManifestError(
+            f"found {len(given)} rows with an answer, what rows push is told of {FEWEST_READ} or more",
+            where="laws.max_push",
+            remedy="leave it out, or give more rows",
+        )
     held = [one for some in (given, dreamt) for one in some[:: max(1, -(-len(some) // asked.rows))]]
     return Sifting(tuple(held), _directions(request, asked, "laws.max_push"))
 
@@ -306,11 +316,15 @@ def pushes(request: Request, sifting: Sifting, sifted: Sifted) -> Findings:
     violations: list[Violation] = []
     for kind in ("rows", "dreams"):
         places = [n for n, row in enumerate(sifting.rows) if row.where.startswith("dream ") == (kind == "dreams")]
-        if not places:
+        if len(places) < (FEWEST_READ if kind == "dreams" else 1):
             continue
         ours, own = ([side[place] for place in places] for side in (sifted.rows, sifted.own))
-        told = shifts_of(concepts, ours, own, request.manifest.gates.confidence, asked.limit, asked.limits)
-        violations += [Violation("max_push", _pushed(one), kind) for one in told if one.is_beyond]
+        try:
+            told = shifts_of(concepts, ours, own, request.manifest.gates.confidence, asked.limit, asked.limits)
+        except GateError as error:  # What could not be read is not held.
+            violations.append(Violation("max_push", error.message, kind))
+        else:
+            violations += [Violation("max_push", _pushed(one), kind) for one in told if one.is_beyond]
     return Findings(len(sifting.rows), tuple(violations))
 
 

@@ -39,9 +39,11 @@ def test_a_child_that_moved_inside_is_rejected(copy_of: Callable[[], Any]) -> No
     assert [one["name"] for one in fitted["quality"]["concepts"]] == ["bright", "dark"]
     tone = {"reference": "parent", "measure": "readout", "readout": {"vectors": "vectors", "limits": {"dark": 40.0}}}
     gates = LENIENT | {"tone": tone | {"readout": tone["readout"] | {"max_shift": 0.001}}}
-    path = toy.manifest(3, "supervised_fine_tuning", parent=2, gates=gates, training_params={"lr": 0.03})
+    push = {"vectors": "vectors", "limit": 0.001, "rows": 9}
+    told = {"gates": gates, "training_params": {"lr": 0.03}, "laws": {"max_push": push}}
+    path = toy.manifest(3, "supervised_fine_tuning", parent=2, **told)
     (outcome,) = toy.evolve(path)
-    assert outcome.verdict == "REJECTED" and outcome.detail.startswith("failed tone;")
+    assert outcome.verdict == "REJECTED" and outcome.detail.startswith("failed tone, laws;")
     child = toy.registry.find("Toy-G003")
     assert child.metrics["readout.dark.low"] < child.metrics["readout.dark"] < child.metrics["readout.dark.high"]
     sidecars = toy.registry.sidecars(child)
@@ -49,6 +51,10 @@ def test_a_child_that_moved_inside_is_rejected(copy_of: Callable[[], Any]) -> No
     assert (bright["concept"], bright["limit"], dark["limit"], bright["n"]) == ("bright", 0.001, 40.0, 10)
     assert bright["value"] == child.metrics["readout.bright"] and (bright["low"] > 0 or bright["high"] < 0)
     assert "bright" in (sidecars / "report.html").read_text()
+    report = json.loads((sidecars / "report.json").read_text())["gates"]
+    (law,) = [one for one in report["laws"] if one["name"] == "max_push"]
+    assert law["n"] == 5 + 8 and law["violations"] == len(report["violations"]) > 0  # Every second row, and dreams.
+    assert {one["where"] for one in report["violations"]} <= {"rows", "dreams"}
     for file in vectors.iterdir():
         file.unlink()  # What the exam reads is kept with the child.
     again = reevaluate(toy.registry, child)
