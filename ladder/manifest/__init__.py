@@ -1,6 +1,6 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
-from ladder.manifest.effective import FIRST_OTHER, contexts, evidences, others, teacher_field
+from ladder.manifest.effective import FIRST_OTHER, contexts, evidences, others, round_starts, teacher_field
 from ladder.manifest.explain import json_schema
 from ladder.manifest.files import dream_prompts, named_files, teacher_files
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
@@ -29,6 +29,7 @@ from ladder.manifest.schema import (
     ToneGate,
     TrainingParams,
     Variance,
+    Written,
 )
 from ladder.manifest.schema_runtime import (
     RAYS_OWN,
@@ -80,6 +81,7 @@ __all__ = [
     "TrainingParams",
     "Variance",
     "Where",
+    "Written",
     "absent",
     "contexts",
     "device_field",
@@ -98,6 +100,7 @@ __all__ = [
     "read_request",
     "read_requests",
     "read_rules",
+    "round_starts",
     "run_name",
     "teacher_field",
     "teacher_files",

@@ -9,7 +9,7 @@ from string import Formatter
 
 from ladder.errors import ManifestError
 from ladder.manifest import installed
-from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing, teacher_field
+from ladder.manifest.effective import DISTILLATION, WRITING, architecture, contexts, recipe, routing, teacher_field
 from ladder.manifest.examination import EXAMINATION_CHECKS
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem
@@ -375,6 +375,32 @@ def dreams_have_a_length(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def students_write_what_is_read(manifest: Manifest) -> Iterator[Problem]:
+    """What belongs to the recipes by which the student writes, and what these need."""
+    params, chosen, where = manifest.training_params, recipe(manifest), "training_params.written"
+    if chosen not in WRITING:
+        if params.written is not None:
+            by = f"recipe {chosen}" if chosen else manifest.evolution_request.training_method
+            message = f"found settings, but by {by} the student writes nothing"
+            yield Problem(where, message, f"write training_params.recipe: {WRITING[0]}, or leave it out")
+        return
+    if manifest.evolution_request.parent_gen is None:
+        message = f"found {chosen!r} without a parent_gen that scores what the student writes"
+        yield Problem("training_params.recipe", message, "write surprise_kd, or leave it out")
+    if params.shares.written == 0:
+        message = f"found 0, but recipe {chosen} reads what the student writes"
+        yield Problem("training_params.shares.written", message, "write a share above 0, or recipe: surprise_kd")
+    own = params.written
+    if own and own.rounds > params.steps:
+        message = f"found {own.rounds} rounds in {params.steps} steps"
+        yield Problem(f"{where}.rounds", message, f"write at most {params.steps}")
+    if own and own.demonstration is not None:
+        if chosen != "self_distillation":
+            message = f"found a text, but by recipe {chosen} the parent reads none"
+            yield Problem(f"{where}.demonstration", message, "write recipe: self_distillation, or leave it out")
+        yield from _template(f"{where}.demonstration", own.demonstration)
+
+
 def wanted_sources_have_a_share(manifest: Manifest) -> Iterator[Problem]:
     shares, stabilizers = manifest.training_params.shares, manifest.stabilizers
     wanted = {
@@ -434,9 +460,14 @@ def contexts_are_templates(manifest: Manifest) -> Iterator[Problem]:
         field = f"{teacher_field(number)}.context"
         if not installed.method_facts(method).has_target:
             yield Problem(field, f"found a text, but no teacher reads rows in {method}", "leave it out")
-        elif (wrong := _wrong_field(template)) is not None:
-            known = ", ".join(f"{{{name}}}" for name in CONTEXT_FIELDS)
-            yield Problem(field, f"found {wrong}, expected any of {known}", "write a brace that is meant as one twice")
+        else:
+            yield from _template(field, template)
+
+
+def _template(field: str, template: str) -> Iterator[Problem]:
+    if (wrong := _wrong_field(template)) is not None:
+        known = ", ".join(f"{{{name}}}" for name in CONTEXT_FIELDS)
+        yield Problem(field, f"found {wrong}, expected any of {known}", "write a brace that is meant as one twice")
 
 
 def _wrong_field(template: str) -> str | None:
@@ -474,6 +505,7 @@ _TRAINING = (
     masking_has_words,
     dreams_have_a_dreamer,
     dreams_have_a_length,
+    students_write_what_is_read,
     wanted_sources_have_a_share,
     heads_divide_the_width,
     rows_fit_the_positions,

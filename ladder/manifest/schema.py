@@ -242,7 +242,8 @@ class Gates(Section):
 
 
 Method = Annotated[str, Named(METHODS)]
-Recipe = Literal["surprise_kd", "logit_blending_kd"]
+Recipe = Literal["surprise_kd", "logit_blending_kd", "on_policy_kd", "self_distillation"]
+Direction = Literal["forward", "reverse", "jsd"]
 RoutingTable = Literal["agreement", "surprise", "cascade"]
 ControlTokens = Literal["text", "parse"]
 """What control tokens are that stand in a text: plain characters, or themselves."""
@@ -437,6 +438,31 @@ class Shares(Section):
     """Of the rows that ancestors left. 0.3 in place of new rows kept less."""
     dreams: NonNegative = 0.3
     """Of what teachers dreamt. With 0.2 more is forgotten, with 0.4 less is learned."""
+    written: NonNegative = 0.3
+    """Of what the student wrote itself, with the recipes that let it write. The default is that of dreams, whose place
+    it takes there."""
+
+
+class Written(Section):
+    """What the student writes itself and its parent scores (recipes ``on_policy_kd`` and ``self_distillation``). The
+    training goes in rounds: at the beginning of each the student writes with the weights that it has then."""
+
+    rounds: Count = 4
+    """How often it writes. More rounds are closer to what the student would write at each step, and each costs the
+    writing and a checkpoint."""
+    count: Count | None = None
+    """Texts a round; when left out, one for each time that a step of the round reads one, at most 512."""
+    temperature: Positive = 1.0
+    """Of sampling. At 1 they are the student's own distribution, of which the divergence is an expectation."""
+    max_new_tokens: Count = 48
+    """Longest text in new tokens, as of a dream. What is not over by then is scored as far as it goes."""
+    prompts: Literal["auto", "new", "replay", "both"] = "auto"
+    """Whose prompts it answers: those of the new rows, of the rows that ancestors left, or of both. ``auto`` is
+    ``both`` for ``self_distillation``; for ``on_policy_kd`` it is ``replay`` where rows are replayed, because the
+    parent knows nothing of the new ones. Of a text it gets the first two tokens."""
+    demonstration: Annotated[str, Field(min_length=1)] | None = None
+    """With ``self_distillation`` what the parent reads before it scores what was written for a new row: a text as
+    ``teachers.teacher1.context``. When left out, the row's prompt and completion, or its text, and an empty line."""
 
 
 class Capacity(Section):
@@ -470,8 +496,10 @@ class TrainingParams(Section):
     """The objective L = alpha CE + beta KL + gamma R, and the optimiser."""
 
     recipe: Recipe | None = None
-    """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams) or ``logit_blending_kd``
-    (agreement routing, no dreams). A field that is written out wins over its recipe. Once called ``method``."""
+    """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams), ``logit_blending_kd``
+    (agreement routing, no dreams), ``on_policy_kd`` (surprise routing; in place of dreams the student writes and its
+    parent scores, by the reverse divergence) or ``self_distillation`` (the same, and the parent has read the row's
+    answer). A field that is written out wins over its recipe. Once called ``method``."""
     alpha: NonNegative = 0.1
     """Weight of cross-entropy on gold labels. With 0 and with 0.5 a little less was kept (``docs/evidence.md``)."""
     beta: NonNegative = 0.9
@@ -519,8 +547,9 @@ class TrainingParams(Section):
     it back when it helps again. When left out, on where ``teachers.others`` speak."""
     pooling: Literal["probabilities", "logits"] = "probabilities"
     """Blend of teachers: mixture of probabilities, or normalised log-linear pool."""
-    direction: Literal["forward", "reverse", "jsd"] = "forward"
-    """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``."""
+    direction: Direction | None = None
+    """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``; the recipe's
+    when left out: ``reverse`` where the student writes, else ``forward``."""
     jsd_weight: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Weight of the target in the mixture of ``direction: jsd``; 0.5 treats both alike."""
     ce_on: Literal["gold", "fallback"] = "gold"
@@ -528,6 +557,8 @@ class TrainingParams(Section):
     granularity: Literal["token", "sequence"] = "token"
     """Route each token, or each row by its mean statistics (not with surprise routing)."""
     shares: Shares = Shares()
+    written: Written | None = None
+    """What the student writes itself, with the recipes that let it write."""
     steps: Count = 1200
     """Steps of the optimiser. ``ladder plan`` says how often each new row is read in them; 20 to 50 times teach a small
     model a fact, 5 a pretrained one (``docs/recipe.md``)."""

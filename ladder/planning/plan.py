@@ -21,7 +21,7 @@ from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
 from ladder.exam import PromptSet, few_told
 from ladder.gates import Detectable, Fewest
-from ladder.manifest import Request, others
+from ladder.manifest import Manifest, Request, others, round_starts
 from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.lesson import Lesson
@@ -55,6 +55,7 @@ class Plan:
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         others: name and kind of each teacher beside parent and grandparent, by number.
         lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
+        writing: what the student writes: ``rounds``, ``texts`` of each, ``max_new_tokens`` of one; None where nothing.
     """
 
     child: str
@@ -76,6 +77,7 @@ class Plan:
     warnings: list[str]
     others: dict[int, str] = field(default_factory=dict)
     lesson: Lesson | None = None
+    writing: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -193,7 +195,13 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         warnings=[*work.warnings, *_forecast(request, price)],
         others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
         lesson=work.lesson,
+        writing=_written(manifest),
     )
+
+
+def _written(manifest: Manifest) -> dict[str, Any] | None:
+    wanted, rounds = manifest.training_params.written, len(round_starts(manifest))
+    return {"rounds": rounds, "texts": wanted.count, "max_new_tokens": wanted.max_new_tokens} if wanted else None
 
 
 def _measured(
@@ -269,6 +277,7 @@ def plan_text(plan: Plan) -> str:
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
         **({"readings": _readings(plan.lesson)} if plan.lesson else {}),
+        **({"writing": _writing(plan)} if plan.writing else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
@@ -289,6 +298,12 @@ def _readings(lesson: Lesson) -> str:
         "" if lesson.ancestors_tokens_per_word is None else f", the ancestors' {lesson.ancestors_tokens_per_word:.1f}"
     )
     return f"{told}; {lesson.tokens_per_word:.1f} tokens a word{beside}"
+
+
+def _writing(plan: Plan) -> str:
+    """How often the student writes, and how much of what it reads is guessed."""
+    told = "{rounds} rounds of {texts} texts, at most {max_new_tokens} tokens each".format(**plan.writing or {})
+    return f"{told}; the parent scores them" + " (lengths estimated)" * (plan.price is not None)
 
 
 def _teachers(plan: Plan) -> str:

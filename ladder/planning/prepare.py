@@ -173,6 +173,7 @@ def prepare(
             *warnings_of(request.manifest.gates, exam),
             *question.alike_warnings(own),
             *(lesson.warning() if lesson and begins else []),
+            *(_warnings_of_writing(start, lesson) if start and begins else []),
             *read,
         ],
         reading_warnings=read,
@@ -220,6 +221,24 @@ def _warnings_of_start(run: Run, start: Start, dataset: Dataset, own: tuple[Prob
     """What a person should know of how texts are read."""
     begun = beginning_warnings(start.tokenizer, run.teachers.get(1))
     return begun + reading_warnings(run.request, dataset, own, start.tokenizer)
+
+
+def _warnings_of_writing(start: Start, lesson: Lesson | None) -> list[str]:
+    """What a person should know of what the student will write."""
+    writing, found = start.writing, list[str]()
+    if writing is None:
+        return found
+    if writing.left_out:
+        found.append(
+            f"training_params.written.max_new_tokens: {writing.left_out} of the prompts that the student is to answer "
+            "leave no room for that many tokens within data.max_length and its positions; they are left out"
+        )
+    if writing.tried and lesson and lesson.small:
+        found.append(
+            "training_params.recipe: self_distillation needs a parent that can use what it reads, and a small model from "
+            "scratch seldom can; the run tries it before its first step, and says what came out"
+        )
+    return found
 
 
 def rehearsal_warnings(request: Request, asked: Iterable[Probe]) -> list[str]:

@@ -32,6 +32,7 @@ from ladder.setup import (
     Beginnings,
     Dataset,
     Run,
+    Writing,
     beginnings,
     build_batches,
     data_of,
@@ -40,6 +41,7 @@ from ladder.setup import (
     made_of,
     origin_of,
     start_tokenizer,
+    writing_of,
 )
 from ladder.teachers import KindSpec
 
@@ -110,6 +112,7 @@ class Start:
         rows: encoded, by source, without dreams.
         beginnings: what its dreams begin with; None where it has no dreams, or they are written already.
         dreamt: its dreams, where they are written already.
+        writing: what it writes itself; None where that is nothing.
         ranks: processes that train it together; a step is split among them.
     """
 
@@ -128,6 +131,7 @@ class Start:
     dreamt: list[Dream]
     ranks: int = 1
     made: Mapping[int, KindSpec] = field(default_factory=dict)
+    writing: Writing | None = None
 
     @property
     def numbers(self) -> list[int]:
@@ -136,16 +140,18 @@ class Start:
 
     @cached_property
     def batches(self) -> Batches:
-        """Of the run; exact but for dreams that nobody dreamt yet, for which there are stand-ins."""
+        """Of the run; exact but for dreams that nobody dreamt yet and what the student will write, for which there are
+        stand-ins."""
         return self.batches_with(self.dreamt or self._expected())
 
     def batches_with(self, dreams: list[Dream]) -> Batches:
-        """Of the run, with these dreams.
+        """Of the run, with these dreams, and stand-ins for what the student will write.
 
         Raises:
             ManifestError: as ``build_batches``.
         """
-        return build_batches(self.request, self.tokenizer, self.rows, dreams, self.ranks)
+        rounds = self.writing.expected() if self.writing else {}
+        return build_batches(self.request, self.tokenizer, self.rows, dreams, self.ranks, rounds)
 
     def _expected(self) -> list[Dream]:
         wanted, seed = self.request.manifest.stabilizers.dreams, self.request.manifest.seeds.dreams
@@ -175,7 +181,7 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
     beside = run.start if parent is None or data_of(request).chat_template is not None else parent
     made = {n: made_of(request, one, beside, tokenizer) for n, one in run.made.items() if n in asked}
     wanted, dreamers = manifest.stabilizers.dreams, _dreamers(request, teachers)
-    written = run.dreams.is_file()
+    written, positions = run.dreams.is_file(), named_positions(config)
     dreaming = bool(dreamers) and not written
     return Start(
         request=request,
@@ -188,11 +194,12 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         trained=rehearse(config, lora) if lora else shape.parameters,
         teachers=teachers,
         speakers=frozenset(method_of(manifest).teachers() & {*asked}),
-        rows=encode_dataset(request, tokenizer, named_positions(config), dataset, tokens),
+        rows=encode_dataset(request, tokenizer, positions, dataset, tokens),
         beginnings=beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) and dreaming else None,
         dreamt=read_dreams(run.dreams) if dreamers and written else [],
         ranks=ranks,
         made=made,
+        writing=writing_of(request, tokenizer, dataset, positions),
     )
 
 

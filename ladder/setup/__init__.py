@@ -66,6 +66,7 @@ from ladder.setup.roles import (
 )
 from ladder.setup.suites import check_suites, measure_suites
 from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
+from ladder.setup.written import Round, Writing, demonstrated, rounds_told, writing_of
 
 __all__ = [
     "Ask",
@@ -76,8 +77,10 @@ __all__ = [
     "EvalRun",
     "EvaluatorHandle",
     "Roles",
+    "Round",
     "Run",
     "Usage",
+    "Writing",
     "all_roles",
     "answer_cache",
     "beginning_warnings",
@@ -103,6 +106,7 @@ __all__ = [
     "check_tokenizer_text",
     "check_tone",
     "data_of",
+    "demonstrated",
     "describe_pools",
     "digests_on_disk",
     "document_of",
@@ -131,6 +135,7 @@ __all__ = [
     "recall_probes",
     "replay_warnings",
     "roles_of",
+    "rounds_told",
     "run_evals",
     "run_folder",
     "save_findings",
@@ -148,4 +153,5 @@ __all__ = [
     "wire_of",
     "write_dreams",
     "write_start",
+    "writing_of",
 ]

@@ -258,6 +258,11 @@ class Run:
         return self.folder / "dreams.jsonl"
 
     @property
+    def written(self) -> Path:
+        """Folder of what the student wrote, a file a round, each before the first step that reads it."""
+        return self.folder / "written"
+
+    @property
     def candidate(self) -> Path:
         """The trained child, whole or absent."""
         return self.folder / "candidate"

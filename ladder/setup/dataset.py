@@ -28,7 +28,7 @@ from ladder.data import (
     read_lines,
     read_rows,
 )
-from ladder.data.batches import Batches, Collation
+from ladder.data.batches import WRITTEN, Batches, Collation
 from ladder.data.documents import Index, library, read_documents
 from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings, with_weights
 from ladder.errors import DataError, ManifestError
@@ -353,11 +353,13 @@ def build_batches(
     rows: Mapping[str, list[Example]],
     dreams: Sequence[Dream],
     ranks: int = 1,
+    rounds: Mapping[int, Sequence[Example]] | None = None,
 ) -> Batches:
     """Every batch of the run, as a function of the step.
 
     Args:
         rows: as ``encode_dataset``.
+        rounds: what the student writes, by the first step of each round; stand-ins, as long as nobody wrote it.
         ranks: of the student; a step is split into ``training_params.accumulation`` micro-batches for each of them.
 
     Raises:
@@ -366,6 +368,7 @@ def build_batches(
     params, seeds = request.manifest.training_params, request.manifest.seeds
     pad, data, shares = pad_id(tokenizer), data_of(request), params.shares.model_dump()
     pools = dict(rows) | {"dreams": [dream.example() for dream in dreams]}
+    pools |= {WRITTEN: list(chain.from_iterable((rounds or {}).values()))}
     return Batches(
         {source: examples for source, examples in pools.items() if examples and shares[source] > 0},
         shares,
@@ -375,6 +378,7 @@ def build_batches(
         Collation(pad, data.max_length, data.packing),
         data.group_by_length,
         ranks,
+        rounds or {},
     )
 
 

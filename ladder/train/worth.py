@@ -186,6 +186,9 @@ class Worth:
         """Go on from a state, bit for bit; from none, as in the checkpoint of a version that kept none, begin."""
         if state:
             tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
+            # A version that knew fewer sources of rows measured nothing of the others.
+            unknown = max(0, len(SOURCES) - tensors["errors"].shape[2])
+            tensors["errors"] = torch.nn.functional.pad(tensors["errors"], (0, 0, 0, unknown))
             self.reliability.load(tensors)
             self.throttle.load(tensors)
 
