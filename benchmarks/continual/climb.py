@@ -40,6 +40,7 @@ from ladder.sampling.dreams import Dream, DreamBatch
 from ladder.setup.dataset import build_batches, encode_dataset, loss_elements, read_dataset
 from ladder.setup.dreams import beginnings, write_dreams
 from ladder.setup.roles import cache_settings, teacher_spec
+from ladder.setup.written import writing_of
 from ladder.system.files import save_folder, save_text
 from ladder.teachers.teacher import Teacher
 from ladder.train.spec import TrainingSpec
@@ -140,7 +141,8 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
     begins = beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) else None
     dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, tokenizer, begins, lambda _: None)
     rows = encode_dataset(request, tokenizer, named_positions(config), dataset, place / "tokens")
-    batches = build_batches(request, tokenizer, rows, dreams)
+    writing = writing_of(request, tokenizer, dataset, named_positions(config))
+    batches = build_batches(request, tokenizer, rows, dreams, rounds=writing.expected() if writing else None)
     spec = TrainingSpec(
         manifest,
         start,
@@ -152,6 +154,8 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
     )
     trainer, tokens, routes = Trainer(spec), 0, dict[str, int]()
     for step in range(manifest.training_params.steps):
+        if writing and step in writing.starts:
+            batches = writing.batches(batches, place / "written", step, trainer.write, lambda _: None)
         made = batches(step)
         said = {number: [teacher.signal(batch) for batch in made] for number, teacher in teachers.items()}
         report = trainer.step(step, made, said)

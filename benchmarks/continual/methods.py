@@ -131,7 +131,16 @@ FUSIONS: dict[str, Method] = {
 }
 """The default with other weights of its teachers, and with one more of them (without a throttle)."""
 
-METHODS = MAIN | ABLATIONS | FUSIONS
+ON_POLICY: dict[str, Method] = {
+    "on-policy": Method("student writes for replayed prompts in place of dreams", params={"recipe": "on_policy_kd"}),
+    "on-policy-dreams": Method("the same beside dreams", params={"recipe": "on_policy_kd"}, **_dreaming()),
+    "self-distillation": Method(
+        "student writes for all prompts, parent reads new rows first", params={"recipe": "self_distillation"}
+    ),
+}
+"""The student writes, and its parent scores."""
+
+METHODS = MAIN | ABLATIONS | FUSIONS | ON_POLICY
 
 
 def genesis_document(size: Size, seed: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks.continual.climb import Cell, climb, genesis
-from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, SIZES
+from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, ON_POLICY, SIZES
 from benchmarks.machine import describe_machine
 
 ROWS = Path(__file__).resolve().parent / "rows.jsonl"
@@ -85,7 +85,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _methods(text: str) -> list[str]:
-    groups = {"main": list(MAIN), "ablations": list(ABLATIONS), "fusions": list(FUSIONS)}
+    groups = {"main": list(MAIN), "ablations": list(ABLATIONS), "fusions": list(FUSIONS), "writing": list(ON_POLICY)}
     names = [name for word in text.split(",") for name in groups.get(word, [word])]
     if unknown := [name for name in names if name not in METHODS]:
         raise argparse.ArgumentTypeError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
@@ -94,7 +94,7 @@ def _methods(text: str) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    groups = "names, main, ablations, or fusions"
+    groups = "names, main, ablations, fusions or writing"
     parser.add_argument("--methods", type=_methods, default=list(MAIN), metavar="A,B", help=groups)
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2, 3, 4])
     parser.add_argument("--size", choices=list(SIZES), default="small")

@@ -235,8 +235,8 @@ def _warnings_of_writing(start: Start, lesson: Lesson | None) -> list[str]:
         )
     if writing.tried and lesson and lesson.small:
         found.append(
-            "training_params.recipe: self_distillation needs a parent that can use what it reads, and a small model from "
-            "scratch seldom can; the run tries it before its first step, and says what came out"
+            "training_params.recipe: self_distillation needs a parent that can use what it reads, and a small model "
+            "from scratch seldom can; the run tries it before its first step, and says what came out"
         )
     return found
 

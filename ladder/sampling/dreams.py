@@ -212,7 +212,9 @@ def sample_rows(
     if len(batches) > 1:
         written: dict[int, list[int]] = {}
         for rows in batches:
-            written |= zip(rows, sample_rows(model, tokenizer, [prompts[row] for row in rows], sampling, ends), strict=True)
+            written |= zip(
+                rows, sample_rows(model, tokenizer, [prompts[row] for row in rows], sampling, ends), strict=True
+            )
         return [written[row] for row in range(len(prompts))]
     # Rows of the output head past the tokenizer stand for nothing.
     padding_rows = range(len(tokenizer), model.get_output_embeddings().weight.shape[0])

@@ -13,7 +13,7 @@ from benchmarks.continual.climb import Cell, climb, voice_drift
 from benchmarks.continual.facts import SENTENCES, domains
 from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_all, newest, older, promoted, transfer
 from benchmarks.continual.lessons import probes, rows, write_lesson
-from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, SIZES, document, genesis_document
+from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, ON_POLICY, SIZES, document, genesis_document
 from benchmarks.continual.report import DOCUMENT, between, table
 from ladder.data.rows import Row
 from ladder.exam.contamination import find_contamination
@@ -127,7 +127,7 @@ def test_a_row_that_was_cut_off_counts_as_absent(tmp_path: Path) -> None:
 
 def test_methods_by_name_and_by_group() -> None:
     """One thing changed is not what people choose between."""
-    assert not set(MAIN) & set(ABLATIONS) and set(METHODS) == {*MAIN, *ABLATIONS, *FUSIONS}
+    assert not set(MAIN) & set(ABLATIONS) and set(METHODS) == {*MAIN, *ABLATIONS, *FUSIONS, *ON_POLICY}
     assert run._parser().parse_args(["--methods", "ablations,default"]).methods == [*ABLATIONS, "default"]
     with pytest.raises(SystemExit):
         run._parser().parse_args(["--methods", "defautl"])
