@@ -22,6 +22,8 @@ LOOKS_UP = {"retrieval": {"files": ["data/more.jsonl"]}}
 T1, PARAMS = "teachers.teacher1", "training_params."
 LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
 
+ON_POLICY = {PARAMS + "recipe": "on_policy_kd"}
+
 # What is changed in a valid manifest, the field that the error names, and a piece of its text.
 VARIES = {"training_params.temperature": "variance"}
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
@@ -29,7 +31,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"training_params.alfa": 1.0}, "training_params.alfa", "did you mean 'alpha'?"),
     ({"training_params.batch-size": 4}, "training_params.batch-size", "did you mean 'batch_size'?"),
     ({"lr": 1e-4}, "lr", "write training_params.lr"),
-    ({"stabilizers.temperature": 1.0}, "stabilizers.temperature", "training_params.temperature or stabilizers.dreams."),
+    (
+        {"stabilizers.temperature": 1.0},
+        "stabilizers.temperature",
+        "training_params.written.temperature or stabilizers.dr",
+    ),
     ({DREAMS: {"cuont": 3}}, "stabilizers.dreams.cuont", "did you mean 'count'?"),
     ({"training_params.qqq": 1}, "training_params.qqq", "known here: recipe, alpha"),
     ({REQUEST + "child_gen": GONE}, REQUEST + "child_gen", "is missing (write it: Name of the generation"),
@@ -212,6 +218,22 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({REQUEST + "grandparent_gen": GONE, DREAMS: {"teacher": "both"}}, DREAMS + ".teacher", "write teacher1"),
     ({DREAMS: {"min_new_tokens": 49}}, DREAMS + ".min_new_tokens", "at most max_new_tokens 48"),
     ({DREAMS: True, "training_params.shares": {"dreams": 0}}, "training_params.shares.dreams", "share above 0"),
+    # what the student writes
+    ({PARAMS + "written": {}}, PARAMS + "written", "by recipe surprise_kd the student writes nothing"),
+    ({**FINE_TUNING, PARAMS + "written": {}}, PARAMS + "written", "by supervised_fine_tuning the student"),
+    ({**ON_POLICY, PARAMS + "shares": {"written": 0}}, PARAMS + "shares.written", "or recipe: surprise_kd"),
+    ({**ON_POLICY, PARAMS + "steps": 3, PARAMS + "written": {"rounds": 4}}, PARAMS + "written.rounds", "at most 3"),
+    (
+        {**ON_POLICY, PARAMS + "written": {"demonstration": "{prompt}"}},
+        PARAMS + "written.demonstration",
+        "write recipe: self_distillation",
+    ),
+    (
+        {PARAMS + "recipe": "self_distillation", PARAMS + "written": {"demonstration": "{answer}"}},
+        PARAMS + "written.demonstration",
+        "found {answer}, expected any of {prompt}",
+    ),
+    ({**TAUGHT, OTHERS: [GUEST], **ON_POLICY}, PARAMS + "recipe", "without a parent_gen that scores"),
     (
         {"stabilizers.replay_buffer": True, "training_params.shares": {"replay": 0}},
         "training_params.shares.replay",

@@ -123,6 +123,20 @@ def test_a_state_of_other_sources_says_how_to_go_on() -> None:
         now.load(before.to_dict())
 
 
+def test_a_state_from_before_students_wrote_is_gone_on_from() -> None:
+    """It knew fewer sources of rows, of which it measured what it says."""
+    made = [Worth({1: ("a",), 2: ("b",)}, FusionSettings("precision"), RoutingSettings("agreement")) for _ in range(2)]
+    now, before = made
+    errors = torch.rand(before.reliability.tensors()["errors"].shape, dtype=torch.float64)
+    errors[:, :, SOURCES.index("written")] = 0
+    before.reliability.load({"errors": errors})
+    stored = before.to_dict()
+    stored["errors"] = errors[:, :, :3].tolist()
+    now.load(stored)
+    assert torch.equal(now.reliability.tensors()["errors"], errors)
+    assert torch.equal(now.reliability.errors(), before.reliability.errors())
+
+
 def test_the_others_are_not_measured_against_who_may_pass() -> None:
     def source(may_pass: bool) -> Any:
         return SimpleNamespace(origin_N=None, speaks_N=torch.ones(4).bool(), may_pass=may_pass)
