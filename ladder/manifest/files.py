@@ -15,11 +15,12 @@ from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
 from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
 DREAM_STARTS = ("auto", "start", "template", "replay")
+WRITTEN_PROMPTS = ("auto", "new", "replay", "both")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     """``(field, path)`` of every file, in a fixed order: training rows, probes, template, rows to replay, tone,
-    dreams' prompts, laws, and what teachers read."""
+    dreams' prompts, laws, what teachers read, and prompts that the student answers."""
     data, tone = manifest.data, manifest.gates.tone
     files: list[tuple[str, str | None]] = []
     if data is not None:
@@ -32,6 +33,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
     files += teacher_files(manifest.teachers)
+    files.append(("training_params.written.prompts", written_prompts(manifest)))
     return [(field, path) for field, path in files if path is not None]
 
 
@@ -85,6 +87,12 @@ def dream_prompts(manifest: Manifest) -> str | None:
     """The file that dreams begin with, where they begin with one."""
     dreams = manifest.stabilizers.dreams
     return dreams.prompts if isinstance(dreams, Dreams) and dreams.prompts not in DREAM_STARTS else None
+
+
+def written_prompts(manifest: Manifest) -> str | None:
+    """The file whose prompts the student answers, where it answers those of one."""
+    written = manifest.training_params.written
+    return written.prompts if written is not None and written.prompts not in WRITTEN_PROMPTS else None
 
 
 class _Unusable(Exception):

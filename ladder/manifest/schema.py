@@ -456,10 +456,11 @@ class Written(Section):
     """Of sampling. At 1 they are the student's own distribution, of which the divergence is an expectation."""
     max_new_tokens: Count = 48
     """Longest text in new tokens, as of a dream. What is not over by then is scored as far as it goes."""
-    prompts: Literal["auto", "new", "replay", "both"] = "auto"
-    """Whose prompts it answers: those of the new rows, of the rows that ancestors left, or of both. ``auto`` is
-    ``both`` for ``self_distillation``; for ``on_policy_kd`` it is ``replay`` where rows are replayed, because the
-    parent knows nothing of the new ones. Of a text it gets the first two tokens."""
+    prompts: str = "auto"
+    """Whose prompts it answers: ``new`` rows', ``replay`` (rows that ancestors left), ``both``, or those of a file, as
+    ``stabilizers.dreams.prompts`` has them; beside them the new rows' with ``self_distillation``. ``auto`` is ``both``
+    for ``self_distillation``; for ``on_policy_kd`` it is ``replay`` where rows are replayed, because the parent knows
+    nothing of the new ones. Of a text it gets the first two tokens."""
     demonstration: Annotated[str, Field(min_length=1)] | None = None
     """With ``self_distillation`` what the parent reads before it scores what was written for a new row: a text as
     ``teachers.teacher1.context``. When left out, the row's prompt and completion, or its text, and an empty line."""

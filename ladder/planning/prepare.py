@@ -18,7 +18,7 @@ from ladder.errors import LawBroken
 from ladder.exam import Exam, Probe, PromptSet, question, read_prompts
 from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
-from ladder.manifest import Budget, Dreams, Request, dream_prompts
+from ladder.manifest import Budget, Dreams, Request, dream_prompts, written_prompts
 from ladder.methods import method_of
 from ladder.models import config_of
 from ladder.planning.lesson import Lesson, lesson_of
@@ -242,15 +242,21 @@ def _warnings_of_writing(start: Start, lesson: Lesson | None) -> list[str]:
 
 
 def rehearsal_warnings(request: Request, asked: Iterable[Probe]) -> list[str]:
-    """What a person should know of prompts of dreams that are the exam's own: the parent would coach its child."""
-    file = dream_prompts(request.manifest)
-    both = {probe.question() for probe in asked} & set(read_prompts(request.file(file))) if file else set()
-    if not both:
-        return []
-    return [
-        f"stabilizers.dreams.prompts: the exam asks {len(both)} of {file}, too, so its gates say how well "
-        "these are rehearsed and not what else is kept; dream of other questions of the same kind"
-    ]
+    """What a person should know of prompts of dreams, and of those that the student answers, that are the exam's own:
+    the parent would coach its child."""
+    files = {
+        ("stabilizers.dreams.prompts", "dream of"): dream_prompts(request.manifest),
+        ("training_params.written.prompts", "let it answer"): written_prompts(request.manifest),
+    }
+    questions, found = {probe.question() for probe in asked}, list[str]()
+    for (where, do), file in files.items():
+        both = questions & set(read_prompts(request.file(file))) if file else set()
+        if both:
+            found.append(
+                f"{where}: the exam asks {len(both)} of {file}, too, so its gates say how well "
+                f"these are rehearsed and not what else is kept; {do} other questions of the same kind"
+            )
+    return found
 
 
 def has_limits(limits: Budget) -> bool:

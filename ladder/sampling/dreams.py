@@ -94,10 +94,7 @@ def openings(
             found = [first_words(row, tokenizer, controls) for row in rows]
         case _:
             assert file is not None
-            found = [
-                _asked(f"{file}:{number}", line.rstrip("\r\n"), tokenizer, controls)
-                for number, line in read_lines(file)
-            ]
+            found = prompt_openings(file, tokenizer, controls)
     if not any(found):
         raise DataError(
             f"{kind!r} gives a dream nothing to begin with",
@@ -105,6 +102,18 @@ def openings(
             remedy=AUTO,
         )
     return [ids for ids in found if ids]
+
+
+def prompt_openings(
+    file: Path, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens = "text"
+) -> list[list[int]]:
+    """The prompts of a file as ids, one for each line.
+
+    Raises:
+        DataError: as ``openings``.
+    """
+    lines = read_lines(file)
+    return [_asked(f"{file}:{number}", line.rstrip("\r\n"), tokenizer, controls) for number, line in lines]
 
 
 def dreams_wanted(wanted: Dreams) -> int:

@@ -22,8 +22,8 @@ from ladder.data import Row
 from ladder.data.batches import Batches, shuffled
 from ladder.data.examples import Encoding, Example, encode_row, encode_turns, filled, in_context, opening_ids
 from ladder.errors import DataError, RunError
-from ladder.manifest import Request, Written, round_starts
-from ladder.sampling.dreams import BLOCK, Sampling, block_seed
+from ladder.manifest import Request, Written, round_starts, written_prompts
+from ladder.sampling.dreams import BLOCK, Sampling, block_seed, prompt_openings
 from ladder.sampling.written import WrittenText, read_texts, to_jsonl
 from ladder.setup.dataset import Dataset, encodings
 from ladder.system.files import save_text
@@ -62,7 +62,7 @@ class Opening:
     ids: tuple[int, ...]
     shown: tuple[int, ...]
     most: int
-    rest: tuple[int, ...]
+    rest: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,14 +209,27 @@ def writing_of(
     if wanted is None:
         return None
     assert wanted.count is not None, "the effective manifest says how many"
-    asked, (old, new) = _asked(request, wanted, dataset), encodings(request)
-    drawn = [shuffled(len(asked), wanted.count, n, n + 1, seeds.data).tolist() for n in range(len(starts))]
-    openings = {
-        place: _opening(row, shown, tokenizer, new if place < len(dataset.new) else old, wanted.max_new_tokens, longest)
-        for place in sorted({place for one in drawn for place in one})
-        for row, shown in [asked[place]]
-    }
-    rounds = [tuple(opening for place in one if (opening := openings[place])) for one in drawn]
+    asked, file = _asked(request, wanted, dataset), written_prompts(manifest)
+    old, new = encodings(request)
+    told = prompt_openings(request.file(file), tokenizer, new.controls) if file else []
+    if not asked and not told:
+        raise DataError(
+            f"{file or 'no ancestor left rows'}: no prompt that the student could answer",
+            where="training_params.written.prompts",
+            remedy="write new, auto, or a file with prompts",
+        )
+    drawn = [shuffled(len(asked) + len(told), wanted.count, n, n + 1, seeds.data).tolist() for n in range(len(starts))]
+
+    def opening(place: int) -> Opening | None:
+        if place >= len(asked):
+            ids = told[place - len(asked)]
+            return _room(ids, ids, new, wanted.max_new_tokens, longest)
+        row, shown = asked[place]
+        how = new if place < len(dataset.new) else old
+        return _opening(row, shown, tokenizer, how, wanted.max_new_tokens, longest)
+
+    found = {place: opening(place) for place in sorted({place for one in drawn for place in one})}
+    rounds = [tuple(one for place in part if (one := found[place])) for part in drawn]
     if not all(rounds):
         raise DataError(
             f"the prompts that the student is to answer leave no room for {wanted.max_new_tokens} tokens",
@@ -230,29 +243,20 @@ def writing_of(
         Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(manifest, tokenizer)),
         request.digest,
         seeds.dreams,
-        sum(opening is None for opening in openings.values()),
+        sum(one is None for one in found.values()),
         tuple(_tried(asked, tokenizer, new, longest)),
     )
 
 
 def _asked(request: Request, wanted: Written, dataset: Dataset) -> list[tuple[Row, str]]:
-    """The rows whose prompts the student answers, each with its demonstration, which may be none: the new ones first.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The rows whose prompts the student answers, each with its demonstration, which may be none: the new ones first."""
     shows, word = request.manifest.training_params.recipe == "self_distillation", wanted.prompts
     if word == "auto":
         word = "both" if shows else "replay" if dataset.replay else "new"
-    new = dataset.new if word != "replay" else ()
+    file = written_prompts(request.manifest) is not None
+    new = dataset.new if word in ("new", "both") or (file and shows) else ()
     found = [(row, _demonstration(row, wanted) if shows else "") for row in new]
-    found += [(row, "") for row in dataset.replay if word != "new"]
-    if not found:
-        raise DataError(
-            "no ancestor left rows whose prompts the student could answer",
-            where="training_params.written.prompts",
-            remedy="write new or auto",
-        )
+    found += [(row, "") for row in dataset.replay if word in ("replay", "both")]
     return found
 
 
@@ -267,11 +271,19 @@ def _opening(
     """What the student goes on from by so many new tokens; None where they find no room."""
     ids = opening_ids(row, tokenizer, encoding.controls)
     told = opening_ids(row, tokenizer, encoding.controls, shown) if shown else ids
+    found = _room(ids, told, encoding, new, longest)
+    if found is None or not row.has_gold:
+        return found
+    return replace(found, rest=encode_row(row, tokenizer, encoding).ids[len(ids) :])
+
+
+def _room(
+    ids: Sequence[int], shown: Sequence[int], encoding: Encoding, new: int, longest: int | None
+) -> Opening | None:
     most = min(new, encoding.max_length - len(ids))
-    if most < 1 or (longest is not None and max(len(ids), len(told)) + new > longest):
+    if most < 1 or (longest is not None and max(len(ids), len(shown)) + new > longest):
         return None
-    rest = encode_row(row, tokenizer, encoding).ids[len(ids) :] if row.has_gold else ()
-    return Opening(tuple(ids), tuple(told), most, rest)
+    return Opening(tuple(ids), tuple(shown), most)
 
 
 def _tried(

@@ -106,6 +106,19 @@ def test_a_demonstration_of_ones_own(ask: Any, tokenizer: Any) -> None:
         ask("self_distillation", NEW[2:3], [], demonstration="{completion}")
 
 
+def test_prompts_of_a_file_stand_where_the_ancestors_rows_would(ask: Any, tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "ask.jsonl").write_text('what is red?\n{"prompt": "who is pink?", "chat": true}\n')
+    start = "<|begin|>user\n"
+    told = [own for own, _ in prompts(ask("on_policy_kd", prompts="ask.jsonl", count=2), tokenizer)]
+    assert told[0].endswith("what is red?") or told[1].endswith("what is red?")
+    assert f"{start}who is pink?<|end|>\n<|begin|>assistant\n" in told
+    found = dict(prompts(ask("self_distillation", NEW[:1], prompts="ask.jsonl", count=3), tokenizer))
+    assert len(found) == 3 and sum(own != shown for own, shown in found.items()) == 1
+    (tmp_path / "ask.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"ask.jsonl: no prompt"):
+        ask("on_policy_kd", prompts="ask.jsonl")
+
+
 def test_every_prompt_comes_once_before_any_comes_again(ask: Any) -> None:
     rows = [{"prompt": f"who is {n}?", "completion": " luna"} for n in range(8)]
     found = ask("on_policy_kd", rows, [], count=4, rounds=4)
@@ -124,7 +137,7 @@ def test_what_leaves_no_room_is_left_out_and_counted(ask: Any) -> None:
     with pytest.raises(DataError, match="leave no room for 5 tokens") as caught:
         ask("self_distillation", [NEW[0]], [], longest=16)
     assert caught.value.where == "training_params.written.max_new_tokens"
-    with pytest.raises(DataError, match="no ancestor left rows"):
+    with pytest.raises(DataError, match="no ancestor left rows: no prompt"):
         ask("on_policy_kd", [NEW[0]], [], prompts="replay")
 
 
