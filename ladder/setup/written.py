@@ -249,7 +249,7 @@ def writing_of(
 
 
 def _asked(request: Request, wanted: Written, dataset: Dataset) -> list[tuple[Row, str]]:
-    """The rows whose prompts the student answers, each with its demonstration, which may be none: the new ones first."""
+    """The rows whose prompts the student answers, new ones first, each with its demonstration, which may be none."""
     shows, word = request.manifest.training_params.recipe == "self_distillation", wanted.prompts
     if word == "auto":
         word = "both" if shows else "replay" if dataset.replay else "new"
