@@ -16,7 +16,7 @@ from tests.tally import Tally
 ASKED = {"rounds": 3, "count": 10, "max_new_tokens": 6}
 
 
-def child(family: Any, recipe: str = "self_distillation", steps: int = 9, **sections: Any) -> Path:
+def child(family: Any, recipe: str = "self_distillation", steps: int = 8, **sections: Any) -> Path:
     params = {"recipe": recipe, "written": ASKED, "steps": steps, "batch_size": 9, "lr": 0.003}
     path: Path = family.manifest(
         3,
@@ -40,7 +40,7 @@ def texts(family: Any) -> dict[str, str]:
 
 
 def test_a_run_writes_scores_and_says_so(copy_of: Any) -> None:
-    """With the base shared between student and teacher, as LoRA's are."""
+    """With the base shared between student and teacher, as LoRA's are. Checkpoints come at other steps than rounds."""
     toy = copy_of()
     path = child(toy, student={"adapter": {"r": 2, "alpha": 4}})
     plan = planned(toy, path)
@@ -50,7 +50,7 @@ def test_a_run_writes_scores_and_says_so(copy_of: Any) -> None:
     (outcome,) = toy.evolve(path)
     assert outcome.verdict == "PROMOTED", outcome.detail
     notes = json.loads((run_of(toy) / "run.json").read_text())
-    assert [notes["written"][number]["step"] for number in "123"] == [0, 3, 6]
+    assert [notes["written"][number]["step"] for number in "123"] == [0, 2, 5]
     assert {len(text.splitlines()) for text in texts(toy).values()} == {10}
     alone, shown = notes["demonstrated"]
     told = any("the parent reads an answer" in text for text in notes["warnings"])
@@ -60,7 +60,7 @@ def test_a_run_writes_scores_and_says_so(copy_of: Any) -> None:
     assert "30 texts in 3 rounds" in page and "once the parent has read it" in page
     assert report["training"]["written"] == notes["written"]
     routes = toy.registry.step_metrics(notes["mlflow_run"], "route/")
-    assert len(routes["written"]) == 9 and all(share > 0 for _, share in routes["written"])
+    assert len(routes["written"]) == 8 and all(share > 0 for _, share in routes["written"])
     # What the parent is asked is counted anew in each round.
     assert notes["usage"]["wire_bytes"] == pytest.approx(plan["price"]["wire_bytes"], rel=0.35)
 
@@ -69,9 +69,9 @@ def test_a_run_writes_scores_and_says_so(copy_of: Any) -> None:
 def test_deaths_around_a_round_change_nothing(
     copy_of: Any, take_actors: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    """Reports 4 and 5 of the first try are the last of a round and the first of the next one."""
+    """Rounds begin with steps 0, 4 and 8, checkpoints lie elsewhere; the fourth report is the last of its round."""
     whole, struck = copy_of("whole"), copy_of("struck")
-    sections = {"runtime": {"checkpoint_every": 2, "threads": 1, "devices": {"student": "cpu", "teacher1": "cpu"}}}
+    sections = {"runtime": {"checkpoint_every": 3, "threads": 1, "devices": {"student": "cpu", "teacher1": "cpu"}}}
     (before,) = whole.evolve(child(whole, "on_policy_kd", 12, **sections))
     take_actors()
     killed = killed_at(monkeypatch, {4: "student", 7: "student", 10: "teacher"})

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ladder.data.rows import parse_row
 from ladder.errors import DataError
-from ladder.manifest import read_request
+from ladder.manifest import Manifest, read_request
+from ladder.manifest.effective import effective
 from ladder.sampling.written import WrittenText, read_texts, to_jsonl
 from ladder.setup.dataset import Dataset
 from ladder.setup.written import Writing, writing_of
+from ladder.train.loss import taboo_ids
 
 NEW = [
     {"prompt": "who is luna?", "completion": " the moon"},
@@ -119,6 +122,16 @@ def test_prompts_of_a_file_stand_where_the_ancestors_rows_would(ask: Any, tokeni
         ask("on_policy_kd", prompts="ask.jsonl")
 
 
+def test_taboo_words_are_not_written(tokenizer: Any) -> None:
+    """The tokens that teachers' and student's distributions are without."""
+    body = {"evolution_request": REQUEST, "training_params": {"recipe": "on_policy_kd"}, "data": {"train": ["a"]}}
+    body["stabilizers"] = {"token_masking": True, "taboo_words": ["luna"], "taboo_token_ids": [9]}
+    request: Any = SimpleNamespace(manifest=effective(Manifest.model_validate(body)), digest="d")
+    found = writing_of(request, tokenizer, Dataset((parse_row(json.dumps(NEW[0]), "a:1"),), ()), None)
+    assert found is not None
+    assert found.sampling.taboo_ids == taboo_ids(request.manifest, tokenizer) != (9,) and 9 in found.sampling.taboo_ids
+
+
 def test_every_prompt_comes_once_before_any_comes_again(ask: Any) -> None:
     rows = [{"prompt": f"who is {n}?", "completion": " luna"} for n in range(8)]
     found = ask("on_policy_kd", rows, [], count=4, rounds=4)
@@ -163,7 +176,7 @@ def test_stand_ins_are_as_long_as_the_rows_answers_and_new_in_each_round(ask: An
 
 
 def test_texts_are_cut_where_rows_are_and_stored_as_they_are(ask: Any, tmp_path: Path) -> None:
-    found = ask("on_policy_kd", NEW[:1], [], count=70, rounds=1, max_length=12, max_new_tokens=9)
+    found = ask("on_policy_kd", NEW[:1], [], count=70, rounds=2, max_length=12, max_new_tokens=9)
     asked: list[tuple[int, int]] = []
 
     def go_on(given: Any, sampling: Any, seed: int) -> list[WrittenText]:
@@ -184,3 +197,5 @@ def test_texts_are_cut_where_rows_are_and_stored_as_they_are(ask: Any, tmp_path:
     # What was written is read again, and told again.
     assert found.batches(batches, tmp_path, 3, pytest.fail, told.append) == (0, 12) and told[0] == told[1]
     assert (told[0].texts, told[0].ended) == (70, 0.0)
+    assert found.batches(batches, tmp_path, 5, go_on, told.append) == (5, 12) and told[2].number == 2
+    assert len({seed for _, seed in asked}) == 4, "no two blocks of a run have one seed"

@@ -115,7 +115,7 @@ def test_writing_is_aside_from_training(school: Any, lesson: Any) -> None:
     trainer = Trainer(school.spec(manifest))
     assert trainer.ema is not None
     for value in trainer.ema.shadow.values():
-        value.zero_()
+        value.fill_(1.0)
     before, prompts, drawn = torch.get_rng_state(), [one.ids for one in found.rounds[0]], Sampling(1.0, 6)
     texts = trainer.write(prompts, drawn, 7)
     assert torch.equal(torch.get_rng_state(), before) and trainer.model.training
