@@ -21,7 +21,7 @@ from ladder.laws import budget, cooldown
 from ladder.manifest import Budget, Dreams, Request, dream_prompts, written_prompts
 from ladder.methods import method_of
 from ladder.models import config_of
-from ladder.planning.lesson import Lesson, lesson_of
+from ladder.planning.lesson import Lesson, is_from_scratch, lesson_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
 from ladder.planning.store import check_store, may_be_too_much
@@ -173,7 +173,7 @@ def prepare(
             *warnings_of(request.manifest.gates, exam),
             *question.alike_warnings(own),
             *(lesson.warning() if lesson and begins else []),
-            *(_warnings_of_writing(start, lesson) if start and begins else []),
+            *(_warnings_of_writing(start) if start and begins else []),
             *read,
         ],
         reading_warnings=read,
@@ -223,7 +223,7 @@ def _warnings_of_start(run: Run, start: Start, dataset: Dataset, own: tuple[Prob
     return begun + reading_warnings(run.request, dataset, own, start.tokenizer)
 
 
-def _warnings_of_writing(start: Start, lesson: Lesson | None) -> list[str]:
+def _warnings_of_writing(start: Start) -> list[str]:
     """What a person should know of what the student will write."""
     writing, found = start.writing, list[str]()
     if writing is None:
@@ -233,7 +233,7 @@ def _warnings_of_writing(start: Start, lesson: Lesson | None) -> list[str]:
             f"training_params.written.max_new_tokens: {writing.left_out} of the prompts that the student is to answer "
             "leave no room for that many tokens within data.max_length and its positions; they are left out"
         )
-    if writing.tried and lesson and lesson.small:
+    if writing.tried and is_from_scratch(start.tokenizer):
         found.append(
             "training_params.recipe: self_distillation needs a parent that can use what it reads, and a small model "
             "from scratch seldom can; the run tries it before its first step, and says what came out"
