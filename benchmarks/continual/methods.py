@@ -133,7 +133,15 @@ FUSIONS: dict[str, Method] = {
 
 ON_POLICY: dict[str, Method] = {
     "on-policy": Method("student writes for replayed prompts in place of dreams", params={"recipe": "on_policy_kd"}),
-    "on-policy-dreams": Method("the same beside dreams", params={"recipe": "on_policy_kd"}, **_dreaming()),
+    "on-policy-forward": Method(
+        "the same by the forward divergence", params={"recipe": "on_policy_kd", "direction": "forward"}
+    ),
+    "on-policy-10": Method(
+        "the same in ten rounds (default four)", params={"recipe": "on_policy_kd", "written": {"rounds": 10}}
+    ),
+    "on-policy-dreams": Method(
+        "student writes, and its parent dreams", params={"recipe": "on_policy_kd"}, **_dreaming()
+    ),
     "self-distillation": Method(
         "student writes for all prompts, parent reads new rows first", params={"recipe": "self_distillation"}
     ),
