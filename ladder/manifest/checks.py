@@ -365,6 +365,41 @@ def dreams_have_a_dreamer(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def rehearsal_has_lessons(manifest: Manifest) -> Iterator[Problem]:
+    """What fades is told by which ancestor left a row, so rows must be replayed and dreams begin with them."""
+    wanted, dreams, field = manifest.stabilizers.rehearsal, manifest.stabilizers.dreams, "stabilizers.rehearsal"
+    if wanted.shares == "even" and not wanted.older_teachers:
+        return
+    asked = "found lessons to rehearse"
+    if manifest.evolution_request.parent_gen is None:
+        yield Problem(field, f"{asked} without a parent_gen", "leave it out")
+    elif not (manifest.stabilizers.replay_buffer and manifest.training_params.shares.replay > 0):
+        yield Problem(
+            field,
+            f"{asked}, but no ancestor's rows are replayed",
+            "write stabilizers.replay_buffer: true and a share of replay, or leave it out",
+        )
+    if wanted.older_teachers:
+        yield from _dreams_are_of_lessons(dreams, f"{field}.older_teachers")
+
+
+def _dreams_are_of_lessons(dreams: Dreams | bool | None, field: str) -> Iterator[Problem]:
+    if dreams is False:
+        yield Problem(field, "found teachers that would dream, but dreams are off", "write 0, or leave dreams out")
+    elif isinstance(dreams, Dreams) and dreams.prompts not in ("auto", "replay"):
+        yield Problem(
+            field,
+            f"found teachers of lessons, but dreams begin with {dreams.prompts!r}, which is no lesson's",
+            "write 0, or stabilizers.dreams.prompts: replay",
+        )
+    elif isinstance(dreams, Dreams) and dreams.teacher != "teacher1":
+        yield Problem(
+            field,
+            f"found teachers beside the parent, but {dreams.teacher} shall dream of everything",
+            "write 0, or leave stabilizers.dreams.teacher out",
+        )
+
+
 def dreams_have_a_length(manifest: Manifest) -> Iterator[Problem]:
     dreams = manifest.stabilizers.dreams
     if isinstance(dreams, Dreams) and dreams.min_new_tokens > dreams.max_new_tokens:
@@ -504,6 +539,7 @@ _TRAINING = (
     packed_rows_are_not_grouped,
     masking_has_words,
     dreams_have_a_dreamer,
+    rehearsal_has_lessons,
     dreams_have_a_length,
     students_write_what_is_read,
     wanted_sources_have_a_share,

@@ -611,6 +611,23 @@ class Dreams(Section):
     """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""
 
 
+class Rehearsal(Section):
+    """Which of its ancestors' lessons a child rehearses how often, and who dreams of them, by what exams have measured:
+    what is known of a lesson now, beside the best that any ancestor knew of it (``docs/rehearsal.md``)."""
+
+    shares: Literal["even", "fading"] = "even"
+    """``even`` replays each row that ancestors left alike, and dreams begin with each alike; ``fading`` takes the rows
+    of a lesson once more for each ``tolerance`` that its parent lies below the best, at most ``most`` times."""
+    most: Annotated[int, Field(ge=1)] = 4
+    """Times that the rows of a fading lesson are taken, at most, so that what is well known keeps a place."""
+    older_teachers: Annotated[int, Field(ge=0)] = 0
+    """Older generations, at most, that dream in the parent's stead of lessons that it has lost: for each lesson the
+    newest one that still knows it. Each is one more model in memory, and is run only where it has something to say."""
+    tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    """How far below the best that any ancestor answered a generation still knows a lesson. As
+    ``gates.recall.max_drop``: what one gate lets pass is noise here, too."""
+
+
 class Stabilizers(Section):
     """What keeps the child close to its ancestors."""
 
@@ -634,6 +651,8 @@ class Stabilizers(Section):
     """The same by the ids of tokens."""
     dreams: Dreams | bool | None = None
     """On for every child with a parent unless the recipe is ``logit_blending_kd``."""
+    rehearsal: Rehearsal = Rehearsal()
+    """What is rehearsed of what fades; nothing special where it is left out."""
 
 
 class Seeds(Section):

@@ -43,6 +43,8 @@ from ladder.system.process import bare_bytes
 UNLEARNED_WARNING = 0.2
 """Share of what is new that a recipe may fail to teach before `plan --measure` says so."""
 
+_OLDER = "dreams of lessons that the parent has lost"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -56,6 +58,7 @@ class Plan:
         others: name and kind of each teacher beside parent and grandparent, by number.
         lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
         writing: what the student writes: ``rounds``, ``texts`` of each, ``max_new_tokens`` of one; None where nothing.
+        rehearsal: which of its ancestors' lessons are rehearsed otherwise than the rest, and why.
     """
 
     child: str
@@ -78,6 +81,7 @@ class Plan:
     others: dict[int, str] = field(default_factory=dict)
     lesson: Lesson | None = None
     writing: dict[str, Any] | None = None
+    rehearsal: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -170,7 +174,8 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         if measure:
             price = _measured(run, work.start, home, machine, base, Path(temporary), work.asked)
     waits = lineage.obstacle is not None and not unregistered_teachers(request, registry)
-    teachers = (method := method_of(manifest)).teachers() | method.dreamers()
+    rehearsal, method = run.rehearsal, method_of(manifest)
+    teachers = method.teachers() | method.dreamers() | rehearsal.older.keys()
     placed = _placed(price, teachers)
     slots = place(manifest.runtime, machine, placed, on_cores(run.made)).slots
     after = f"after {request.parent} of the same call is promoted" if str(request.parent) in planned else None
@@ -193,9 +198,11 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         placement={role: where for role, where in describe(slots).items() if role in placed},
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
-        others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
+        others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()}
+        | {number: f"{ref} ({_OLDER})" for number, ref in rehearsal.older.items()},
         lesson=work.lesson,
         writing=_written(manifest),
+        rehearsal=rehearsal.told(),
     )
 
 
@@ -280,6 +287,7 @@ def plan_text(plan: Plan) -> str:
         **({"writing": _writing(plan)} if plan.writing else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
+        **({"rehearsal": "; ".join(plan.rehearsal)} if plan.rehearsal else {}),
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
         "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
         + f", {plan.threads} threads each",

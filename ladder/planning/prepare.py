@@ -128,6 +128,8 @@ def prepare(
         lineage.check_teachers(request, run.ancestry, run.teachers)
         check_others(run)
     dataset = read_dataset(request, list(run.folders.values()), decided=decided)
+    if run.rehearsal.lessons:
+        dataset = dataset.rehearsed(run.rehearsal.times)
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
         _check_manifest(request, dataset, own, recall, whole=there)
@@ -213,7 +215,7 @@ def _check_start(start: Start, exam: Exam) -> None:
     check_questions(start.config, tokenizer, exam.prompt_set())
     wanted = start.request.manifest.stabilizers.dreams
     if start.beginnings is not None and isinstance(wanted, Dreams):
-        check_dreams(start.config, tokenizer, wanted, *start.beginnings)
+        check_dreams(start.config, tokenizer, wanted, *start.beginnings[:2])
     _ = start.batches  # They refuse a batch that has no room for its sources.
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,6 @@ from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.distill import Chunking, has_compiler, pays_to_compile
 from ladder.exam import PromptSet
 from ladder.manifest import Dreams
-from ladder.methods import method_of
 from ladder.planning.machine import Speed, busy_now, speed_of
 from ladder.planning.memory import (
     FLOAT,
@@ -273,12 +273,13 @@ def _timed(plan: _Layout, speed: Speed) -> StepTiming:
 def _around(plan: _Layout, asked: PromptSet | None) -> Around:
     """What the run does beside its steps."""
     ahead, manifest = plan.ahead, plan.ahead.request.manifest
-    wanted, dreamers = manifest.stabilizers.dreams, method_of(manifest).dreamers()
-    dreams = {}
+    wanted, dreams = manifest.stabilizers.dreams, {}
     if isinstance(wanted, Dreams) and ahead.beginnings is not None:
-        turns, here = 2 if ahead.beginnings[0] == "template" else 1, sorted(dreamers & plan.shapes.keys())
-        rows = -(-dreams_wanted(wanted) // max(1, len(here)))
-        dreams = {number: (plan.shapes[number], rows, turns * wanted.max_new_tokens) for number in here}
+        turns, count = 2 if ahead.beginnings.kind == "template" else 1, dreams_wanted(wanted)
+        dreams = {
+            number: (plan.shapes[number], ceil(share * count), turns * wanted.max_new_tokens)
+            for number, share in ahead.dreamers.items()
+        }
     own = [number for number in ahead.numbers if number not in plan.sharing]
     teachers = [shape for number, shape in plan.shapes.items() if number not in plan.sharing]
     parent = ahead.shape if ahead.ancestry.parent is not None else None
@@ -433,7 +434,7 @@ def _compiles(ahead: Start, device: str) -> bool:
 def _dream_tokens(ahead: Start, number: int) -> int:
     """Tokens of a block of dreams of this teacher."""
     wanted = ahead.request.manifest.stabilizers.dreams
-    if not isinstance(wanted, Dreams) or number not in method_of(ahead.request.manifest).dreamers():
+    if not isinstance(wanted, Dreams) or number not in {*ahead.usual_dreamers, *ahead.dreamers}:
         return 0
     return _block_tokens(ahead, wanted.max_new_tokens)
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from ladder.models import (
 )
 from ladder.planning.memory import Shape
 from ladder.registry.lineage import Ancestry
-from ladder.sampling.dreams import Dream, answer_turn, dreams_wanted, read_dreams
+from ladder.sampling.dreams import BLOCK, Dream, answer_turn, dreams_wanted, read_dreams
 from ladder.setup import (
     Beginnings,
     Dataset,
@@ -157,9 +158,24 @@ class Start:
         wanted, seed = self.request.manifest.stabilizers.dreams, self.request.manifest.seeds.dreams
         if self.beginnings is None or not isinstance(wanted, Dreams):
             return []
-        longest, dreamers = data_of(self.request).max_length, _dreamers(self.request, self.teachers)
-        guessed = expected(wanted, *self.beginnings, self.tokenizer, self.dataset.replay, longest, seed)
-        return [Dream(ids, opening, dreamers[n % len(dreamers)], "") for n, (ids, opening) in enumerate(guessed)]
+        longest, begins, usual = data_of(self.request).max_length, self.beginnings, self.usual_dreamers
+        guessed = expected(wanted, begins.kind, begins.ids, self.tokenizer, self.dataset.replay, longest, seed)
+        # Dreamers of their own write their lessons' by the block; several that share them all dream side by side.
+        each, order = BLOCK if begins.dreamers else 1, list(islice(begins.order(usual), len(guessed)))
+        return [Dream(ids, opening, order[n // each], "") for n, (ids, opening) in enumerate(guessed)]
+
+    @property
+    def usual_dreamers(self) -> list[int]:
+        """Who dreams where lessons have no dreamers of their own, by number."""
+        return _dreamers(self.request, self.teachers)
+
+    @property
+    def dreamers(self) -> dict[int, float]:
+        """The share of the dreams that each teacher writes, by number; nothing where they are written already."""
+        if self.beginnings is None:
+            return {}
+        counts = {number: len(ids) for number, ids in self.beginnings.by_dreamer(self.usual_dreamers).items()}
+        return {number: count / sum(counts.values()) for number, count in counts.items()}
 
 
 def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
@@ -195,7 +211,9 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         teachers=teachers,
         speakers=frozenset(method_of(manifest).teachers() & {*asked}),
         rows=encode_dataset(request, tokenizer, positions, dataset, tokens),
-        beginnings=beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) and dreaming else None,
+        beginnings=beginnings(request, wanted, tokenizer, dataset, run.rehearsal.dreamers)
+        if isinstance(wanted, Dreams) and dreaming
+        else None,
         dreamt=read_dreams(run.dreams) if dreamers and written else [],
         ranks=ranks,
         made=made,

@@ -71,6 +71,7 @@ def examine(run: Run, work: Work, context: Context) -> None:
         document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child, exam)
         document |= {"teachers": told} if (told := _others(run)) else {}
         document |= {"training": training} if (training := _training(run, worth)) else {}
+        document |= {"rehearsal": run.rehearsal.to_dict()} if run.rehearsal.lessons else {}
         shown = _page(run, report, comparison, calibration, exam, child, worth, context, time.monotonic() - begun)
         save_findings(run.report.parent, shown, document)
 
@@ -178,6 +179,7 @@ def _page(
             ("trained tokens", f"{notes.get('tokens', 0):,} in {run.request.manifest.training_params.steps:,} steps"),
             *rounds_told(notes),
             *Usage.of_notes(notes).told(),
+            *([("rehearsal", "; ".join(told))] if (told := run.rehearsal.told()) else []),
             *([("on disk", size_text(notes["disk_bytes"]))] if "disk_bytes" in notes else []),
         ],
     )
@@ -203,7 +205,10 @@ def _leave_behind(run: Run, dataset: Dataset, report: GateReport, worth: Worth, 
         save_text(sidecars / name, text)
     learned = [*dataset.new, *document_rows(run.request)]
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in learned))
-    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report, _others(run), worth))
+    save_text(
+        sidecars / "README.md",
+        card.model_card(run.request, run.ancestry, report, _others(run), worth, run.rehearsal.told()),
+    )
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":

@@ -107,6 +107,10 @@ def train(run: Run, work: Work, context: Context) -> None:
     with working("loading teachers") if crew.teachers else nullcontext():
         loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
         _check_alike(loaded)
+    if run.rehearsal.lessons:
+        run.note(rehearsal=run.rehearsal.to_dict())  # A run that goes on hears the same.
+    for lesson in run.rehearsal.told():
+        say(f"rehearsal: {lesson}")
     # What the others were when the run began, in whichever call: they must be that when it ends.
     found = run.notes().get("teachers") or {str(n): digest for n, digest in digests_on_disk(run).items()}
     if found:

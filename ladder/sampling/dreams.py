@@ -69,7 +69,7 @@ def openings(
     file: Path | None,
     controls: ControlTokens = "text",
 ) -> list[list[int]]:
-    """What dreams begin with.
+    """What dreams begin with: an opening for each row or prompt, empty where it leaves nothing to begin with.
 
     Args:
         kind: the word of ``opening_kind``, or the manifest's for a file.
@@ -101,7 +101,7 @@ def openings(
             where="stabilizers.dreams.prompts",
             remedy=AUTO,
         )
-    return [ids for ids in found if ids]
+    return found
 
 
 def prompt_openings(

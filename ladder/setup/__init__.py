@@ -44,12 +44,12 @@ from ladder.setup.exam import (
     prompts_of,
     run_evals,
     score,
-    stored_reports,
     text_case,
     training_rules,
 )
 from ladder.setup.findings import document_of, save_findings
 from ladder.setup.importing import check_imports, check_source, import_generation, import_teachers
+from ladder.setup.rehearsal import stored_reports
 from ladder.setup.roles import (
     Roles,
     all_roles,

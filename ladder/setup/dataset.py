@@ -61,11 +61,21 @@ class Dataset:
         new: this generation's own rows.
         replay: what its ancestors left, with places for messages.
         missing: rows that ancestors left as digests and that no file of ``data.replay_from`` holds.
+        lessons: which ancestor left each replayed row, by its place among them, the oldest first.
     """
 
     new: tuple[Row, ...]
     replay: tuple[Row, ...]
     missing: int = 0
+    lessons: tuple[int, ...] = ()
+
+    def rehearsed(self, times: Sequence[int]) -> Dataset:
+        """With the replayed rows of each ancestor taken so many times, one after another, and so learned and dreamt on
+        that much more often."""
+        counts = [times[lesson] for lesson in self.lessons]
+        replay = chain.from_iterable([row] * count for row, count in zip(self.replay, counts, strict=True))
+        lessons = chain.from_iterable([one] * count for one, count in zip(self.lessons, counts, strict=True))
+        return replace(self, replay=tuple(replay), lessons=tuple(lessons))
 
 
 def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool = False) -> Dataset:
@@ -85,7 +95,9 @@ def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool =
     if not decided:
         _check_not_erased(new, erased)
     left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
-    return Dataset(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
+    lessons = tuple(place for place, one in enumerate(left) for _ in one.rows)
+    rows = tuple(row for one in left for row in one.rows)
+    return Dataset(tuple(new), rows, sum(one.missing for one in left), lessons)
 
 
 def _weighing(rows: Sequence[Row]) -> list[Row]:

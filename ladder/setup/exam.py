@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
-from ladder.data import REPORT
 from ladder.data.examples import Example
 from ladder.errors import GateError, ManifestError
 from ladder.exam import (
@@ -60,6 +58,7 @@ from ladder.report.console import Console
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
+from ladder.setup.rehearsal import stored_reports
 from ladder.system.progress import count_in
 from ladder.train.loss import taboo_ids
 
@@ -350,13 +349,6 @@ def check_tone(request: Request) -> None:
     if request.manifest.gates.tone.reference != "none":
         _voice(request, None)
         _drift(request)
-
-
-def stored_reports(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """The reports of generations as plain data, because one may be of an older form; one that was imported unexamined
-    has none."""
-    files = {ref: folder / "ladder" / REPORT for ref, folder in folders.items()}
-    return {ref: json.loads(file.read_text(encoding="utf-8")) for ref, file in files.items() if file.is_file()}
 
 
 def origins(ancestors: Mapping[str, Path]) -> dict[str, float]:

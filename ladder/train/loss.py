@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -128,13 +128,21 @@ class Loss:
     writes: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast, compile: bool = False) -> Loss:
+    def of(
+        cls,
+        manifest: Manifest,
+        method: Method,
+        tokenizer: PreTrainedTokenizerFast,
+        compile: bool = False,
+        teachers: Collection[int] = (),
+    ) -> Loss:
+        """That of a manifest; ``teachers`` are the numbers of all that the run has, also of those that only dream."""
         shares = manifest.training_params.shares
         taboo = taboo_ids(manifest, tokenizer)
         fused = method.loss(len(tokenizer), taboo, compile=compile)
         numbers = method.teachers() | method.dreamers()
         sources = {number: names for number, names in sources_of(manifest).items() if number in numbers}
-        worth = Worth(sources, fusion_settings(manifest, method), fused.settings)
+        worth = Worth(sources, fusion_settings(manifest, method), fused.settings, teachers)
         writes = manifest.training_params.written is not None
         return cls(fused, tuple(getattr(shares, source) for source in SOURCES), worth, writes)
 

@@ -275,7 +275,7 @@ class Trainer:
         # A head that is split over ranks is there only while the student runs.
         own = None if self.split else self.head
         self.teachers = shared({number: self._teacher_head(number) for number in self.spec.teachers}, own)
-        self.loss = Loss.of(manifest, method_of(manifest), self.tokenizer, self._compiles())
+        self.loss = Loss.of(manifest, method_of(manifest), self.tokenizer, self._compiles(), self.spec.teachers)
         laws = manifest.laws.training
         read = laws is not None and laws.min_entropy is not None
         variance = self.loss.fused.objective.variance

@@ -15,6 +15,7 @@ GENESIS = {REQUEST + "parent_gen": GONE, REQUEST + "grandparent_gen": GONE}
 PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
 FINE_TUNING = {REQUEST + "training_method": "supervised_fine_tuning"}
 OTHERS = "teachers.others"
+REHEARSAL = "stabilizers.rehearsal"
 GUEST = {"name": "elder", "kind": "guest", "path": "elder"}
 TAUGHT = {**GENESIS, REQUEST + "training_method": "distilled_pretraining"}
 COUNTS = {"name": "corpus", "kind": "counts", "files": ["data/more.jsonl"]}
@@ -152,6 +153,28 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"teachers.teacher2": {"role": "primary"}}, "teachers.teacher2.role", "expected 'stabilizing_critic'"),
     ({"teachers.teacher2": {}, REQUEST + "grandparent_gen": GONE}, "teachers.teacher2", "write grandparent_gen"),
     ({**PRETRAINING, "teachers.teacher1": {"gen": 0}}, "teachers.teacher1", "write parent_gen"),
+    # rehearsal
+    ({**PRETRAINING, REHEARSAL: {"shares": "fading"}}, REHEARSAL, "found lessons to rehearse without a parent_gen"),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.replay_buffer": False},
+        REHEARSAL,
+        "no ancestor's rows are replayed",
+    ),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.dreams": False},
+        REHEARSAL + ".older_teachers",
+        "found teachers that would dream, but dreams are off",
+    ),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.dreams": {"prompts": "start"}},
+        REHEARSAL + ".older_teachers",
+        "dreams begin with 'start', which is no lesson's",
+    ),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.dreams": {"teacher": "both"}},
+        REHEARSAL + ".older_teachers",
+        "but both shall dream of everything",
+    ),
     # further teachers
     ({OTHERS: [GUEST | {"kind": "gest"}]}, OTHERS + ".0.kind", "did you mean 'guest'?"),
     ({OTHERS: [GUEST | {"kind": "oracle"}]}, OTHERS + ".0.kind", "expected 'generation', 'guest', 'counts', 'retriev"),

@@ -114,6 +114,11 @@ def test_sources_are_asked_with_all_options_and_have_names_of_their_own(
         named("chorus")
 
 
+def test_a_teacher_that_only_dreams_has_a_slot_and_no_receipt() -> None:
+    worth = Worth({1: ("p",)}, FusionSettings("precision"), RoutingSettings("agreement"), [1, 4])
+    assert worth.teachers == 4 and worth.names == [(1, "p")]
+
+
 def test_a_state_of_other_sources_says_how_to_go_on() -> None:
     now, before = (
         Worth({1: ("parent",), 2: names}, FusionSettings("precision"), RoutingSettings("agreement"))
