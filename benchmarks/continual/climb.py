@@ -10,8 +10,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,28 @@ import torch
 from benchmarks.continual.facts import SENTENCES, Domain, domains
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import METHODS, SIZES, document, genesis_document
-from ladder.data.sidecars import replay_sample, to_jsonl
+from ladder.data.examples import Encoding, encode_rows
+from ladder.data.rows import read_rows
+from ladder.data.sidecars import REPORT, replay_sample, to_jsonl
 from ladder.errors import GateError
 from ladder.exam import Answers, Exam, Sampling
 from ladder.exam.ask import examine
 from ladder.exam.calibration import distinct, ece, entropy
 from ladder.gates import decide, measure
-from ladder.gates.measurements import mean
+from ladder.gates.measurements import Measurements, mean
 from ladder.gates.tone import facet_drifts
 from ladder.manifest import Request
 from ladder.manifest.request import read_request
 from ladder.manifest.schema import Dreams
 from ladder.methods import method_of
 from ladder.models.intake import save_model
-from ladder.models.load import config_of, load_tokenizer
+from ladder.models.load import config_of, load_model, load_tokenizer
 from ladder.models.preflight import named_positions
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.sampling.dreams import Dream, DreamBatch
 from ladder.setup.dataset import build_batches, encode_dataset, loss_elements, read_dataset
 from ladder.setup.dreams import beginnings, write_dreams
+from ladder.setup.rehearsal import PARENT, RehearsalPlan, plan_rehearsal, rehearses, standings_of
 from ladder.setup.roles import cache_settings, teacher_spec
 from ladder.setup.written import writing_of
 from ladder.system.files import save_folder, save_text
@@ -47,6 +50,8 @@ from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
 
 SAMPLES = Sampling(count=64, tokens=48)
+TAIL_LR = 0.25
+"""Of the peak learning rate: what is new was forgotten whole at the peak itself (``docs/evidence.md``)."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Cost:
     seconds: float
     tokens: int
     routes: dict[str, int]
+    plan: RehearsalPlan
 
 
 def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
         place = folder / f"g{generation}"
         written = document(METHODS[cell.method], SIZES[cell.size], cell.seed, generation)
         request = write_request(place, written, lessons[generation])
-        cost = evolve(request, candidates, place, threads)
+        cost = evolve(request, candidates, place, threads, METHODS[cell.method].tail)
         candidates.append(place / "candidate")
         grown.append(_figures(request, candidates, lessons, cost))
     return {"cell": asdict(cell), "threads": threads, "generations": grown}
@@ -110,16 +116,21 @@ def write_request(place: Path, written: dict[str, Any], domain: Domain) -> Reque
     return read_request(place / "manifest.json")
 
 
-def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: int) -> Cost:
+def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: int, tail: int = 0) -> Cost:
     """Train one child up to its candidate folder.
 
     Args:
         ancestors: candidate folders, the genesis first and the parent last.
+        tail: steps that follow, of dreams and replay alone, at ``TAIL_LR`` of the rate and on its schedule.
     """
     manifest, method = request.manifest, method_of(request.manifest)
     speaking = 1 + bool(request.grandparent) + len(manifest.teachers.others)
     folders = dict(enumerate(reversed(ancestors[-speaking:]), 1))
+    plan = plan_of(request, ancestors, folders)
+    folders |= {number: ancestors[int(generation)] for number, generation in plan.older.items()}
     dataset = read_dataset(request, ancestors)
+    if plan.lessons:
+        dataset = dataset.rehearsed(plan.times)
     start = folders.get(1, place / "start")
     if not ancestors:
         write_start(start, request)
@@ -131,14 +142,14 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
             )
         )
         for number, folder in folders.items()
-        if number in method.teachers() | method.dreamers()
+        if number in method.teachers() | method.dreamers() | plan.older.keys()
     }
 
     def dreamt(dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
         return [teachers[dream_batch.teacher].dream(dream_batch) for dream_batch in dream_batches]
 
     tokenizer, config, wanted = load_tokenizer(start), config_of(start), manifest.stabilizers.dreams
-    begins = beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) else None
+    begins = beginnings(request, wanted, tokenizer, dataset, plan.dreamers) if isinstance(wanted, Dreams) else None
     dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, tokenizer, begins, lambda _: None)
     rows = encode_dataset(request, tokenizer, named_positions(config), dataset, place / "tokens")
     writing = writing_of(request, tokenizer, dataset, named_positions(config))
@@ -153,9 +164,14 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
         loss_elements=loss_elements(batches, manifest.training_params.steps, config),
     )
     trainer, tokens, routes = Trainer(spec), 0, dict[str, int]()
-    for step in range(manifest.training_params.steps):
+    params = manifest.training_params
+    steps = params.steps
+    for step in range(steps + tail):
         if writing and step in writing.starts:
             batches = writing.batches(batches, place / "written", step, trainer.write, lambda _: None)
+        if step == steps:
+            trainer.params, trainer.ticks = params.model_copy(update={"steps": tail, "lr": TAIL_LR * params.lr}), 0
+            batches = replace(batches, pools={name: pool for name, pool in batches.pools.items() if name != "new"})
         made = batches(step)
         said = {number: [teacher.signal(batch) for batch in made] for number, teacher in teachers.items()}
         report = trainer.step(step, made, said)
@@ -165,7 +181,23 @@ def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: in
     seconds = time.monotonic() - began
     sample = replay_sample(dataset.new, manifest.stabilizers.replay_size, manifest.seeds.data)
     save_text(place / "candidate" / "ladder" / "replay.jsonl", to_jsonl(sample))
-    return Cost(seconds, tokens, {route: count for route, count in routes.items() if count})
+    return Cost(seconds, tokens, {route: count for route, count in routes.items() if count}, plan)
+
+
+def plan_of(request: Request, ancestors: Sequence[Path], folders: Mapping[int, Path]) -> RehearsalPlan:
+    """What is rehearsed of what fades, as a run would plan it; ancestors are known by their places."""
+    if not ancestors or not rehearses(request.manifest):
+        return RehearsalPlan()
+    named = {str(ancestors.index(folder)): number for number, folder in folders.items() if number != PARENT}
+    found = standings(ancestors)
+    return plan_rehearsal(request.manifest, list(found), found, named, found)
+
+
+def standings(ancestors: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """What their exams found."""
+    files = {str(place): folder / "ladder" / REPORT for place, folder in enumerate(ancestors)}
+    reports = {place: json.loads(file.read_text()) for place, file in files.items() if file.is_file()}
+    return standings_of(list(files), reports)
 
 
 def write_start(folder: Path, request: Request) -> None:
@@ -187,19 +219,26 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
     generation = len(candidates) - 1
     old, new = lessons[:generation], lessons[generation]
     exam = Exam(
-        recall={domain.name: tuple(probes(domain)) for domain in old},
+        recall={str(place): tuple(probes(domain)) for place, domain in enumerate(old)},
         generalize=tuple(probes(new)),
         decoding=request.manifest.gates.decoding,
         sampled=SAMPLES,
     )
     answers: list[Answers] = [examine(folder, exam) for folder in (candidates[-1], candidates[-2])]
     child, parent = (measure(exam, given, None) for given in answers)
-    report = decide(request.manifest.gates, child, parent, [])
+    found = standings(candidates[:-1])
+    origins = {place: known[place] for place, known in found.items() if place in known}
+    report = decide(request.manifest.gates, child, parent, [], origins)
+    save_text(candidates[-1] / "ladder" / REPORT, json.dumps({"gates": report.to_dict()}))
+    kl, reverse = divergences(request, candidates[-1], candidates[-2])
     return {
         "generation": generation,
         "domain": new.name,
-        "accuracy": {**child.recall_by, new.name: mean(child.generalize)},
-        "before": {**parent.recall_by, new.name: mean(parent.generalize)},
+        "accuracy": {**_by_name(child, old), new.name: mean(child.generalize)},
+        "before": {**_by_name(parent, old), new.name: mean(parent.generalize)},
+        "kl": kl,
+        "kl_reverse": reverse,
+        "rehearsal": cost.plan.to_dict(),
         "promoted": report.passed,
         "failed": list(report.failed),
         "ece": ece(exam, answers[0]),
@@ -211,6 +250,28 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
         "tokens": cost.tokens,
         "routes": cost.routes,
     }
+
+
+def _by_name(measured: Measurements, old: Sequence[Domain]) -> dict[str, float]:
+    """Accuracy by the domain's name; ancestors are known by their places."""
+    return {old[int(place)].name: value for place, value in measured.recall_by.items()}
+
+
+@torch.no_grad()
+def divergences(request: Request, child: Path, parent: Path) -> tuple[float, float]:
+    """How far the child went on the new rows: mean KL(child, parent) and KL(parent, child) over their tokens, in nats,
+    of whole distributions at temperature 1; both as they are stored."""
+    tokenizer = load_tokenizer(child)
+    assert request.manifest.data is not None
+    encoding = Encoding(request.manifest.data.max_length, completion_only=False)
+    models, sums, count = [load_model(folder) for folder in (child, parent)], [0.0, 0.0], 0
+    for example in encode_rows(read_rows(request.file("rows.jsonl")), tokenizer, encoding):
+        ids_T, trained_T = torch.tensor([example.ids]), torch.tensor(example.trained)
+        ours_TV, theirs_TV = (model(ids_T).logits[0, :-1][trained_T].double().log_softmax(-1) for model in models)
+        sums[0] += float((ours_TV.exp() * (ours_TV - theirs_TV)).sum())
+        sums[1] += float((theirs_TV.exp() * (theirs_TV - ours_TV)).sum())
+        count += int(trained_T.sum())
+    return sums[0] / count, sums[1] / count
 
 
 def voice_drift(said: Sequence[str], lessons: Sequence[Domain]) -> float:

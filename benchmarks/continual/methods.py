@@ -50,6 +50,7 @@ class Method:
         grandparent: whether the generation before the parent is named, where there is one.
         third: whether the generation before that one teaches as well, where there is one.
         stretch: steps of this method for each step of the others, to compare at equal time.
+        tail: steps that follow, of dreams and replay alone.
     """
 
     says: str
@@ -60,6 +61,7 @@ class Method:
     grandparent: bool = True
     third: bool = False
     stretch: float = 1.0
+    tail: int = 0
 
 
 STRETCH = 1.8
@@ -122,6 +124,26 @@ ABLATIONS: dict[str, Method] = {
 }
 """The default with one thing changed."""
 
+
+def _rehearsing(shares: str, older: int, dreams: int | None = None, **fields: Any) -> dict[str, Any]:
+    count = {"dreams": {"count": dreams}} if dreams else {}
+    return {"stabilizers": {"rehearsal": {"shares": shares, "older_teachers": older}, **count}, **fields}
+
+
+REHEARSALS: dict[str, Method] = {
+    "many-dreams": Method("6,400 dreams (default 2,400), each read once", **_dreaming(count=6400)),
+    "fading-shares": Method("what fades is rehearsed more often", **_rehearsing("fading", 0)),
+    "fading-two": Method("and dreamt by up to two older generations that know it", **_rehearsing("fading", 2)),
+    "fading-tail": Method("and 100 steps of dreams and replay alone at the end", tail=100, **_rehearsing("fading", 2)),
+    "older-two": Method("dreamt by up to two that know it, shares alike", **_rehearsing("even", 2)),
+    "older-alone": Method("the same without the grandparent", **_rehearsing("even", 2, grandparent=False)),
+    "older-dreams": Method(
+        "the same, 0.4 of each batch dreams, 3,200 of them",
+        **_rehearsing("even", 2, 3200, grandparent=False, params=_shares(0.5, 0.1, 0.4)),
+    ),
+}
+"""The default with other rehearsal."""
+
 FUSIONS: dict[str, Method] = {
     "mean": Method("the default, both teachers weigh the same", params={"fusion": "mean"}),
     "precision": Method("the default, weights by measured error", params={"fusion": "precision"}),
@@ -148,7 +170,7 @@ ON_POLICY: dict[str, Method] = {
 }
 """The student writes, and its parent scores."""
 
-METHODS = MAIN | ABLATIONS | FUSIONS | ON_POLICY
+METHODS = MAIN | ABLATIONS | REHEARSALS | FUSIONS | ON_POLICY
 
 
 def genesis_document(size: Size, seed: int) -> dict[str, Any]:
