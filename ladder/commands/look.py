@@ -14,7 +14,19 @@ import typer
 
 from ladder.commands.answers import answer, at_work, copied, note, open_page, registry_of, together_of
 from ladder.commands.app import LOOK, app
-from ladder.commands.options import HOME, Family, Home, Json, Mixed, Ref, Weights, With
+from ladder.commands.options import (
+    HOME,
+    ConceptLayers,
+    ConceptVectors,
+    Family,
+    Home,
+    Json,
+    Mixed,
+    Ref,
+    Weights,
+    With,
+    numbers_of,
+)
 from ladder.errors import UsageError
 
 
@@ -191,19 +203,32 @@ def sample(
     with_: With = None,
     weights: Weights = None,
     pooling: Mixed = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--steer", metavar="CONCEPT=AMOUNT", help="Push a concept by a multiple of its dose, or CONCEPT=ablate."
+        ),
+    ] = None,
+    vectors: ConceptVectors = None,
+    layers: ConceptLayers = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Let a generation answer prompts, or several together with --with."""
+    """Let a generation answer prompts, or several together with --with; steered with --vectors and --steer."""
     registry = registry_of(home)
     generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
 
     from ladder.verbs import sample as sampling
+    from ladder.verbs.steer import asked_steering
     from ladder.verbs.together import ensemble_of
 
     prompts, who = sampling.given(prompt, sys.stdin), ensemble_of(registry, generation, together)
+    steering, notes = asked_steering(who.first, vectors, steer or [], numbers_of(layers))
+    note(notes)
     with at_work(f"{ref} answers"):
-        answers = sampling.answer(who, prompts, chat, max_new_tokens, temperature, seed, system=system)
+        answers = sampling.answer(
+            who, prompts, chat, max_new_tokens, temperature, seed, system=system, steering=steering
+        )
     pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
     answer({"answers": pairs}, "\n".join(answers), as_json)
 

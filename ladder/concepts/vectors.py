@@ -6,7 +6,7 @@ A folder of them holds ``vectors.safetensors`` (``layer_<i>.vectors``, [C, D], f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Facts:
         method: how positives and negatives became a direction: ``mean``, ``pca`` or ``logistic``.
         position: which token of a text is read: ``last`` (the last one that is no padding) or ``mean`` (of all).
         doses: by concept, what a vector is multiplied with to move the model by 1 nat, where that was measured.
+        dosed: by concept, behind which layers that was, and at which the dose holds.
     """
 
     model: str
@@ -39,6 +40,12 @@ class Facts:
     method: str = "mean"
     position: str = "last"
     doses: Mapping[str, float] = field(default_factory=dict)
+    dosed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def dose(self, concept: str, layers: Sequence[int]) -> float | None:
+        """The dose of a concept that is pushed behind these layers; None where none was measured there."""
+        there = sorted(self.dosed.get(concept, ())) == sorted(layers)
+        return self.doses.get(concept) if there else None
 
 
 @dataclass(frozen=True)

@@ -193,16 +193,45 @@ def read_likelihoods(
     Raises:
         GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
     """
-    texts = [probe.said for probe in probes]
-    rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
-    ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
+    banned = banned_ids(model, tokenizer, taboo_ids)
+    logs = _logs(model, tokenizer, probes, batch_size, banned, controls)
+    return [_said(probe, list(zip(probe.said, own, strict=True))) for probe, own in zip(probes, logs, strict=True)]
+
+
+def option_masses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    controls: ControlTokens = "text",
+) -> list[list[float]]:
+    """For each probe of kind ``choice`` the probability of each of its options, in their order: the product over its
+    tokens. What is missing to 1 goes to what is no answer.
+
+    Raises:
+        GateError: as ``read_likelihoods``.
+    """
+    logs = _logs(model, tokenizer, probes, PROMPTS_AT_ONCE, banned_ids(model, tokenizer, ()), controls)
+    return [[exp(sum(log_p)) for log_p in own] for own in logs]
+
+
+def _logs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    batch_size: int,
+    banned: Tensor,
+    controls: ControlTokens,
+) -> list[list[list[float]]]:
+    """ln p of each token of what may be said to each probe: by probe, text and token."""
+    rows = [_row(tokenizer, probe, text, controls) for probe in probes for text in probe.said]
+    ids = [row.ids for row in rows]
     check_lengths(model, ids, 0)
     found = {}
     for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size):
         found[place] = _judged(logits_TV, rows[place], banned)
         advance(1)
     logs = (found[place] for place in range(len(rows)))
-    return [_said(probe, [(text, next(logs)) for text in said]) for probe, said in zip(probes, texts, strict=True)]
+    return [[next(logs) for _ in probe.said] for probe in probes]
 
 
 def _row(tokenizer: PreTrainedTokenizerFast, probe: Probe, text: str, controls: ControlTokens) -> _Row:
