@@ -154,8 +154,7 @@ def distances(
     parts = []
     for ids in prompts:
         with steered(model, vectors, pushes, layers):
-            settings = {"pad": pad, "ends": ends, "max_new_tokens": tokens, "do_sample": False}
-            (written,) = continue_rows(model, [ids], **settings)
+            (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=tokens, do_sample=False)
             text_1T = torch.tensor([[*ids, *_until(written, ends)]], device=model.device)
             told_NV = _predicting(model, text_1T, len(ids))
         parts.append(kl(told_NV, _predicting(model, text_1T, len(ids))).cpu())

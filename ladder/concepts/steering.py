@@ -224,6 +224,7 @@ def dosed_steering(
     where = tuple(sorted(layers)) if layers else middle_layers([*vectors.by_layer], count)
     pushes, notes = [], []
     for concept, amount in asked.items():
+        _ = vectors.of(concept)
         dose = vectors.facts.dose(concept, where)
         if amount is not None and dose is None:
             notes.append(

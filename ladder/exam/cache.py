@@ -57,6 +57,7 @@ class AnswerCache(ModelFiles):
             {prompt: stored.texts[prompt] for prompt in prompt_set.prompts if prompt in stored.texts},
             {prompt: stored.certainty[prompt] for prompt in prompt_set.prompts if prompt in stored.certainty},
             {probe: stored.read[probe] for probe in prompt_set.probes if probe in stored.read},
+            masses={probe: stored.masses[probe] for probe in prompt_set.probes if probe in stored.masses},
         )
 
     def keep(self, outputs: Outputs) -> None:
@@ -66,7 +67,10 @@ class AnswerCache(ModelFiles):
             {"asked": _fields(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
             for prompt, said in everything.texts.items()
         ]
-        read = [{"asked": _fields(probe), "said": said} for probe, said in everything.read.items()]
+        masses = {probe: {"mass": mass} for probe, mass in everything.masses.items()}
+        read = [
+            {"asked": _fields(probe), "said": said, **masses.get(probe, {})} for probe, said in everything.read.items()
+        ]
         self.write(outputs.digest, {"texts": texts, "read": read})
 
     def _stored(self, digest: str) -> Outputs:
@@ -77,10 +81,13 @@ class AnswerCache(ModelFiles):
         try:
             texts = {Prompt(**entry["asked"]): str(entry["said"]) for entry in stored["texts"]}
             certainty = {Prompt(**entry["asked"]): Certainty(**entry["certainty"]) for entry in stored["texts"]}
-            read = {_probe(entry["asked"]): str(entry["said"]) for entry in stored["read"]}
+            entries = [(_probe(entry["asked"]), entry) for entry in stored["read"]]
+            masses = {probe: float(entry["mass"]) for probe, entry in entries if "mass" in entry}
+            # Choices of before their masses were kept are asked again.
+            read = {probe: str(entry["said"]) for probe, entry in entries if probe.kind != "choice" or probe in masses}
         except (KeyError, TypeError):
             return Outputs(digest)
-        return Outputs(digest, texts, certainty, read)
+        return Outputs(digest, texts, certainty, read, masses=masses)
 
 
 def _fields(asked: Prompt | Probe) -> dict[str, Any]:

@@ -330,6 +330,7 @@ class Outputs:
         texts: answers by prompt.
         certainty: how sure it is of each of them, by prompt.
         read: what ``score`` wants, by probe.
+        masses: of a forced choice the probability of all of its options together, by probe.
         again: second answers by prompt.
         sampled: texts of its own.
     """
@@ -340,6 +341,7 @@ class Outputs:
     read: Mapping[Probe, str] = field(default_factory=dict)
     again: Mapping[Prompt, str] = field(default_factory=dict)
     sampled: tuple[str, ...] = ()
+    masses: Mapping[Probe, float] = field(default_factory=dict)
 
     def with_known(self, known: Outputs) -> Outputs:
         """These outputs and what was known before."""
@@ -348,6 +350,7 @@ class Outputs:
             texts={**known.texts, **self.texts},
             certainty={**known.certainty, **self.certainty},
             read={**known.read, **self.read},
+            masses={**known.masses, **self.masses},
         )
 
 
@@ -387,6 +390,12 @@ class Exam:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
         return {f"recall {name}": probes for name, probes in self.recall.items()} | {"generalize": self.generalize}
 
+    @property
+    def choices(self) -> tuple[Probe, ...]:
+        """The forced choices among the probes, each once."""
+        asked = (probe for part in self.probes().values() for probe in part)
+        return tuple(dict.fromkeys(probe for probe in asked if probe.kind == "choice"))
+
     def prompt_set(self) -> PromptSet:
         """Everything that is asked, once: recall, generalize, tone, laws."""
         asked = [probe for part in self.probes().values() for probe in part]
@@ -422,6 +431,7 @@ class Exam:
                 noise=Noise(
                     len(outputs.again), sum(outputs.texts[prompt] != said for prompt, said in outputs.again.items())
                 ),
+                masses={probe: outputs.masses[probe] for probe in self.choices},
             )
         except KeyError as error:
             raise GateError(f"no answer to {error}", where="exam") from error
@@ -466,6 +476,7 @@ class Answers:
         laws: answers to the laws' own prompts.
         certainty: how sure the model is of each prompt and its answer.
         noise: how far the answers depend on the batch.
+        masses: of each forced choice the probability of all of its options together.
     """
 
     recall: Mapping[str, tuple[str, ...]]
@@ -476,3 +487,4 @@ class Answers:
     laws: tuple[str, ...] = ()
     certainty: Mapping[Prompt, Certainty] = field(default_factory=dict)
     noise: Noise = Noise()
+    masses: Mapping[Probe, float] = field(default_factory=dict)

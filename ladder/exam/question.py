@@ -177,15 +177,28 @@ class _Row(NamedTuple):
     first: int
 
 
-def read_likelihoods(
+class Read(NamedTuple):
+    """What is read off a model's probabilities.
+
+    Args:
+        said: what ``score`` wants.
+        mass: of a choice the probability of all of its options together; what is missing to 1 goes to what is no
+            answer. None of other kinds.
+    """
+
+    said: str
+    mass: float | None
+
+
+def read_off(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     probes: Sequence[Probe],
     batch_size: int,
     taboo_ids: Sequence[int] = (),
     controls: ControlTokens = "text",
-) -> list[str]:
-    """For each probe what ``score`` wants: of ``choice`` the option with the largest log-probability a byte, the first
+) -> list[Read]:
+    """What is read of each probe: of ``choice`` the option with the largest log-probability a byte, the first
     of equal ones (as ``acc_norm`` of lm-evaluation-harness); of ``nll`` the geometric mean of the tokens'
     probabilities. An option without tokens says nothing, so it is never the likeliest; ``check_encodable`` refuses it
     beforehand, and an ancestor may have left one from before that.
@@ -194,8 +207,23 @@ def read_likelihoods(
         GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
     """
     banned = banned_ids(model, tokenizer, taboo_ids)
-    logs = _logs(model, tokenizer, probes, batch_size, banned, controls)
-    return [_said(probe, list(zip(probe.said, own, strict=True))) for probe, own in zip(probes, logs, strict=True)]
+    found = _logs(model, tokenizer, probes, batch_size, banned, controls)
+    return [
+        Read(_said(probe, list(zip(probe.said, logs, strict=True))), sum(_masses(logs)) if probe.options else None)
+        for probe, logs in zip(probes, found, strict=True)
+    ]
+
+
+def read_likelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    batch_size: int,
+    taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
+) -> list[str]:
+    """``Read.said`` of each probe; see ``read_off``."""
+    return [one.said for one in read_off(model, tokenizer, probes, batch_size, taboo_ids, controls)]
 
 
 def option_masses(
@@ -205,13 +233,18 @@ def option_masses(
     controls: ControlTokens = "text",
 ) -> list[list[float]]:
     """For each probe of kind ``choice`` the probability of each of its options, in their order: the product over its
-    tokens. What is missing to 1 goes to what is no answer.
+    tokens.
 
     Raises:
-        GateError: as ``read_likelihoods``.
+        GateError: as ``read_off``.
     """
-    logs = _logs(model, tokenizer, probes, PROMPTS_AT_ONCE, banned_ids(model, tokenizer, ()), controls)
-    return [[exp(sum(log_p)) for log_p in own] for own in logs]
+    found = _logs(model, tokenizer, probes, PROMPTS_AT_ONCE, banned_ids(model, tokenizer, ()), controls)
+    return [_masses(logs) for logs in found]
+
+
+def _masses(logs: Sequence[Sequence[float]]) -> list[float]:
+    """Of texts by ln p of their tokens; one without tokens has none."""
+    return [exp(sum(log_p)) if log_p else 0.0 for log_p in logs]
 
 
 def _logs(

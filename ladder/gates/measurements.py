@@ -37,6 +37,7 @@ class Measurements:
         suites: what other people's suites measured, by the gate that reads it.
         groups: which probes stand or fall together, by ancestor and ``OWN``; absent where each stands by itself.
         written: answers in the model's own words and how sure it was of each; empty where no gate asks.
+        masses: of each forced choice the probability of all of its options together, 0 to 1.
     """
 
     recall: Mapping[str, Scores] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Measurements:
     suites: Mapping[str, SuiteMetric] = field(default_factory=dict)
     groups: Mapping[str, Groups] = field(default_factory=dict)
     written: tuple[Told, ...] = ()
+    masses: tuple[float, ...] = ()
 
     @property
     def recall_by(self) -> dict[str, float]:
@@ -95,6 +97,7 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None, drift
             for name, probes in {**exam.recall, OWN: exam.generalize}.items()
             if (groups := groups_of(probes))
         },
+        masses=tuple(answers.masses[probe] for probe in exam.choices),
     )
 
 

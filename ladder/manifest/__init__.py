@@ -12,6 +12,7 @@ from ladder.manifest.schema import (
     Budget,
     CalibrationGate,
     Capacity,
+    CoherenceGate,
     ControlTokens,
     Data,
     Decoding,
@@ -42,6 +43,7 @@ from ladder.manifest.schema_runtime import (
     Where,
     device_field,
 )
+from ladder.manifest.schema_steering import Keep, Steer
 from ladder.manifest.sources import absent
 from ladder.manifest.syntax import flat
 from ladder.manifest.words import modern, old_spelling
@@ -57,6 +59,7 @@ __all__ = [
     "Budget",
     "CalibrationGate",
     "Capacity",
+    "CoherenceGate",
     "ControlTokens",
     "Data",
     "Decoding",
@@ -64,6 +67,7 @@ __all__ = [
     "Dreams",
     "Gates",
     "GeneralizeGate",
+    "Keep",
     "LmEval",
     "Lora",
     "Manifest",
@@ -77,6 +81,7 @@ __all__ = [
     "Request",
     "RequiredText",
     "Runtime",
+    "Steer",
     "StudentRuntime",
     "TeachersRuntime",
     "ToneGate",

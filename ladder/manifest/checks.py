@@ -15,6 +15,7 @@ from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, EvolutionRequest, Manifest, Teacher
 from ladder.manifest.schema_runtime import RAYS_OWN, ROLES
+from ladder.manifest.steering import STEERING_CHECKS
 from ladder.manifest.teachers import TEACHER_CHECKS
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
@@ -551,5 +552,5 @@ _TRAINING = (
 )
 
 
-CHECKS = (*_LINEAGE, *_TRAINING, *TEACHER_CHECKS, *EXAMINATION_CHECKS)
+CHECKS = (*_LINEAGE, *_TRAINING, *TEACHER_CHECKS, *STEERING_CHECKS, *EXAMINATION_CHECKS)
 """Each is asked of every manifest whose fields are valid one by one."""

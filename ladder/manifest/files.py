@@ -14,6 +14,8 @@ from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
 from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
+VECTORS = ("vectors.json", "vectors.safetensors")
+"""Files of a folder of directions (``ladder.concepts.vectors``)."""
 DREAM_STARTS = ("auto", "start", "template", "replay")
 WRITTEN_PROMPTS = ("auto", "new", "replay", "both")
 
@@ -34,6 +36,7 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     files += _law_files(manifest.laws)
     files += teacher_files(manifest.teachers)
     files.append(("training_params.written.prompts", written_prompts(manifest)))
+    files += vector_files(manifest)
     return [(field, path) for field, path in files if path is not None]
 
 
@@ -50,6 +53,12 @@ def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:
     read = {f"{key}.retrieval": one.retrieval.files for key, one in readers.items() if one and one.retrieval}
     read |= {key: one.files for key, one in others.items()}
     return [(f"teachers.{key}.files.{n}", path) for key, files in read.items() for n, path in enumerate(files)]
+
+
+def vector_files(manifest: Manifest) -> list[tuple[str, str]]:
+    """``(field, path)`` of the files in the folder of directions."""
+    folder = manifest.steering.vectors if manifest.steering else None
+    return [("steering.vectors", f"{folder}/{name}") for name in VECTORS] if folder else []
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, TEACHERS, Named
 from ladder.manifest.schema_runtime import Runtime
+from ladder.manifest.schema_steering import Steer
 from ladder.manifest.section import Count, NonNegative, Positive, Probability, Section, Seed
 from ladder.manifest.sources import RowKey
 from ladder.manifest.words import modern_section
@@ -173,6 +174,15 @@ class CalibrationGate(Section):
     """And never above this."""
 
 
+class CoherenceGate(Section):
+    """Still answers: of forced choices (probes of kind ``choice``), the probability of all options together."""
+
+    minimum: Probability = 0.0
+    """The mean may not lie below this."""
+    min_ratio: Probability = 0.95
+    """Nor below this share of the parent's. A model that was steered too far says none of the options."""
+
+
 class Decoding(Section):
     """Greedy decoding of answers in the exam."""
 
@@ -234,6 +244,8 @@ class Gates(Section):
     tone: ToneGate = ToneGate()
     calibration: CalibrationGate | None = None
     """A gate on calibration, after the four; none when left out."""
+    coherence: CoherenceGate | None = None
+    """A gate on whether the child still answers forced choices, after that; none when left out."""
     decoding: Decoding = Decoding()
     metrics: list[MetricGate] = []
     """Gates on what other people's suites measure, after the four."""
@@ -674,6 +686,8 @@ class Manifest(Section):
     student: Student = Student()
     data: Data | None = None
     training_params: TrainingParams = TrainingParams()
+    steering: Steer | None = None
+    """Which concepts of its parent a child takes on; with ``training_method: steering_distillation`` and no other."""
     stabilizers: Stabilizers = Stabilizers()
     gates: Gates = Gates()
     laws: Laws = Laws()

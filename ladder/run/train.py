@@ -17,6 +17,7 @@ from ladder.data.batches import WRITTEN, Batches
 from ladder.errors import ActorDied, ModelError
 from ladder.manifest import Dreams, Request, old_spelling, others
 from ladder.manifest.sources import is_hub
+from ladder.methods import method_of
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
@@ -131,6 +132,11 @@ def train(run: Run, work: Work, context: Context) -> None:
     rounds = Rounds(run, context, crew.group, start.writing, batches)
     rounds.try_demonstrations()
     usage = _steps(run, context, crew, rounds, laws, prepared.done)
+    losses = context.registry.step_metrics(run.notes()["mlflow_run"], "loss/")
+    if remarks := method_of(run.request.manifest).remarks(losses):
+        for text in remarks:
+            say(f"warning: {text}")
+        run.note(warnings=[*work.reading_warnings, *told, *remarks])
     with working("writing the candidate"):
         after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
         now = digests_on_disk(run)

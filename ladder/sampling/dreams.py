@@ -38,16 +38,23 @@ class Dream:
         prompt: how many of its first ids were given and not dreamt.
         teacher: who dreamt it, 1 or 2.
         text: what it reads like, for people.
+        tail: of a steered dreamer, the perplexity of the last quarter when it is not steered.
     """
 
     ids: tuple[int, ...]
     prompt: int
     teacher: int
     text: str
+    tail: float | None = None
 
-    def example(self) -> Example:
+    def example(self, gold: bool = False) -> Example:
+        """The row that is learned.
+
+        Args:
+            gold: its words are labels, as those of any row; else they are known to be its dreamer's.
+        """
         trained = tuple(position >= self.prompt for position in range(1, len(self.ids)))
-        return Example(self.ids, trained, gold=False, dreamer=self.teacher)
+        return Example(self.ids, trained, gold=gold, dreamer=0 if gold else self.teacher)
 
 
 def opening_kind(prompts: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]) -> str:
@@ -249,14 +256,15 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 def to_jsonl(dreams: Sequence[Dream]) -> str:
     """Dreams as JSONL text."""
-    return "".join(json.dumps(asdict(dream), ensure_ascii=False) + "\n" for dream in dreams)
+    told = ({name: value for name, value in asdict(dream).items() if value is not None} for dream in dreams)
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
 
 
 def read_dreams(path: Path) -> list[Dream]:
     """Dreams that ``to_jsonl`` wrote."""
     lines = path.read_text(encoding="utf-8").split("\n")
     records = [json.loads(line) for line in lines if line]
-    return [Dream(tuple(record["ids"]), record["prompt"], record["teacher"], record["text"]) for record in records]
+    return [Dream(**{**record, "ids": tuple(record["ids"])}) for record in records]
 
 
 def _asked(where: str, line: str, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:

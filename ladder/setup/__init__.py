@@ -65,7 +65,15 @@ from ladder.setup.roles import (
     truncation_of,
 )
 from ladder.setup.suites import check_suites, measure_suites
-from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
+from ladder.setup.teachers import (
+    check_others,
+    digests_on_disk,
+    expected_key,
+    made_of,
+    others_told,
+    steering_of,
+    wire_of,
+)
 from ladder.setup.written import Round, Writing, demonstrated, rounds_told, writing_of
 
 __all__ = [
@@ -142,6 +150,7 @@ __all__ = [
     "score",
     "shared_stacks",
     "start_tokenizer",
+    "steering_of",
     "stored_reports",
     "student_of",
     "student_ranks",

@@ -244,6 +244,8 @@ class Run:
     def teachers(self) -> dict[int, Path]:
         """Folders of the teachers there are that are models, by number."""
         own = {number: self.folders[teacher.digest] for number, teacher in self.ancestry.teachers.items()}
+        if 1 in own and method_of(self.request.manifest).critic_is_parent:
+            own[2] = own[1]
         listed = others(self.request.manifest)
         return own | {number: self.request.folder(one.path) for number, one in listed.items() if one.path is not None}
 

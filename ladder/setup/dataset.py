@@ -378,8 +378,9 @@ def build_batches(
         ManifestError: a batch is smaller than the number of its sources or parts.
     """
     params, seeds = request.manifest.training_params, request.manifest.seeds
+    gold = method_of(request.manifest).dreams_are_gold
     pad, data, shares = pad_id(tokenizer), data_of(request), params.shares.model_dump()
-    pools = dict(rows) | {"dreams": [dream.example() for dream in dreams]}
+    pools = dict(rows) | {"dreams": [dream.example(gold) for dream in dreams]}
     pools |= {WRITTEN: list(chain.from_iterable((rounds or {}).values()))}
     return Batches(
         {source: examples for source, examples in pools.items() if examples and shares[source] > 0},

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
 from ladder.errors import DataError
+from ladder.laws.completions import Written, faults
 from ladder.manifest import Dreams, Request, dream_prompts
 from ladder.methods import method_of
 from ladder.sampling.dreams import (
@@ -116,7 +118,7 @@ def _dream(
     seed, own = request.manifest.seeds.dreams, begins.by_dreamer(usual)
     turn = answer_turn(tokenizer) if begins.kind == "template" else []
     sampling = Sampling(wanted.temperature, wanted.max_new_tokens, taboo_ids(request.manifest, tokenizer))
-    count, longest = dreams_wanted(wanted), data_of(request).max_length
+    count, keep = dreams_wanted(wanted), _keeping(request)
     most, order, asked = BLOCKS_FACTOR * -(-count // BLOCK), begins.order(usual), Counter[int]()
     dreams: list[Dream] = []
     rounds = 0
@@ -136,7 +138,7 @@ def _dream(
             own_seed = block_seed(request.digest, seed, number, asked[number])
             dream_batches.append(DreamBatch(number, start, own[number], sampling, own_seed, turn))
             asked[number] += 1
-        dreams += [dream for written in ask(dream_batches) for dream in written if _is_usable(dream, wanted, longest)]
+        dreams += [dream for written in ask(dream_batches) for dream in written if keep(dream)]
         rounds += taken
     return dreams[:count]
 
@@ -175,5 +177,17 @@ def beginnings(
     )
 
 
-def _is_usable(dream: Dream, wanted: Dreams, longest: int) -> bool:
-    return len(dream.ids) - dream.prompt >= wanted.min_new_tokens and len(dream.ids) <= longest
+def _keeping(request: Request) -> Callable[[Dream], bool]:
+    """Whether a dream is learned: by its length, and those of a steered teacher by how they are written."""
+    wanted, longest = request.manifest.stabilizers.dreams, data_of(request).max_length
+    assert isinstance(wanted, Dreams)
+    least, steer, steered = wanted.min_new_tokens, request.manifest.steering, method_of(request.manifest).steered
+
+    def keep(dream: Dream) -> bool:
+        if not (len(dream.ids) - dream.prompt >= least and len(dream.ids) <= longest):
+            return False
+        if steer is None or dream.teacher not in steered:
+            return True
+        return not faults(Written(dream.text, inf if dream.tail is None else dream.tail), steer.keep)
+
+    return keep

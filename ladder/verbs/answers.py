@@ -187,6 +187,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "branches": {"family": str, "branches": list[Branch]},
     "sample": {"answers": list[Said]},
     "dose": {"doses": list[Dosed]},
+    "dial": {"history": float, "newest": float, "answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},
     "data check": {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from transformers import PreTrainedModel
 
 from ladder.concepts.steering import Steering
 from ladder.data import kept_controls, kept_day
@@ -45,6 +46,7 @@ def answer(
     *,
     system: str | None = None,
     steering: Steering | None = None,
+    loaded: PreTrainedModel | None = None,
 ) -> list[str]:
     """Continue each prompt, or answer it as a user's turn. Greedy at temperature 0.
 
@@ -52,6 +54,7 @@ def answer(
         who: answers, a model's folder or several together; the first one's tokenizer and template ask.
         system: what a system says before each user's turn; then it is a chat in any case.
         steering: what pushes it while it reads and writes.
+        loaded: speaks in the place of the model in ``who``.
 
     Raises:
         UsageError: several together cannot be steered.
@@ -63,7 +66,7 @@ def answer(
     if steering is not None and len(spec.speaking) > 1:
         remedy = "leave --with out, or --steer"
         raise UsageError("several models together have no one residual stream", where="--steer", remedy=remedy)
-    folder, model, tokenizer = spec.first, spec.load(), load_tokenizer(spec.first)
+    folder, model, tokenizer = spec.first, loaded or spec.load(), load_tokenizer(spec.first)
     if chat and tokenizer.chat_template is None:
         where = "--chat" if system is None else "--system"
         raise ModelError("this generation has no chat template", where=where, remedy=f"leave {where} out")
