@@ -43,6 +43,7 @@ from ladder.setup.dataset import build_batches, encode_dataset, loss_elements, r
 from ladder.setup.dreams import beginnings, write_dreams
 from ladder.setup.rehearsal import PARENT, RehearsalPlan, plan_rehearsal, rehearses, standings_of
 from ladder.setup.roles import cache_settings, teacher_spec
+from ladder.setup.teachers import steering_of
 from ladder.setup.written import writing_of
 from ladder.system.files import save_folder, save_text
 from ladder.teachers.teacher import Teacher
@@ -116,29 +117,45 @@ def write_request(place: Path, written: dict[str, Any], domain: Domain) -> Reque
     return read_request(place / "manifest.json")
 
 
-def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: int, tail: int = 0) -> Cost:
+def evolve(
+    request: Request,
+    ancestors: Sequence[Path],
+    place: Path,
+    threads: int,
+    tail: int = 0,
+    texts: Sequence[str] | None = None,
+) -> Cost:
     """Train one child up to its candidate folder.
 
     Args:
         ancestors: candidate folders, the genesis first and the parent last.
         tail: steps that follow, of dreams and replay alone, at ``TAIL_LR`` of the rate and on its schedule.
+        texts: what the tokenizer of a genesis learns; the sentences of all domains when left out.
     """
     manifest, method = request.manifest, method_of(request.manifest)
     speaking = 1 + bool(request.grandparent) + len(manifest.teachers.others)
     folders = dict(enumerate(reversed(ancestors[-speaking:]), 1))
     plan = plan_of(request, ancestors, folders)
     folders |= {number: ancestors[int(generation)] for number, generation in plan.older.items()}
+    if method.critic_is_parent:
+        folders[2] = folders[1]
     dataset = read_dataset(request, ancestors)
     if plan.lessons:
         dataset = dataset.rehearsed(plan.times)
     start = folders.get(1, place / "start")
     if not ancestors:
-        write_start(start, request)
+        write_start(start, request, texts or everything())
     began = time.monotonic()
     teachers = {
         number: Teacher(
             teacher_spec(
-                manifest, folder, number, device="cpu", threads=threads, cache=cache_settings(manifest.runtime, place)
+                manifest,
+                folder,
+                number,
+                device="cpu",
+                threads=threads,
+                cache=cache_settings(manifest.runtime, place),
+                steering=steering_of(request, number, folder),
             )
         )
         for number, folder in folders.items()
@@ -200,11 +217,11 @@ def standings(ancestors: Sequence[Path]) -> dict[str, dict[str, float]]:
     return standings_of(list(files), reports)
 
 
-def write_start(folder: Path, request: Request) -> None:
-    """Random weights, and a tokenizer that has seen every domain's words: the language is there before the facts."""
+def write_start(folder: Path, request: Request, texts: Sequence[str]) -> None:
+    """Random weights, and a tokenizer that has seen every word: the language is there before the facts."""
     architecture = request.manifest.student.architecture
     assert architecture is not None
-    tokenizer = train_tokenizer(everything(), architecture.vocab_size)
+    tokenizer = train_tokenizer(texts, architecture.vocab_size)
     model = fresh_model(architecture, tokenizer, request.manifest.seeds.init)
     save_folder(folder, lambda target: save_model(target, model, tokenizer))
 

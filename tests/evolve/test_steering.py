@@ -12,8 +12,11 @@ import torch
 
 from ladder.concepts.steering import Push, Steering
 from ladder.concepts.vectors import Facts, Vectors
-from ladder.errors import LadderError
+from ladder.errors import LadderError, ModelError
+from ladder.models import load_model
+from ladder.models.dial import Gates
 from ladder.teachers.cache import CacheKey
+from ladder.verbs.dial import dial_of
 from tests.evolve.conftest import Toy
 
 METHOD = "steering_distillation"
@@ -102,3 +105,20 @@ def test_the_cache_knows_who_is_steered_by_what(parent: Path, tmp_path: Path) ->
     keys = [CacheKey.of(*told, steering) for steering in steerings]
     assert len({key.name for key in keys}) == 3
     assert keys[0] == CacheKey.of(*told)
+
+
+def test_a_generation_with_an_adapter_is_dialled_between_its_base_and_itself(climbed: Any) -> None:
+    registry = climbed.registry
+    head = registry.head("Toy")  # An adapter on Toy-G001, which trained all weights.
+    dial, (told,) = dial_of(registry, head)
+    assert told == "the base is Toy-G001, the history nobody, and the newest Toy-G002"
+    base, child = (load_model(registry.materialize(registry.find(ref))) for ref in ("Toy-G001", "Toy-G002"))
+    ids_BT = torch.arange(3, 11).reshape(1, 8)
+    with torch.no_grad():
+        with dial.at(Gates(1.0, 0.0)) as model:
+            assert torch.equal(model(ids_BT).logits, base(ids_BT).logits)
+        with dial.at(Gates()) as model:
+            assert torch.allclose(model(ids_BT).logits, child(ids_BT).logits, atol=1e-4)
+            assert not torch.equal(model(ids_BT).logits, base(ids_BT).logits)
+    with pytest.raises(ModelError, match="Toy-G001 is no adapter on its parent"):
+        dial_of(registry, registry.find("Toy-G001"))
