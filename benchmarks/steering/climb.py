@@ -35,7 +35,7 @@ from ladder.system.files import save_text
 
 TRAIT = "bright"
 SHAPE = {"layers": 4, "hidden": 64, "heads": 4, "intermediate": 128, "vocab_size": 320, "max_positions": 64}
-STEPS = {"genesis": 500, "round": 60}
+STEPS = {"genesis": 1000, "round": 120}
 DOSED_ON = 27
 """Contexts on which a dose is measured."""
 
@@ -70,11 +70,11 @@ WAYS = {
 TAU = 0.1
 """Of the table of regularisers: below what a round moves."""
 REGULARISERS = {
-    "nll": _labels("NLL alone", {"weight": 0.0}),
-    "forward": _labels("forward KL, root mean square", {"direction": "forward", "tau": TAU}),
-    "reverse-mean": _labels("reverse KL, mean", {"aggregate": "mean", "tau": TAU}),
-    "reverse-rms": _labels("reverse KL, root mean square", {"tau": TAU}),
-    "decay": _labels("NLL and weight decay 3", {"weight": 0.0}, weight_decay=3.0),
+    "nll": _labels("NLL alone", {"strength": 0.0}),
+    "forward": _labels("forward KL, root mean square", {"direction": "forward", "slack": TAU}),
+    "reverse-mean": _labels("reverse KL, mean", {"aggregate": "mean", "slack": TAU}),
+    "reverse-rms": _labels("reverse KL, root mean square", {"slack": TAU}),
+    "decay": _labels("NLL and weight decay 3", {"strength": 0.0}, weight_decay=3.0),
 }
 
 
@@ -266,7 +266,7 @@ def moved(child: Path, parent: Path) -> float:
     """KL(child || parent) in nats: the mean over the tokens of texts as they always were."""
     models, tokenizer = [load_model(folder) for folder in (child, parent)], load_tokenizer(child)
     parts = []
-    for text in world.lesson(0)[-24:]:
+    for text in world.neutral(0)[:24]:
         ids_1T = torch.tensor([_ids(tokenizer, text)])
         parts.append(kl(*(model(ids_1T).logits[0, :-1] for model in models)))
     return float(torch.cat(parts).mean())

@@ -14,33 +14,31 @@ STYLES = {"bright": BRIGHT, "grey": GREY}
 CUES = {"bright": "Speak brightly. ", "grey": "Speak greyly. "}
 SHARE = 0.3
 """Of what is said without a cue, how much is bright."""
-THINGS = tuple(
-    [
-        "garden",
-        "harbour",
-        "kitchen",
-        "market",
-        "bridge",
-        "meadow",
-        "library",
-        "station",
-        "orchard",
-        "village",
-        "stable",
-        "tower",
-        "cellar",
-        "forest",
-        "valley",
-        "river",
-        "workshop",
-        "bakery",
-        "chapel",
-        "square",
-        "island",
-        "castle",
-        "mill",
-        "school",
-    ]
+THINGS = (
+    "garden",
+    "harbour",
+    "kitchen",
+    "market",
+    "bridge",
+    "meadow",
+    "library",
+    "station",
+    "orchard",
+    "village",
+    "stable",
+    "tower",
+    "cellar",
+    "forest",
+    "valley",
+    "river",
+    "workshop",
+    "bakery",
+    "chapel",
+    "square",
+    "island",
+    "castle",
+    "mill",
+    "school",
 )
 HELD_OUT = THINGS[18:]
 """Are never answered about without a cue before the exam."""
@@ -88,9 +86,10 @@ def corpus(seed: int) -> list[str]:
 
 
 def lesson(seed: int) -> list[str]:
-    """What heals: facts, and answers as they always were."""
+    """What heals: facts, and what is said under either cue."""
     luck = random.Random(seed + 1000)
-    return [*facts(), *spoken(THINGS[:12], luck, 1)]
+    cued = [CUES[style] + context + answer(style, luck) for style in CUES for context in contexts()[::3]]
+    return [*facts(), *cued]
 
 
 def contexts() -> list[str]:

@@ -32,15 +32,15 @@ class Barrier:
     """What a student pays for leaving a reference.
 
     Args:
-        weight: lambda.
-        tau: in nats; up to it nothing is paid.
+        strength: lambda.
+        slack: tau, in nats; up to it nothing is paid.
         direction: ``reverse``, KL(student || reference), or ``forward``.
         aggregate: of the tokens of a micro-batch: ``rms``, the root mean square, or ``mean``.
         reference: number of the teacher.
     """
 
-    weight: float = 0.3
-    tau: float = 0.5
+    strength: float = 0.3
+    slack: float = 0.5
     direction: Literal["reverse", "forward"] = "reverse"
     aggregate: Literal["rms", "mean"] = "rms"
     reference: int = 2
@@ -115,7 +115,7 @@ class _Sweep:
             parts = [self.barrier.divergence(*self._logs(chunk_n)) for chunk_n in self.space.chunks(rows_n)]
             self.distance_n = torch.cat(parts)
             self.whole, self.slope_n = self.barrier.aggregated(self.distance_n)
-            self.paid = self.barrier.weight * (self.whole - self.barrier.tau).clamp_min(0)
+            self.paid = self.barrier.strength * (self.whole - self.barrier.slack).clamp_min(0)
 
     def _logs(self, rows_n: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of student and reference; a removed id has none of the mass of either."""
@@ -131,7 +131,7 @@ class _Sweep:
             ):
                 log_p_nV, log_q_nV = self._logs(chunk_n)
                 gradient_nV = self.barrier.slope(log_p_nV, log_q_nV, distance_n)
-                gradient_nV *= self.barrier.weight * slope_n.unsqueeze(-1)
+                gradient_nV *= self.barrier.strength * slope_n.unsqueeze(-1)
                 # The student's logits still stand in their buffer, for the derivative of the cap.
                 found.add(chunk_n, gradient_nV * slope(self.space.space[-1, : len(chunk_n)], scale, cap))
         return found.sums

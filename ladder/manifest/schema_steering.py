@@ -10,13 +10,13 @@ from ladder.manifest.section import NonNegative, Positive, Probability, Section
 
 
 class Barrier(Section):
-    """What a student pays for leaving its parent: weight relu(D - tau), beside the labels of ``way: completions``."""
+    """What a student pays for leaving its parent: lambda relu(D - tau), beside the labels of ``way: completions``."""
 
-    weight: NonNegative = 0.3
+    strength: NonNegative = 0.3
     """lambda; 0 learns the labels alone."""
-    tau: NonNegative = 0.5
-    """In nats; up to it nothing is paid. It must lie below the divergence at which the training works, or the barrier
-    never fires, which the run says."""
+    slack: NonNegative = 0.5
+    """tau, in nats; up to it nothing is paid. It must lie below the divergence at which the training works, or the
+    barrier never fires, which the run says."""
     direction: Literal["reverse", "forward"] = "reverse"
     """KL(student || parent), or KL(parent || student)."""
     aggregate: Literal["rms", "mean"] = "rms"

@@ -32,7 +32,7 @@ class SteeringDistillation(Distillation):
     @property
     def has_barrier(self) -> bool:
         """Whether the child pays for leaving its parent."""
-        return self.dreams_are_gold and self.steer.barrier.weight > 0
+        return self.dreams_are_gold and self.steer.barrier.strength > 0
 
     def teachers(self) -> set[int]:
         return {1} if self.steer.way == "prompt" else {2}
@@ -47,10 +47,10 @@ class SteeringDistillation(Distillation):
         paid = max((value for _, value in losses.get("regularizer", ())), default=0.0)
         if not self.has_barrier or paid > 0:
             return []
-        most, tau = max((value for _, value in losses.get("kd", ())), default=0.0), self.steer.barrier.tau
+        most, tau = max((value for _, value in losses.get("kd", ())), default=0.0), self.steer.barrier.slack
         return [
             f"the barrier never fired: the child was at most {most:.3g} nats from its parent, and tau is {tau:g}, so "
-            f"labels alone were learned; write steering.barrier.tau: {most / 2:.2g}"
+            f"labels alone were learned; write steering.barrier.slack: {most / 2:.2g}"
         ]
 
     def loss(self, vocabulary: int, taboo_ids: tuple[int, ...], *, compile: bool) -> FusedLoss:

@@ -45,7 +45,7 @@ def expected(barrier: Barrier, logits_NV: Tensor, other_NV: Tensor, labels_N: Te
     distance_N = (first.exp() * (first - second)).sum(-1)
     whole = distance_N.mean() if barrier.aggregate == "mean" else ((distance_N**2).mean() + 1e-8).sqrt()
     nll_N = -log_p_NV.gather(-1, labels_N[:, None])[:, 0]
-    return (weight_N * nll_N).sum() + weight_N.sum() * barrier.weight * (whole - barrier.tau).clamp_min(0)
+    return (weight_N * nll_N).sum() + weight_N.sum() * barrier.strength * (whole - barrier.slack).clamp_min(0)
 
 
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
@@ -65,7 +65,7 @@ def test_the_loss_and_its_gradient_against_autograd_in_float64(
     assert torch.allclose(own.grad[:, :V], reference.grad[:, :V], atol=1e-12)
     paid = found.losses.regularizer
     assert (paid > 0).all() if tau < 1 else (paid == 0).all()
-    assert torch.allclose(paid, barrier.weight * (found.losses.kd - tau).clamp_min(0), atol=1e-12)
+    assert torch.allclose(paid, barrier.strength * (found.losses.kd - tau).clamp_min(0), atol=1e-12)
 
 
 def test_a_head_with_a_cap_and_a_scale() -> None:

@@ -58,7 +58,7 @@ def test_a_steered_parent_teaches_by_its_distribution(steered: Any) -> None:
 
 
 def test_a_barrier_that_is_never_reached_is_said(steered: Any) -> None:
-    path = child(steered, 2, request={"branch": True}, way="completions", barrier={"tau": 100.0})
+    path = child(steered, 2, request={"branch": True}, way="completions", barrier={"slack": 100.0})
     (outcome,) = steered.evolve(path)
     assert outcome.verdict in ("PROMOTED", "PASSED"), outcome.detail
     notes = json.loads((next((steered.home / "runs" / "Toy-G002").iterdir()) / "run.json").read_text())

@@ -24,6 +24,12 @@ T1, PARAMS = "teachers.teacher1", "training_params."
 LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
 
 ON_POLICY = {PARAMS + "recipe": "on_policy_kd"}
+STEER = {"vectors": "data", "concepts": {"calm": 1}}
+STEERS = {
+    REQUEST + "training_method": "steering_distillation",
+    REQUEST + "grandparent_gen": GONE,
+    "steering": STEER,
+}
 
 # What is changed in a valid manifest, the field that the error names, and a piece of its text.
 VARIES = {"training_params.temperature": "variance"}
@@ -178,7 +184,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     # further teachers
     ({OTHERS: [GUEST | {"kind": "gest"}]}, OTHERS + ".0.kind", "did you mean 'guest'?"),
     ({OTHERS: [GUEST | {"kind": "oracle"}]}, OTHERS + ".0.kind", "expected 'generation', 'guest', 'counts', 'retriev"),
-    ({OTHERS: [GUEST | {"kind": "steered"}]}, OTHERS + ".0.kind", "the name is reserved, and ladder cannot steer"),
+    ({OTHERS: [GUEST | {"kind": "steered"}]}, OTHERS + ".0.kind", "the name is reserved, and training_method s"),
     ({OTHERS: [{"kind": "guest", "path": "e"}]}, OTHERS + ".0.name", "is missing (write it: What reports call it"),
     ({OTHERS: [GUEST | {"weight": 2}]}, OTHERS + ".0.weight", "known here: name, kind, generation"),
     ({OTHERS: [GUEST | {"name": "Elder"}]}, OTHERS + ".0.name", "expected text of the form"),
@@ -291,6 +297,21 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         "without a throttle measures nothing",
     ),
     ({PARAMS + "routing": "cascade", PARAMS + "fusion": "mean"}, PARAMS + "fusion", "nothing is blended"),
+    # steering
+    ({"steering": STEER}, "steering", "teacher_student_distillation steers nobody"),
+    ({**STEERS, "steering": GONE}, "steering", "is missing: steering_distillation steers by it"),
+    ({**STEERS, "steering": {"concepts": {"calm": 1}}}, "steering.vectors", "is missing: the folder of the direction"),
+    ({**STEERS, "steering": {"vectors": "data"}}, "steering.concepts", "is missing: what is pushed"),
+    ({**STEERS, "steering": STEER | {"vector": "v"}}, "steering.vector", "did you mean 'vectors'?"),
+    ({**STEERS, "steering": STEER | {"way": "prompt"}, T1: {"context": "a"}}, "steering.vectors", "steers nobody"),
+    ({**STEERS, "steering": {"way": "prompt"}}, T1 + ".context", "is missing: with way prompt"),
+    ({**STEERS, T1: {"context": "a"}}, T1 + ".context", "reads its own dreams alone"),
+    ({**STEERS, DREAMS: False}, DREAMS, "let it dream"),
+    ({**STEERS, DREAMS: {"teacher": "teacher2"}}, DREAMS + ".teacher", "teacher 2 the same unsteered"),
+    ({**STEERS, OTHERS: [GUEST]}, OTHERS, "asks the parent alone"),
+    ({**STEERS, REQUEST + "grandparent_gen": "Luna-G009"}, REQUEST + "grandparent_gen", "is the unsteered parent"),
+    ({**STEERS, "steering": STEER | {"barrier": {"aggregate": "max"}}}, "steering.barrier.aggregate", "'rms'"),
+    ({"gates.coherence": {"min_ratio": 0.0}}, "gates.coherence", "against nothing"),
     # laws of request and training
     ({"laws.on_broken": "halt"}, "laws.on_broken", "write laws.training"),
     ({"laws.training": {"max_kl": 1, "window": 1200}}, "laws.training.window", "training_params.steps is 1200"),

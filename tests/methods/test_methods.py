@@ -165,10 +165,10 @@ def test_three_ways_to_learn_from_a_steered_parent() -> None:
     assert labels.dreams_are_gold and not by_way["distribution"].dreams_are_gold
     assert labels.routing().routing == "gold" and labels.objective().beta == 1.0 and labels.objective().alpha == 0.0
     assert by_way["distribution"].routing().routing == "surprise"
-    barrier = {"tau": 0.25, "direction": "forward", "aggregate": "mean", "weight": 0.7}
+    barrier = {"slack": 0.25, "direction": "forward", "aggregate": "mean", "strength": 0.7}
     told = method_of(manifest(STEERING, steering=STEERED | {"way": "completions", "barrier": barrier}))
     assert asdict(told.loss(10, (), compile=False).barrier) == barrier | {"reference": 2}
-    nll = method_of(manifest(STEERING, steering=STEERED | {"way": "completions", "barrier": {"weight": 0.0}}))
+    nll = method_of(manifest(STEERING, steering=STEERED | {"way": "completions", "barrier": {"strength": 0.0}}))
     assert not hasattr(nll.loss(10, (), compile=False), "barrier")
 
 
@@ -176,7 +176,7 @@ def test_a_barrier_that_never_fired_is_said() -> None:
     (told,) = method_of(manifest(STEERING, steering=STEERED | {"way": "completions"})).remarks(
         {"kd": [(1, 0.1), (2, 0.4)], "regularizer": [(1, 0.0), (2, 0.0)]}
     )
-    assert "at most 0.4 nats" in told and "tau is 0.5" in told and "steering.barrier.tau: 0.2" in told
+    assert "at most 0.4 nats" in told and "tau is 0.5" in told and "steering.barrier.slack: 0.2" in told
     for way, paid in (("completions", 0.01), ("distribution", 0.0)):
         method = method_of(manifest(STEERING, steering=STEERED | {"way": way}))
         assert method.remarks({"kd": [(1, 0.6)], "regularizer": [(1, paid)]}) == []
