@@ -53,7 +53,7 @@ class Way:
 
     what: str
     steering: Mapping[str, Any]
-    amount: float = 1.0
+    amount: float = 0.6
     params: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -81,6 +81,12 @@ def test_gates_turn_the_history_and_the_newest_generation(line: list[Path]) -> N
     with dial.at(Gates(0.5, 1.2)) as model:
         assert near(logits(model), logits(expected))
     assert folder_digest(line[0]) == digest
+    with dial.at(Gates()) as model:  # What a closed gate holds back is not even multiplied.
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.data.fill_(float("nan"))
+    with dial.at(Gates(0.0, 0.0)) as model:
+        assert torch.equal(logits(model), plain[0])
     with pytest.raises(UsageError, match="found nan"):
         Gates(float("nan"), 1.0)
 
