@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from ladder.cli import app
 from ladder.manifest import plugins, read_requests
+from ladder.manifest.files import VECTORS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -159,6 +160,10 @@ def test_a_manifest_that_is_shown_loads(page: Path, tmp_path: Path, monkeypatch:
                 (tmp_path / file).write_text(probe if file == manifest["data"]["probes"] else row, encoding="utf-8")
         for folder in re.findall(r'"(?:path|tokenizer)": "([\w./]+)"', json.dumps(manifest.get("teachers", {}))):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        if folder := manifest.get("steering", {}).get("vectors"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            for file in VECTORS:
+                (tmp_path / folder / file).touch()
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(manifest), encoding="utf-8")
         (request,) = read_requests([path])

@@ -1,4 +1,4 @@
-"""``python benchmarks/steering/report.py``: the tables of docs/steering.md, from the rows alone."""
+"""``python benchmarks/steering/report.py``: the tables of docs/steering-evidence.md, from the rows alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.steering.climb import REGULARISERS, WAYS, Way
 from benchmarks.steering.judge import judged, slope
 from benchmarks.steering.run import ROWS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "steering.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "steering-evidence.md"
 COLUMNS = ("trait, nats", "coherence / base", "recall", "JSON closed", "cos(v3, v0)", "KL, summed", "slope", "verdict")
 
 
