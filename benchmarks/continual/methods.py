@@ -68,7 +68,7 @@ STRETCH = 1.8
 """Steps of plain training with labels for each step of the default, dreams and teachers included, at equal time."""
 
 
-def _shares(new: float, replay: float = 0.0, dreams: float = 0.0) -> dict[str, dict[str, float]]:
+def shares(new: float, replay: float = 0.0, dreams: float = 0.0) -> dict[str, dict[str, float]]:
     return {"shares": {"new": new, "replay": replay, "dreams": dreams}}
 
 
@@ -77,26 +77,26 @@ def _dreaming(**fields: Any) -> dict[str, Any]:
 
 
 MAIN: dict[str, Method] = {
-    "fine-tuning": Method("labels of the new rows alone", TUNING, _shares(1.0)),
-    "replay": Method("fine-tuning, a tenth of each batch replayed", TUNING, _shares(0.9, 0.1)),
-    "replay-long": Method("the same for as long as the default takes", TUNING, _shares(0.9, 0.1), stretch=STRETCH),
-    "replay-half": Method("fine-tuning, half of each batch replayed", TUNING, _shares(0.5, 0.5)),
-    "dreams": Method("fine-tuning, 0.4 of each batch dreams, no teachers", TUNING, _shares(0.6, dreams=0.4)),
+    "fine-tuning": Method("labels of the new rows alone", TUNING, shares(1.0)),
+    "replay": Method("fine-tuning, a tenth of each batch replayed", TUNING, shares(0.9, 0.1)),
+    "replay-long": Method("the same for as long as the default takes", TUNING, shares(0.9, 0.1), stretch=STRETCH),
+    "replay-half": Method("fine-tuning, half of each batch replayed", TUNING, shares(0.5, 0.5)),
+    "dreams": Method("fine-tuning, 0.4 of each batch dreams, no teachers", TUNING, shares(0.6, dreams=0.4)),
     "one-teacher": Method(
         "learning without forgetting: labels, and one teacher's word on the new rows",
-        params={"recipe": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **_shares(1.0)},
+        params={"recipe": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **shares(1.0)},
         grandparent=False,
     ),
     "seed": Method(
         "the first sketch's routing as written, a tenth replayed",
-        params={"recipe": "logit_blending_kd", **_shares(0.9, 0.1)},
+        params={"recipe": "logit_blending_kd", **shares(0.9, 0.1)},
     ),
-    "surprise": Method("surprise routing, a tenth replayed, no dreams", params=_shares(0.9, 0.1)),
+    "surprise": Method("surprise routing, a tenth replayed, no dreams", params=shares(0.9, 0.1)),
     "default": Method("surprise routing, dreams and replay, as a manifest gets that names nothing"),
     "default-one": Method("the default without the grandparent", grandparent=False),
     "both-dream": Method("the default, dreams of both teachers", **_dreaming(teacher="both")),
     "nothing-stored": Method(
-        "surprise routing and dreams from the start token, no replay", params=_shares(0.6, dreams=0.4)
+        "surprise routing and dreams from the start token, no replay", params=shares(0.6, dreams=0.4)
     ),
     "lora": Method("the default with LoRA", student={"adapter": {"r": 16}}),
 }
@@ -111,10 +111,10 @@ ABLATIONS: dict[str, Method] = {
     "T-4": Method("T 4", params={"temperature": 4.0}),
     "alpha-0": Method("alpha 0, beta 1 (default 0.1 and 0.9)", params={"alpha": 0.0, "beta": 1.0}),
     "alpha-0.5": Method("alpha 0.5, beta 0.5", params={"alpha": 0.5, "beta": 0.5}),
-    "dreams-0.2": Method("0.2 of each batch dreams, 0.7 new (default 0.3 and 0.6)", params=_shares(0.7, 0.1, 0.2)),
-    "dreams-0.4": Method("0.4 dreams, 0.5 new", params=_shares(0.5, 0.1, 0.4)),
-    "dreams-0.6": Method("0.6 dreams, 0.3 new", params=_shares(0.3, 0.1, 0.6)),
-    "replay-0.3": Method("0.3 of each batch replayed (default 0.1), 0.4 new", params=_shares(0.4, 0.3, 0.3)),
+    "dreams-0.2": Method("0.2 of each batch dreams, 0.7 new (default 0.3 and 0.6)", params=shares(0.7, 0.1, 0.2)),
+    "dreams-0.4": Method("0.4 dreams, 0.5 new", params=shares(0.5, 0.1, 0.4)),
+    "dreams-0.6": Method("0.6 dreams, 0.3 new", params=shares(0.3, 0.1, 0.6)),
+    "replay-0.3": Method("0.3 of each batch replayed (default 0.1), 0.4 new", params=shares(0.4, 0.3, 0.3)),
     "600-dreams": Method("600 dreams (default 2,400)", **_dreaming(count=600)),
     "start": Method("dreams from the start token (default: openings of rows)", **_dreaming(prompts="start")),
     "cold-dreams": Method("dreams at temperature 0.7 (default 1)", **_dreaming(temperature=0.7)),
@@ -139,7 +139,7 @@ REHEARSALS: dict[str, Method] = {
     "older-alone": Method("the same without the grandparent", **_rehearsing("even", 2, grandparent=False)),
     "older-dreams": Method(
         "the same, 0.4 of each batch dreams, 3,200 of them",
-        **_rehearsing("even", 2, 3200, grandparent=False, params=_shares(0.5, 0.1, 0.4)),
+        **_rehearsing("even", 2, 3200, grandparent=False, params=shares(0.5, 0.1, 0.4)),
     ),
 }
 """The default with other rehearsal."""

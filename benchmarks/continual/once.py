@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from benchmarks.continual.climb import Cell, evolve, write_request
+from benchmarks.continual.climb import Cell, write_request
 from benchmarks.continual.facts import domains
+from benchmarks.continual.generation import evolve
 from benchmarks.continual.lessons import probes
 from benchmarks.continual.methods import METHODS, SIZES, document
 from benchmarks.continual.run import add, methods_of

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from benchmarks.continual.climb import evolve
+from benchmarks.continual.climb import write_start
+from benchmarks.continual.generation import evolve
 from benchmarks.steering import world
 from ladder.concepts.dose import Found, iso_kl, kl
 from ladder.concepts.layers import decoder_layers, residuals
@@ -128,7 +129,9 @@ def genesis(seed: int, work: Path, threads: int) -> Path:
         request = {"child_gen": "Two-G000", "training_method": "pretraining"}
         params = {"steps": STEPS["genesis"], "lr": 0.003, "batch_size": 24}
         written = _common(request, seed, params) | {"student": {"architecture": SHAPE}}
-        evolve(write(place, written, seed), [], place, threads, texts=world.corpus(seed))
+        first = write(place, written, seed)
+        write_start(place / "start", first, world.corpus(seed))
+        evolve(first, [], place, threads)
     return place / "candidate"
 
 

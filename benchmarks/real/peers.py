@@ -1,0 +1,113 @@
+"""Other people's ways, called through their packages: the same start, the same rows, as many steps of as many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from ladder.data.batches import Batch
+from ladder.manifest import Request
+from ladder.models import load_model, load_tokenizer
+from ladder.models.intake import save_model
+from ladder.setup.dataset import Dataset, build_batches, encode_dataset
+from ladder.system.files import save_folder
+from ladder.train.optimizer import lr_factor
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a peer is told.
+
+    Args:
+        ancestors: folders, the genesis first and the parent last.
+        request: steps, rows a step and seeds are its.
+        dataset: new rows, and what ancestors left.
+        place: where it may write; the child goes into ``candidate``.
+        told: what this way says besides.
+    """
+
+    ancestors: Sequence[Path]
+    request: Request
+    dataset: Dataset
+    place: Path
+    told: dict[str, Any]
+
+    @property
+    def parent(self) -> Path:
+        return self.ancestors[-1]
+
+    @property
+    def candidate(self) -> Path:
+        return self.place / "candidate"
+
+    @property
+    def generation(self) -> int:
+        return len(self.ancestors)
+
+
+Peer = Callable[[Task], int]
+"""Writes the child; tells how many tokens its student read."""
+
+OSF_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def osf(task: Task) -> int:
+    """PEFT's orthogonal subspace fine-tuning, as its example for several tasks does it: the part of the singular
+    directions that is kept grows from task to task (``kept``), and what was learned is merged before the next."""
+    from peft import OSFConfig, get_peft_model
+
+    model, kept = load_model(task.parent), task.told["kept"]
+    torch.manual_seed(task.request.manifest.seeds.init)
+    rank = kept[min(task.generation, len(kept)) - 1]
+    adapted = get_peft_model(model, OSFConfig(target_modules=OSF_LAYERS, effective_rank=rank))
+    tokens = tune(adapted, task, task.told["lr"])
+    save(task, adapted.merge_and_unload())
+    return tokens
+
+
+def tune(model: nn.Module, task: Task, lr: float) -> int:
+    """Next-token training on the answers of a task's batches, by AdamW as ladder's own ways have it; tells the tokens
+    that were read."""
+    params, tokenizer = task.request.manifest.training_params, load_tokenizer(task.parent)
+    rows = encode_dataset(task.request, tokenizer, None, task.dataset, task.place / "tokens")
+    batches, tokens = build_batches(task.request, tokenizer, rows, []), 0
+    moved = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(moved, lr=lr, weight_decay=params.weight_decay)
+    model.train()
+    for step in range(params.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * lr_factor(step, params.steps, params.warmup, params.schedule)
+        for batch in batches(step):
+            loss(model, batch).backward()
+            tokens += batch.tokens
+        nn.utils.clip_grad_norm_(moved, params.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    model.eval()
+    return tokens
+
+
+def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy over a batch's trained tokens."""
+    ids_BT, seen = torch.from_numpy(batch.input_ids_BT), torch.from_numpy(batch.attention())
+    mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min) if batch.packed else seen
+    positions_BT = torch.from_numpy(batch.position_ids_BT)
+    logits_BTV = model(input_ids=ids_BT, attention_mask=mask, position_ids=positions_BT, use_cache=False).logits
+    logits_NV = logits_BTV.flatten(0, 1)[torch.from_numpy(batch.rows_N)]
+    return F.cross_entropy(logits_NV, torch.from_numpy(batch.labels_N))
+
+
+def save(task: Task, model: PreTrainedModel) -> None:
+    """The child's folder."""
+    tokenizer = load_tokenizer(task.parent)
+    save_folder(task.candidate, lambda target: save_model(target, model, tokenizer))
+
+
+PEERS: dict[str, Peer] = {"osf": osf}
