@@ -85,6 +85,20 @@ PEERS_MAIN: dict[str, Way] = {
         peer="osf",
         told={"lr": 3e-4, "kept": (0.3, 0.4, 0.5, 0.6, 0.7)},
     ),
+    "sdft": Way(
+        "TRL's SDFT: the student writes, the parent with the answer before it judges; LoRA, lr 1e-3",
+        TUNING,
+        shares(1.0),
+        peer="sdft",
+        told={"lr": 1e-3, "tokens": 20},
+    ),
+    "gkd": Way(
+        "TRL's GKD: half written by the student; the teacher is the parent fine-tuned on the new rows; LoRA, lr 1e-3",
+        TUNING,
+        shares(1.0),
+        peer="gkd",
+        told={"lr": 1e-3, "tokens": 20},
+    ),
 }
 """Other people's."""
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
-from ladder.manifest import Request
+from ladder.manifest import Lora, Request
 from ladder.models import load_model, load_tokenizer
 from ladder.models.intake import save_model
 from ladder.setup.dataset import Dataset, build_batches, encode_dataset
@@ -53,7 +53,7 @@ class Task:
 
 
 Peer = Callable[[Task], int]
-"""Writes the child; tells how many tokens its student read."""
+"""Writes the child; tells how many tokens its student read, 0 where nobody counted."""
 
 OSF_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -70,6 +70,95 @@ def osf(task: Task) -> int:
     tokens = tune(adapted, task, task.told["lr"])
     save(task, adapted.merge_and_unload())
     return tokens
+
+
+def sdft(task: Task) -> int:
+    """TRL's self-distillation with a demonstration: the student answers, and itself as it was, which has read the
+    row's answer, says how likely it finds each token. TRL's defaults, but for one answer a question and short ones."""
+    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+    conversations = [row.fields["messages"] for row in task.dataset.new]
+    asked = [
+        {"prompt": messages[:-1], "privileged_context": DEMONSTRATION.format(messages[-1]["content"])}
+        for messages in conversations
+    ]
+    settings = _settings(task) | {"num_generations": 1, "max_completion_length": task.told["tokens"]}
+    trainer = SDFTTrainer(
+        load_model(task.parent),
+        SDFTConfig(**settings),
+        _rows(asked),
+        processing_class=load_tokenizer(task.parent),
+        peft_config=_adapter(),
+    )
+    trainer.train()
+    save(task, trainer.accelerator.unwrap_model(trainer.model).merge_and_unload())
+    return 0
+
+
+DEMONSTRATION = "This is an example of a response to the question: {}\nNow answer with a response of your own."
+"""As the paper words it (arXiv:2601.19897), without what it says of thinking."""
+
+
+def gkd(task: Task) -> int:
+    """TRL's on-policy distillation, half of the batches written by the student. Its teacher must know what is new, so
+    the parent is fine-tuned on the new rows first, for as many steps."""
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    model = _adapted(load_model(task.parent))
+    torch.manual_seed(task.request.manifest.seeds.init)
+    tokens = tune(model, task, task.request.manifest.training_params.lr)
+    settings = _settings(task) | {"max_new_tokens": task.told["tokens"], "max_length": 128}
+    trainer = GKDTrainer(
+        load_model(task.parent),
+        model.merge_and_unload().requires_grad_(False),
+        GKDConfig(**settings),
+        train_dataset=_rows([{"messages": row.fields["messages"]} for row in task.dataset.new]),
+        processing_class=load_tokenizer(task.parent),
+        peft_config=_adapter(),
+    )
+    trainer.train()
+    save(task, trainer.accelerator.unwrap_model(trainer.model).merge_and_unload())
+    return tokens
+
+
+def _settings(task: Task) -> dict[str, Any]:
+    """What every trainer of TRL is told."""
+    params = task.request.manifest.training_params
+    return {
+        "output_dir": str(task.place / "trl"),
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "learning_rate": task.told["lr"],
+        "lr_scheduler_type": params.schedule,
+        "max_steps": params.steps,
+        "per_device_train_batch_size": params.batch_size,
+        "seed": task.request.manifest.seeds.init,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+def _rows(records: Sequence[dict[str, Any]]) -> Any:
+    from datasets import Dataset as Table
+
+    return Table.from_list(list(records))
+
+
+def _adapter() -> Any:
+    """The adapter that ladder's own ways train."""
+    from peft import LoraConfig
+
+    lora = Lora()
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _adapted(model: PreTrainedModel) -> Any:
+    from peft import get_peft_model
+
+    return get_peft_model(model, _adapter())
 
 
 def tune(model: nn.Module, task: Task, lr: float) -> int:
@@ -110,4 +199,4 @@ def save(task: Task, model: PreTrainedModel) -> None:
     save_folder(task.candidate, lambda target: save_model(target, model, tokenizer))
 
 
-PEERS: dict[str, Peer] = {"osf": osf}
+PEERS: dict[str, Peer] = {"osf": osf, "sdft": sdft, "gkd": gkd}

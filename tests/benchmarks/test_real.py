@@ -152,14 +152,16 @@ def test_a_tiny_family_climbs_and_goes_on_where_it_was(ground: Ground, tmp_path:
     assert [one | timeless for one in again["generations"]] == [one | timeless for one in row["generations"]]
 
 
-@pytest.mark.parametrize("method", [name for name, way in METHODS.items() if way.peer == "osf"])
+@pytest.mark.parametrize("method", [name for name, way in METHODS.items() if way.peer])
 def test_other_peoples_children_are_examined_as_ladders_are(
     method: str, ground: Ground, tmp_path: Path, monkeypatch: Any
 ) -> None:
+    if METHODS[method].peer in ("sdft", "gkd"):
+        pytest.importorskip("trl", reason="what the benchmarks compare with is not installed (make bench)")
     monkeypatch.setattr(measures, "choices", lambda count: [])
     monkeypatch.setattr(measures, "right", lambda model, tokenizer, asked: "")
     row = Climb(Cell(method, "tiny", 0, 2), ground, tmp_path, 1).climb()
-    assert [one["tokens"] > 0 and one["kl_parent"] > 0 for one in row["generations"]] == [True, True]
+    assert [one["kl_parent"] > 0 for one in row["generations"]] == [True, True]
     assert (tmp_path / "g2" / "candidate" / "ladder" / "replay.jsonl").is_file()
 
 
