@@ -33,8 +33,11 @@ ROWS, LESSON = Path(__file__).resolve().parent / "curve.jsonl", 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the parent where it is not there, then the child that is watched."""
+    """Train the parent where it is not there, then the child that is watched; nothing where that was done before."""
     asked = _parser().parse_args(arguments)
+    if asked.rows.is_file():
+        print(f"{asked.rows} is there")
+        return 0
     work = asked.work.absolute()
     try:
         ground = Ground(asked.model or package_model(), work / "ground" / asked.size)

@@ -99,6 +99,13 @@ PEERS_MAIN: dict[str, Way] = {
         peer="gkd",
         told={"lr": 1e-3, "tokens": 20},
     ),
+    "soup": Way(
+        "Soup's fine-tuning with its replay of a tenth, its defaults but for LoRA r 16 and lr 0.002",
+        TUNING,
+        shares(0.9, 0.1),
+        peer="soup",
+        told={"lr": 2e-3, "replay": 0.1},
+    ),
 }
 """Other people's."""
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +18,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
+from ladder.data.sidecars import to_jsonl
+from ladder.errors import NotFound, RunError
 from ladder.manifest import Lora, Request
-from ladder.models import load_model, load_tokenizer
+from ladder.models import load_model, load_tokenizer, merged
 from ladder.models.intake import save_model
 from ladder.setup.dataset import Dataset, build_batches, encode_dataset
-from ladder.system.files import save_folder
+from ladder.system.files import save_folder, save_text
 from ladder.train.optimizer import lr_factor
 
 
@@ -121,6 +128,80 @@ def gkd(task: Task) -> int:
     return tokens
 
 
+SOUP = "SOUP_PACKAGES"
+"""Names the folder of Soup with what it cannot share with ladder (TRL before 1.0, typer before 0.28)."""
+
+
+def soup(task: Task) -> int:
+    """Soup's fine-tuning with its replay, by its own command line, offline and telling nobody.
+
+    Raises:
+        NotFound: nobody says where it lies.
+        RunError: it failed; says how.
+    """
+    packages = os.environ.get(SOUP, "")
+    if not Path(packages, "soup_cli").is_dir():
+        remedy = (
+            "make evidence, or pip install --target FOLDER --no-deps 'soup-cli==0.77.0' 'trl<1' 'typer<0.28' plotext"
+        )
+        raise NotFound("Soup is not here", where=SOUP, remedy=remedy)
+    place, params = task.place / "soup", task.request.manifest.training_params
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    told, old = _soup_config(task), task.dataset.replay
+    # It counts epochs; of the rows that its replay is mixed into.
+    rows = len(task.dataset.new) / (1 - told["data"].get("replay_ratio", 0.0))
+    told["training"]["epochs"] = max(1, round(params.steps * params.batch_size / rows))
+    save_text(place / "soup.yaml", json.dumps(told))
+    for name, some in (("rows", task.dataset.new), ("replay", old)):
+        save_text(place / f"{name}.jsonl", to_jsonl(some))
+    paths = os.pathsep.join([packages, *filter(None, [os.environ.get("PYTHONPATH")])])
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "soup_cli",
+            "--no-telemetry",
+            "--no-audit-log",
+            "train",
+            "--config",
+            "soup.yaml",
+            "--yes",
+        ],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": paths, "HOME": str(place), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode or not (place / "out" / "adapter_model.safetensors").is_file():
+        raise RunError(
+            f"ended with {ended.returncode}: {ended.stdout[-500:]}{ended.stderr[-1000:]}", where="soup train"
+        )
+    save(task, merged(load_model(task.parent), place / "out"))
+    return 0
+
+
+def _soup_config(task: Task) -> dict[str, Any]:
+    """Its defaults, but for what all ways have in common. The first child has nothing to replay."""
+    manifest, lora = task.request.manifest, Lora()
+    replay = {"replay": "replay.jsonl", "replay_ratio": task.told["replay"]} if task.dataset.replay else {}
+    return {
+        "base": str(task.parent),
+        "task": "sft",
+        "data": {"train": "rows.jsonl", "format": "chatml", "val_split": 0.0, "max_length": 128, **replay},
+        "training": {
+            "lr": task.told["lr"],
+            "batch_size": manifest.training_params.batch_size,
+            "gradient_accumulation_steps": 1,
+            "seed": manifest.seeds.init,
+            "quantization": "none",
+            "lora": {"r": lora.r, "alpha": lora.alpha},
+        },
+        "output": "out",
+    }
+
+
 def _settings(task: Task) -> dict[str, Any]:
     """What every trainer of TRL is told."""
     params = task.request.manifest.training_params
@@ -199,4 +280,4 @@ def save(task: Task, model: PreTrainedModel) -> None:
     save_folder(task.candidate, lambda target: save_model(target, model, tokenizer))
 
 
-PEERS: dict[str, Peer] = {"osf": osf, "sdft": sdft, "gkd": gkd}
+PEERS: dict[str, Peer] = {"osf": osf, "sdft": sdft, "gkd": gkd, "soup": soup}

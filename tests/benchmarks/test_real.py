@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.continual.run import add, read
 from benchmarks.real import climb as climbing
-from benchmarks.real import measures, run
+from benchmarks.real import measures, report, run
 from benchmarks.real.climb import Cell, Climb, Ground
 from benchmarks.real.lessons import ASKED, FACTS, LESSONS, lessons, utterances, voice
 from benchmarks.real.methods import METHODS, QUESTIONS, SIZES, document
@@ -158,6 +160,8 @@ def test_other_peoples_children_are_examined_as_ladders_are(
 ) -> None:
     if METHODS[method].peer in ("sdft", "gkd"):
         pytest.importorskip("trl", reason="what the benchmarks compare with is not installed (make bench)")
+    if METHODS[method].peer == "soup" and not os.environ.get("SOUP_PACKAGES"):
+        pytest.skip("SOUP_PACKAGES names no folder of Soup (make evidence)")
     monkeypatch.setattr(measures, "choices", lambda count: [])
     monkeypatch.setattr(measures, "right", lambda model, tokenizer, asked: "")
     row = Climb(Cell(method, "tiny", 0, 2), ground, tmp_path, 1).climb()
@@ -170,3 +174,87 @@ def test_cells_by_seed_and_no_more_seeds_than_a_method_needs() -> None:
     assert [(cell.seed, cell.method) for cell in run.cells(asked)] == [
         (0, "default"), (0, "replay"), (1, "default"), (2, "default"),
     ]  # fmt: skip
+
+
+def made_up(accuracies: list[dict[str, float]], method: str = "default", seed: int = 0, **last: Any) -> dict[str, Any]:
+    """A finished cell, whose generation k taught ``d<k>``."""
+    names = [list(one)[-1] for one in accuracies]
+    rest = {
+        "promoted": True,
+        "held_out_change": -0.05,
+        "kl_parent": 0.5,
+        "drift": 0.1,
+        "seconds": 60.0,
+        "exam_seconds": 6.0,
+    }
+    generations = [
+        {"generation": number, "domain": name, "accuracy": now, "before": {**before, name: 0.0}, **rest}
+        for number, (name, now, before) in enumerate(
+            zip(names, accuracies, [{"known": 0.5}, *accuracies[:-1]], strict=True), 1
+        )
+    ]
+    generations[-1] |= last
+    ability = {"prose": [2.0, 3.0], "questions": "01"}
+    return {
+        "cell": {"method": method, "size": "smollm2", "seed": seed, "generations": len(names)},
+        "generations": generations,
+        "base": ability,
+        "last": {"prose": [2.1, 3.2], "questions": "11"},
+        "machine": {"cpu": "a", "cores": 2, "versions": {"torch": "2"}},
+        "threads": 1,
+        "commit": "c",
+    }
+
+
+FELL = made_up(
+    [{"known": 0.5, "emblem": 0.9}, {"known": 0.3, "emblem": 0.5, "trade": 0.8}], held_out_change=-0.2, kl_parent=1.5
+)
+
+
+def test_figures_by_hand() -> None:
+    assert report.transfer_back(FELL) == pytest.approx(0.5 - 0.9) and report.kept(FELL) == 0.3
+    assert report.learned(FELL) == pytest.approx(0.85) and report.divergences(FELL) == 1.0 and report.minutes(FELL) == 1
+    # The gates let both pass, and recall fell beyond what they allow in one of them, where they did not look.
+    assert report.falsely(FELL) == 1 and report.falsely(FELL | {"generations": FELL["generations"][:1]}) == 0
+    assert report.points(FELL) == [(0.5, pytest.approx(0.0)), (1.5, pytest.approx(0.3))]
+    assert report.paired([2.0, 4.0], [1.0, 1.0]) == "+2.000 ± 1.960"
+    table = report.ability([FELL, made_up([{"known": 0.5, "emblem": 0.9}], seed=1)])
+    assert (
+        "| generation 0 |  | 2.500 | 0.500 |" in table
+        and "| default | 2 | 2.650 (+0.150 ± 0.098) | 1.000 (+0.500" in table
+    )
+
+
+def test_a_page_of_made_up_rows_has_every_table_and_both_plots(tmp_path: Path) -> None:
+    page, rows, look = tmp_path / "page.md", tmp_path / "rows.jsonl", tmp_path / "curve.jsonl"
+    page.write_text(report.DOCUMENT.read_text())
+    names = ["known", *LESSONS]
+    for method in ("osf", "default"):
+        add(rows, made_up([dict.fromkeys(names[:size], 0.5) for size in range(2, 7)], method))
+    found = {"emblem": {"likelihood": 0.5, "accuracy": 0.1}}
+    look.write_text(json.dumps({"step": 5, "lesson": "emblem", "found": found}) + "\n")
+    told = ["--rows", str(rows), "--curve", str(look), "--document", str(page)]
+    assert report.main(told) == 0
+    text = page.read_text()
+    lines = [line for line in text.splitlines() if line.startswith(("| default", "| osf"))]
+    assert [line.split(" | ")[0] for line in lines] == ["| default", "| osf"] * 3 + ["| default, 0", "| osf, 0"]
+    plots = {plot.name: plot.read_bytes() for plot in (tmp_path / "page").iterdir()}
+    assert set(plots) == {"divergence.svg", "lessons.svg", "likelihood.svg"}
+    assert report.main(told) == 0 and page.read_text() == text
+    assert {plot.name: plot.read_bytes() for plot in (tmp_path / "page").iterdir()} == plots
+
+
+def test_tables_and_plots_of_the_page_are_those_of_the_rows(tmp_path: Path) -> None:
+    """Whoever commits rows runs ``python benchmarks/real/report.py``."""
+    page, plots = tmp_path / report.DOCUMENT.name, report.DOCUMENT.with_suffix("")
+    page.write_bytes(report.DOCUMENT.read_bytes())
+    assert report.main(["--document", str(page)]) == 0
+    assert page.read_bytes() == report.DOCUMENT.read_bytes()
+    made = {plot.name: plot.read_bytes() for plot in page.with_suffix("").glob("*.svg")}
+    assert made == {plot.name: plot.read_bytes() for plot in plots.glob("*.svg")}
+
+
+def test_rows_that_are_committed_say_what_they_are_of() -> None:
+    for found in read(run.ROWS):
+        assert found["cell"]["method"] in METHODS and len(found["generations"]) == found["cell"]["generations"]
+        assert found["commit"] and found["machine"]["versions"]["torch"] and "command" not in found["machine"]
