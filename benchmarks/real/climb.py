@@ -4,6 +4,7 @@ whatever the gates say of it."""
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import time
 from collections.abc import Sequence
@@ -191,8 +192,12 @@ class Climb:
         (place / "dreams.jsonl").unlink(missing_ok=True)
         for name in ("candidate", "checkpoints", "tokens"):
             shutil.rmtree(place / name, ignore_errors=True)
-        cost, began = self.train(request, generation), time.monotonic()
+        spent = processor_seconds()
+        cost, spent = self.train(request, generation), processor_seconds() - spent
+        began = time.monotonic()
         figures, texts = self.examined(request, generation, grown, parent)
+        # Of the processor, because cells that share a machine wait for one another.
+        figures |= {"cpu_seconds": round(spent, 1)}
         figures |= {"seconds": round(cost.seconds, 1), "exam_seconds": round(time.monotonic() - began, 1)}
         figures |= {"steps": request.manifest.training_params.steps, "tokens": cost.tokens, "routes": cost.routes}
         save_text(done, json.dumps({"digest": request.digest, "figures": figures}))
@@ -265,6 +270,14 @@ class Climb:
             save_text(done, json.dumps(found))
         found = json.loads(done.read_text(encoding="utf-8"))
         return found
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, _WHO))
+
+
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def cut(lesson: Lesson, most: int | None) -> Lesson:

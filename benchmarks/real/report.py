@@ -94,8 +94,8 @@ def falsely(row: Row) -> float:
 
 
 def minutes(row: Row) -> float:
-    """Of a generation: teachers, dreams and training, without the exam."""
-    return fmean(one["seconds"] for one in row["generations"]) / 60
+    """Of the processor, a generation: teachers, dreams and training, without the exam."""
+    return fmean(one["cpu_seconds"] for one in row["generations"]) / 60
 
 
 COLUMNS: dict[str, tuple[Callable[[Row], float], int]] = {

@@ -150,7 +150,7 @@ def test_a_tiny_family_climbs_and_goes_on_where_it_was(ground: Ground, tmp_path:
         other.climb()
     again = other.climb()
     assert trained == [1, 2, 3, 3]
-    timeless = {"seconds": 0, "exam_seconds": 0}
+    timeless = {"cpu_seconds": 0, "seconds": 0, "exam_seconds": 0}
     assert [one | timeless for one in again["generations"]] == [one | timeless for one in row["generations"]]
 
 
