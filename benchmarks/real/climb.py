@@ -3,6 +3,7 @@ whatever the gates say of it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -22,6 +23,7 @@ from benchmarks.real import measures
 from benchmarks.real.lessons import BRIEF, Lesson, lessons, probe
 from benchmarks.real.methods import METHODS, QUESTIONS, SIZES, Size, Way, document
 from benchmarks.real.peers import PEERS, Task
+from ladder.data import REPORT
 from ladder.exam.exam import read_probes, write_probes
 from ladder.gates import decide
 from ladder.gates.measurements import Measurements, mean
@@ -185,11 +187,11 @@ class Climb:
             parent: what its parent said already.
         """
         request, place = self.request(generation), self.place(generation)
-        done = place / "figures.json"
-        if done.is_file() and (kept := json.loads(done.read_text(encoding="utf-8")))["digest"] == request.digest:
+        done, made_of = place / "figures.json", self.made_of(generation)
+        if done.is_file() and (kept := json.loads(done.read_text(encoding="utf-8")))["made_of"] == made_of:
             return kept["figures"], {}
-        done.unlink(missing_ok=True)
-        (place / "dreams.jsonl").unlink(missing_ok=True)
+        for name in ("figures.json", "ability.json", "dreams.jsonl"):
+            (place / name).unlink(missing_ok=True)
         for name in ("candidate", "checkpoints", "tokens"):
             shutil.rmtree(place / name, ignore_errors=True)
         spent = processor_seconds()
@@ -200,8 +202,15 @@ class Climb:
         figures |= {"cpu_seconds": round(spent, 1)}
         figures |= {"seconds": round(cost.seconds, 1), "exam_seconds": round(time.monotonic() - began, 1)}
         figures |= {"steps": request.manifest.training_params.steps, "tokens": cost.tokens, "routes": cost.routes}
-        save_text(done, json.dumps({"digest": request.digest, "figures": figures}))
+        save_text(done, json.dumps({"made_of": made_of, "figures": figures}))
         return figures, texts
+
+    def made_of(self, generation: int) -> str:
+        """SHA-256 of all that a child and its ancestors are made of."""
+        if not generation:
+            return ""
+        told = (self.made_of(generation - 1), self.request(generation).digest, self.way.peer, dict(self.way.told))
+        return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def examined(
         self, request: Request, generation: int, grown: Sequence[dict[str, Any]], parent: measures.Texts
@@ -217,23 +226,28 @@ class Climb:
         )
         parent = measures.answered(before, tokenizer, asked, decoding, parent)
         ours, theirs = (_measured(old, new, said) for said in (texts, parent))
-        origins = {lesson.name: figures["gate"][lesson.name] for lesson, figures in zip(old[1:], grown, strict=True)}
-        origins[KNOWN] = grown[0]["gate_before"][KNOWN] if grown else theirs.recall_by[KNOWN]
+        # Ancestors are known by their places.
+        first = grown[0]["gate_before"][KNOWN] if grown else theirs.recall_by["0"]
+        taught = [figures["gate"][figures["domain"]] for figures in grown]
+        origins = {str(place): value for place, value in enumerate([first, *taught])}
         report = decide(request.manifest.gates, ours, theirs, [], origins)
+        save_text(self.candidate(generation) / "ladder" / REPORT, json.dumps({"gates": report.to_dict()}))
         checks = [[mean(measures.scores(lesson.checks, said)) for lesson in old] for said in (texts, parent)]
+        kl, reverse = measures.divergences(child, before, tokenizer, new.rows)
         voiced = [lesson for lesson in (*old, new) if lesson.name == VOICE]
         return {
             "generation": generation,
             "domain": new.name,
             "accuracy": _accuracy((*old, new), texts),
             "before": _accuracy((*old, new), parent),
-            "gate": {**ours.recall_by, new.name: mean(ours.generalize)},
-            "gate_before": {**theirs.recall_by, new.name: mean(theirs.generalize)},
+            "gate": _by_name(ours, (*old, new)),
+            "gate_before": _by_name(theirs, (*old, new)),
             "promoted": report.passed,
             "failed": list(report.failed),
             # Recall on questions that no gate saw, the child's less its parent's.
             "held_out_change": round(fmean(checks[0]) - fmean(checks[1]), 5),
-            "kl_parent": round(measures.kl_parent(child, before, tokenizer, new.rows), 8),
+            "kl": kl,
+            "kl_reverse": reverse,
             "drift": measures.tone(voiced[0], texts) if voiced else None,
         }, texts
 
@@ -288,9 +302,17 @@ def cut(lesson: Lesson, most: int | None) -> Lesson:
 def _measured(old: Sequence[Lesson], new: Lesson, texts: measures.Texts) -> Measurements:
     """What the gates decide on."""
     return Measurements(
-        recall={lesson.name: measures.scores(lesson.probes, texts) for lesson in old},
+        recall={str(place): measures.scores(lesson.probes, texts) for place, lesson in enumerate(old)},
         generalize=measures.scores(new.probes, texts),
     )
+
+
+def _by_name(measured: Measurements, asked: Sequence[Lesson]) -> dict[str, float]:
+    """What the gates measured, by the lesson's name."""
+    *old, new = asked
+    return {old[int(place)].name: value for place, value in measured.recall_by.items()} | {
+        new.name: mean(measured.generalize)
+    }
 
 
 def _accuracy(asked: Sequence[Lesson], texts: measures.Texts) -> dict[str, float]:

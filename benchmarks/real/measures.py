@@ -49,11 +49,11 @@ def scores(probes: Iterable[Probe], texts: Texts) -> tuple[float, ...]:
 
 
 @torch.inference_mode()
-def kl_parent(
+def divergences(
     child: PreTrainedModel, parent: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: Sequence[dict[str, Any]]
-) -> float:
-    """KL(parent || child) on the answers of new rows, in nats a token: what forgetting is said to follow
-    (arXiv:2509.04259)."""
+) -> tuple[float, float]:
+    """KL(child, parent) and KL(parent, child) on the answers of new rows, in nats a token: what forgetting is said to
+    follow (arXiv:2509.04259)."""
     gap = max(1, len(rows) // READ_ROWS)
     read = [_answer_of(tokenizer, row) for row in rows[::gap][:READ_ROWS]]
     ids = [row for row, _ in read]
@@ -64,8 +64,12 @@ def kl_parent(
         }
         for model in (child, parent)
     )
-    tokens = [(theirs[place].exp() * (theirs[place] - ours[place])).sum(-1) for place in range(len(ids))]
-    return float(torch.cat(tokens).mean())
+    both = [(ours[place], theirs[place]) for place in range(len(ids))]
+    here, there = (
+        torch.cat([(one_TV.exp() * (one_TV - other_TV)).sum(-1) for one_TV, other_TV in pairs])
+        for pairs in (both, [(theirs_TV, ours_TV) for ours_TV, theirs_TV in both])
+    )
+    return float(here.mean()), float(there.mean())
 
 
 def _answer_of(tokenizer: PreTrainedTokenizerFast, row: dict[str, Any]) -> tuple[list[int], int]:

@@ -80,7 +80,7 @@ def kept(row: Row) -> float:
 
 def divergences(row: Row) -> float:
     """Mean over the generations of the divergence from the parent on new rows, in nats a token."""
-    return fmean(one["kl_parent"] for one in row["generations"])
+    return fmean(one["kl"] for one in row["generations"])
 
 
 def learned(row: Row) -> float:
@@ -184,11 +184,11 @@ def points(row: Row) -> list[Point]:
     than its lesson."""
     return [
         (
-            one["kl_parent"],
+            one["kl"],
             fmean(one["before"][name] - value for name, value in one["accuracy"].items() if name != one["domain"]),
         )
         for one in row["generations"]
-        if one.get("kl_parent") is not None
+        if "kl" in one
     ]
 
 
@@ -206,7 +206,7 @@ def divergence(rows: Sequence[Row], small: Sequence[Row], path: Path) -> str:
         for number, (method, own) in enumerate(each.items()):
             panel.scatter(*zip(*own, strict=True), s=22, marker="os^Dv<>Pphd"[number % 11], label=method, alpha=0.75)
         panel.axhline(0, color="0.8", zorder=0)
-        panel.set(title=name, xlabel="KL(parent || child) on new rows, nats a token", ylabel="lost of older lessons")
+        panel.set(title=name, xlabel="KL(child || parent) on new rows, nats a token", ylabel="lost of older lessons")
         panel.legend(fontsize=7)
     save(figure, path)
     said = []

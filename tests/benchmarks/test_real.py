@@ -22,7 +22,7 @@ from ladder.exam import Probe, is_right
 from ladder.exam.contamination import find_contamination
 from ladder.manifest.request import read_request
 from ladder.manifest.schema import Architecture
-from ladder.models import load_model, load_tokenizer
+from ladder.models import folder_digest, load_model, load_tokenizer
 from ladder.models.intake import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
 from ladder.system.files import save_folder
@@ -110,7 +110,7 @@ def test_the_divergence_from_the_parent_is_that_of_the_answers(ground: Ground, t
     with torch.no_grad():
         child.get_input_embeddings().weight.add_(torch.randn(child.get_input_embeddings().weight.shape) * 0.1)
     rows = lessons(0)[0].rows[:3]
-    said = []
+    here, there = [], []
     for row in rows:
         opening = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, tokenize=False)
         begin = len(tokenizer.encode(opening, add_special_tokens=False))
@@ -118,9 +118,11 @@ def test_the_divergence_from_the_parent_is_that_of_the_answers(ground: Ground, t
         ids = torch.tensor([tokenizer.encode(whole, add_special_tokens=False)])
         with torch.no_grad():
             ours, theirs = (model(ids).logits[0, begin - 1 : -1].double().log_softmax(-1) for model in (child, parent))
-        said += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
-    assert measures.kl_parent(child, parent, tokenizer, rows) == pytest.approx(sum(said) / len(said), rel=1e-4)
-    assert measures.kl_parent(parent, parent, tokenizer, rows) == pytest.approx(0, abs=1e-6)
+        here += (ours.exp() * (ours - theirs)).sum(-1).tolist()
+        there += (theirs.exp() * (theirs - ours)).sum(-1).tolist()
+    wanted = [pytest.approx(sum(said) / len(said), rel=1e-4) for said in (here, there)]
+    assert list(measures.divergences(child, parent, tokenizer, rows)) == wanted
+    assert measures.divergences(parent, parent, tokenizer, rows) == (pytest.approx(0, abs=1e-6),) * 2
 
 
 def test_a_tiny_family_climbs_and_goes_on_where_it_was(ground: Ground, tmp_path: Path, monkeypatch: Any) -> None:
@@ -131,7 +133,7 @@ def test_a_tiny_family_climbs_and_goes_on_where_it_was(ground: Ground, tmp_path:
     last = row["generations"][-1]
     assert [one["domain"] for one in row["generations"]] == ["emblem", "latin", "reverse"]
     assert set(last["accuracy"]) == {"known", "emblem", "latin", "reverse"} == set(last["before"])
-    assert last["kl_parent"] > 0 and last["steps"] == 2 and last["routes"]["dream"] > 0 and not last["promoted"]
+    assert last["kl"] > 0 and last["steps"] == 2 and last["routes"]["dream"] > 0 and not last["promoted"]
     assert len(row["last"]["questions"]) == 4 and len(row["last"]["prose"]) == 1
     assert not (tmp_path / "one" / "g1" / "candidate" / "model.safetensors").is_file()
     # Another one is cut off within the last generation, trains that one alone afterwards, and comes to the same.
@@ -164,9 +166,12 @@ def test_other_peoples_children_are_examined_as_ladders_are(
         pytest.skip("SOUP_PACKAGES names no folder of Soup (make evidence)")
     monkeypatch.setattr(measures, "choices", lambda count: [])
     monkeypatch.setattr(measures, "right", lambda model, tokenizer, asked: "")
-    row = Climb(Cell(method, "tiny", 0, 2), ground, tmp_path, 1).climb()
-    assert [one["kl_parent"] > 0 for one in row["generations"]] == [True, True]
-    assert (tmp_path / "g2" / "candidate" / "ladder" / "replay.jsonl").is_file()
+    climb = Climb(Cell(method, "tiny", 0, 2), ground, tmp_path, 1)
+    row = climb.climb()
+    # Each is another model than its parent, and leaves behind what the next one replays.
+    assert len({folder_digest(climb.candidate(number)) for number in range(3)}) == 3
+    assert set(row["generations"][1]["accuracy"]) == {"known", "emblem", "latin"}
+    assert (climb.candidate(2) / "ladder" / "replay.jsonl").is_file()
 
 
 def test_cells_by_seed_and_no_more_seeds_than_a_method_needs() -> None:
@@ -182,7 +187,7 @@ def made_up(accuracies: list[dict[str, float]], method: str = "default", seed: i
     rest = {
         "promoted": True,
         "held_out_change": -0.05,
-        "kl_parent": 0.5,
+        "kl": 0.5,
         "drift": 0.1,
         "seconds": 60.0,
         "exam_seconds": 6.0,
@@ -207,7 +212,7 @@ def made_up(accuracies: list[dict[str, float]], method: str = "default", seed: i
 
 
 FELL = made_up(
-    [{"known": 0.5, "emblem": 0.9}, {"known": 0.3, "emblem": 0.5, "trade": 0.8}], held_out_change=-0.2, kl_parent=1.5
+    [{"known": 0.5, "emblem": 0.9}, {"known": 0.3, "emblem": 0.5, "trade": 0.8}], held_out_change=-0.2, kl=1.5
 )
 
 
