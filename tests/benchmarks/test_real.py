@@ -189,7 +189,8 @@ def made_up(accuracies: list[dict[str, float]], method: str = "default", seed: i
         "held_out_change": -0.05,
         "kl": 0.5,
         "drift": 0.1,
-        "seconds": 60.0,
+        "cpu_seconds": 60.0,
+        "seconds": 90.0,
         "exam_seconds": 6.0,
     }
     generations = [
