@@ -23,7 +23,7 @@ from benchmarks.real import measures
 from benchmarks.real.lessons import BRIEF, Lesson, lessons, probe
 from benchmarks.real.methods import METHODS, QUESTIONS, SIZES, Size, Way, document
 from benchmarks.real.peers import PEERS, Task
-from ladder.data import REPORT
+from ladder.data import REPORT, read_rows
 from ladder.exam.exam import read_probes, write_probes
 from ladder.gates import decide
 from ladder.gates.measurements import Measurements, mean
@@ -159,13 +159,14 @@ class Climb:
 
     def dreams(self, generation: int) -> list[dict[str, Any]]:
         """Questions of the kinds that are to be kept: everyday ones, and of each earlier lesson some of those that its
-        rows ask; none where the first are none."""
+        rows ask, as far as they were left behind; none where the first are none."""
         if not self.ground.questions:
             return []
         asked = [{"prompt": question, "system": BRIEF} for question in self.ground.questions]
-        for lesson in self.lessons[1:generation]:
-            gap = max(1, len(lesson.rows) // REHEARSED)
-            asked += [{"messages": row["messages"][:-1]} for row in lesson.rows[::gap][:REHEARSED]]
+        for number in range(1, generation):
+            left = read_rows(self.candidate(number) / "ladder" / "replay.jsonl")
+            gap = max(1, len(left) // REHEARSED)
+            asked += [{"messages": row.fields["messages"][:-1]} for row in left[::gap][:REHEARSED]]
         return asked
 
     def train(self, request: Request, generation: int) -> Cost:

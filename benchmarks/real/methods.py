@@ -109,7 +109,15 @@ PEERS_MAIN: dict[str, Way] = {
 }
 """Other people's."""
 
-METHODS = MAIN | PEERS_MAIN | ABLATIONS
+FEW: dict[str, Way] = {
+    "replay-few": Way(
+        "replay where each generation leaves 10 of its 90 rows", TUNING, shares(0.9, 0.1), {"replay_size": 10}
+    ),
+    "default-few": Way("the default where each generation leaves 10 of its 90 rows", stabilizers={"replay_size": 10}),
+}
+"""What is kept where little may be stored."""
+
+METHODS = MAIN | PEERS_MAIN | ABLATIONS | FEW
 
 
 def document(

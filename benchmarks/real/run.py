@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from benchmarks.continual.run import add, read
 from benchmarks.machine import describe_machine
 from benchmarks.real.climb import Cell, Climb, Ground
-from benchmarks.real.methods import ABLATIONS, MAIN, METHODS, PEERS_MAIN, SIZES
+from benchmarks.real.methods import ABLATIONS, FEW, MAIN, METHODS, PEERS_MAIN, SIZES
 from ladder.errors import LadderError
 from manifests.smollm2.run import package_model
 
@@ -108,7 +108,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _methods(text: str) -> list[str]:
-    groups = {"main": list(MAIN), "ablations": list(ABLATIONS), "peers": list(PEERS_MAIN)}
+    groups = {"main": list(MAIN), "ablations": list(ABLATIONS), "peers": list(PEERS_MAIN), "few": list(FEW)}
     names = [name for word in text.split(",") for name in groups.get(word, [word])]
     if unknown := [name for name in names if name not in METHODS]:
         raise argparse.ArgumentTypeError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
@@ -117,7 +117,7 @@ def _methods(text: str) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    groups = "names, main, peers or ablations"
+    groups = "names, main, peers, ablations or few"
     parser.add_argument("--methods", type=_methods, default=list(METHODS), metavar="A,B", help=groups)
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=None)
     parser.add_argument("--size", choices=list(SIZES), default="smollm2")

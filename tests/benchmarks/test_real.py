@@ -25,7 +25,7 @@ from ladder.manifest.schema import Architecture
 from ladder.models import folder_digest, load_model, load_tokenizer
 from ladder.models.intake import save_model
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.system.files import save_folder
+from ladder.system.files import save_folder, save_text
 from ladder.verbs.adopt import create_from
 from tests.conftest import TEMPLATE
 
@@ -92,9 +92,14 @@ def test_every_way_is_a_manifest(method: str, tmp_path: Path) -> None:
             assert kept == {name: value for name, value in written["training_params"].items() if name not in changed}
 
 
-def test_dreams_answer_what_was_taught_and_nothing_that_is_asked(ground: Ground, monkeypatch: Any) -> None:
+def test_dreams_answer_what_was_taught_and_nothing_that_is_asked(
+    ground: Ground, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(Ground, "questions", ("What is two plus three?",))
-    climb = Climb(Cell("default", "smollm2", 0, 5), ground, Path("nowhere"), 1)
+    climb = Climb(Cell("default", "smollm2", 0, 5), ground, tmp_path, 1)
+    for number in (1, 2, 3):
+        lines = [json.dumps(row) + "\n" for row in climb.lessons[number].rows]
+        save_text(climb.candidate(number) / "ladder" / "replay.jsonl", "".join(lines))
     asked = climb.dreams(4)
     assert len(climb.dreams(1)) == 1 and len(asked) == 1 + 3 * climbing.REHEARSED
     questions = {one["messages"][-1]["content"] for one in asked[1:]}
