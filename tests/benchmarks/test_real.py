@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,17 @@ def test_other_peoples_children_are_examined_as_ladders_are(
     assert len({folder_digest(climb.candidate(number)) for number in range(3)}) == 3
     assert set(row["generations"][1]["accuracy"]) == {"known", "emblem", "latin"}
     assert (climb.candidate(2) / "ladder" / "replay.jsonl").is_file()
+
+
+def test_a_child_is_trained_again_where_its_way_is_another(ground: Ground, tmp_path: Path, monkeypatch: Any) -> None:
+    climb = Climb(Cell("osf", "tiny", 0, 2), ground, tmp_path, 1)
+    climb.grown(1, [], {})
+    first, grandchild = folder_digest(climb.candidate(1)), climb.made_of(2)
+    way = METHODS["osf"]
+    monkeypatch.setitem(METHODS, "osf", replace(way, told={**way.told, "lr": 0.01}))
+    assert climb.made_of(2) != grandchild
+    climb.grown(1, [], {})
+    assert folder_digest(climb.candidate(1)) != first
 
 
 def test_cells_by_seed_and_no_more_seeds_than_a_method_needs() -> None:
