@@ -28,7 +28,7 @@ class Keep(Section):
 
     max_perplexity: Positive = 500.0
     """Of the last quarter of a text, where texts fall apart first. On texts that were labelled by hand, anything from
-    360 to 1,900 tells what falls apart from what does not; 50 takes a third of the good ones
+    360 to 1,900 tells what falls apart from what does not, and 50 takes a third of the good ones
     (``docs/steering-evidence.md``)."""
     max_repetition: Probability = 0.3
     """Largest share of a text that one n-gram makes up: 2 to 4 words, or characters. Good texts labelled by hand reach

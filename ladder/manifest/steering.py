@@ -59,6 +59,12 @@ def steering_has_its_own_teachers(manifest: Manifest) -> Iterator[Problem]:
     if manifest.evolution_request.grandparent_gen is not None:
         message = f"found a grandparent, but teacher 2 of {STEERING} is the unsteered parent"
         yield Problem("evolution_request.grandparent_gen", message, "leave it out")
+    if manifest.stabilizers.rehearsal.older_teachers:
+        message = f"found {manifest.stabilizers.rehearsal.older_teachers}, but the steered parent alone dreams"
+        yield Problem("stabilizers.rehearsal.older_teachers", message, "leave it out")
+    if manifest.training_params.recipe in ("on_policy_kd", "self_distillation"):
+        message = f"found {manifest.training_params.recipe}, whose student writes, but here its steered parent does"
+        yield Problem("training_params.recipe", message, "leave it out")
     if manifest.teachers.others:
         yield Problem("teachers.others", f"found teachers, but {STEERING} asks the parent alone", "leave them out")
 

@@ -309,6 +309,12 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({**STEERS, DREAMS: False}, DREAMS, "let it dream"),
     ({**STEERS, DREAMS: {"teacher": "teacher2"}}, DREAMS + ".teacher", "teacher 2 the same unsteered"),
     ({**STEERS, OTHERS: [GUEST]}, OTHERS, "asks the parent alone"),
+    ({**STEERS, PARAMS + "recipe": "on_policy_kd"}, PARAMS + "recipe", "here its steered parent does"),
+    (
+        {**STEERS, "stabilizers.rehearsal": {"older_teachers": 1}},
+        "stabilizers.rehearsal.older_teachers",
+        "the steered parent alone dreams",
+    ),
     ({**STEERS, REQUEST + "grandparent_gen": "Luna-G009"}, REQUEST + "grandparent_gen", "is the unsteered parent"),
     ({**STEERS, "steering": STEER | {"barrier": {"aggregate": "max"}}}, "steering.barrier.aggregate", "'rms'"),
     ({"gates.coherence": {"min_ratio": 0.0}}, "gates.coherence", "against nothing"),
