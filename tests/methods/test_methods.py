@@ -111,17 +111,25 @@ def test_distillation_takes_every_word_of_the_manifest() -> None:
 
 def test_defaults_are_the_same_on_both_sides() -> None:
     """What a manifest leaves out and what the mathematics assumes must not drift apart."""
-    defaults = schema.TrainingParams()
+    defaults, of_recipe = schema.TrainingParams(), {"routing": "surprise", "direction": "forward"}
     method = method_of(manifest(DISTILLATION))
     for name, value in (asdict(method.objective()) | asdict(method.routing())).items():
-        assert value == ("surprise" if name == "routing" else getattr(defaults, name)), name
+        assert value == (of_recipe[name] if name in of_recipe else getattr(defaults, name)), name
     assert method.routing().routing in ROUTERS
 
 
-@pytest.mark.parametrize(("recipe", "routing"), [("surprise_kd", "surprise"), ("logit_blending_kd", "agreement")])
-def test_recipes(recipe: str, routing: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "routing", "direction"),
+    [
+        ("surprise_kd", "surprise", "forward"),
+        ("logit_blending_kd", "agreement", "forward"),
+        ("on_policy_kd", "surprise", "reverse"),
+        ("self_distillation", "surprise", "reverse"),
+    ],
+)
+def test_recipes(recipe: str, routing: str, direction: str) -> None:
     method = method_of(manifest(DISTILLATION, training_params={"recipe": recipe}))
-    assert method.routing().routing == routing
+    assert method.routing().routing == routing and method.objective().direction == direction
     assert method.dreamers() == ({1} if recipe == "surprise_kd" else set())
 
 
