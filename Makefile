@@ -50,13 +50,16 @@ bench: .venv/.ready
 gpu:
 	$(PYTHON) benchmarks/gpu/check.py $(ARGS)
 
-evidence: .venv/.bench .venv/.examples
+evidence: .venv/.bench .venv/.examples .venv/.soup
 	$(BIN)/python benchmarks/continual/run.py
 	$(BIN)/python benchmarks/continual/run.py --methods ablations --seeds 0,1
 	$(BIN)/python benchmarks/continual/run.py --generations 10 --methods default --seeds 0,1,2
 	$(BIN)/python benchmarks/continual/run.py --size medium --methods fine-tuning,replay,default --seeds 0,1,2
 	$(BIN)/python benchmarks/continual/report.py
 	$(BIN)/python benchmarks/context.py
+	SOUP_PACKAGES=$(CURDIR)/.venv/soup $(BIN)/python benchmarks/real/run.py
+	$(BIN)/python benchmarks/real/curve.py
+	$(BIN)/python benchmarks/real/report.py
 
 site: .venv/.docs
 	$(BIN)/python docs/make_site.py
@@ -88,6 +91,13 @@ clean:
 .venv/.bench: .venv/.ready
 	@echo "== set-up: what the benchmarks compare with"
 	$(PIP) --editable ".[bench]"
+	@touch $@
+
+# Soup wants a TRL and a typer that ladder does not have, so it lies beside the others and is called as a command.
+.venv/.soup: .venv/.bench
+	@echo "== set-up: Soup, in a folder of its own"
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target .venv/soup \
+		"soup-cli==0.77.0" "trl==0.29.1" "typer==0.27.3" "click==8.4.2" "plotext==6.1.0"
 	@touch $@
 
 .venv/.docs: .venv/.ready

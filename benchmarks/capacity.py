@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from benchmarks.continual.climb import evolve, write_request
+from benchmarks.continual.climb import everything, write_request, write_start
 from benchmarks.continual.facts import domains
+from benchmarks.continual.generation import evolve
 from benchmarks.continual.methods import SIZES, genesis_document
 from ladder.models import load_model, load_tokenizer
 from ladder.train.capacity import OUTPUTS
@@ -104,12 +105,14 @@ def run(arm: str, seed: int, work: Path, steps: int) -> tuple[float, float, floa
     if not (place / "candidate").is_dir():
         document = genesis_document(SIZES["small"], seed)
         document["training_params"]["steps"] = steps
-        evolve(write_request(place, document, old), [], place, 1)
+        request = write_request(place, document, old)
+        write_start(place / "start", request, everything())
+        evolve(request, [], place, 1)
     child, rank = work / f"{arm.replace(' ', '-')}-{seed}", int(arm.split()[1]) if arm in ("rank 4", "rank 6") else RANK
-    request = {"child_gen": "Luna-G001", "parent_gen": "Luna-G000", "training_method": "supervised_fine_tuning"}
+    told = {"child_gen": "Luna-G001", "parent_gen": "Luna-G000", "training_method": "supervised_fine_tuning"}
     params = {"steps": steps, "lr": 5e-3, "batch_size": 16, "capacity": {}}
     document = {
-        "evolution_request": request,
+        "evolution_request": told,
         "data": {"train": ["rows.jsonl"], "probes": "probes.jsonl"},
         "training_params": params,
         "stabilizers": {"dreams": False, "ema": False},
@@ -124,13 +127,7 @@ def run(arm: str, seed: int, work: Path, steps: int) -> tuple[float, float, floa
             self.arm = arm
             made.append(self)
 
-    import benchmarks.continual.climb as climb
-
-    climb.Trainer, kept = Own, climb.Trainer  # type: ignore[misc]
-    try:
-        evolve(write_request(child, document, new), [place / "candidate"], child, 1)
-    finally:
-        climb.Trainer = kept  # type: ignore[misc]
+    evolve(write_request(child, document, new), [place / "candidate"], child, 1, train=Own)
     model, tokenizer = load_model(child / "candidate"), load_tokenizer(child / "candidate")
     held_out = [new.sentences[-1].format(*fact) for number, fact in enumerate(new.facts) if number % 2]
     known = [sentence.format(*fact) for fact in old.facts for sentence in old.sentences[:2]]

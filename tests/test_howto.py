@@ -15,9 +15,9 @@ from ladder.cli import app
 from tests.test_docs import DOCS, FENCE, commands
 
 PAGE = (DOCS / "howto.md").read_text(encoding="utf-8")
-ELSEWHERE = {("ui", ""), ("submit", ""), ("notify", "test"), ("notify", "send")}
-"""Verbs that go on until they are stopped, or need a cluster or somebody who listens: their lines stand in blocks
-without a language, and are not typed here."""
+ELSEWHERE = {("ui", ""), ("submit", ""), ("notify", "test"), ("notify", "send"), ("dose", ""), ("dial", "")}
+"""Verbs that go on until they are stopped, or need a cluster, somebody who listens, directions of concepts or an
+adapter: their lines stand in blocks without a language, and are not typed here."""
 
 
 def blocks(kind: str) -> list[str]:

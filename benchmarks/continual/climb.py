@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,32 +17,24 @@ from typing import Any
 import torch
 
 from benchmarks.continual.facts import SENTENCES, Domain, domains
+from benchmarks.continual.generation import Cost, evolve, standings, write_manifest
 from benchmarks.continual.lessons import probes, rows, write_lesson
 from benchmarks.continual.methods import METHODS, SIZES, document, genesis_document
-from ladder.data.sidecars import replay_sample, to_jsonl
+from ladder.data.examples import Encoding, encode_rows
+from ladder.data.rows import read_rows
+from ladder.data.sidecars import REPORT
 from ladder.errors import GateError
 from ladder.exam import Answers, Exam, Sampling
 from ladder.exam.ask import examine
 from ladder.exam.calibration import distinct, ece, entropy
 from ladder.gates import decide, measure
-from ladder.gates.measurements import mean
+from ladder.gates.measurements import Measurements, mean
 from ladder.gates.tone import facet_drifts
 from ladder.manifest import Request
-from ladder.manifest.request import read_request
-from ladder.manifest.schema import Dreams
-from ladder.methods import method_of
 from ladder.models.intake import save_model
-from ladder.models.load import config_of, load_tokenizer
-from ladder.models.preflight import named_positions
+from ladder.models.load import load_model, load_tokenizer
 from ladder.models.scratch import fresh_model, train_tokenizer
-from ladder.sampling.dreams import Dream, DreamBatch
-from ladder.setup.dataset import build_batches, encode_dataset, loss_elements, read_dataset
-from ladder.setup.dreams import beginnings, write_dreams
-from ladder.setup.roles import cache_settings, teacher_spec
 from ladder.system.files import save_folder, save_text
-from ladder.teachers.teacher import Teacher
-from ladder.train.spec import TrainingSpec
-from ladder.train.trainer import Trainer
 
 SAMPLES = Sampling(count=64, tokens=48)
 
@@ -62,15 +53,6 @@ class Cell:
         return f"{self.size}/{self.generations}/{self.method}/{self.seed}"
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a generation took: seconds from the teachers' load to the candidate, and tokens through the student."""
-
-    seconds: float
-    tokens: int
-    routes: dict[str, int]
-
-
 def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
     """Run a cell; its row, as plain data."""
     torch.set_num_threads(threads)
@@ -82,7 +64,7 @@ def climb(cell: Cell, work: Path, threads: int) -> dict[str, Any]:
         place = folder / f"g{generation}"
         written = document(METHODS[cell.method], SIZES[cell.size], cell.seed, generation)
         request = write_request(place, written, lessons[generation])
-        cost = evolve(request, candidates, place, threads)
+        cost = evolve(request, candidates, place, threads, METHODS[cell.method].tail)
         candidates.append(place / "candidate")
         grown.append(_figures(request, candidates, lessons, cost))
     return {"cell": asdict(cell), "threads": threads, "generations": grown}
@@ -97,6 +79,7 @@ def genesis(cell: Cell, work: Path, threads: int) -> Path:
     if not mark.is_file() or mark.read_text() != made_of:
         for name in ("start", "candidate", "checkpoints", "tokens"):
             shutil.rmtree(place / name, ignore_errors=True)
+        write_start(place / "start", request, everything())
         evolve(request, [], place, threads)
         save_text(mark, made_of)
     return place / "candidate"
@@ -105,70 +88,14 @@ def genesis(cell: Cell, work: Path, threads: int) -> Path:
 def write_request(place: Path, written: dict[str, Any], domain: Domain) -> Request:
     """A manifest with its data in a folder, read as any other."""
     write_lesson(place, domain)
-    save_text(place / "manifest.json", json.dumps(written, indent=1))
-    return read_request(place / "manifest.json")
+    return write_manifest(place, written)
 
 
-def evolve(request: Request, ancestors: Sequence[Path], place: Path, threads: int) -> Cost:
-    """Train one child up to its candidate folder.
-
-    Args:
-        ancestors: candidate folders, the genesis first and the parent last.
-    """
-    manifest, method = request.manifest, method_of(request.manifest)
-    speaking = 1 + bool(request.grandparent) + len(manifest.teachers.others)
-    folders = dict(enumerate(reversed(ancestors[-speaking:]), 1))
-    dataset = read_dataset(request, ancestors)
-    start = folders.get(1, place / "start")
-    if not ancestors:
-        write_start(start, request)
-    began = time.monotonic()
-    teachers = {
-        number: Teacher(
-            teacher_spec(
-                manifest, folder, number, device="cpu", threads=threads, cache=cache_settings(manifest.runtime, place)
-            )
-        )
-        for number, folder in folders.items()
-        if number in method.teachers() | method.dreamers()
-    }
-
-    def dreamt(dream_batches: Sequence[DreamBatch]) -> list[list[Dream]]:
-        return [teachers[dream_batch.teacher].dream(dream_batch) for dream_batch in dream_batches]
-
-    tokenizer, config, wanted = load_tokenizer(start), config_of(start), manifest.stabilizers.dreams
-    begins = beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) else None
-    dreams = write_dreams(request, place / "dreams.jsonl", teachers, dreamt, start, tokenizer, begins, lambda _: None)
-    rows = encode_dataset(request, tokenizer, named_positions(config), dataset, place / "tokens")
-    batches = build_batches(request, tokenizer, rows, dreams)
-    spec = TrainingSpec(
-        manifest,
-        start,
-        {number: folders[number] for number in teachers},
-        place,
-        "parent",
-        threads=threads,
-        loss_elements=loss_elements(batches, manifest.training_params.steps, config),
-    )
-    trainer, tokens, routes = Trainer(spec), 0, dict[str, int]()
-    for step in range(manifest.training_params.steps):
-        made = batches(step)
-        said = {number: [teacher.signal(batch) for batch in made] for number, teacher in teachers.items()}
-        report = trainer.step(step, made, said)
-        tokens += report.tokens
-        routes = {route: routes.get(route, 0) + count for route, count in report.routes.items()}
-    trainer.finish(place / "candidate")
-    seconds = time.monotonic() - began
-    sample = replay_sample(dataset.new, manifest.stabilizers.replay_size, manifest.seeds.data)
-    save_text(place / "candidate" / "ladder" / "replay.jsonl", to_jsonl(sample))
-    return Cost(seconds, tokens, {route: count for route, count in routes.items() if count})
-
-
-def write_start(folder: Path, request: Request) -> None:
-    """Random weights, and a tokenizer that has seen every domain's words: the language is there before the facts."""
+def write_start(folder: Path, request: Request, texts: Sequence[str]) -> None:
+    """Random weights, and a tokenizer that has seen every word: the language is there before the facts."""
     architecture = request.manifest.student.architecture
     assert architecture is not None
-    tokenizer = train_tokenizer(everything(), architecture.vocab_size)
+    tokenizer = train_tokenizer(texts, architecture.vocab_size)
     model = fresh_model(architecture, tokenizer, request.manifest.seeds.init)
     save_folder(folder, lambda target: save_model(target, model, tokenizer))
 
@@ -183,19 +110,26 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
     generation = len(candidates) - 1
     old, new = lessons[:generation], lessons[generation]
     exam = Exam(
-        recall={domain.name: tuple(probes(domain)) for domain in old},
+        recall={str(place): tuple(probes(domain)) for place, domain in enumerate(old)},
         generalize=tuple(probes(new)),
         decoding=request.manifest.gates.decoding,
         sampled=SAMPLES,
     )
     answers: list[Answers] = [examine(folder, exam) for folder in (candidates[-1], candidates[-2])]
     child, parent = (measure(exam, given, None) for given in answers)
-    report = decide(request.manifest.gates, child, parent, [])
+    found = standings(candidates[:-1])
+    origins = {place: known[place] for place, known in found.items() if place in known}
+    report = decide(request.manifest.gates, child, parent, [], origins)
+    save_text(candidates[-1] / "ladder" / REPORT, json.dumps({"gates": report.to_dict()}))
+    kl, reverse = divergences(request, candidates[-1], candidates[-2])
     return {
         "generation": generation,
         "domain": new.name,
-        "accuracy": {**child.recall_by, new.name: mean(child.generalize)},
-        "before": {**parent.recall_by, new.name: mean(parent.generalize)},
+        "accuracy": {**_by_name(child, old), new.name: mean(child.generalize)},
+        "before": {**_by_name(parent, old), new.name: mean(parent.generalize)},
+        "kl": kl,
+        "kl_reverse": reverse,
+        "rehearsal": cost.plan.to_dict(),
         "promoted": report.passed,
         "failed": list(report.failed),
         "ece": ece(exam, answers[0]),
@@ -207,6 +141,28 @@ def _figures(request: Request, candidates: Sequence[Path], lessons: Sequence[Dom
         "tokens": cost.tokens,
         "routes": cost.routes,
     }
+
+
+def _by_name(measured: Measurements, old: Sequence[Domain]) -> dict[str, float]:
+    """Accuracy by the domain's name; ancestors are known by their places."""
+    return {old[int(place)].name: value for place, value in measured.recall_by.items()}
+
+
+@torch.no_grad()
+def divergences(request: Request, child: Path, parent: Path) -> tuple[float, float]:
+    """How far the child went on the new rows: mean KL(child, parent) and KL(parent, child) over their tokens, in nats,
+    of whole distributions at temperature 1; both as they are stored."""
+    tokenizer = load_tokenizer(child)
+    assert request.manifest.data is not None
+    encoding = Encoding(request.manifest.data.max_length, completion_only=False)
+    models, sums, count = [load_model(folder) for folder in (child, parent)], [0.0, 0.0], 0
+    for example in encode_rows(read_rows(request.file("rows.jsonl")), tokenizer, encoding):
+        ids_T, trained_T = torch.tensor([example.ids]), torch.tensor(example.trained)
+        ours_TV, theirs_TV = (model(ids_T).logits[0, :-1][trained_T].double().log_softmax(-1) for model in models)
+        sums[0] += float((ours_TV.exp() * (ours_TV - theirs_TV)).sum())
+        sums[1] += float((theirs_TV.exp() * (theirs_TV - ours_TV)).sum())
+        count += int(trained_T.sum())
+    return sums[0] / count, sums[1] / count
 
 
 def voice_drift(said: Sequence[str], lessons: Sequence[Domain]) -> float:

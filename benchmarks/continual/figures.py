@@ -44,6 +44,21 @@ def older(row: Row) -> float:
     return fmean(value for name, value in last["accuracy"].items() if name != last["domain"])
 
 
+def oldest(row: Row) -> float:
+    """Accuracy on the first domain, which the genesis learned, after the last generation."""
+    return next(iter(row["generations"][-1]["accuracy"].values()))
+
+
+def steps_away(row: Row) -> list[tuple[float, float]]:
+    """Of each generation how far it went from its parent on the new rows (KL to it, nats a token), and what it lost on
+    the older domains, mean accuracy; nothing of rows that were written before that was measured."""
+    return [
+        (one["kl"], fmean(was - one["accuracy"][name] for name, was in one["before"].items() if name != one["domain"]))
+        for one in row["generations"]
+        if "kl" in one
+    ]
+
+
 def mean_of_all(row: Row) -> float:
     """Mean accuracy on all domains after the last generation."""
     return fmean(row["generations"][-1]["accuracy"].values())
@@ -89,6 +104,7 @@ def last(name: str) -> Callable[[Row], float]:
 COLUMNS: dict[str, tuple[Callable[[Row], float], int]] = {
     "newest": (newest, 3),
     "older": (older, 3),
+    "oldest": (oldest, 3),
     "all": (mean_of_all, 3),
     "forgotten": (forgetting, 3),
     "known before": (transfer, 3),

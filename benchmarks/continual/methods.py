@@ -50,6 +50,7 @@ class Method:
         grandparent: whether the generation before the parent is named, where there is one.
         third: whether the generation before that one teaches as well, where there is one.
         stretch: steps of this method for each step of the others, to compare at equal time.
+        tail: steps that follow, of dreams and replay alone.
     """
 
     says: str
@@ -60,13 +61,14 @@ class Method:
     grandparent: bool = True
     third: bool = False
     stretch: float = 1.0
+    tail: int = 0
 
 
 STRETCH = 1.8
 """Steps of plain training with labels for each step of the default, dreams and teachers included, at equal time."""
 
 
-def _shares(new: float, replay: float = 0.0, dreams: float = 0.0) -> dict[str, dict[str, float]]:
+def shares(new: float, replay: float = 0.0, dreams: float = 0.0) -> dict[str, dict[str, float]]:
     return {"shares": {"new": new, "replay": replay, "dreams": dreams}}
 
 
@@ -75,26 +77,26 @@ def _dreaming(**fields: Any) -> dict[str, Any]:
 
 
 MAIN: dict[str, Method] = {
-    "fine-tuning": Method("labels of the new rows alone", TUNING, _shares(1.0)),
-    "replay": Method("fine-tuning, a tenth of each batch replayed", TUNING, _shares(0.9, 0.1)),
-    "replay-long": Method("the same for as long as the default takes", TUNING, _shares(0.9, 0.1), stretch=STRETCH),
-    "replay-half": Method("fine-tuning, half of each batch replayed", TUNING, _shares(0.5, 0.5)),
-    "dreams": Method("fine-tuning, 0.4 of each batch dreams, no teachers", TUNING, _shares(0.6, dreams=0.4)),
+    "fine-tuning": Method("labels of the new rows alone", TUNING, shares(1.0)),
+    "replay": Method("fine-tuning, a tenth of each batch replayed", TUNING, shares(0.9, 0.1)),
+    "replay-long": Method("the same for as long as the default takes", TUNING, shares(0.9, 0.1), stretch=STRETCH),
+    "replay-half": Method("fine-tuning, half of each batch replayed", TUNING, shares(0.5, 0.5)),
+    "dreams": Method("fine-tuning, 0.4 of each batch dreams, no teachers", TUNING, shares(0.6, dreams=0.4)),
     "one-teacher": Method(
         "learning without forgetting: labels, and one teacher's word on the new rows",
-        params={"recipe": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **_shares(1.0)},
+        params={"recipe": "logit_blending_kd", "alpha": 0.5, "beta": 0.5, "confidence_threshold": 0.0, **shares(1.0)},
         grandparent=False,
     ),
     "seed": Method(
         "the first sketch's routing as written, a tenth replayed",
-        params={"recipe": "logit_blending_kd", **_shares(0.9, 0.1)},
+        params={"recipe": "logit_blending_kd", **shares(0.9, 0.1)},
     ),
-    "surprise": Method("surprise routing, a tenth replayed, no dreams", params=_shares(0.9, 0.1)),
+    "surprise": Method("surprise routing, a tenth replayed, no dreams", params=shares(0.9, 0.1)),
     "default": Method("surprise routing, dreams and replay, as a manifest gets that names nothing"),
     "default-one": Method("the default without the grandparent", grandparent=False),
     "both-dream": Method("the default, dreams of both teachers", **_dreaming(teacher="both")),
     "nothing-stored": Method(
-        "surprise routing and dreams from the start token, no replay", params=_shares(0.6, dreams=0.4)
+        "surprise routing and dreams from the start token, no replay", params=shares(0.6, dreams=0.4)
     ),
     "lora": Method("the default with LoRA", student={"adapter": {"r": 16}}),
 }
@@ -109,10 +111,10 @@ ABLATIONS: dict[str, Method] = {
     "T-4": Method("T 4", params={"temperature": 4.0}),
     "alpha-0": Method("alpha 0, beta 1 (default 0.1 and 0.9)", params={"alpha": 0.0, "beta": 1.0}),
     "alpha-0.5": Method("alpha 0.5, beta 0.5", params={"alpha": 0.5, "beta": 0.5}),
-    "dreams-0.2": Method("0.2 of each batch dreams, 0.7 new (default 0.3 and 0.6)", params=_shares(0.7, 0.1, 0.2)),
-    "dreams-0.4": Method("0.4 dreams, 0.5 new", params=_shares(0.5, 0.1, 0.4)),
-    "dreams-0.6": Method("0.6 dreams, 0.3 new", params=_shares(0.3, 0.1, 0.6)),
-    "replay-0.3": Method("0.3 of each batch replayed (default 0.1), 0.4 new", params=_shares(0.4, 0.3, 0.3)),
+    "dreams-0.2": Method("0.2 of each batch dreams, 0.7 new (default 0.3 and 0.6)", params=shares(0.7, 0.1, 0.2)),
+    "dreams-0.4": Method("0.4 dreams, 0.5 new", params=shares(0.5, 0.1, 0.4)),
+    "dreams-0.6": Method("0.6 dreams, 0.3 new", params=shares(0.3, 0.1, 0.6)),
+    "replay-0.3": Method("0.3 of each batch replayed (default 0.1), 0.4 new", params=shares(0.4, 0.3, 0.3)),
     "600-dreams": Method("600 dreams (default 2,400)", **_dreaming(count=600)),
     "start": Method("dreams from the start token (default: openings of rows)", **_dreaming(prompts="start")),
     "cold-dreams": Method("dreams at temperature 0.7 (default 1)", **_dreaming(temperature=0.7)),
@@ -121,6 +123,26 @@ ABLATIONS: dict[str, Method] = {
     "ema-0.9": Method("EMA 0.9", stabilizers={"ema_decay": 0.9}),
 }
 """The default with one thing changed."""
+
+
+def _rehearsing(shares: str, older: int, dreams: int | None = None, **fields: Any) -> dict[str, Any]:
+    count = {"dreams": {"count": dreams}} if dreams else {}
+    return {"stabilizers": {"rehearsal": {"shares": shares, "older_teachers": older}, **count}, **fields}
+
+
+REHEARSALS: dict[str, Method] = {
+    "many-dreams": Method("6,400 dreams (default 2,400), each read once", **_dreaming(count=6400)),
+    "fading-shares": Method("what fades is rehearsed more often", **_rehearsing("fading", 0)),
+    "fading-two": Method("and dreamt by up to two older generations that know it", **_rehearsing("fading", 2)),
+    "fading-tail": Method("and 100 steps of dreams and replay alone at the end", tail=100, **_rehearsing("fading", 2)),
+    "older-two": Method("dreamt by up to two that know it, shares alike", **_rehearsing("even", 2)),
+    "older-alone": Method("the same without the grandparent", **_rehearsing("even", 2, grandparent=False)),
+    "older-dreams": Method(
+        "the same, 0.4 of each batch dreams, 3,200 of them",
+        **_rehearsing("even", 2, 3200, grandparent=False, params=shares(0.5, 0.1, 0.4)),
+    ),
+}
+"""The default with other rehearsal."""
 
 FUSIONS: dict[str, Method] = {
     "mean": Method("the default, both teachers weigh the same", params={"fusion": "mean"}),
@@ -131,7 +153,24 @@ FUSIONS: dict[str, Method] = {
 }
 """The default with other weights of its teachers, and with one more of them (without a throttle)."""
 
-METHODS = MAIN | ABLATIONS | FUSIONS
+ON_POLICY: dict[str, Method] = {
+    "on-policy": Method("student writes for replayed prompts in place of dreams", params={"recipe": "on_policy_kd"}),
+    "on-policy-forward": Method(
+        "the same by the forward divergence", params={"recipe": "on_policy_kd", "direction": "forward"}
+    ),
+    "on-policy-10": Method(
+        "the same in ten rounds (default four)", params={"recipe": "on_policy_kd", "written": {"rounds": 10}}
+    ),
+    "on-policy-dreams": Method(
+        "student writes, and its parent dreams", params={"recipe": "on_policy_kd"}, **_dreaming()
+    ),
+    "self-distillation": Method(
+        "student writes for all prompts, parent reads new rows first", params={"recipe": "self_distillation"}
+    ),
+}
+"""The student writes, and its parent scores."""
+
+METHODS = MAIN | ABLATIONS | REHEARSALS | FUSIONS | ON_POLICY
 
 
 def genesis_document(size: Size, seed: int) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
-from benchmarks.continual.figures import COLUMNS, Row, curves, summary
-from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS
+from benchmarks.continual.figures import COLUMNS, Row, curves, steps_away, summary
+from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS, REHEARSALS
 from benchmarks.continual.run import ROWS, read
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
@@ -24,18 +26,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables between their marks, and the plots beside the document."""
     asked = _parser().parse_args(arguments)
     text = asked.document.read_text(encoding="utf-8")
-    for (size, generations), rows in ladders(read(asked.rows)).items():
+    plots = asked.document.with_suffix("")
+    plots.mkdir(parents=True, exist_ok=True)
+    everything = ladders(read(asked.rows))
+    for (size, generations), rows in everything.items():
         name = f"{size}-{generations}"
-        main, others = (list(group) for group in _groups(rows))
+        main, others, rehearsals = (list(group) for group in _groups(rows))
         if not main:
             continue
         text = between(text, name, table(main))
-        plots = asked.document.with_suffix("") / f"{name}.svg"
-        plots.parent.mkdir(parents=True, exist_ok=True)
-        draw(main, plots)
+        draw(main, plots / f"{name}.svg")
+        default = [row for row in main if row["cell"]["method"] == "default"]
         if others:
-            default = [row for row in main if row["cell"]["method"] == "default"]
             text = between(text, f"{name}-ablations", table([*default, *others]))
+        if rehearsals:
+            text = between(text, f"{name}-rehearsal", table([*default, *rehearsals]))
+            draw([*default, *rehearsals], plots / f"{name}-rehearsal.svg")
+    if away := {method: points for method, points in _away(everything).items() if points}:
+        text = between(text, "kl", _correlations(away))
+        scatter(away, plots / "kl.svg")
     asked.document.write_text(text, encoding="utf-8")
     return 0
 
@@ -50,8 +59,8 @@ def ladders(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """The rows of what people choose between, and those of one thing changed."""
-    for group in (MAIN, ABLATIONS):
+    """The rows of what people choose between, those of one thing changed, and those of other rehearsal."""
+    for group in (MAIN, ABLATIONS, REHEARSALS):
         yield [row for row in rows if row["cell"]["method"] in group]
 
 
@@ -63,6 +72,40 @@ def table(rows: Sequence[Row]) -> str:
         cells = [figures[name].text(digits) for name, (_, digits) in COLUMNS.items()]
         lines.append([method, METHODS[method].says, str(seeds), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _away(everything: Mapping[tuple[str, int], Sequence[Row]]) -> dict[str, list[tuple[float, float]]]:
+    """Of every method each generation's distance from its parent, and what it lost."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in (row for rows in everything.values() for row in rows):
+        found.setdefault(row["cell"]["method"], []).extend(steps_away(row))
+    return found
+
+
+def _correlations(away: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """A Markdown table: by method mean distance and loss of a generation, and over which of them the two rise together
+    (Spearman's rank correlation)."""
+    lines = [["method", "generations", "KL, nats a token", "lost a generation", "rank correlation"], ["---"] * 5]
+    pooled = [point for points in away.values() for point in points]
+    for method, points in [*away.items(), ("all", pooled)]:
+        kl, lost = zip(*points, strict=True)
+        told = f"{spearmanr(kl, lost).statistic:.2f}" if len(points) > 2 else ""
+        lines.append([method, str(len(points)), f"{fmean(kl):.2f}", f"{fmean(lost):.3f}", told])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def scatter(away: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """A point for each generation of each method: how far it went from its parent on what is new, and what it lost."""
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+    panel = figure.subplots()
+    for place, (method, points) in enumerate(away.items()):
+        kl, lost = zip(*points, strict=True)
+        panel.scatter(kl, lost, s=14, label=method, color=f"C{place % 10}", marker="osD^v<>Pp*X"[place // 10])
+    panel.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    panel.set_xlabel("KL of the child to its parent on the new rows, nats a token")
+    panel.set_ylabel("mean accuracy lost on older domains")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    _save(figure, path)
 
 
 def between(text: str, name: str, body: str) -> str:
@@ -96,6 +139,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
     figure.supxlabel("generation")
     figure.supylabel("accuracy")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     # The same figures give the same file.
     with rc_context({"svg.hashsalt": "ladder"}):
         figure.savefig(path, metadata={"Date": None})

@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks.continual.climb import Cell, climb, genesis
-from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, SIZES
+from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, ON_POLICY, REHEARSALS, SIZES
 from benchmarks.machine import describe_machine
 
 ROWS = Path(__file__).resolve().parent / "rows.jsonl"
@@ -84,9 +84,13 @@ def _line(row: dict[str, Any]) -> str:
     return f"{cell.key}: newest {new:.3f}, older {kept:.3f}, {passed} of {cell.generations} pass, {seconds:.0f} s"
 
 
-def _methods(text: str) -> list[str]:
-    groups = {"main": list(MAIN), "ablations": list(ABLATIONS), "fusions": list(FUSIONS)}
-    names = [name for word in text.split(",") for name in groups.get(word, [word])]
+GROUPS = {"main": MAIN, "ablations": ABLATIONS, "rehearsals": REHEARSALS, "fusions": FUSIONS, "writing": ON_POLICY}
+"""Methods that are named together."""
+
+
+def methods_of(text: str) -> list[str]:
+    """Names of methods, and of groups of them, as they stand on a command line."""
+    names = [name for word in text.split(",") for name in GROUPS.get(word, (word,))]
     if unknown := [name for name in names if name not in METHODS]:
         raise argparse.ArgumentTypeError(f"no method {unknown[0]!r}; there are {', '.join(METHODS)}")
     return names
@@ -94,8 +98,8 @@ def _methods(text: str) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    groups = "names, main, ablations, or fusions"
-    parser.add_argument("--methods", type=_methods, default=list(MAIN), metavar="A,B", help=groups)
+    groups = f"names, or {', '.join(GROUPS)}"
+    parser.add_argument("--methods", type=methods_of, default=list(MAIN), metavar="A,B", help=groups)
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2, 3, 4])
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--generations", type=int, default=5)

@@ -23,12 +23,15 @@ import torch.distributed as dist
 
 from ladder.actors.placement import Measured
 from ladder.data.batches import Batch
+from ladder.data.examples import Example
 from ladder.distill import release
 from ladder.errors import CHECKPOINT_KEPT, ActorDied
 from ladder.errors import said as said_by
 from ladder.exam import Outputs, PromptSet, Sampling, ask, harness
 from ladder.models import Rounding, SharedBase, Stack
 from ladder.sampling.dreams import Dream, DreamBatch
+from ladder.sampling.dreams import Sampling as Drawing
+from ladder.sampling.written import WrittenText
 from ladder.system.progress import counted_in
 from ladder.teachers import cache, host, teacher, wire
 from ladder.train.ranks import ALONE, Ranks
@@ -232,6 +235,16 @@ class StudentActor(TeacherActor):
         with self._with_the_others():
             return self._hosted().sample(openings, sampling)
 
+    def write(self, prompts: Sequence[Sequence[int]], sampling: Drawing, seed: int) -> list[WrittenText]:
+        """What the student goes on with after each of these prompts, as it is now."""
+        with self._with_the_others():
+            return self._hosted().write(prompts, sampling, seed)
+
+    def nats(self, examples: Sequence[Example]) -> float:
+        """Mean -ln p of the trained tokens of some examples, as the student is now."""
+        with self._with_the_others():
+            return self._hosted().nats(examples)
+
     def finish(self, folder: Path) -> Rounding | None:
         """Write the candidate folder durably and let the student go; says what rounding did."""
         with self._with_the_others():
@@ -309,6 +322,12 @@ class StudentGroup:
 
     def sample(self, openings: Sequence[Sequence[int]], sampling: Sampling) -> list[Any]:
         return [rank.sample.remote(openings, sampling) for rank in self.ranks]
+
+    def write(self, prompts: Sequence[Sequence[int]], sampling: Drawing, seed: int) -> list[Any]:
+        return [rank.write.remote(prompts, sampling, seed) for rank in self.ranks]
+
+    def nats(self, examples: Sequence[Example]) -> list[Any]:
+        return [rank.nats.remote(examples) for rank in self.ranks]
 
     def finish(self, folder: Path) -> list[Any]:
         return [rank.finish.remote(folder) for rank in self.ranks]

@@ -15,7 +15,19 @@ import typer
 
 from ladder.commands.answers import answer, at_work, copied, note, open_page, registry_of, together_of
 from ladder.commands.app import LOOK, app
-from ladder.commands.options import HOME, Family, Home, Json, Mixed, Ref, Weights, With
+from ladder.commands.options import (
+    HOME,
+    ConceptLayers,
+    ConceptVectors,
+    Family,
+    Home,
+    Json,
+    Mixed,
+    Ref,
+    Weights,
+    With,
+    numbers_of,
+)
 from ladder.errors import UsageError
 
 
@@ -192,6 +204,14 @@ def sample(
     with_: With = None,
     weights: Weights = None,
     pooling: Mixed = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--steer", metavar="CONCEPT=AMOUNT", help="Push a concept by a multiple of its dose, or CONCEPT=ablate."
+        ),
+    ] = None,
+    vectors: ConceptVectors = None,
+    layers: ConceptLayers = None,
     readout: Annotated[
         Path | None,
         typer.Option(
@@ -202,7 +222,8 @@ def sample(
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Let a generation answer prompts, or several together with --with; with --readout as it is read inside."""
+    """Let a generation answer prompts, or several together with --with; steered with --vectors and --steer, and read
+    inside with --readout."""
     if readout is None and html is not None:
         raise UsageError(
             "a page is of what is read inside", where="--html", remedy="name vectors with --readout FOLDER"
@@ -212,12 +233,25 @@ def sample(
 
     from ladder.verbs import sample as sampling
     from ladder.verbs.heat import answers_text, heat_of
+    from ladder.verbs.steer import asked_steering
     from ladder.verbs.together import ensemble_of
 
     prompts, who = sampling.given(prompt, sys.stdin), ensemble_of(registry, generation, together)
+    steering, notes = asked_steering(who.first, vectors, steer or [], numbers_of(layers))
+    note(notes)
     heat = None if readout is None else heat_of(who, readout)
     with at_work(f"{ref} answers"):
-        answers = sampling.answer(who, prompts, chat, max_new_tokens, temperature, seed, system=system, listen=heat)
+        answers = sampling.answer(
+            who,
+            prompts,
+            chat,
+            max_new_tokens,
+            temperature,
+            seed,
+            system=system,
+            steering=steering,
+            listen=heat,
+        )
     pairs: list[dict[str, Any]] = [
         {"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)
     ]

@@ -94,6 +94,15 @@ Columns = Annotated[
         help="Which column is what, such as prompt=question. May be given several times; as data.columns.",
     ),
 ]
+ConceptVectors = Annotated[
+    Path | None, typer.Option("--vectors", metavar="FOLDER", help="Directions of concepts, which --steer names.")
+]
+ConceptLayers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers", metavar="N,N", help="Behind which layers it is steered; those in the middle of the depth."
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept in the history.")]
 HOME = cast(Path, None)
 """No home is named, so it is looked for (``ladder/system/home.py``)."""
@@ -105,3 +114,12 @@ def columns_of(given: list[str] | None) -> dict[str, str]:
     if wrong := [key for key, sign, column in pairs if not (key and sign and column)]:
         raise UsageError(f"found {wrong[0]!r}, expected KEY=COLUMN", where="--column", remedy="such as prompt=question")
     return {key: column for key, _, column in pairs}
+
+
+def numbers_of(given: str | None) -> list[int] | None:
+    """``--layers`` as numbers."""
+    try:
+        return [int(part) for part in given.split(",")] if given is not None else None
+    except ValueError:
+        remedy = "write numbers with commas between them, such as 13,14"
+        raise UsageError(f"found {given!r}, expected numbers of layers", where="--layers", remedy=remedy) from None

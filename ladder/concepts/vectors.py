@@ -6,7 +6,8 @@ A folder of them holds ``vectors.safetensors`` (``layer_<i>.vectors``, [C, D], f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Facts:
         method: how positives and negatives became a direction: ``mean``, ``pca`` or ``logistic``.
         position: which token of a text is read: ``last`` (the last one that is no padding) or ``mean`` (of all).
         doses: by concept, what a vector is multiplied with to move the model by 1 nat, where that was measured.
+        dosed: by concept, behind which layers that was, and at which the dose holds.
     """
 
     model: str
@@ -40,6 +42,12 @@ class Facts:
     method: str = "mean"
     position: str = "last"
     doses: Mapping[str, float] = field(default_factory=dict)
+    dosed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def dose(self, concept: str, layers: Sequence[int]) -> float | None:
+        """The dose of a concept that is pushed behind these layers; None where none was measured there."""
+        there = sorted(self.dosed.get(concept, ())) == sorted(layers)
+        return self.doses.get(concept) if there else None
 
 
 @dataclass(frozen=True)
@@ -100,11 +108,12 @@ class Vectors:
         return (projection_C - mean_C) / spread_C.clamp_min(1e-12)
 
     def save(self, folder: Path, extra: Mapping[str, str] | None = None) -> None:
-        """Write the folder, whole or not at all.
+        """Write the folder, whole or not at all. What else lies in it stays.
 
         Args:
             extra: texts of further files by their name.
         """
+        others = [path for path in folder.glob("*") if path.is_file() and path.name not in (TENSORS, FACTS)]
         facts = {"concepts": list(self.concepts), "layers": [*self.by_layer], "hidden_size": self.width}
         tensors = {f"layer_{layer}.vectors": vectors_CD.contiguous() for layer, vectors_CD in self.by_layer.items()}
         tensors |= {f"layer_{layer}.scales": scales_C2.contiguous() for layer, scales_C2 in self.scales.items()}
@@ -112,6 +121,8 @@ class Vectors:
         def write(target: Path) -> None:
             save_file(tensors, target / TENSORS)
             save_text(target / FACTS, json.dumps(facts | asdict(self.facts), indent=1) + "\n")
+            for path in others:
+                shutil.copy2(path, target)
             for name, text in (extra or {}).items():
                 save_text(target / name, text)
 

@@ -121,7 +121,7 @@ class Batch:
         rows_N: flat index b * T + t of each position that predicts a trained token.
         labels_N: the gold label, or ``IGNORE``.
         source_N: index into ``SOURCES``.
-        dreamer_N: 0, or which teacher dreamt the token.
+        dreamer_N: 0, or which teacher alone teaches the token: it dreamt it, or scores what the student wrote.
         example_N: which example of the batch the token belongs to.
         digests: digest of each example of the batch, by that number.
         readings: for a teacher that sees more than the student, its reading of each example, by that number.
@@ -349,8 +349,10 @@ def _shuffled_pass(size: int, number: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, number]).permutation(size)
 
 
-SOURCES = ("new", "replay", "dreams")
+SOURCES = ("new", "replay", "dreams", "written")
 """Where an example comes from; its index is ``Batch.source_N``."""
+WRITTEN = SOURCES[-1]
+"""What the student wrote itself."""
 
 
 @dataclass(frozen=True)
@@ -364,6 +366,8 @@ class Batches:
         accumulation: micro-batches of each rank that a step is split into, fewer where packing leaves fewer sequences.
         group_by_length: the rows of a step have similar lengths.
         ranks: processes among which a step is dealt out.
+        rounds: of what the student wrote, the pool of each round by the first step that takes from it. The pool
+            ``written`` is all of them.
     """
 
     pools: Mapping[str, Sequence[Example]]
@@ -374,6 +378,7 @@ class Batches:
     collation: Collation
     group_by_length: bool = False
     ranks: int = 1
+    rounds: Mapping[int, Sequence[Example]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         fewest = max(self.ranks * self.accumulation, len(self.pools))
@@ -390,8 +395,9 @@ class Batches:
         # The rows of a pass come first in the step in which it ends, so those are the first ones of the step that are
         # read for the first time.
         chosen = [
-            (source, self.pools[source][index], step * rows + place >= len(self.pools[source]))
+            (source, pool[index], (step - first) * rows + place >= len(pool))
             for source, rows in self.rows_by_source().items()
+            for pool, first in [self._pool(source, step)]
             for place, index in enumerate(self._indices(source, rows, step).tolist())
         ]
         longest = self.collation.max_length if self.collation.packing else None
@@ -410,16 +416,30 @@ class Batches:
             rows[max(adjustable, key=lambda source: missing * (ideal[source] - rows[source]))] += missing
         return rows
 
+    def in_round(self, first: int, pool: Sequence[Example]) -> Batches:
+        """Of the steps of one round alone, which begins with step ``first`` and takes from this pool."""
+        return replace(self, pools={**self.pools, WRITTEN: pool}, rounds={first: pool})
+
+    def _pool(self, source: str, step: int) -> tuple[Sequence[Example], int]:
+        """The rows of a source that this step takes from, and the first step that does."""
+        if source != WRITTEN or not self.rounds:
+            return self.pools[source], 0
+        first = max(first for first in self.rounds if first <= step)
+        return self.rounds[first], first
+
     def _indices(self, source: str, rows: int, step: int) -> np.ndarray:
         """Which rows of a pool this step takes."""
-        seed = self.seed + SOURCES.index(source)
+        seed, (pool, first) = self.seed + SOURCES.index(source), self._pool(source, step)
         if not self.group_by_length:
-            return shuffled(len(self.pools[source]), rows, step, step + 1, seed)
-        return grouped_by_length(self._lengths[source], rows, step, seed, window_ranks(step, self.seed))
+            return shuffled(len(pool), rows, step - first, step - first + 1, seed)
+        own = self._lengths[source, first]
+        return grouped_by_length(own, rows, step - first, seed, window_ranks(step - first, self.seed))
 
     @cached_property
-    def _lengths(self) -> dict[str, np.ndarray]:
-        return {source: np.asarray([len(row) for row in rows]) for source, rows in self.pools.items()}
+    def _lengths(self) -> dict[tuple[str, int], np.ndarray]:
+        pools = {(source, 0): rows for source, rows in self.pools.items()}
+        pools |= {(WRITTEN, first): rows for first, rows in self.rounds.items()}
+        return {key: np.asarray([len(row) for row in rows]) for key, rows in pools.items()}
 
     def _collate(self, part: Sequence[tuple[str, Example, bool]]) -> Batch:
         sources, examples, again = zip(*part, strict=True)

@@ -41,7 +41,7 @@ class Example:
         ids: T token ids.
         trained: T - 1 flags.
         gold: whether the labels are gold; on dreams and unlabelled rows they are not.
-        dreamer: 0, or which teacher dreamt this row (1 or 2).
+        dreamer: 0, or which teacher alone teaches this row (1 or 2): it dreamt it, or scores what the student wrote.
         truncated: whether the row was longer than the maximum length.
         readings: the same row as a teacher reads it that sees more, by its number; see ``ladder.data.examples``.
         weight: how much its tokens count in the loss, 1 in the mean over the tokens of its source.
@@ -431,6 +431,42 @@ def filled(row: Row, template: str) -> str:
             where=row.where,
             remedy=f"add it to the row, or name one of {', '.join(sorted(known))} in teachers.*.context",
         ) from error
+
+
+OPENING_TOKENS = 2
+"""Of a text without a prompt. Fewer leave more to whoever goes on, more keep it closer to the rows."""
+
+
+def opening_ids(
+    row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens = "text", context: str = ""
+) -> list[int]:
+    """What was given in a row, for a model that goes on: its prompt, its turns before the last answer, or the first
+    words of a text.
+
+    Args:
+        context: what stands before it; in a conversation it opens the first user's turn.
+
+    Raises:
+        DataError: the chat template refuses the conversation, or it has no user's turn for the context to open.
+    """
+    if row.form == "messages":
+        told = _opened_by(row, context) if context else row
+        messages, tools = told.fields["messages"][:-1], row.fields.get("tools")
+        return chat_ids(tokenizer, messages, opening=True, where=row.where, tools=tools)
+    if row.form == "text":
+        ids = first_words(row, tokenizer, controls)
+    else:
+        ids = raw_ids(tokenizer, row.fields["prompt"], controls)
+    begin = begin_ids(tokenizer) if context else []
+    first = len(begin) if ids[: len(begin)] == begin else 0
+    return [*ids[:first], *text_ids(tokenizer, context, controls), *ids[first:]] if context else ids
+
+
+def first_words(row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens = "text") -> list[int]:
+    """The start token where there is one, and the first tokens of what stands in a row."""
+    key = "text" if row.form == "text" else "prompt"
+    first = row.fields["messages"][0]["content"] if row.form == "messages" else row.fields[key]
+    return raw_ids(tokenizer, first, controls)[: len(begin_ids(tokenizer)) + OPENING_TOKENS]
 
 
 def in_context(

@@ -101,6 +101,13 @@ def read_left_behind(folder: Path, at_hand: Mapping[str, Row] | None = None) -> 
     return Left((*rows, *found), len(hashed) - len(found))
 
 
+def leaves_rows(folder: Path, *, hashed: bool) -> bool:
+    """Whether a generation left rows to replay; ``hashed`` counts those that it left by digest, too."""
+    files = [SAMPLE, HASHED] if hashed else [SAMPLE]
+    found = [folder / "ladder" / name for name in files]
+    return any(file.is_file() and file.stat().st_size for file in found)
+
+
 PROBES = "probes.jsonl"
 REPORT = "report.json"
 PAGE = "report.html"

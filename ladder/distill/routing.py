@@ -233,7 +233,8 @@ def route(
     Args:
         evidence: statistics of the teachers; not needed with ``gold``, where labels alone teach.
         labels_N: column of the gold token, or IGNORE; int [N].
-        dreamer_N: 0 no dream, 1 or 2 dreamt by teacher 1 or 2; int8 [N]. A dream goes to its dreamer with g = 1.
+        dreamer_N: 0 no dream, else the number of the teacher that dreamt it; int8 [N]. A dream goes to its dreamer with
+            g = 1.
         row_N: row of each token, int64 [N]; needed with granularity ``sequence``.
         teachers: K of the weights, where there is no evidence to count them.
         alone_S: the route of each teacher that was heard where it teaches alone, int8 [S]; when left out, they are
@@ -351,7 +352,8 @@ SURPRISES: dict[str, Callable[[Evidence, RoutingSettings], Tensor]] = {
 
 def _with_dreams(routing: Routing, dreamer_N: Tensor) -> Routing:
     awake_N, weights_KN = dreamer_N == 0, routing.weights_KN
-    dreamer_route_N = torch.where(dreamer_N == 2, int(Route.TEACHER2), int(Route.TEACHER1)).to(torch.int8)
+    alone_K = alone_routes(range(len(weights_KN)), dreamer_N.device)
+    dreamer_route_N = alone_K[(dreamer_N.long() - 1).clamp(0, len(weights_KN) - 1)]
     numbers_K1 = torch.arange(1, len(weights_KN) + 1, device=dreamer_N.device).unsqueeze(-1)
     dreamt_KN = (dreamer_N == numbers_K1).to(weights_KN.dtype)
     one_N = torch.ones_like(routing.gain_N)

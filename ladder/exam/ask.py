@@ -41,7 +41,7 @@ from ladder.exam.question import (
     encode_answered,
     encode_question,
     prompt_entropies,
-    read_likelihoods,
+    read_off,
 )
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (
@@ -118,16 +118,16 @@ def _run_prompts(
     openings = sample_openings(tokenizer, prompt_set.openings, prompt_set.sampled.count, controls)
     written = write_answers(model, tokenizer, prompt_set.prompts, decoding, taboo, controls)
     texts = _by(prompt_set.prompts, [answer.text for answer in written])
+    off = read_off(model, tokenizer, prompt_set.probes, decoding.batch_size, taboo, controls)
+    masses = ((probe, one.mass) for probe, one in zip(prompt_set.probes, off, strict=True))
     return Outputs(
         digest=digest,
         texts=texts,
         certainty=_by(
             prompt_set.prompts, _certainty(written, prompt_entropies(model, tokenizer, prompt_set.prompts, controls))
         ),
-        read=_by(
-            prompt_set.probes,
-            read_likelihoods(model, tokenizer, prompt_set.probes, decoding.batch_size, taboo, controls),
-        ),
+        read=_by(prompt_set.probes, [one.said for one in off]),
+        masses={probe: mass for probe, mass in masses if mass is not None},
         again=_by(again, answer_prompts(model, tokenizer, again, other, taboo, controls)),
         sampled=tuple(sample_texts(model, tokenizer, openings, prompt_set.sampled, decoding.batch_size, taboo)),
         readings=read_inside(model, tokenizer, prompt_set.readout, texts, controls) if prompt_set.readout else {},

@@ -58,6 +58,7 @@ class AnswerCache(ModelFiles):
             {prompt: stored.certainty[prompt] for prompt in prompt_set.prompts if prompt in stored.certainty},
             {probe: stored.read[probe] for probe in prompt_set.probes if probe in stored.read},
             readings={place: told for place, told in stored.readings.items() if readout and place[0] == readout.key},
+            masses={probe: stored.masses[probe] for probe in prompt_set.probes if probe in stored.masses},
         )
 
     def keep(self, outputs: Outputs) -> None:
@@ -67,7 +68,10 @@ class AnswerCache(ModelFiles):
             {"asked": _fields(prompt), "said": said, "certainty": asdict(everything.certainty[prompt])}
             for prompt, said in everything.texts.items()
         ]
-        read = [{"asked": _fields(probe), "said": said} for probe, said in everything.read.items()]
+        masses = {probe: {"mass": mass} for probe, mass in everything.masses.items()}
+        read = [
+            {"asked": _fields(probe), "said": said, **masses.get(probe, {})} for probe, said in everything.read.items()
+        ]
         readings = [
             {"by": key, "asked": _fields(prompt), "found": told} for (key, prompt), told in everything.readings.items()
         ]
@@ -81,14 +85,17 @@ class AnswerCache(ModelFiles):
         try:
             texts = {Prompt(**entry["asked"]): str(entry["said"]) for entry in stored["texts"]}
             certainty = {Prompt(**entry["asked"]): Certainty(**entry["certainty"]) for entry in stored["texts"]}
-            read = {_probe(entry["asked"]): str(entry["said"]) for entry in stored["read"]}
+            entries = [(_probe(entry["asked"]), entry) for entry in stored["read"]]
+            masses = {probe: float(entry["mass"]) for probe, entry in entries if "mass" in entry}
+            # Choices of before their masses were kept are asked again.
+            read = {probe: str(entry["said"]) for probe, entry in entries if probe.kind != "choice" or probe in masses}
             readings = {
                 (str(entry["by"]), Prompt(**entry["asked"])): tuple(map(tuple, entry["found"]))
                 for entry in stored.get("readings", ())
             }
         except (KeyError, TypeError):
             return Outputs(digest)
-        return Outputs(digest, texts, certainty, read, readings=readings)
+        return Outputs(digest, texts, certainty, read, readings=readings, masses=masses)
 
 
 def _fields(asked: Prompt | Probe) -> dict[str, Any]:

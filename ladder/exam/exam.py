@@ -403,6 +403,7 @@ class Outputs:
         texts: answers by prompt.
         certainty: how sure it is of each of them, by prompt.
         read: what ``score`` wants, by probe.
+        masses: of a forced choice the probability of all of its options together, by probe.
         again: second answers by prompt.
         sampled: texts of its own.
         readings: what was read inside, by ``Readout.key`` and prompt.
@@ -417,6 +418,7 @@ class Outputs:
     sampled: tuple[str, ...] = ()
     readings: Mapping[tuple[str, Prompt], Reading] = field(default_factory=dict)
     sifted: Sifted = Sifted()
+    masses: Mapping[Probe, float] = field(default_factory=dict)
 
     def with_known(self, known: Outputs) -> Outputs:
         """These outputs and what was known before."""
@@ -426,6 +428,7 @@ class Outputs:
             certainty={**known.certainty, **self.certainty},
             read={**known.read, **self.read},
             readings={**known.readings, **self.readings},
+            masses={**known.masses, **self.masses},
         )
 
 
@@ -467,6 +470,12 @@ class Exam:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
         return {f"recall {name}": probes for name, probes in self.recall.items()} | {"generalize": self.generalize}
 
+    @property
+    def choices(self) -> tuple[Probe, ...]:
+        """The forced choices among the probes, each once."""
+        asked = (probe for part in self.probes().values() for probe in part)
+        return tuple(dict.fromkeys(probe for probe in asked if probe.kind == "choice"))
+
     def prompt_set(self) -> PromptSet:
         """Everything that is asked, once: recall, generalize, tone, laws."""
         asked = [probe for part in self.probes().values() for probe in part]
@@ -505,6 +514,7 @@ class Exam:
                 ),
                 readings=self._readings(outputs),
                 sifted=outputs.sifted,
+                masses={probe: outputs.masses[probe] for probe in self.choices},
             )
         except KeyError as error:
             raise GateError(f"no answer to {error}", where="exam") from error
@@ -555,6 +565,7 @@ class Answers:
         noise: how far the answers depend on the batch.
         readings: what was read inside, by tone prompt; nothing where the exam reads nothing.
         sifted: what rows push inside it.
+        masses: of each forced choice the probability of all of its options together.
     """
 
     recall: Mapping[str, tuple[str, ...]]
@@ -567,3 +578,4 @@ class Answers:
     noise: Noise = Noise()
     readings: tuple[Reading, ...] = ()
     sifted: Sifted = Sifted()
+    masses: Mapping[Probe, float] = field(default_factory=dict)

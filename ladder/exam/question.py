@@ -177,6 +177,43 @@ class _Row(NamedTuple):
     first: int
 
 
+class Read(NamedTuple):
+    """What is read off a model's probabilities.
+
+    Args:
+        said: what ``score`` wants.
+        mass: of a choice the probability of all of its options together; what is missing to 1 goes to what is no
+            answer. None of other kinds.
+    """
+
+    said: str
+    mass: float | None
+
+
+def read_off(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    batch_size: int,
+    taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
+) -> list[Read]:
+    """What is read of each probe: of ``choice`` the option with the largest log-probability a byte, the first
+    of equal ones (as ``acc_norm`` of lm-evaluation-harness); of ``nll`` the geometric mean of the tokens'
+    probabilities. An option without tokens says nothing, so it is never the likeliest; ``check_encodable`` refuses it
+    beforehand, and an ancestor may have left one from before that.
+
+    Raises:
+        GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
+    """
+    banned = banned_ids(model, tokenizer, taboo_ids)
+    found = _logs(model, tokenizer, probes, batch_size, banned, controls)
+    return [
+        Read(_said(probe, list(zip(probe.said, logs, strict=True))), sum(_masses(logs)) if probe.options else None)
+        for probe, logs in zip(probes, found, strict=True)
+    ]
+
+
 def read_likelihoods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -185,24 +222,49 @@ def read_likelihoods(
     taboo_ids: Sequence[int] = (),
     controls: ControlTokens = "text",
 ) -> list[str]:
-    """For each probe what ``score`` wants: of ``choice`` the option with the largest log-probability a byte, the first
-    of equal ones (as ``acc_norm`` of lm-evaluation-harness); of ``nll`` the geometric mean of the tokens'
-    probabilities. An option without tokens says nothing, so it is never the likeliest; ``check_encodable`` refuses it
-    beforehand, and an ancestor may have left one from before that.
+    """``Read.said`` of each probe; see ``read_off``."""
+    return [one.said for one in read_off(model, tokenizer, probes, batch_size, taboo_ids, controls)]
+
+
+def option_masses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    controls: ControlTokens = "text",
+) -> list[list[float]]:
+    """For each probe of kind ``choice`` the probability of each of its options, in their order: the product over its
+    tokens.
 
     Raises:
-        GateError: logits are not finite, a prompt with what follows it is too long, or a text of ``nll`` has no tokens.
+        GateError: as ``read_off``.
     """
-    texts = [probe.said for probe in probes]
-    rows = [_row(tokenizer, probe, text, controls) for probe, said in zip(probes, texts, strict=True) for text in said]
-    ids, banned = [row.ids for row in rows], banned_ids(model, tokenizer, taboo_ids)
+    found = _logs(model, tokenizer, probes, PROMPTS_AT_ONCE, banned_ids(model, tokenizer, ()), controls)
+    return [_masses(logs) for logs in found]
+
+
+def _masses(logs: Sequence[Sequence[float]]) -> list[float]:
+    """Of texts by ln p of their tokens; one without tokens has none."""
+    return [exp(sum(log_p)) if log_p else 0.0 for log_p in logs]
+
+
+def _logs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    probes: Sequence[Probe],
+    batch_size: int,
+    banned: Tensor,
+    controls: ControlTokens,
+) -> list[list[list[float]]]:
+    """ln p of each token of what may be said to each probe: by probe, text and token."""
+    rows = [_row(tokenizer, probe, text, controls) for probe in probes for text in probe.said]
+    ids = [row.ids for row in rows]
     check_lengths(model, ids, 0)
     found = {}
     for place, logits_TV in row_logits(model, pad_id(tokenizer), ids, batch_size):
         found[place] = _judged(logits_TV, rows[place], banned)
         advance(1)
     logs = (found[place] for place in range(len(rows)))
-    return [_said(probe, [(text, next(logs)) for text in said]) for probe, said in zip(probes, texts, strict=True)]
+    return [[next(logs) for _ in probe.said] for probe in probes]
 
 
 def _row(tokenizer: PreTrainedTokenizerFast, probe: Probe, text: str, controls: ControlTokens) -> _Row:

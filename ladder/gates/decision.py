@@ -21,8 +21,20 @@ from ladder.exam import Answers, Exam, SuiteMetric, calibration_error
 from ladder.gates.measurements import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
 from ladder.gates.statistics import Interval, calibration_interval
 from ladder.laws import TOLERANCE, LawResult, Violation, sampled_sentence
-from ladder.manifest import GATES, CalibrationGate, Gates, GeneralizeGate, MetricGate, RecallGate, ToneGate, installed
+from ladder.manifest import (
+    GATES,
+    CalibrationGate,
+    CoherenceGate,
+    Gates,
+    GeneralizeGate,
+    MetricGate,
+    RecallGate,
+    ToneGate,
+    installed,
+)
 
+_OPTIONAL = ("calibration", "coherence")
+"""Gates that are there where the manifest has their section."""
 _METRICS = {"recall": "recall", "generalize": "generalize", "tone": "tone_drift", "laws": "law_violations"}
 
 
@@ -87,7 +99,7 @@ class GateReport:
         without one of them has not passed."""
         names = tuple(result.name for result in self.results)
         asked = {gate["name"] for gate in self.settings.get("metrics", ())} | {*self.settings.get("custom", ())}
-        asked |= {"calibration"} if self.settings.get("calibration") else set()
+        asked |= {name for name in _OPTIONAL if self.settings.get(name)}
         return names[: len(GATES)] == GATES and asked <= set(names) and not self.failed
 
     @property
@@ -98,7 +110,7 @@ class GateReport:
     def metrics(self) -> dict[str, float]:
         """Figures by metric name, such as ``gate.recall`` and ``gate.recall.parent``; a missing one is left out."""
         found = {f"gate.recall.{name}": one.child for name, one in self.per_ancestor.items()}
-        own = _METRICS | ({"calibration": "calibration"} if self.settings.get("calibration") else {})
+        own = _METRICS | {name: name for name in _OPTIONAL if self.settings.get(name)}
         for result in self.results:
             metric = f"gate.{own.get(result.name, f'metrics.{result.name}')}"
             figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
@@ -234,12 +246,13 @@ def decide(
         tone,
         _laws(laws),
         *([_calibration(gates.calibration, gates.confidence, child, parent)] if gates.calibration else []),
+        *([_coherence(gates.coherence, child, parent)] if gates.coherence else []),
         *(hold(gate, child.suites.get(gate.name), _of(parent, gate.name)) for gate in gates.metrics),
         *(_custom(name, custom) for name in gates.custom),
     )
     broken = tuple(violation for law in laws or () for violation in law.found.violations)
     # A report without these is the one that was written before there were any.
-    unsaid: dict[str, Any] = {} if gates.calibration else {"calibration": True}
+    unsaid: dict[str, Any] = {name: True for name in _OPTIONAL if getattr(gates, name) is None}
     unsaid |= {} if gates.tone.readout else {"tone": {"readout"}}
     settings = gates.model_dump(mode="json", exclude=unsaid)
     return GateReport(results, broken, settings, retentions, tuple(laws or ()), shifts)
@@ -385,6 +398,23 @@ def _calibration(
     detail = f"error {ours:.4f} over {len(told)} answers{_against(theirs, bounds)}, {needed}"
     passed = ours <= threshold + TOLERANCE and sure
     return GateResult("calibration", passed, True, ours, threshold, theirs, len(told), detail, *_ends(bounds))
+
+
+def _coherence(gate: CoherenceGate, child: Measurements, parent: Measurements | None) -> GateResult:
+    """Whether the child still answers: first of all, because a model that fell apart moves every other figure."""
+    if not child.masses:
+        return _failed("coherence", "no probe is a forced choice (kind choice), so no mass can be read", gate.minimum)
+    if parent is not None and len(parent.masses) != len(child.masses):
+        found = f"{len(child.masses)} choices of the child and {len(parent.masses)} of the parent"
+        return _failed("coherence", f"{found}, expected the same exam", gate.minimum)
+    ours, before = mean(child.masses), mean(parent.masses) if parent else None
+    if not 0 <= ours <= 1 + TOLERANCE:
+        return _failed("coherence", f"the mass is {_shown(ours)}, expected 0 to 1", gate.minimum)
+    threshold = gate.minimum if before is None else max(gate.minimum, gate.min_ratio * before)
+    against = "" if before is None else f", the parent has {before:.4f}"
+    n, passed = len(child.masses), ours >= threshold - TOLERANCE
+    detail = f"{ours:.4f} of the mass on the options of {n} choices{against}, at least {threshold:.4f} needed"
+    return GateResult("coherence", passed, True, ours, threshold, before, n, detail)
 
 
 def _custom(name: str, results: Sequence[GateResult]) -> GateResult:

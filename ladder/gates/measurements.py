@@ -38,6 +38,7 @@ class Measurements:
         groups: which probes stand or fall together, by ancestor and ``OWN``; absent where each stands by itself.
         written: answers in the model's own words and how sure it was of each; empty where no gate asks.
         readings: what was read inside, by tone prompt, and ``concepts`` along which; empty where no gate asks.
+        masses: of each forced choice the probability of all of its options together, 0 to 1.
     """
 
     recall: Mapping[str, Scores] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Measurements:
     written: tuple[Told, ...] = ()
     readings: tuple[Reading, ...] = ()
     concepts: tuple[str, ...] = ()
+    masses: tuple[float, ...] = ()
 
     @property
     def recall_by(self) -> dict[str, float]:
@@ -100,6 +102,7 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None, drift
             for name, probes in {**exam.recall, OWN: exam.generalize}.items()
             if (groups := groups_of(probes))
         },
+        masses=tuple(answers.masses[probe] for probe in exam.choices),
     )
 
 

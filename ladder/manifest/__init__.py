@@ -1,8 +1,8 @@
 """Manifests: what one step of the ladder shall do. Pydantic only; nothing here imports torch, Ray or MLflow."""
 
-from ladder.manifest.effective import FIRST_OTHER, contexts, evidences, others, teacher_field
+from ladder.manifest.effective import FIRST_OTHER, contexts, evidences, others, round_starts, teacher_field
 from ladder.manifest.explain import json_schema
-from ladder.manifest.files import VECTOR_FILES, dream_prompts, named_files, teacher_files, vector_files
+from ladder.manifest.files import dream_prompts, named_files, teacher_files, vector_files, written_prompts
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.rules import IMPORT, differing, read_rules
@@ -12,6 +12,7 @@ from ladder.manifest.schema import (
     Budget,
     CalibrationGate,
     Capacity,
+    CoherenceGate,
     ControlTokens,
     Data,
     Decoding,
@@ -27,10 +28,12 @@ from ladder.manifest.schema import (
     Readout,
     RecallGate,
     Refusals,
+    Rehearsal,
     RequiredText,
     ToneGate,
     TrainingParams,
     Variance,
+    Written,
 )
 from ladder.manifest.schema_runtime import (
     RAYS_OWN,
@@ -42,6 +45,7 @@ from ladder.manifest.schema_runtime import (
     Where,
     device_field,
 )
+from ladder.manifest.schema_steering import Keep, Steer
 from ladder.manifest.sources import absent
 from ladder.manifest.syntax import flat
 from ladder.manifest.words import modern, old_spelling
@@ -58,6 +62,7 @@ __all__ = [
     "Budget",
     "CalibrationGate",
     "Capacity",
+    "CoherenceGate",
     "ControlTokens",
     "Data",
     "Decoding",
@@ -65,6 +70,7 @@ __all__ = [
     "Dreams",
     "Gates",
     "GeneralizeGate",
+    "Keep",
     "LmEval",
     "Lora",
     "Manifest",
@@ -76,15 +82,18 @@ __all__ = [
     "RecallGate",
     "Reference",
     "Refusals",
+    "Rehearsal",
     "Request",
     "RequiredText",
     "Runtime",
+    "Steer",
     "StudentRuntime",
     "TeachersRuntime",
     "ToneGate",
     "TrainingParams",
     "Variance",
     "Where",
+    "Written",
     "absent",
     "contexts",
     "device_field",
@@ -103,9 +112,11 @@ __all__ = [
     "read_request",
     "read_requests",
     "read_rules",
+    "round_starts",
     "run_name",
     "teacher_field",
     "teacher_files",
     "validated",
     "vector_files",
+    "written_prompts",
 ]

@@ -9,12 +9,13 @@ from string import Formatter
 
 from ladder.errors import ManifestError
 from ladder.manifest import installed
-from ladder.manifest.effective import DISTILLATION, architecture, contexts, routing, teacher_field
+from ladder.manifest.effective import DISTILLATION, WRITING, architecture, contexts, recipe, routing, teacher_field
 from ladder.manifest.examination import EXAMINATION_CHECKS
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, EvolutionRequest, Manifest, Teacher
 from ladder.manifest.schema_runtime import RAYS_OWN, ROLES
+from ladder.manifest.steering import STEERING_CHECKS
 from ladder.manifest.teachers import TEACHER_CHECKS
 
 # Lineage: who may come from whom, what the student starts as, and who its teachers are.
@@ -365,6 +366,41 @@ def dreams_have_a_dreamer(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def rehearsal_has_lessons(manifest: Manifest) -> Iterator[Problem]:
+    """What fades is told by which ancestor left a row, so rows must be replayed and dreams begin with them."""
+    wanted, dreams, field = manifest.stabilizers.rehearsal, manifest.stabilizers.dreams, "stabilizers.rehearsal"
+    if wanted.shares == "even" and not wanted.older_teachers:
+        return
+    asked = "found lessons to rehearse"
+    if manifest.evolution_request.parent_gen is None:
+        yield Problem(field, f"{asked} without a parent_gen", "leave it out")
+    elif not (manifest.stabilizers.replay_buffer and manifest.training_params.shares.replay > 0):
+        yield Problem(
+            field,
+            f"{asked}, but no ancestor's rows are replayed",
+            "write stabilizers.replay_buffer: true and a share of replay, or leave it out",
+        )
+    if wanted.older_teachers:
+        yield from _dreams_are_of_lessons(dreams, f"{field}.older_teachers")
+
+
+def _dreams_are_of_lessons(dreams: Dreams | bool | None, field: str) -> Iterator[Problem]:
+    if dreams is False:
+        yield Problem(field, "found teachers that would dream, but dreams are off", "write 0, or leave dreams out")
+    elif isinstance(dreams, Dreams) and dreams.prompts not in ("auto", "replay"):
+        yield Problem(
+            field,
+            f"found teachers of lessons, but dreams begin with {dreams.prompts!r}, which is no lesson's",
+            "write 0, or stabilizers.dreams.prompts: replay",
+        )
+    elif isinstance(dreams, Dreams) and dreams.teacher != "teacher1":
+        yield Problem(
+            field,
+            f"found teachers beside the parent, but {dreams.teacher} shall dream of everything",
+            "write 0, or leave stabilizers.dreams.teacher out",
+        )
+
+
 def dreams_have_a_length(manifest: Manifest) -> Iterator[Problem]:
     dreams = manifest.stabilizers.dreams
     if isinstance(dreams, Dreams) and dreams.min_new_tokens > dreams.max_new_tokens:
@@ -373,6 +409,32 @@ def dreams_have_a_length(manifest: Manifest) -> Iterator[Problem]:
             f"found {dreams.min_new_tokens}, expected at most max_new_tokens {dreams.max_new_tokens}",
             "lower it: every dream would be dropped",
         )
+
+
+def students_write_what_is_read(manifest: Manifest) -> Iterator[Problem]:
+    """What belongs to the recipes by which the student writes, and what these need."""
+    params, chosen, where = manifest.training_params, recipe(manifest), "training_params.written"
+    if chosen not in WRITING:
+        if params.written is not None:
+            by = f"recipe {chosen}" if chosen else manifest.evolution_request.training_method
+            message = f"found settings, but by {by} the student writes nothing"
+            yield Problem(where, message, f"write training_params.recipe: {WRITING[0]}, or leave it out")
+        return
+    if manifest.evolution_request.parent_gen is None:
+        message = f"found {chosen!r} without a parent_gen that scores what the student writes"
+        yield Problem("training_params.recipe", message, "write surprise_kd, or leave it out")
+    if params.shares.written == 0:
+        message = f"found 0, but recipe {chosen} reads what the student writes"
+        yield Problem("training_params.shares.written", message, "write a share above 0, or recipe: surprise_kd")
+    own = params.written
+    if own and own.rounds > params.steps:
+        message = f"found {own.rounds} rounds in {params.steps} steps"
+        yield Problem(f"{where}.rounds", message, f"write at most {params.steps}")
+    if own and own.demonstration is not None:
+        if chosen != "self_distillation":
+            message = f"found a text, but by recipe {chosen} the parent reads none"
+            yield Problem(f"{where}.demonstration", message, "write recipe: self_distillation, or leave it out")
+        yield from _template(f"{where}.demonstration", own.demonstration)
 
 
 def wanted_sources_have_a_share(manifest: Manifest) -> Iterator[Problem]:
@@ -434,9 +496,14 @@ def contexts_are_templates(manifest: Manifest) -> Iterator[Problem]:
         field = f"{teacher_field(number)}.context"
         if not installed.method_facts(method).has_target:
             yield Problem(field, f"found a text, but no teacher reads rows in {method}", "leave it out")
-        elif (wrong := _wrong_field(template)) is not None:
-            known = ", ".join(f"{{{name}}}" for name in CONTEXT_FIELDS)
-            yield Problem(field, f"found {wrong}, expected any of {known}", "write a brace that is meant as one twice")
+        else:
+            yield from _template(field, template)
+
+
+def _template(field: str, template: str) -> Iterator[Problem]:
+    if (wrong := _wrong_field(template)) is not None:
+        known = ", ".join(f"{{{name}}}" for name in CONTEXT_FIELDS)
+        yield Problem(field, f"found {wrong}, expected any of {known}", "write a brace that is meant as one twice")
 
 
 def _wrong_field(template: str) -> str | None:
@@ -473,7 +540,9 @@ _TRAINING = (
     packed_rows_are_not_grouped,
     masking_has_words,
     dreams_have_a_dreamer,
+    rehearsal_has_lessons,
     dreams_have_a_length,
+    students_write_what_is_read,
     wanted_sources_have_a_share,
     heads_divide_the_width,
     rows_fit_the_positions,
@@ -483,5 +552,5 @@ _TRAINING = (
 )
 
 
-CHECKS = (*_LINEAGE, *_TRAINING, *TEACHER_CHECKS, *EXAMINATION_CHECKS)
+CHECKS = (*_LINEAGE, *_TRAINING, *TEACHER_CHECKS, *STEERING_CHECKS, *EXAMINATION_CHECKS)
 """Each is asked of every manifest whose fields are valid one by one."""

@@ -98,7 +98,7 @@ def pushes_have_a_parent(manifest: Manifest) -> Iterator[Problem]:
 
 
 def metric_gates_have_names_of_their_own(manifest: Manifest) -> Iterator[Problem]:
-    taken = {*GATES, *(["calibration"] if manifest.gates.calibration else [])}
+    taken = {*GATES, *(name for name in ("calibration", "coherence") if getattr(manifest.gates, name))}
     for index, gate in enumerate(manifest.gates.metrics):
         if gate.name in taken:
             yield Problem(f"gates.metrics.{index}.name", f"found {gate.name!r}, which another gate has", "rename it")
@@ -114,6 +114,13 @@ def metric_gates_can_fail(manifest: Manifest) -> Iterator[Problem]:
         if genesis and changes:
             message = "found a change against the parent, but evolution_request.parent_gen is missing"
             yield Problem(f"{field}.{changes[0]}", message, "write a threshold instead")
+
+
+def coherence_gate_can_fail(manifest: Manifest) -> Iterator[Problem]:
+    gate = manifest.gates.coherence
+    if gate and gate.minimum == 0 and (manifest.evolution_request.parent_gen is None or gate.min_ratio == 0):
+        message = "holds the mass of the answers against nothing"
+        yield Problem("gates.coherence", message, "write a minimum above 0, or leave the section out")
 
 
 def calibration_gate_can_fail(manifest: Manifest) -> Iterator[Problem]:
@@ -237,6 +244,7 @@ EXAMINATION_CHECKS = (
     metric_gates_have_names_of_their_own,
     metric_gates_can_fail,
     calibration_gate_can_fail,
+    coherence_gate_can_fail,
     stops_are_not_empty,
     patterns_can_tell_texts_apart,
     only_prompts_are_chat,

@@ -41,7 +41,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     plain = {name.lower().replace("-", "_"): name for name in known}
     meant = word[:100].lower().replace("-", "_")
     whole = [name for name in plain if set(meant.split("_")) <= set(name.split("_"))]
-    close = get_close_matches(meant, whole or plain, n=1, cutoff=0.0 if len(whole) == 1 else 0.6)
+    # Of several names that hold the word, the first is the one that was there first.
+    close = get_close_matches(meant, whole[:1] or plain, n=1, cutoff=0.0 if whole else 0.6)
     return plain[close[0]] if close else None
 
 

@@ -12,14 +12,18 @@ from pathlib import Path
 from ladder.errors import DataError
 from ladder.manifest.problems import Problem
 from ladder.manifest.schema import Dreams, Laws, Manifest, Push, Readout, Teachers
+from ladder.manifest.schema_steering import Steer
 from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
+VECTOR_FILES = ("vectors.safetensors", "vectors.json")
+"""Files of a folder of directions (``ladder.concepts.vectors``)."""
 DREAM_STARTS = ("auto", "start", "template", "replay")
+WRITTEN_PROMPTS = ("auto", "new", "replay", "both")
 
 
 def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     """``(field, path)`` of every file, in a fixed order: training rows, probes, template, rows to replay, tone,
-    dreams' prompts, laws, and what teachers read."""
+    dreams' prompts, laws, what teachers read, and prompts that the student answers."""
     data, tone = manifest.data, manifest.gates.tone
     files: list[tuple[str, str | None]] = []
     if data is not None:
@@ -33,16 +37,14 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
     files += teacher_files(manifest.teachers)
+    files.append(("training_params.written.prompts", written_prompts(manifest)))
+    files += [("steering.vectors", path) for path in vector_files(manifest.steering)]
     return [(field, path) for field, path in files if path is not None]
 
 
-VECTOR_FILES = ("vectors.safetensors", "vectors.json")
-"""What a folder of concept vectors holds."""
-
-
-def vector_files(asked: Readout | Push | None) -> list[str]:
+def vector_files(asked: Readout | Push | Steer | None) -> list[str]:
     """The files of the directions that a section names; none without it."""
-    return [f"{asked.vectors.rstrip('/')}/{name}" for name in VECTOR_FILES] if asked else []
+    return [f"{asked.vectors.rstrip('/')}/{name}" for name in VECTOR_FILES] if asked and asked.vectors else []
 
 
 def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
@@ -96,6 +98,12 @@ def dream_prompts(manifest: Manifest) -> str | None:
     """The file that dreams begin with, where they begin with one."""
     dreams = manifest.stabilizers.dreams
     return dreams.prompts if isinstance(dreams, Dreams) and dreams.prompts not in DREAM_STARTS else None
+
+
+def written_prompts(manifest: Manifest) -> str | None:
+    """The file whose prompts the student answers, where it answers those of one."""
+    written = manifest.training_params.written
+    return written.prompts if written is not None and written.prompts not in WRITTEN_PROMPTS else None
 
 
 class _Unusable(Exception):

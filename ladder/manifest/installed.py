@@ -29,6 +29,7 @@ OWN: dict[str, dict[str, str]] = {
         "supervised_fine_tuning": "ladder.methods.fine_tuning:SupervisedFineTuning",
         "teacher_student_distillation": "ladder.methods.distillation:Distillation",
         "distilled_pretraining": "ladder.methods.distillation:DistilledPretraining",
+        "steering_distillation": "ladder.methods.steering_distillation:SteeringDistillation",
     },
     TEACHERS: {
         "generation": "ladder.teachers.kinds.models:Generation",
@@ -47,7 +48,7 @@ OWN: dict[str, dict[str, str]] = {
     },
 }
 """Ladder's own, by group and name, as an entry point's value."""
-RESERVED: dict[str, dict[str, str]] = {TEACHERS: {"steered": "ladder cannot steer a parent yet"}}
+RESERVED: dict[str, dict[str, str]] = {TEACHERS: {"steered": "training_method steering_distillation steers the parent"}}
 """Names that no package may take, by group, and why they mean nothing today."""
 
 

@@ -83,7 +83,7 @@ def custom_gate_problems(manifest: Manifest) -> list[Problem]:
     """The same of gates."""
     gates = manifest.gates
     own = {*type(gates).model_fields, "laws", *(gate.name for gate in gates.metrics)}
-    own -= set() if gates.calibration else {"calibration"}
+    own -= {name for name in ("calibration", "coherence") if not getattr(gates, name)}
     return _custom_problems("gates.custom", installed.GATES, "gate", gates.custom, own)
 
 

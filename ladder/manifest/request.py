@@ -226,8 +226,12 @@ def digest_of(manifest: Manifest, contents: list[str]) -> str:
 
 
 def _said(manifest: Manifest) -> Manifest:
-    """A newline as the only stop was the default once, which stored manifests write out: it is digested as it was."""
-    gates = manifest.gates
+    """A newline as the only stop, and the forward divergence, were defaults once, which stored manifests write out:
+    they are digested as they were."""
+    gates, params = manifest.gates, manifest.training_params
+    if params.direction == "forward":
+        forward = params.model_copy(update={"direction": None})
+        manifest = manifest.model_copy(update={"training_params": forward})
     if gates.decoding.stop != ["\n"]:
         return manifest
     decoding = gates.decoding.model_copy(update={"stop": None})

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ladder.manifest.installed import FAMILIES, METHODS, OPTIMIZERS, TEACHERS, Named
 from ladder.manifest.schema_runtime import Runtime
+from ladder.manifest.schema_steering import Steer
 from ladder.manifest.section import Count, NonNegative, Positive, Probability, Section, Seed
 from ladder.manifest.sources import RowKey
 from ladder.manifest.words import modern_section
@@ -211,6 +212,15 @@ class CalibrationGate(Section):
     """And never above this."""
 
 
+class CoherenceGate(Section):
+    """Still answers: of forced choices (probes of kind ``choice``), the probability of all options together."""
+
+    minimum: Probability = 0.0
+    """The mean may not lie below this."""
+    min_ratio: Probability = 0.95
+    """Nor below this share of the parent's. A model that was steered too far says none of the options."""
+
+
 class Decoding(Section):
     """Greedy decoding of answers in the exam."""
 
@@ -272,6 +282,8 @@ class Gates(Section):
     tone: ToneGate = ToneGate()
     calibration: CalibrationGate | None = None
     """A gate on calibration, after the four; none when left out."""
+    coherence: CoherenceGate | None = None
+    """A gate on whether the child still answers forced choices, after that; none when left out."""
     decoding: Decoding = Decoding()
     metrics: list[MetricGate] = []
     """Gates on what other people's suites measure, after the four."""
@@ -280,7 +292,8 @@ class Gates(Section):
 
 
 Method = Annotated[str, Named(METHODS)]
-Recipe = Literal["surprise_kd", "logit_blending_kd"]
+Recipe = Literal["surprise_kd", "logit_blending_kd", "on_policy_kd", "self_distillation"]
+Direction = Literal["forward", "reverse", "jsd"]
 RoutingTable = Literal["agreement", "surprise", "cascade"]
 ControlTokens = Literal["text", "parse"]
 """What control tokens are that stand in a text: plain characters, or themselves."""
@@ -475,6 +488,32 @@ class Shares(Section):
     """Of the rows that ancestors left. 0.3 in place of new rows kept less."""
     dreams: NonNegative = 0.3
     """Of what teachers dreamt. With 0.2 more is forgotten, with 0.4 less is learned."""
+    written: NonNegative = 0.3
+    """Of what the student wrote itself, with the recipes that let it write. The default is that of dreams, whose place
+    it takes there."""
+
+
+class Written(Section):
+    """What the student writes itself and its parent scores (recipes ``on_policy_kd`` and ``self_distillation``). The
+    training goes in rounds: at the beginning of each the student writes with the weights that it has then."""
+
+    rounds: Count = 4
+    """How often it writes. More rounds are closer to what the student would write at each step, and each costs the
+    writing and a checkpoint."""
+    count: Count | None = None
+    """Texts a round; when left out, one for each time that a step of the round reads one, at most 512."""
+    temperature: Positive = 1.0
+    """Of sampling. At 1 they are the student's own distribution, of which the divergence is an expectation."""
+    max_new_tokens: Count = 48
+    """Longest text in new tokens, as of a dream. What is not over by then is scored as far as it goes."""
+    prompts: str = "auto"
+    """Whose prompts it answers: ``new`` rows', ``replay`` (rows that ancestors left), ``both``, or those of a file, as
+    ``stabilizers.dreams.prompts`` has them; beside them the new rows' with ``self_distillation``. ``auto`` is ``both``
+    for ``self_distillation``; for ``on_policy_kd`` it is ``replay`` where rows are replayed, because the parent knows
+    nothing of the new ones. Of a text it gets the first two tokens."""
+    demonstration: Annotated[str, Field(min_length=1)] | None = None
+    """With ``self_distillation`` what the parent reads before it scores what was written for a new row: a text as
+    ``teachers.teacher1.context``. When left out, the row's prompt and completion, or its text, and an empty line."""
 
 
 class Capacity(Section):
@@ -508,8 +547,10 @@ class TrainingParams(Section):
     """The objective L = alpha CE + beta KL + gamma R, and the optimiser."""
 
     recipe: Recipe | None = None
-    """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams) or ``logit_blending_kd``
-    (agreement routing, no dreams). A field that is written out wins over its recipe. Once called ``method``."""
+    """Recipe of a distillation: ``surprise_kd`` (default: surprise routing and dreams), ``logit_blending_kd``
+    (agreement routing, no dreams), ``on_policy_kd`` (surprise routing; in place of dreams the student writes and its
+    parent scores, by the reverse divergence) or ``self_distillation`` (the same, and the parent has read the row's
+    answer). A field that is written out wins over its recipe. Once called ``method``."""
     alpha: NonNegative = 0.1
     """Weight of cross-entropy on gold labels. With 0 and with 0.5 a little less was kept (``docs/evidence.md``)."""
     beta: NonNegative = 0.9
@@ -557,8 +598,9 @@ class TrainingParams(Section):
     it back when it helps again. When left out, on where ``teachers.others`` speak."""
     pooling: Literal["probabilities", "logits"] = "probabilities"
     """Blend of teachers: mixture of probabilities, or normalised log-linear pool."""
-    direction: Literal["forward", "reverse", "jsd"] = "forward"
-    """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``."""
+    direction: Direction | None = None
+    """KL(target || student), KL(student || target), or generalised Jensen-Shannon with ``jsd_weight``; the recipe's
+    when left out: ``reverse`` where the student writes, else ``forward``."""
     jsd_weight: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Weight of the target in the mixture of ``direction: jsd``; 0.5 treats both alike."""
     ce_on: Literal["gold", "fallback"] = "gold"
@@ -566,6 +608,8 @@ class TrainingParams(Section):
     granularity: Literal["token", "sequence"] = "token"
     """Route each token, or each row by its mean statistics (not with surprise routing)."""
     shares: Shares = Shares()
+    written: Written | None = None
+    """What the student writes itself, with the recipes that let it write."""
     steps: Count = 1200
     """Steps of the optimiser. ``ladder plan`` says how often each new row is read in them; 20 to 50 times teach a small
     model a fact, 5 a pretrained one (``docs/recipe.md``)."""
@@ -617,6 +661,23 @@ class Dreams(Section):
     """Shorter dreams are dropped, and so are those longer than ``data.max_length``."""
 
 
+class Rehearsal(Section):
+    """Which of its ancestors' lessons a child rehearses how often, and who dreams of them, by what exams have measured:
+    what is known of a lesson now, beside the best that any ancestor knew of it (``docs/rehearsal.md``)."""
+
+    shares: Literal["even", "fading"] = "even"
+    """``even`` replays each row that ancestors left alike, and dreams begin with each alike; ``fading`` takes the rows
+    of a lesson once more for each ``tolerance`` that its parent lies below the best, at most ``most`` times."""
+    most: Annotated[int, Field(ge=1)] = 4
+    """Times that the rows of a fading lesson are taken, at most, so that what is well known keeps a place."""
+    older_teachers: Annotated[int, Field(ge=0)] = 0
+    """Older generations, at most, that dream in the parent's stead of lessons that it has lost: for each lesson the
+    newest one that still knows it. Each is one more model in memory, and is run only where it has something to say."""
+    tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    """How far below the best that any ancestor answered a generation still knows a lesson. As
+    ``gates.recall.max_drop``: what one gate lets pass is noise here, too."""
+
+
 class Stabilizers(Section):
     """What keeps the child close to its ancestors."""
 
@@ -640,6 +701,8 @@ class Stabilizers(Section):
     """The same by the ids of tokens."""
     dreams: Dreams | bool | None = None
     """On for every child with a parent unless the recipe is ``logit_blending_kd``."""
+    rehearsal: Rehearsal = Rehearsal()
+    """What is rehearsed of what fades; nothing special where it is left out."""
 
 
 class Seeds(Section):
@@ -661,6 +724,8 @@ class Manifest(Section):
     student: Student = Student()
     data: Data | None = None
     training_params: TrainingParams = TrainingParams()
+    steering: Steer | None = None
+    """Which concepts of its parent a child takes on; with ``training_method: steering_distillation`` and no other."""
     stabilizers: Stabilizers = Stabilizers()
     gates: Gates = Gates()
     laws: Laws = Laws()

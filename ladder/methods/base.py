@@ -7,6 +7,7 @@ imported where they are used.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ladder.manifest import Manifest, TrainingParams, Variance
@@ -26,6 +27,9 @@ class Method(ABC):
             ``granularity`` and the teachers' ``context`` mean something.
         completion_only: train new rows on completions and assistant turns only.
         needs_gold: every new row must have a gold label.
+        critic_is_parent: teacher 2 is the parent, too, and no grandparent.
+        dreams_are_gold: what was dreamt is learned as labels, and no dreamer is asked about it.
+        steered: numbers of teachers that are steered (``steering`` of the manifest).
     """
 
     starts_at_random: ClassVar[bool] = False
@@ -33,9 +37,12 @@ class Method(ABC):
     has_target: ClassVar[bool] = False
     completion_only: ClassVar[bool] = True
     needs_gold: ClassVar[bool] = True
+    critic_is_parent: ClassVar[bool] = False
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.dreams_are_gold = False
+        self.steered: frozenset[int] = frozenset()
 
     @abstractmethod
     def objective(self) -> Objective:
@@ -60,6 +67,14 @@ class Method(ABC):
     def teachers(self) -> set[int]:
         """Numbers of those that speak on new and replayed text: 1 the parent, 2 the grandparent, then the others."""
         return set()
+
+    def remarks(self, losses: Mapping[str, Sequence[tuple[int, float]]]) -> list[str]:
+        """What a person should know of a training that is over.
+
+        Args:
+            losses: each term of the loss, as (step, mean over the step's tokens).
+        """
+        return []
 
     def dreamers(self) -> set[int]:
         """Which teachers dream."""

@@ -22,6 +22,7 @@ class Distillation(Method):
         from ladder.distill import Objective
 
         params = self.manifest.training_params
+        assert params.direction is not None, "the effective manifest names its direction"
         return Objective(
             alpha=params.alpha,
             beta=params.beta,

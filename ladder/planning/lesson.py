@@ -83,15 +83,19 @@ def lesson_of(start: Start) -> Lesson:
     steps, batches = manifest.training_params.steps, start.batches
     rows = len(batches.pools.get("new", ()))
     read = batches.rows_by_source().get("new", 0) * steps
-    own = tokenizer.bos_token == BEGIN and tokenizer.pad_token == PAD
     return Lesson(
         rows,
         steps,
         read / max(1, rows),
         tokens_per_word(start.dataset.new, tokenizer),
         tokens_per_word(start.dataset.replay, tokenizer),
-        small=own and manifest.student.adapter is None,
+        small=is_from_scratch(tokenizer) and manifest.student.adapter is None,
     )
+
+
+def is_from_scratch(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a tokenizer is that of a family from scratch, which is a small one."""
+    return tokenizer.bos_token == BEGIN and tokenizer.pad_token == PAD
 
 
 def tokens_per_word(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> float | None:

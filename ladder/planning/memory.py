@@ -260,17 +260,20 @@ def student_bytes(
     group: Group = ALONE,
     temporaries: int = 0,
     speakers: int = 2,
+    written_tokens: int = 0,
 ) -> int:
     """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``.
 
     Args:
         temporaries: of its loss, on a GPU: ``loss_temporaries``.
         speakers: teachers whose logits the loss has room for.
+        written_tokens: rows x length of a block that the student writes between two steps; 0 if it writes nothing.
     """
+    step = int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
     return (
         training_state(shape, trained, size, kept=kept, ema=ema, group=group)
         + sum(teacher_held(teacher, size, wire, group) for teacher in teachers)
-        + int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
+        + max(step, dreaming(shape, written_tokens, size))
         + loss_buffers(shape.vocabulary, chunk, speakers)
         + temporaries
         + head_gradients(shape, load, head_trained=trained == shape.parameters)
@@ -291,7 +294,7 @@ def teacher_bytes(shape: Shape, size: int, load: Load, *, wire: str, dream_token
 
 
 def dreaming(shape: Shape, tokens: int, size: int, rows: int = 64) -> int:
-    """Keys and values of all layers for a block of dreams, and its last logits."""
+    """Keys and values of all layers for a block of rows that are written, and its last logits."""
     if not tokens:
         return 0
     return 2 * shape.layers * shape.keys * tokens * size + GENERATION * rows * shape.vocabulary * FLOAT

@@ -21,7 +21,7 @@ from ladder.actors.placement import Machine, describe, place, threads
 from ladder.errors import LadderError, ManifestError, NotFound
 from ladder.exam import PromptSet, few_told
 from ladder.gates import Detectable, Fewest
-from ladder.manifest import Request, others
+from ladder.manifest import Manifest, Request, others, round_starts
 from ladder.methods import method_of
 from ladder.models import dated
 from ladder.planning.lesson import Lesson
@@ -43,6 +43,8 @@ from ladder.system.process import bare_bytes
 UNLEARNED_WARNING = 0.2
 """Share of what is new that a recipe may fail to teach before `plan --measure` says so."""
 
+_OLDER = "dreams of lessons that the parent has lost"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,6 +57,8 @@ class Plan:
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         others: name and kind of each teacher beside parent and grandparent, by number.
         lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
+        writing: what the student writes: ``rounds``, ``texts`` of each, ``max_new_tokens`` of one; None where nothing.
+        rehearsal: which of its ancestors' lessons are rehearsed otherwise than the rest, and why.
     """
 
     child: str
@@ -76,6 +80,8 @@ class Plan:
     warnings: list[str]
     others: dict[int, str] = field(default_factory=dict)
     lesson: Lesson | None = None
+    writing: dict[str, Any] | None = None
+    rehearsal: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -168,7 +174,8 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         if measure:
             price = _measured(run, work.start, home, machine, base, Path(temporary), work.asked)
     waits = lineage.obstacle is not None and not unregistered_teachers(request, registry)
-    teachers = (method := method_of(manifest)).teachers() | method.dreamers()
+    rehearsal, method = run.rehearsal, method_of(manifest)
+    teachers = method.teachers() | method.dreamers() | rehearsal.older.keys()
     placed = _placed(price, teachers)
     slots = place(manifest.runtime, machine, placed, on_cores(run.made)).slots
     after = f"after {request.parent} of the same call is promoted" if str(request.parent) in planned else None
@@ -191,9 +198,17 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         placement={role: where for role, where in describe(slots).items() if role in placed},
         exam=work.exam,
         warnings=[*work.warnings, *_forecast(request, price)],
-        others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
+        others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()}
+        | {number: f"{ref} ({_OLDER})" for number, ref in rehearsal.older.items()},
         lesson=work.lesson,
+        writing=_written(manifest),
+        rehearsal=rehearsal.told(),
     )
+
+
+def _written(manifest: Manifest) -> dict[str, Any] | None:
+    wanted, rounds = manifest.training_params.written, len(round_starts(manifest))
+    return {"rounds": rounds, "texts": wanted.count, "max_new_tokens": wanted.max_new_tokens} if wanted else None
 
 
 def _measured(
@@ -269,8 +284,10 @@ def plan_text(plan: Plan) -> str:
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
         **({"readings": _readings(plan.lesson)} if plan.lesson else {}),
+        **({"writing": _writing(plan)} if plan.writing else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
+        **({"rehearsal": "; ".join(plan.rehearsal)} if plan.rehearsal else {}),
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
         "placement": ", ".join(f"{role} on {where}" for role, where in plan.placement.items())
         + f", {plan.threads} threads each",
@@ -289,6 +306,12 @@ def _readings(lesson: Lesson) -> str:
         "" if lesson.ancestors_tokens_per_word is None else f", the ancestors' {lesson.ancestors_tokens_per_word:.1f}"
     )
     return f"{told}; {lesson.tokens_per_word:.1f} tokens a word{beside}"
+
+
+def _writing(plan: Plan) -> str:
+    """How often the student writes, and how much of what it reads is guessed."""
+    told = "{rounds} rounds of {texts} texts, at most {max_new_tokens} tokens each".format(**plan.writing or {})
+    return f"{told}; the parent scores them" + " (lengths estimated)" * (plan.price is not None)
 
 
 def _teachers(plan: Plan) -> str:

@@ -18,10 +18,10 @@ from ladder.errors import LawBroken
 from ladder.exam import Exam, Probe, PromptSet, question, read_prompts
 from ladder.gates.detectable import Detectable, detectable, warnings_of
 from ladder.laws import budget, cooldown
-from ladder.manifest import Budget, Dreams, Request, dream_prompts
+from ladder.manifest import Budget, Dreams, Request, dream_prompts, written_prompts
 from ladder.methods import method_of
 from ladder.models import config_of
-from ladder.planning.lesson import Lesson, lesson_of
+from ladder.planning.lesson import Lesson, is_from_scratch, lesson_of
 from ladder.planning.price import Price, price_of
 from ladder.planning.start import Start, start_of
 from ladder.planning.store import check_store, may_be_too_much
@@ -129,6 +129,8 @@ def prepare(
         lineage.check_teachers(request, run.ancestry, run.teachers)
         check_others(run)
     dataset = read_dataset(request, list(run.folders.values()), decided=decided)
+    if run.rehearsal.lessons:
+        dataset = dataset.rehearsed(run.rehearsal.times)
     own, recall = own_probes(request), recall_probes(run.ancestors)
     if not decided:
         _check_manifest(request, dataset, own, recall, whole=there)
@@ -175,6 +177,7 @@ def prepare(
             *question.alike_warnings(own),
             *(readout_warnings(exam_of, run.folders) if exam_of else []),
             *(lesson.warning() if lesson and begins else []),
+            *(_warnings_of_writing(start) if start and begins else []),
             *read,
         ],
         reading_warnings=read,
@@ -214,7 +217,7 @@ def _check_start(start: Start, exam: Exam) -> None:
     check_questions(start.config, tokenizer, exam.prompt_set())
     wanted = start.request.manifest.stabilizers.dreams
     if start.beginnings is not None and isinstance(wanted, Dreams):
-        check_dreams(start.config, tokenizer, wanted, *start.beginnings)
+        check_dreams(start.config, tokenizer, wanted, *start.beginnings[:2])
     _ = start.batches  # They refuse a batch that has no room for its sources.
 
 
@@ -224,16 +227,40 @@ def _warnings_of_start(run: Run, start: Start, dataset: Dataset, own: tuple[Prob
     return begun + reading_warnings(run.request, dataset, own, start.tokenizer)
 
 
+def _warnings_of_writing(start: Start) -> list[str]:
+    """What a person should know of what the student will write."""
+    writing, found = start.writing, list[str]()
+    if writing is None:
+        return found
+    if writing.left_out:
+        found.append(
+            f"training_params.written.max_new_tokens: {writing.left_out} of the prompts that the student is to answer "
+            "leave no room for that many tokens within data.max_length and its positions; they are left out"
+        )
+    if writing.tried and is_from_scratch(start.tokenizer):
+        found.append(
+            "training_params.recipe: self_distillation needs a parent that can use what it reads, and a small model "
+            "from scratch seldom can; the run tries it before its first step, and says what came out"
+        )
+    return found
+
+
 def rehearsal_warnings(request: Request, asked: Iterable[Probe]) -> list[str]:
-    """What a person should know of prompts of dreams that are the exam's own: the parent would coach its child."""
-    file = dream_prompts(request.manifest)
-    both = {probe.question() for probe in asked} & set(read_prompts(request.file(file))) if file else set()
-    if not both:
-        return []
-    return [
-        f"stabilizers.dreams.prompts: the exam asks {len(both)} of {file}, too, so its gates say how well "
-        "these are rehearsed and not what else is kept; dream of other questions of the same kind"
-    ]
+    """What a person should know of prompts of dreams, and of those that the student answers, that are the exam's own:
+    the parent would coach its child."""
+    files = {
+        ("stabilizers.dreams.prompts", "dream of"): dream_prompts(request.manifest),
+        ("training_params.written.prompts", "let it answer"): written_prompts(request.manifest),
+    }
+    questions, found = {probe.question() for probe in asked}, list[str]()
+    for (where, do), file in files.items():
+        both = questions & set(read_prompts(request.file(file))) if file else set()
+        if both:
+            found.append(
+                f"{where}: the exam asks {len(both)} of {file}, too, so its gates say how well "
+                f"these are rehearsed and not what else is kept; {do} other questions of the same kind"
+            )
+    return found
 
 
 def has_limits(limits: Budget) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,6 @@ from ladder.actors.placement import Machine, Slot, place, processes, threads
 from ladder.distill import Chunking, has_compiler, pays_to_compile
 from ladder.exam import PromptSet
 from ladder.manifest import Dreams
-from ladder.methods import method_of
 from ladder.planning.machine import Speed, busy_now, speed_of
 from ladder.planning.memory import (
     FLOAT,
@@ -57,6 +57,7 @@ class Price:
         parameters: of the student; ``trained_parameters`` of them, or of its adapter, move.
         backbone_tokens: through the student's backbone over the run; ``trained_tokens`` into the loss.
         dreams: ``none``, ``known`` where they lie in the run's folder, or ``estimated``.
+        written: texts that the student writes, over all rounds; how long they are is guessed.
         ranks: of the student.
         replicas: of each teacher, by number.
         waiting: share of its time in which the student waits for its teachers where every process has cores or a card
@@ -105,6 +106,7 @@ class Price:
     teachers: dict[int, dict[str, int]] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     busy: float = 0.0
+    written: int = 0
 
     @property
     def whole_seconds(self) -> float:
@@ -177,6 +179,7 @@ def price_of(
         },
         phases=_in_order(around | {"steps": steps * step + start}),
         busy=busy_now(),
+        written=sum(map(len, ahead.writing.rounds)) if ahead.writing else 0,
     )
 
 
@@ -251,7 +254,7 @@ def _waits(plan: _Layout, told: _Seconds) -> float:
     return waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
 
 
-PHASES = ("start", "loading", "dreams", "steps", "exam", "recording")
+PHASES = ("start", "loading", "dreams", "writing", "steps", "exam", "recording")
 
 
 def _in_order(phases: Mapping[str, float]) -> dict[str, float]:
@@ -270,16 +273,18 @@ def _timed(plan: _Layout, speed: Speed) -> StepTiming:
 def _around(plan: _Layout, asked: PromptSet | None) -> Around:
     """What the run does beside its steps."""
     ahead, manifest = plan.ahead, plan.ahead.request.manifest
-    wanted, dreamers = manifest.stabilizers.dreams, method_of(manifest).dreamers()
-    dreams = {}
+    wanted, dreams = manifest.stabilizers.dreams, {}
     if isinstance(wanted, Dreams) and ahead.beginnings is not None:
-        turns, here = 2 if ahead.beginnings[0] == "template" else 1, sorted(dreamers & plan.shapes.keys())
-        rows = -(-dreams_wanted(wanted) // max(1, len(here)))
-        dreams = {number: (plan.shapes[number], rows, turns * wanted.max_new_tokens) for number in here}
+        turns, count = 2 if ahead.beginnings.kind == "template" else 1, dreams_wanted(wanted)
+        dreams = {
+            number: (plan.shapes[number], ceil(share * count), turns * wanted.max_new_tokens)
+            for number, share in ahead.dreamers.items()
+        }
     own = [number for number in ahead.numbers if number not in plan.sharing]
     teachers = [shape for number, shape in plan.shapes.items() if number not in plan.sharing]
     parent = ahead.shape if ahead.ancestry.parent is not None else None
-    return Around(ahead.ranks + len(own), plan.machine.cpus, ahead.shape, teachers, dreams, asked, parent)
+    written = [(len(one), ahead.writing.wanted.max_new_tokens) for one in ahead.writing.rounds] if ahead.writing else []
+    return Around(ahead.ranks + len(own), plan.machine.cpus, ahead.shape, teachers, dreams, asked, parent, written)
 
 
 def _rough(
@@ -396,6 +401,7 @@ def _tensors(plan: _Layout) -> dict[str, int]:
         group=group,
         temporaries=made,
         speakers=max(2, len(ahead.numbers)),
+        written_tokens=_block_tokens(ahead, ahead.writing.wanted.max_new_tokens) if ahead.writing else 0,
     )
     kept = signals.cache_bytes // max(1, len(ahead.numbers)) if runtime.signal_cache == "memory" else 0
     found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)
@@ -428,9 +434,14 @@ def _compiles(ahead: Start, device: str) -> bool:
 def _dream_tokens(ahead: Start, number: int) -> int:
     """Tokens of a block of dreams of this teacher."""
     wanted = ahead.request.manifest.stabilizers.dreams
-    if not isinstance(wanted, Dreams) or number not in method_of(ahead.request.manifest).dreamers():
+    if not isinstance(wanted, Dreams) or number not in {*ahead.usual_dreamers, *ahead.dreamers}:
         return 0
-    return BLOCK * min(2 * wanted.max_new_tokens, data_of(ahead.request).max_length)
+    return _block_tokens(ahead, wanted.max_new_tokens)
+
+
+def _block_tokens(ahead: Start, new: int) -> int:
+    """Tokens of a block of rows that are written, an opening with so many new ones each."""
+    return BLOCK * min(2 * new, data_of(ahead.request).max_length)
 
 
 def _step(plan: _Layout, timing: StepTiming, waits: float) -> tuple[float, float]:

@@ -104,6 +104,7 @@ class Around:
         student: shape, and bytes of what it starts as.
         teachers: shapes of those that are models.
         dreams: rows that are dreamt anew, by each dreamer, and tokens of one.
+        written: texts of each round that the student writes, and tokens of one.
         asked: what child and parent are asked; None where that is not known.
         parent: None where the child has none that is there.
     """
@@ -115,6 +116,7 @@ class Around:
     dreams: Mapping[int, tuple[Shape, int, int]]
     asked: PromptSet | None
     parent: Shape | None
+    written: Sequence[tuple[int, int]] = ()
 
 
 def around_seconds(load: Around, speed: Speed) -> dict[str, float]:
@@ -130,6 +132,11 @@ def around_seconds(load: Around, speed: Speed) -> dict[str, float]:
         found["dreams"] = sum(
             -(-rows // BLOCK) * writing_seconds(shape, BLOCK, tokens, speed)
             for shape, rows, tokens in load.dreams.values()
+        )
+    if load.written:
+        found["writing"] = sum(
+            -(-texts // BLOCK) * writing_seconds(load.student, min(texts, BLOCK), tokens, speed)
+            for texts, tokens in load.written
         )
     if load.asked is not None:
         found["exam"] = exam_seconds(load.student, load.asked, speed) + stored / BYTES_A_SECOND

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,12 @@ from ladder.models import (
 )
 from ladder.planning.memory import Shape
 from ladder.registry.lineage import Ancestry
-from ladder.sampling.dreams import Dream, answer_turn, dreams_wanted, read_dreams
+from ladder.sampling.dreams import BLOCK, Dream, answer_turn, dreams_wanted, read_dreams
 from ladder.setup import (
     Beginnings,
     Dataset,
     Run,
+    Writing,
     beginnings,
     build_batches,
     data_of,
@@ -40,6 +42,7 @@ from ladder.setup import (
     made_of,
     origin_of,
     start_tokenizer,
+    writing_of,
 )
 from ladder.teachers import KindSpec
 
@@ -110,6 +113,7 @@ class Start:
         rows: encoded, by source, without dreams.
         beginnings: what its dreams begin with; None where it has no dreams, or they are written already.
         dreamt: its dreams, where they are written already.
+        writing: what it writes itself; None where that is nothing.
         ranks: processes that train it together; a step is split among them.
     """
 
@@ -128,6 +132,7 @@ class Start:
     dreamt: list[Dream]
     ranks: int = 1
     made: Mapping[int, KindSpec] = field(default_factory=dict)
+    writing: Writing | None = None
 
     @property
     def numbers(self) -> list[int]:
@@ -136,24 +141,41 @@ class Start:
 
     @cached_property
     def batches(self) -> Batches:
-        """Of the run; exact but for dreams that nobody dreamt yet, for which there are stand-ins."""
+        """Of the run; exact but for dreams that nobody dreamt yet and what the student will write, for which there are
+        stand-ins."""
         return self.batches_with(self.dreamt or self._expected())
 
     def batches_with(self, dreams: list[Dream]) -> Batches:
-        """Of the run, with these dreams.
+        """Of the run, with these dreams, and stand-ins for what the student will write.
 
         Raises:
             ManifestError: as ``build_batches``.
         """
-        return build_batches(self.request, self.tokenizer, self.rows, dreams, self.ranks)
+        rounds = self.writing.expected() if self.writing else {}
+        return build_batches(self.request, self.tokenizer, self.rows, dreams, self.ranks, rounds)
 
     def _expected(self) -> list[Dream]:
         wanted, seed = self.request.manifest.stabilizers.dreams, self.request.manifest.seeds.dreams
         if self.beginnings is None or not isinstance(wanted, Dreams):
             return []
-        longest, dreamers = data_of(self.request).max_length, _dreamers(self.request, self.teachers)
-        guessed = expected(wanted, *self.beginnings, self.tokenizer, self.dataset.replay, longest, seed)
-        return [Dream(ids, opening, dreamers[n % len(dreamers)], "") for n, (ids, opening) in enumerate(guessed)]
+        longest, begins, usual = data_of(self.request).max_length, self.beginnings, self.usual_dreamers
+        guessed = expected(wanted, begins.kind, begins.ids, self.tokenizer, self.dataset.replay, longest, seed)
+        # Dreamers of their own write their lessons' by the block; several that share them all dream side by side.
+        each, order = BLOCK if begins.dreamers else 1, list(islice(begins.order(usual), len(guessed)))
+        return [Dream(ids, opening, order[n // each], "") for n, (ids, opening) in enumerate(guessed)]
+
+    @property
+    def usual_dreamers(self) -> list[int]:
+        """Who dreams where lessons have no dreamers of their own, by number."""
+        return _dreamers(self.request, self.teachers)
+
+    @property
+    def dreamers(self) -> dict[int, float]:
+        """The share of the dreams that each teacher writes, by number; nothing where they are written already."""
+        if self.beginnings is None:
+            return {}
+        counts = {number: len(ids) for number, ids in self.beginnings.by_dreamer(self.usual_dreamers).items()}
+        return {number: count / sum(counts.values()) for number, count in counts.items()}
 
 
 def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
@@ -175,7 +197,7 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
     beside = run.start if parent is None or data_of(request).chat_template is not None else parent
     made = {n: made_of(request, one, beside, tokenizer) for n, one in run.made.items() if n in asked}
     wanted, dreamers = manifest.stabilizers.dreams, _dreamers(request, teachers)
-    written = run.dreams.is_file()
+    written, positions = run.dreams.is_file(), named_positions(config)
     dreaming = bool(dreamers) and not written
     return Start(
         request=request,
@@ -188,11 +210,14 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         trained=rehearse(config, lora) if lora else shape.parameters,
         teachers=teachers,
         speakers=frozenset(method_of(manifest).teachers() & {*asked}),
-        rows=encode_dataset(request, tokenizer, named_positions(config), dataset, tokens),
-        beginnings=beginnings(request, wanted, tokenizer, dataset) if isinstance(wanted, Dreams) and dreaming else None,
+        rows=encode_dataset(request, tokenizer, positions, dataset, tokens),
+        beginnings=beginnings(request, wanted, tokenizer, dataset, run.rehearsal.dreamers)
+        if isinstance(wanted, Dreams) and dreaming
+        else None,
         dreamt=read_dreams(run.dreams) if dreamers and written else [],
         ranks=ranks,
         made=made,
+        writing=writing_of(request, tokenizer, dataset, positions),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from ladder.data.batches import SOURCES, Batch
 from ladder.distill import Forecast
 from ladder.planning.start import Start
-from ladder.setup import loss_elements, teacher_spec
+from ladder.setup import loss_elements, steering_of, teacher_spec
 from ladder.teachers import CacheSettings, Signal, TeacherSpec, open_teacher
 from ladder.train.spec import TrainingSpec
 from ladder.train.trainer import Trainer
@@ -120,7 +120,10 @@ def time_step(ahead: Start, start: Path, devices: dict[str, str], threads: int) 
             device, folder, made = devices[f"teacher{number}"], ahead.teachers.get(number, start), None
             if number in ahead.made:
                 made = replace(ahead.made[number], material=replace(ahead.made[number].material, tokenizer=start))
-            spec = teacher_spec(manifest, folder, number, device=device, threads=threads, cache=cache, made=made)
+            steering = steering_of(ahead.request, number, folder)
+            spec = teacher_spec(
+                manifest, folder, number, device=device, threads=threads, cache=cache, made=made, steering=steering
+            )
             work, said[number] = _teacher(spec, batches)
             teachers.append(work)
         trainer = _trainer(ahead, start, devices["student"], threads, Path(temporary))

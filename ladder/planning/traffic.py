@@ -14,7 +14,7 @@ from ladder.manifest import Manifest, Runtime, others
 from ladder.planning.memory import Shape, bytes_each
 from ladder.planning.pools import Reading
 from ladder.planning.start import Start
-from ladder.setup import cache_settings, expected_key, truncation_of, wire_of
+from ladder.setup import cache_settings, expected_key, steering_of, truncation_of, wire_of
 from ladder.teachers import CacheKey, CacheSettings, Kind, KindSpec, OtherKey, computed_in, pack, shards
 from ladder.teachers.host import kind_class
 
@@ -256,9 +256,9 @@ def _traffic(ahead: Start, home: Path, number: int, shape: Shape, device: str = 
     truncation, settings = truncation_of(manifest, folder), cache_settings(runtime, home)
     size = row_bytes(runtime, dtype, shape, truncation.kept if truncation else 0)
     traffic = TeacherTraffic(number, number not in ahead.speakers, size, runtime.wire, runtime.signal_cache)
-    return _with_cache(
-        traffic, settings, lambda: CacheKey.of(folder, runtime.wire, computed_in(dtype, device), truncation)
-    )
+    steering = steering_of(ahead.request, number, folder)
+    told = (runtime.wire, computed_in(dtype, device), truncation, steering)
+    return _with_cache(traffic, settings, lambda: CacheKey.of(folder, *told))
 
 
 def largest_step(ahead: Start, home: Path) -> int:

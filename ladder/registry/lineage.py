@@ -25,7 +25,8 @@ class Ancestry:
         grandparent: generation N-1, or None.
         ancestors: the parent's line, oldest first, the parent last.
         obstacle: why the child has to wait, although nothing is wrong with its manifest; None where it can start.
-        others: further ancestors that teach (``teachers.others`` of the kind generation), by number.
+        others: further ancestors that teach (``teachers.others`` of the kind generation) or dream of what fades, by
+            number.
     """
 
     parent: Generation | None

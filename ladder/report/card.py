@@ -28,6 +28,7 @@ def model_card(
     report: GateReport,
     others: Sequence[Mapping[str, Any]] = (),
     worth: Worth = MappingProxyType({}),
+    rehearsed: Sequence[str] = (),
 ) -> str:
     """Markdown with the YAML header that model hubs read, the lineage, who taught, and the gate table.
 
@@ -37,6 +38,7 @@ def model_card(
     Args:
         others: number, name, kind and digest of further teachers, which are no part of the lineage.
         worth: what each source of the teachers was worth.
+        rehearsed: which lessons were rehearsed otherwise than the rest, in words.
     """
     parent, grandparent = ancestry.parent, ancestry.grandparent
     evolution = request.manifest.evolution_request
@@ -63,6 +65,7 @@ def model_card(
         f"- grandparent (teacher 2): {_named(grandparent)}",
         *(f"- teacher {one['number']}: {one['name']}, {one['kind']} ({str(one['digest'])[:12]})" for one in others),
         *_taught_by(worth),
+        *(f"- rehearsal: {told}" for told in rehearsed),
         f"- manifest: {request.digest}",
         f"{_ROWS}{_LEFT['none' if evolution.training_method == IMPORT else request.manifest.stabilizers.replay]}",
         "",

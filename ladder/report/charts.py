@@ -20,6 +20,7 @@ _COLOURS = {
     "teacher1": "#7ab0e0",
     "teacher2": "#1f8a8a",
     "dream": "#8a6fb5",
+    "written": "#c0507a",
     "skip": "#c4cad4",
 }
 """Routes from the bottom of the chart to its top."""

@@ -205,7 +205,7 @@ class Step:
         lr: learning rate.
         tokens: through the student's backbone.
         seconds: it took.
-        routes: tokens by what they were taught by, such as ``gold``, ``blended`` and ``dream``.
+        routes: tokens by what they were taught by, such as ``gold``, ``blended``, ``dream`` and ``written``.
     """
 
     child: str

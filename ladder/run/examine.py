@@ -37,6 +37,7 @@ from ladder.setup import (
     measure_suites,
     others_told,
     pushes,
+    rounds_told,
     run_evals,
     save_findings,
     score,
@@ -74,7 +75,8 @@ def examine(run: Run, work: Work, context: Context) -> None:
         _leave_behind(run, work.dataset, report, worth, day_of(tokenizer))
         document = document_of(request, run.candidate, tokenizer, report, comparison, calibration, child, exam)
         document |= {"teachers": told} if (told := _others(run)) else {}
-        document |= {"training": {"receipts": worth}} if worth else {}
+        document |= {"training": training} if (training := _training(run, worth)) else {}
+        document |= {"rehearsal": run.rehearsal.to_dict()} if run.rehearsal.lessons else {}
         shown = _page(run, report, comparison, calibration, exam, child, worth, context, time.monotonic() - begun)
         save_findings(run.report.parent, shown, document)
 
@@ -132,6 +134,12 @@ def _parents_report(run: Run) -> dict[str, Any]:
     return stored_reports({parent.ref: run.folders[parent.digest]}).get(parent.ref, {}) if parent else {}
 
 
+def _training(run: Run, worth: Worth) -> dict[str, Any]:
+    """What the report keeps of the training: what each source was worth, and what the student wrote, round by round."""
+    rounds = run.notes().get("written")
+    return ({"receipts": worth} if worth else {}) | ({"written": rounds} if rounds else {})
+
+
 def _others(run: Run) -> list[dict[str, Any]]:
     """Whoever taught it beside parent and grandparent, with the digest from when it began."""
     return others_told(run, {int(number): digest for number, digest in run.notes().get("teachers", {}).items()})
@@ -179,7 +187,9 @@ def _page(
             ("training", duration_text(notes.get("seconds", 0.0))),
             ("examination", duration_text(seconds)),
             ("trained tokens", f"{notes.get('tokens', 0):,} in {run.request.manifest.training_params.steps:,} steps"),
+            *rounds_told(notes),
             *Usage.of_notes(notes).told(),
+            *([("rehearsal", "; ".join(told))] if (told := run.rehearsal.told()) else []),
             *([("on disk", size_text(notes["disk_bytes"]))] if "disk_bytes" in notes else []),
         ],
     )
@@ -205,7 +215,10 @@ def _leave_behind(run: Run, dataset: Dataset, report: GateReport, worth: Worth, 
         save_text(sidecars / name, text)
     learned = [*dataset.new, *document_rows(run.request)]
     save_text(sidecars / LEARNED, digest_lines(row.digest for row in learned))
-    save_text(sidecars / "README.md", card.model_card(run.request, run.ancestry, report, _others(run), worth))
+    save_text(
+        sidecars / "README.md",
+        card.model_card(run.request, run.ancestry, report, _others(run), worth, run.rehearsal.told()),
+    )
     keep(run.request, sidecars, day)
     # A dream begins with words of a row.
     if run.dreams.is_file() and stabilizers.replay == "rows":

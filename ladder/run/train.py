@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple
 from ladder.actors.placement import crowded
 from ladder.actors.remote import Loaded, Prepared, StudentGroup, TeacherHandle
 from ladder.actors.session import fetch, hear, stream
-from ladder.data.batches import Batches
+from ladder.data.batches import WRITTEN, Batches
 from ladder.errors import ActorDied, ModelError
 from ladder.manifest import Dreams, Request, old_spelling, others
 from ladder.manifest.sources import is_hub
+from ladder.methods import method_of
 from ladder.models import Rounding
 from ladder.planning.prepare import Work
 from ladder.planning.start import Start
@@ -24,14 +26,18 @@ from ladder.report.console import Console
 from ladder.report.live import Task
 from ladder.run.hooks import Halt, Journal, Minutes, Monitor, Shown, Stop, disk_bytes, run_legs
 from ladder.run.recovery import divided, dividing
-from ladder.sampling.dreams import Dream, dreams_wanted
+from ladder.sampling.dreams import Dream, Sampling, dreams_wanted
+from ladder.sampling.written import WrittenText
 from ladder.setup import (
     Context,
     DreamBatch,
     Roles,
+    Round,
     Run,
     Usage,
+    Writing,
     data_of,
+    demonstrated,
     describe_pools,
     digests_on_disk,
     roles_of,
@@ -102,6 +108,10 @@ def train(run: Run, work: Work, context: Context) -> None:
     with working("loading teachers") if crew.teachers else nullcontext():
         loaded = _each(crew.teachers, lambda number: crew.teachers[number].load(roles.specs_of(number)))
         _check_alike(loaded)
+    if run.rehearsal.lessons:
+        run.note(rehearsal=run.rehearsal.to_dict())  # A run that goes on hears the same.
+    for lesson in run.rehearsal.told():
+        say(f"rehearsal: {lesson}")
     # What the others were when the run began, in whichever call: they must be that when it ends.
     found = run.notes().get("teachers") or {str(n): digest for n, digest in digests_on_disk(run).items()}
     if found:
@@ -109,7 +119,7 @@ def train(run: Run, work: Work, context: Context) -> None:
     _begin(run, context, found)
     dreams = _dreams(run, start, crew, folder, context.console)
     batches = divided(start.batches_with(dreams), run)
-    say(describe_pools(batches.pools))
+    say(describe_pools({source: rows for source, rows in batches.pools.items() if source != WRITTEN}))
     headless = frozenset(number for number, (one, *_) in loaded.items() if one.kind != roles.teachers[number].kind)
     with working("loading the student"):
         prepared = _alike(hear(crew.group, crew.group.prepare(student_of(run, roles, folder, batches, headless))))
@@ -119,7 +129,14 @@ def train(run: Run, work: Work, context: Context) -> None:
         say(f"warning: {text}")
     run.note(warnings=[*work.reading_warnings, *told], replicas=work.replicas)
     laws = Monitor.of(run, start.tokenizer, crew.group, prepared.done)
-    usage = _steps(run, context, crew, batches, laws, prepared.done)
+    rounds = Rounds(run, context, crew.group, start.writing, batches)
+    rounds.try_demonstrations()
+    usage = _steps(run, context, crew, rounds, laws, prepared.done)
+    losses = context.registry.step_metrics(run.notes()["mlflow_run"], "loss/")
+    if remarks := method_of(run.request.manifest).remarks(losses):
+        for text in remarks:
+            say(f"warning: {text}")
+        run.note(warnings=[*work.reading_warnings, *told, *remarks])
     with working("writing the candidate"):
         after = _each(crew.teachers, lambda number: crew.teachers[number].digest())
         now = digests_on_disk(run)
@@ -149,7 +166,54 @@ def _dreams(run: Run, start: Start, crew: TrainingActors, folder: Path, console:
         return write_dreams(run.request, run.dreams, crew.teachers, ask, folder, start.tokenizer, begins, say, at_once)
 
 
-def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, laws: Monitor, done: int) -> Usage:
+@dataclass(frozen=True)
+class Rounds:
+    """The batches of a run, round by round where its student writes.
+
+    Args:
+        whole: of the run, with stand-ins for what the student writes.
+    """
+
+    run: Run
+    context: Context
+    group: StudentGroup
+    writing: Writing | None
+    whole: Batches
+
+    def steps(self, steps: range) -> tuple[range, Batches]:
+        """As many of these steps as belong to one round, and their batches; the student writes what it reads in them,
+        where that is not written yet."""
+        if self.writing is None:
+            return steps, self.whole
+        end, asked = self.writing.ends(steps.start), self.writing.batches
+        within = range(steps.start, steps.stop if end is None else min(end, steps.stop))
+        return within, asked(self.whole, self.run.written, steps.start, self._ask, self._told)
+
+    def try_demonstrations(self) -> None:
+        """Say, and note, whether the parent can use what it will be shown: once, before the first step, as long as the
+        student still is its parent."""
+        if self.writing is None or not self.writing.tried:
+            return
+        notes = self.run.notes()
+        nats = notes.get("demonstrated") or [
+            hear(self.group, self.group.nats(side))[0] for side in zip(*self.writing.tried, strict=True)
+        ]
+        told = demonstrated(*nats)
+        for text in told:
+            self.context.console.say(f"warning: {text}")
+        self.run.note(demonstrated=nats, warnings=[*notes.get("warnings", []), *told])
+
+    def _ask(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[WrittenText]:
+        texts: list[WrittenText] = hear(self.group, self.group.write(prompts, sampling, seed))[0]
+        return texts
+
+    def _told(self, told: Round) -> None:
+        assert self.writing is not None, "there are rounds"
+        self.context.console.say(told.line(len(self.writing.starts)))
+        self.run.note(written={**self.run.notes().get("written", {}), str(told.number): asdict(told)})
+
+
+def _steps(run: Run, context: Context, crew: TrainingActors, rounds: Rounds, laws: Monitor, done: int) -> Usage:
     """Train the steps that are left; returns what all steps took."""
     manifest, total, began = run.request.manifest, run.request.manifest.training_params.steps, done
     runtime, journal = manifest.runtime, Journal.of(run, context.registry, laws, crew.survey, done)
@@ -157,13 +221,14 @@ def _steps(run: Run, context: Context, crew: TrainingActors, batches: Batches, l
 
         def leg(done: int) -> Iterator[StepReport]:
             minutes = runtime.checkpoint_minutes if done > began else min(FIRST_CHECKPOINT, runtime.checkpoint_minutes)
-            steps, ends = laws.leg(done, total, runtime.checkpoint_every), _either(stopped, _late(minutes))
+            steps, batches = rounds.steps(laws.leg(done, total, runtime.checkpoint_every))
+            ends = _either(stopped, _late(minutes))
             return stream(crew.group, crew.teachers, batches, steps, runtime, ends)
 
         # Laws judge first, and the journal notes what they found. What ends a run comes when that is durable.
         budget = Minutes(manifest.budget.max_minutes, journal, total)
         hooks = [laws, journal, Shown(progress), Halt(laws), Stop(stopped, total), budget]
-        with dividing(batches, run):
+        with dividing(rounds.whole, run):
             run_legs(
                 leg,
                 lambda: hear(crew.group, crew.group.checkpoint()),

@@ -11,7 +11,7 @@ import numpy as np
 
 from ladder.actors.remote import TeacherHandle
 from ladder.actors.session import fetch
-from ladder.data.batches import Batch
+from ladder.data.batches import SOURCES, WRITTEN, Batch
 from ladder.manifest import Request
 from ladder.models import dated
 from ladder.planning.prepare import prepare
@@ -73,16 +73,15 @@ def warm(request: Request, context: Context) -> Warmed:
 
 def _asked(start: Start) -> Iterator[tuple[Batch, frozenset[int]]]:
     """The micro-batches of a run, in its order, that hold an example which some teacher is not asked before; and which
-    teachers these are. Dreams that nobody wrote yet are left out."""
-    batches, guessed = start.batches, start.beginnings is not None
+    teachers these are. Dreams that nobody wrote yet are left out, and so is what the student will write."""
+    batches, guessed = start.batches, {WRITTEN, *(["dreams"] if start.beginnings is not None else [])}
     rows, seen = batches.rows_by_source(), {number: set[str]() for number in start.numbers}
     # Every row of a pool comes once before any comes again.
-    passes = [
-        -(-len(pool) // rows[source]) for source, pool in batches.pools.items() if source != "dreams" or not guessed
-    ]
+    passes = [-(-len(pool) // rows[source]) for source, pool in batches.pools.items() if source not in guessed]
+    absent = [SOURCES.index(source) for source in guessed & batches.pools.keys()]
     for step in range(min(start.request.manifest.training_params.steps, max(passes))):
         for micro in batches(step):
-            batch = micro.select(micro.dreamer_N == 0)[0] if guessed else micro
+            batch = micro.select(~np.isin(micro.source_N, absent))[0] if absent else micro
             asked = set()
             for number, known in seen.items():
                 heard, _ = batch.heard_by(number, dreams_only=number not in start.speakers)

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.data import Row, read_lines
-from ladder.data.examples import Example, begin_ids, chat_ids, raw_ids, start_ids
+from ladder.data.examples import Example, chat_ids, first_words, opening_ids, raw_ids, start_ids
 from ladder.data.prompts import prompt_of
 from ladder.errors import DataError, ModelError
 from ladder.manifest import ControlTokens, Dreams
@@ -25,8 +25,6 @@ AUTO = "leave stabilizers.dreams.prompts out: a dream then begins with what this
 """The one way out where dreams cannot begin as a manifest says."""
 BLOCK = 64
 """Dreams written with one seed; a block is the unit that can be written again alone."""
-OPENING_TOKENS = 2
-"""Of a replayed text without a prompt. Fewer leave more to the dreamer, more keep it closer to the rows."""
 DATASET = "the dataset's first words"
 """How dreams begin where nothing is replayed and the model has neither start token nor chat template."""
 
@@ -40,16 +38,23 @@ class Dream:
         prompt: how many of its first ids were given and not dreamt.
         teacher: who dreamt it, 1 or 2.
         text: what it reads like, for people.
+        tail: of a steered dreamer, the perplexity of the last quarter when it is not steered.
     """
 
     ids: tuple[int, ...]
     prompt: int
     teacher: int
     text: str
+    tail: float | None = None
 
-    def example(self) -> Example:
+    def example(self, gold: bool = False) -> Example:
+        """The row that is learned.
+
+        Args:
+            gold: its words are labels, as those of any row; else they are known to be its dreamer's.
+        """
         trained = tuple(position >= self.prompt for position in range(1, len(self.ids)))
-        return Example(self.ids, trained, gold=False, dreamer=self.teacher)
+        return Example(self.ids, trained, gold=gold, dreamer=0 if gold else self.teacher)
 
 
 def opening_kind(prompts: str, tokenizer: PreTrainedTokenizerFast, replay: Sequence[Row]) -> str:
@@ -71,7 +76,7 @@ def openings(
     file: Path | None,
     controls: ControlTokens = "text",
 ) -> list[list[int]]:
-    """What dreams begin with.
+    """What dreams begin with: an opening for each row or prompt, empty where it leaves nothing to begin with.
 
     Args:
         kind: the word of ``opening_kind``, or the manifest's for a file.
@@ -91,22 +96,31 @@ def openings(
         case "template":
             found = [tokenizer.encode(_around_user(tokenizer)[0], add_special_tokens=False)]
         case "replay":
-            found = [_opening(row, tokenizer, controls) for row in rows]
+            found = [opening_ids(row, tokenizer, controls) for row in rows]
         case _ if kind == DATASET:
-            found = [_first_words(row, tokenizer, controls) for row in rows]
+            found = [first_words(row, tokenizer, controls) for row in rows]
         case _:
             assert file is not None
-            found = [
-                _asked(f"{file}:{number}", line.rstrip("\r\n"), tokenizer, controls)
-                for number, line in read_lines(file)
-            ]
+            found = prompt_openings(file, tokenizer, controls)
     if not any(found):
         raise DataError(
             f"{kind!r} gives a dream nothing to begin with",
             where="stabilizers.dreams.prompts",
             remedy=AUTO,
         )
-    return [ids for ids in found if ids]
+    return found
+
+
+def prompt_openings(
+    file: Path, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens = "text"
+) -> list[list[int]]:
+    """The prompts of a file as ids, one for each line.
+
+    Raises:
+        DataError: as ``openings``.
+    """
+    lines = read_lines(file)
+    return [_asked(f"{file}:{number}", line.rstrip("\r\n"), tokenizer, controls) for number, line in lines]
 
 
 def dreams_wanted(wanted: Dreams) -> int:
@@ -169,12 +183,12 @@ def write_block(
     end = _asked_end(tokenizer) if answer_turn else None
     if end is not None:
         ends.add(end)
-    written = _sample(model, tokenizer, chosen, sampling, ends)
+    written = sample_rows(model, tokenizer, chosen, sampling, ends)
     if answer_turn:
         done = [index for index, ids in enumerate(written) if ids[-1] == end]
         chosen = [chosen[index] for index in done]
         turns = [written[index] + list(answer_turn) for index in done]
-        written = _sample(model, tokenizer, turns, sampling, ends) if turns else []
+        written = sample_rows(model, tokenizer, turns, sampling, ends) if turns else []
     return [
         Dream(tuple(ids), len(prompt), teacher, tokenizer.decode(ids, skip_special_tokens=True))
         for prompt, ids in zip(chosen, written, strict=True)
@@ -202,19 +216,21 @@ def _asked_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return next((id_ for id_ in after if id_ in known), None)
 
 
-def _sample(
+def sample_rows(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     prompts: list[list[int]],
     sampling: Sampling,
     ends: set[int],
 ) -> list[list[int]]:
-    """Continue each prompt up to and including its end token."""
+    """Continue each prompt up to and including its end token; the whole rows, by torch's own generator."""
     batches = decoding_batches(model, list(map(len, prompts)), len(prompts))
     if len(batches) > 1:
         written: dict[int, list[int]] = {}
         for rows in batches:
-            written |= zip(rows, _sample(model, tokenizer, [prompts[row] for row in rows], sampling, ends), strict=True)
+            written |= zip(
+                rows, sample_rows(model, tokenizer, [prompts[row] for row in rows], sampling, ends), strict=True
+            )
         return [written[row] for row in range(len(prompts))]
     # Rows of the output head past the tokenizer stand for nothing.
     padding_rows = range(len(tokenizer), model.get_output_embeddings().weight.shape[0])
@@ -240,33 +256,15 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 def to_jsonl(dreams: Sequence[Dream]) -> str:
     """Dreams as JSONL text."""
-    return "".join(json.dumps(asdict(dream), ensure_ascii=False) + "\n" for dream in dreams)
+    told = ({name: value for name, value in asdict(dream).items() if value is not None} for dream in dreams)
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
 
 
 def read_dreams(path: Path) -> list[Dream]:
     """Dreams that ``to_jsonl`` wrote."""
     lines = path.read_text(encoding="utf-8").split("\n")
     records = [json.loads(line) for line in lines if line]
-    return [Dream(tuple(record["ids"]), record["prompt"], record["teacher"], record["text"]) for record in records]
-
-
-def _opening(row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:
-    """What was given in a row: its prompt, its turns before the last answer, or the first words of a text."""
-    match row.form:
-        case "messages":
-            messages = row.fields["messages"]
-            return chat_ids(tokenizer, messages[:-1], opening=True, where=row.where, tools=row.fields.get("tools"))
-        case "completion" | "prompt":
-            return raw_ids(tokenizer, row.fields["prompt"], controls)
-        case _:
-            return _first_words(row, tokenizer, controls)
-
-
-def _first_words(row: Row, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:
-    """The start token where there is one, and the first tokens of what stands in a row."""
-    key = "text" if row.form == "text" else "prompt"
-    first = row.fields["messages"][0]["content"] if row.form == "messages" else row.fields[key]
-    return raw_ids(tokenizer, first, controls)[: len(begin_ids(tokenizer)) + OPENING_TOKENS]
+    return [Dream(**{**record, "ids": tuple(record["ids"])}) for record in records]
 
 
 def _asked(where: str, line: str, tokenizer: PreTrainedTokenizerFast, controls: ControlTokens) -> list[int]:

@@ -49,12 +49,12 @@ from ladder.setup.exam import (
     run_evals,
     score,
     sifting_of,
-    stored_reports,
     text_case,
     training_rules,
 )
 from ladder.setup.findings import document_of, save_findings
 from ladder.setup.importing import check_imports, check_source, import_generation, import_teachers
+from ladder.setup.rehearsal import stored_reports
 from ladder.setup.roles import (
     Roles,
     all_roles,
@@ -70,7 +70,16 @@ from ladder.setup.roles import (
     truncation_of,
 )
 from ladder.setup.suites import check_suites, measure_suites
-from ladder.setup.teachers import check_others, digests_on_disk, expected_key, made_of, others_told, wire_of
+from ladder.setup.teachers import (
+    check_others,
+    digests_on_disk,
+    expected_key,
+    made_of,
+    others_told,
+    steering_of,
+    wire_of,
+)
+from ladder.setup.written import Round, Writing, demonstrated, rounds_told, writing_of
 
 __all__ = [
     "Ask",
@@ -81,8 +90,10 @@ __all__ = [
     "EvalRun",
     "EvaluatorHandle",
     "Roles",
+    "Round",
     "Run",
     "Usage",
+    "Writing",
     "all_roles",
     "answer_cache",
     "beginning_warnings",
@@ -108,6 +119,7 @@ __all__ = [
     "check_tokenizer_text",
     "check_tone",
     "data_of",
+    "demonstrated",
     "describe_pools",
     "digests_on_disk",
     "document_of",
@@ -140,6 +152,7 @@ __all__ = [
     "recall_probes",
     "replay_warnings",
     "roles_of",
+    "rounds_told",
     "run_evals",
     "run_folder",
     "save_findings",
@@ -147,6 +160,7 @@ __all__ = [
     "shared_stacks",
     "sifting_of",
     "start_tokenizer",
+    "steering_of",
     "stored_reports",
     "student_of",
     "student_ranks",
@@ -158,4 +172,5 @@ __all__ = [
     "wire_of",
     "write_dreams",
     "write_start",
+    "writing_of",
 ]

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 from ladder.actors.placement import Traffic, threads
 from ladder.actors.session import Session
 from ladder.data import REPORT
-from ladder.manifest import OtherTeacher, Request, Runtime, others, run_name
+from ladder.manifest import FIRST_OTHER, OtherTeacher, Request, Runtime, others, run_name
 from ladder.methods import method_of
 from ladder.registry import Registry, lineage
 from ladder.report.console import Console
 from ladder.report.terminal import RUN_LOG
 from ladder.report.text import size_text
 from ladder.setup.dataset import chosen_day
+from ladder.setup.rehearsal import PARENT, RehearsalPlan, rehearsal_of
 from ladder.system.files import save_text
 from ladder.system.process import ProcessMemory
 from ladder.teachers import CacheStatistics
@@ -215,24 +216,36 @@ class Run:
 
     Args:
         folders: the Hugging Face folder of each ancestor, by digest.
+        rehearsal: what it rehearses of what fades; as it was noted, where the run began before.
     """
 
     request: Request
     ancestry: lineage.Ancestry
     folders: dict[str, Path]
     folder: Path
+    rehearsal: RehearsalPlan = field(default_factory=RehearsalPlan)
 
     @classmethod
     def open(cls, request: Request, ancestry: lineage.Ancestry, registry: Registry | None, home: Path) -> Run:
         """Find or begin the run of this manifest. Nothing is written but copies of its ancestors, into the cache."""
         known = {one.digest: one for one in (*ancestry.ancestors, *ancestry.teachers.values())}
         folders = {digest: registry.materialize(one) for digest, one in known.items()} if registry else {}
-        return cls(request, ancestry, folders, run_folder(request, home))
+        line = {one.ref: one for one in ancestry.ancestors}
+        noted = notes_of(folder := run_folder(request, home)).get("rehearsal")
+        if noted:
+            plan = RehearsalPlan.from_dict(noted)
+        else:
+            named = {one.ref: number for number, one in ancestry.teachers.items() if number != PARENT}
+            plan = rehearsal_of(request.manifest, {ref: folders[one.digest] for ref, one in line.items()}, named)
+        older = {number: line[ref] for number, ref in plan.older.items() if number >= FIRST_OTHER and ref in line}
+        return cls(request, replace(ancestry, others={**ancestry.others, **older}), folders, folder, plan)
 
     @property
     def teachers(self) -> dict[int, Path]:
         """Folders of the teachers there are that are models, by number."""
         own = {number: self.folders[teacher.digest] for number, teacher in self.ancestry.teachers.items()}
+        if 1 in own and method_of(self.request.manifest).critic_is_parent:
+            own[2] = own[1]
         listed = others(self.request.manifest)
         return own | {number: self.request.folder(one.path) for number, one in listed.items() if one.path is not None}
 
@@ -256,6 +269,11 @@ class Run:
     def dreams(self) -> Path:
         """All dreams, written before the first step."""
         return self.folder / "dreams.jsonl"
+
+    @property
+    def written(self) -> Path:
+        """Folder of what the student wrote, a file a round, each before the first step that reads it."""
+        return self.folder / "written"
 
     @property
     def candidate(self) -> Path:
@@ -353,4 +371,5 @@ class EvaluatorHandle(NamedTuple):
 def hosted(run: Run) -> list[int]:
     """Which teachers the method needs and the run has, to speak or to dream, by number."""
     method = method_of(run.request.manifest)
-    return sorted((method.teachers() | method.dreamers()) & (run.teachers.keys() | run.made.keys()))
+    asked = method.teachers() | method.dreamers() | run.rehearsal.older.keys()
+    return sorted(asked & (run.teachers.keys() | run.made.keys()))

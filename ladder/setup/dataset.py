@@ -28,7 +28,7 @@ from ladder.data import (
     read_lines,
     read_rows,
 )
-from ladder.data.batches import Batches, Collation
+from ladder.data.batches import WRITTEN, Batches, Collation
 from ladder.data.documents import Index, library, read_documents
 from ladder.data.examples import Encoding, Example, begin_ids, encode_once, with_readings, with_weights
 from ladder.errors import DataError, ManifestError
@@ -61,11 +61,21 @@ class Dataset:
         new: this generation's own rows.
         replay: what its ancestors left, with places for messages.
         missing: rows that ancestors left as digests and that no file of ``data.replay_from`` holds.
+        lessons: which ancestor left each replayed row, by its place among them, the oldest first.
     """
 
     new: tuple[Row, ...]
     replay: tuple[Row, ...]
     missing: int = 0
+    lessons: tuple[int, ...] = ()
+
+    def rehearsed(self, times: Sequence[int]) -> Dataset:
+        """With the replayed rows of each ancestor taken so many times, one after another, and so learned and dreamt on
+        that much more often."""
+        counts = [times[lesson] for lesson in self.lessons]
+        replay = chain.from_iterable([row] * count for row, count in zip(self.replay, counts, strict=True))
+        lessons = chain.from_iterable([one] * count for one, count in zip(self.lessons, counts, strict=True))
+        return replace(self, replay=tuple(replay), lessons=tuple(lessons))
 
 
 def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool = False) -> Dataset:
@@ -85,7 +95,9 @@ def read_dataset(request: Request, ancestors: Sequence[Path], *, decided: bool =
     if not decided:
         _check_not_erased(new, erased)
     left = _left_behind(request, ancestors, erased) if request.manifest.stabilizers.replay_buffer else []
-    return Dataset(tuple(new), tuple(row for one in left for row in one.rows), sum(one.missing for one in left))
+    lessons = tuple(place for place, one in enumerate(left) for _ in one.rows)
+    rows = tuple(row for one in left for row in one.rows)
+    return Dataset(tuple(new), rows, sum(one.missing for one in left), lessons)
 
 
 def _weighing(rows: Sequence[Row]) -> list[Row]:
@@ -353,19 +365,23 @@ def build_batches(
     rows: Mapping[str, list[Example]],
     dreams: Sequence[Dream],
     ranks: int = 1,
+    rounds: Mapping[int, Sequence[Example]] | None = None,
 ) -> Batches:
     """Every batch of the run, as a function of the step.
 
     Args:
         rows: as ``encode_dataset``.
+        rounds: what the student writes, by the first step of each round; stand-ins, as long as nobody wrote it.
         ranks: of the student; a step is split into ``training_params.accumulation`` micro-batches for each of them.
 
     Raises:
         ManifestError: a batch is smaller than the number of its sources or parts.
     """
     params, seeds = request.manifest.training_params, request.manifest.seeds
+    gold = method_of(request.manifest).dreams_are_gold
     pad, data, shares = pad_id(tokenizer), data_of(request), params.shares.model_dump()
-    pools = dict(rows) | {"dreams": [dream.example() for dream in dreams]}
+    pools = dict(rows) | {"dreams": [dream.example(gold) for dream in dreams]}
+    pools |= {WRITTEN: list(chain.from_iterable((rounds or {}).values()))}
     return Batches(
         {source: examples for source, examples in pools.items() if examples and shares[source] > 0},
         shares,
@@ -375,6 +391,7 @@ def build_batches(
         Collation(pad, data.max_length, data.packing),
         data.group_by_length,
         ranks,
+        rounds or {},
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from ladder.concepts.layers import check_layers
 from ladder.concepts.shifts import FEWEST as FEWEST_READ
 from ladder.concepts.shifts import Shift, shifts_of
 from ladder.concepts.vectors import read_vectors
-from ladder.data import REPORT, Row
+from ladder.data import Row
 from ladder.data.examples import Example
 from ladder.data.prompts import asked_of
 from ladder.errors import GateError, ManifestError
@@ -73,6 +72,7 @@ from ladder.report.console import Console
 from ladder.sampling.dreams import answer_turn
 from ladder.setup.context import EvaluatorHandle, Run, Usage, hosted
 from ladder.setup.dataset import Dataset, data_of, texts_of
+from ladder.setup.rehearsal import stored_reports
 from ladder.system.progress import count_in
 from ladder.train.loss import taboo_ids
 
@@ -487,13 +487,6 @@ def check_tone(request: Request) -> None:
     if readout_of(request) is None and request.manifest.gates.tone.reference != "none":
         _voice(request, None)
         _drift(request)
-
-
-def stored_reports(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """The reports of generations as plain data, because one may be of an older form; one that was imported unexamined
-    has none."""
-    files = {ref: folder / "ladder" / REPORT for ref, folder in folders.items()}
-    return {ref: json.loads(file.read_text(encoding="utf-8")) for ref, file in files.items() if file.is_file()}
 
 
 def origins(ancestors: Mapping[str, Path]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ladder.actors.placement import Machine, Placement, Slot, processes, ranks_of, student_threads, threads
+from ladder.concepts.steering import Steering
 from ladder.data.batches import Batches
 from ladder.errors import ManifestError
 from ladder.manifest import Manifest, Request, Runtime, device_field, others
@@ -23,7 +24,7 @@ from ladder.models import Stack, can_share, config_of, load_tokenizer, main_dtyp
 from ladder.registry import Generation, lineage
 from ladder.setup.context import Context, Run, hosted
 from ladder.setup.dataset import loss_elements
-from ladder.setup.teachers import made_of, wire_of
+from ladder.setup.teachers import made_of, steering_of, wire_of
 from ladder.teachers import CacheSettings, Kind, KindSpec, TeacherSpec, Truncation
 from ladder.train.loss import taboo_ids
 from ladder.train.spec import TrainingSpec
@@ -39,6 +40,7 @@ def teacher_spec(
     cache: CacheSettings | None,
     stack: Stack | None = None,
     made: KindSpec | None = None,
+    steering: Steering | None = None,
 ) -> TeacherSpec:
     """What a manifest tells teacher ``number``, whose weights lie in ``folder``, or who is ``made`` otherwise."""
     kind: Kind = manifest.runtime.wire
@@ -62,6 +64,7 @@ def teacher_spec(
         packing=manifest.data is not None and manifest.data.packing,
         name=listed[number].name if number in listed else "",
         made=made,
+        steering=steering,
     )
 
 
@@ -137,7 +140,9 @@ def shared_stacks(
         line, adapters = (), ()
     base = folders[line[0].parent if line and line[0].parent else parent.digest]
     stacks = {1: Stack(base, adapters)}
-    if line:
+    if method_of(manifest).critic_is_parent:
+        stacks[2] = stacks[1]
+    elif line:
         stacks[2] = Stack(base)
     return SharedStacks(stacks[1], stacks)
 
@@ -279,6 +284,7 @@ def roles_of(run: Run, context: Context, replicas: Mapping[int, int], ranks: int
             cache=cache_settings(runtime, context.home),
             stack=stacks.get(number),
             made=made.get(number),
+            steering=steering_of(run.request, number, run.teachers.get(number, start)),
         )
         for number in numbers
     }

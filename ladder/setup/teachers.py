@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from ladder.concepts.layers import check_layers
+from ladder.concepts.steering import Steering, dosed_steering
+from ladder.concepts.vectors import load_vectors
 from ladder.errors import ManifestError
 from ladder.manifest import Manifest, OtherTeacher, Request, others, teacher_field
 from ladder.methods import method_of
-from ladder.models import check_config, check_readable, check_same_tokenizer, day_of, folder_digest, tokenizer_digest
+from ladder.models import (
+    check_config,
+    check_readable,
+    check_same_tokenizer,
+    config_of,
+    day_of,
+    folder_digest,
+    tokenizer_digest,
+)
 from ladder.setup.context import Run, hosted
 from ladder.setup.dataset import data_of
 from ladder.teachers import Kind, KindSpec, OtherKey, Truncation
@@ -35,9 +46,12 @@ def check_others(run: Run) -> None:
         ManifestError: the method does not ask it, a file of it is empty, or two have sources of one name.
         TokenizerMismatch: a guest has another tokenizer; the message names both digests.
         ModelError, UsageError: a guest cannot be loaded.
+        LadderError: what steers the parent does not fit it.
     """
     request, asked = run.request, method_of(run.request.manifest).teachers()
     sources_of(request.manifest)
+    for number, folder in run.teachers.items():
+        steering_of(request, number, folder)
     for number, one in others(request.manifest).items():
         field = teacher_field(number)
         if number not in asked:
@@ -73,6 +87,31 @@ def _tokenizer_folder(run: Run) -> Path | None:
     student = run.request.manifest.student
     named = student.model or (student.architecture.tokenizer if student.architecture else None)
     return run.teachers.get(1) or (run.request.folder(named) if named else None)
+
+
+def steering_of(request: Request, number: int, folder: Path) -> Steering | None:
+    """What steers a teacher, whose weights lie in ``folder``; None where nothing does.
+
+    Raises:
+        LadderError: the vectors cannot be read, do not fit it, or have no dose behind these layers.
+    """
+    steer, method = request.manifest.steering, method_of(request.manifest)
+    if steer is None or steer.vectors is None or number not in method.steered:
+        return None
+    config, vectors = config_of(folder).get_text_config(), request.folder(steer.vectors)
+    load_vectors(vectors).check_width(config.hidden_size, "steering.vectors")
+    count, layers = config.num_hidden_layers, steer.layers or None
+    found, notes = dosed_steering(vectors, steer.concepts, count, layers)
+    if notes:
+        remedy = f"ladder dose {request.parent} --vectors {steer.vectors}"
+        raise ManifestError(notes[0], where="steering.concepts", remedy=remedy + _at_layers(steer.layers))
+    check_layers(found.layers, count, "steering.layers")
+    _ = found.digest()  # It reads every vector that is meant.
+    return found
+
+
+def _at_layers(layers: Sequence[int]) -> str:
+    return f" --layers {','.join(map(str, layers))}" if layers else ""
 
 
 def made_of(request: Request, one: OtherTeacher, folder: Path, tokenizer: PreTrainedTokenizerFast) -> KindSpec:

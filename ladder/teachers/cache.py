@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ladder.concepts.steering import Steering
 from ladder.errors import ModelError, RunError
 from ladder.models import folder_digest, tokenizer_digest
 from ladder.teachers.kinds import Material
@@ -300,7 +301,7 @@ class CacheKey(Key):
     """Everything besides the example that a signal depends on.
 
     Args:
-        teacher: digest of the teacher's folder.
+        teacher: digest of the teacher's folder, and of what steers it.
         tokenizer: digest of its tokenizer.
         dtype: in which the teacher computes.
     """
@@ -312,13 +313,18 @@ class CacheKey(Key):
     truncation: Truncation | None = None
 
     @classmethod
-    def of(cls, folder: Path, wire: Kind, dtype: str, truncation: Truncation | None) -> CacheKey:
-        """The key of the teacher in ``folder``.
+    def of(
+        cls, folder: Path, wire: Kind, dtype: str, truncation: Truncation | None, steering: Steering | None = None
+    ) -> CacheKey:
+        """The key of the teacher in ``folder``, who is steered or not.
 
         Raises:
             ModelError: the folder cannot be digested.
         """
-        return cls(folder_digest(folder), tokenizer_digest(folder), wire, dtype, truncation)
+        speaker = folder_digest(folder)
+        if steering is not None:
+            speaker = f"{speaker} steered by {steering.digest()}"
+        return cls(speaker, tokenizer_digest(folder), wire, dtype, truncation)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ladder.concepts.steering import Steering
 from ladder.data.batches import IGNORE, Batch
 from ladder.distill import fast_float32
 from ladder.errors import ModelError
@@ -27,6 +29,7 @@ from ladder.models import (
     tensors_digest,
 )
 from ladder.sampling.dreams import Dream, DreamBatch, write_block
+from ladder.sampling.tail import tail_perplexity
 from ladder.teachers.cache import CacheKey, CacheSettings, CacheStatistics, SignalCache, open_cache
 from ladder.teachers.forward import PROJECTED, check_packing, projected, trained_hidden_states, trained_logits
 from ladder.teachers.kinds import Material
@@ -113,6 +116,7 @@ class TeacherSpec:
         replica: which of its ``replicas`` this process hosts, from 0; each reads sequences of its own.
         name: of another teacher than the first two.
         made: what it is made of that is no model; None for a model.
+        steering: what pushes it whenever it speaks or dreams; None where nothing does.
     """
 
     folder: Path
@@ -130,6 +134,7 @@ class TeacherSpec:
     replicas: int = 1
     name: str = ""
     made: KindSpec | None = None
+    steering: Steering | None = None
 
     def __post_init__(self) -> None:
         if (self.truncation is not None) != (self.kind == "topk"):
@@ -223,12 +228,14 @@ class Teacher(Speaker):
         self.kind = "logits" if told else spec.kind
         self.warnings = (self._costs(proof.doubt),) if proof and told else ()
         computed = computed_in(spec.dtype, spec.device)
-        key = CacheKey.of(spec.folder, self.kind, computed, spec.truncation) if spec.cache else None
+        about = (self.kind, computed, spec.truncation, spec.steering)
+        key = CacheKey.of(spec.folder, *about) if spec.cache else None
         self.cache = open_cache(spec.cache, key) if spec.cache and key else None
 
     def dream(self, dream_batch: DreamBatch) -> list[Dream]:
-        with self.hosted.speaking() as model:
-            return write_block(
+        """Write one block of dreams. Those of a steered teacher are told how likely their ends are when it is not."""
+        with self._speaking() as model:
+            dreams = write_block(
                 model,
                 load_tokenizer(dream_batch.tokenizer),
                 dream_batch.prompts,
@@ -237,6 +244,16 @@ class Teacher(Speaker):
                 seed=dream_batch.seed,
                 answer_turn=dream_batch.turn,
             )
+        if self.spec.steering is None:
+            return dreams
+        with self.hosted.speaking() as model:
+            return [replace(one, tail=tail_perplexity(model, one.ids, one.prompt)) for one in dreams]
+
+    @contextmanager
+    def _speaking(self) -> Iterator[PreTrainedModel]:
+        """Its model as it teaches: steered, where it is."""
+        with self.hosted.speaking() as model, self.spec.steering.on(model) if self.spec.steering else nullcontext():
+            yield model
 
     def digest(self) -> str:
         """Content digest of the tensors in memory; equal before and after a run, or the teacher was not frozen."""
@@ -255,7 +272,7 @@ class Teacher(Speaker):
 
     def _projected(self, heard: Batch, head: Head) -> Rows:
         """Logits, or what is kept of them, through the proved head."""
-        with self.hosted.speaking() as model:
+        with self._speaking() as model:
             logits = projected(head, trained_hidden_states(model, heard))
             if self.spec.truncation is None:
                 parts = [encode(logits_nV.to(self.dtype)) for logits_nV in logits]
@@ -267,7 +284,7 @@ class Teacher(Speaker):
     def _run(self, heard: Batch, model_says: Callable[[PreTrainedModel, Batch], Tensor]) -> Tensor:
         if len(heard.rows_N) == 0:
             return torch.zeros(0, self._width(), dtype=self.dtype)
-        with self.hosted.speaking() as model:
+        with self._speaking() as model:
             return model_says(model, heard)
 
     def _width(self) -> int:

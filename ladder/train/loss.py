@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ladder.data.batches import SOURCES, Batch
+from ladder.data.batches import SOURCES, WRITTEN, Batch
 from ladder.distill import (
     IGNORE,
     Ahead,
@@ -119,22 +119,32 @@ class Routed:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one run: the fused loss of its objective, the shares of the sources of a batch, and what its teachers
-    are worth, which changes from step to step."""
+    """The loss of one run: the fused loss of its objective, the shares of the sources of a batch, what its teachers
+    are worth, which changes from step to step, and whether its student writes."""
 
     fused: FusedLoss
     shares_S: tuple[float, ...]
     worth: Worth
+    writes: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest, method: Method, tokenizer: PreTrainedTokenizerFast, compile: bool = False) -> Loss:
+    def of(
+        cls,
+        manifest: Manifest,
+        method: Method,
+        tokenizer: PreTrainedTokenizerFast,
+        compile: bool = False,
+        teachers: Collection[int] = (),
+    ) -> Loss:
+        """That of a manifest; ``teachers`` are the numbers of all that the run has, also of those that only dream."""
         shares = manifest.training_params.shares
         taboo = taboo_ids(manifest, tokenizer)
         fused = method.loss(len(tokenizer), taboo, compile=compile)
         numbers = method.teachers() | method.dreamers()
         sources = {number: names for number, names in sources_of(manifest).items() if number in numbers}
-        worth = Worth(sources, fusion_settings(manifest, method), fused.settings)
-        return cls(fused, tuple(getattr(shares, source) for source in SOURCES), worth)
+        worth = Worth(sources, fusion_settings(manifest, method), fused.settings, teachers)
+        writes = manifest.training_params.written is not None
+        return cls(fused, tuple(getattr(shares, source) for source in SOURCES), worth, writes)
 
     def routed(self, batch: Batch, sources: Mapping[int, Source], device: torch.device) -> Routed:
         """Decide what must be decided before the step's tokens can be counted."""
@@ -170,6 +180,8 @@ class Loss:
         doubt = js_doubt(item.tokens, item.teachers, self.fused.settings)
         worth = self.worth.tallies(item.heard, item.tokens, item.first_N, result.told, result.routing)
         sums = _sums(result, item, self.fused.objective) | _binned(result, item) | doubt
+        if self.writes:
+            sums |= _written(item)
         return result.total, sums | {"worth": worth}
 
     @torch.no_grad()
@@ -231,6 +243,13 @@ def _sums(result: FusedResult, item: Routed, objective: Objective) -> dict[str, 
         },
         "route.dream": (kept_N & item.dream_N).sum(),
     }
+
+
+def _written(item: Routed) -> dict[str, Tensor]:
+    """Tokens that the student wrote and its parent scored, which are told apart from dreams."""
+    dream_N = item.tokens.kept_N & item.dream_N
+    written_N = dream_N & (item.source_N == SOURCES.index(WRITTEN))
+    return {"route.dream": (dream_N & ~written_N).sum(), "route.written": written_N.sum()}
 
 
 def _binned(result: FusedResult, item: Routed) -> dict[str, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from ladder.data.batches import Batch
+from ladder.data.examples import Example
 from ladder.distill import Chunking, Forecast, fast_float32, has_compiler, pays_to_compile
 from ladder.errors import RunError
 from ladder.exam import Sampling, ask
@@ -32,6 +33,8 @@ from ladder.models import (
     plain,
     prove,
 )
+from ladder.sampling.dreams import Sampling as Drawing
+from ladder.sampling.written import WrittenText, write_texts
 from ladder.teachers import Signal, TeacherHead, check_packing, shared
 from ladder.train.candidate import write_candidate
 from ladder.train.capacity import HeadTracker
@@ -178,11 +181,43 @@ class Trainer:
         """
         if not (self.split or self.ranks.first):
             return []
+        with self.ema.lent(self.parameters) if self.ema else nullcontext(), self._aside():
+            taboo = self.loss.fused.taboo_ids
+            return ask.sample_texts(plain(self.model), self.tokenizer, openings, sampling, taboo_ids=taboo)
+
+    def write(self, prompts: Sequence[Sequence[int]], sampling: Drawing, seed: int) -> list[WrittenText]:
+        """What the student goes on with after each of these prompts, by the weights that it trains now, not their
+        average. The training is not changed by it.
+
+        Returns:
+            The texts; none on a rank that is not needed for it.
+        """
+        if not (self.split or self.ranks.first):
+            return []
+        with self._aside():
+            return write_texts(plain(self.model), self.tokenizer, prompts, sampling, seed)
+
+    def nats(self, examples: Sequence[Example]) -> float:
+        """Mean -ln p of the trained tokens of some examples, one after another, by the weights as they are now; 0 on a
+        rank that is not needed for it. The training is not changed by it."""
+        if not (self.split or self.ranks.first):
+            return 0.0
+        with self._aside():
+            told = [_surprisal(plain(self.model), example, self.device) for example in examples]
+        return torch.cat(told).mean().item()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """The student as a model that is asked something, and afterwards as it was, its random numbers, too."""
         self.model.eval()
         try:
-            with self.ema.lent(self.parameters) if self.ema else nullcontext(), self._computing(), self._gathered():
-                taboo = self.loss.fused.taboo_ids
-                return ask.sample_texts(plain(self.model), self.tokenizer, openings, sampling, taboo_ids=taboo)
+            with (
+                torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+                torch.no_grad(),
+                self._computing(),
+                self._gathered(),
+            ):
+                yield
         finally:
             self.model.train()
             self.clock.idle()
@@ -240,7 +275,7 @@ class Trainer:
         # A head that is split over ranks is there only while the student runs.
         own = None if self.split else self.head
         self.teachers = shared({number: self._teacher_head(number) for number in self.spec.teachers}, own)
-        self.loss = Loss.of(manifest, method_of(manifest), self.tokenizer, self._compiles())
+        self.loss = Loss.of(manifest, method_of(manifest), self.tokenizer, self._compiles(), self.spec.teachers)
         laws = manifest.laws.training
         read = laws is not None and laws.min_entropy is not None
         variance = self.loss.fused.objective.variance
@@ -413,6 +448,14 @@ def _report(step: int, totals: dict[str, float], lr: float, norm: float, ticked:
         own_temperature=totals["own_temperature"] / counted if counted and "own_temperature" in totals else None,
         temperature=totals["temperature"] / totals["by_teacher"] if totals["by_teacher"] and varies else None,
     )
+
+
+def _surprisal(model: PreTrainedModel, example: Example, device: torch.device) -> Tensor:
+    """-ln p of each trained token of an example, float32 [n]."""
+    ids_1T = torch.tensor([example.ids], device=device)
+    log_p_TV = model(input_ids=ids_1T).logits[0, :-1].float().log_softmax(-1)
+    trained_T = torch.tensor(example.trained, device=device)
+    return -log_p_TV.gather(-1, ids_1T[0, 1:, None])[trained_T, 0]
 
 
 def wire_bytes(signals: Mapping[int, Sequence[Signal]]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,13 +91,18 @@ class Worth:
         sources: names of the sources of each teacher, by number.
         settings: of the fusion.
         routing: by which tokens are routed: with surprise routing a teacher's confidence is what it gives the label.
+        dreamers: numbers of further teachers, which speak of nothing but their dreams; nothing is tracked of them.
     """
 
     def __init__(
-        self, sources: Mapping[int, Sequence[str]], settings: FusionSettings, routing: RoutingSettings
+        self,
+        sources: Mapping[int, Sequence[str]],
+        settings: FusionSettings,
+        routing: RoutingSettings,
+        dreamers: Collection[int] = (),
     ) -> None:
         self.settings, self.routing = settings, routing
-        self.teachers = max(2, *sources, 0)
+        self.teachers = max(2, *sources, *dreamers, 0)
         self.names = [(number, name) for number in sorted(sources) for name in sources[number]]
         self._first = {number: place for place, (number, _) in reversed(list(enumerate(self.names)))}
         self.reliability = Reliability(self.teachers, len(SOURCES), settings.decay)
@@ -186,6 +191,9 @@ class Worth:
         """Go on from a state, bit for bit; from none, as in the checkpoint of a version that kept none, begin."""
         if state:
             tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
+            # A version that knew fewer sources of rows measured nothing of the others.
+            unknown = max(0, len(SOURCES) - tensors["errors"].shape[2])
+            tensors["errors"] = torch.nn.functional.pad(tensors["errors"], (0, 0, 0, unknown))
             self.reliability.load(tensors)
             self.throttle.load(tensors)
 

@@ -27,6 +27,7 @@ from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
 from ladder.verbs.notify import HookEntry
 from ladder.verbs.runs import RunEntry
+from ladder.verbs.steer import Dosed
 from ladder.verbs.together import Cost
 from ladder.verbs.watched import Watched
 from ladder.verbs.why import Branch
@@ -229,6 +230,8 @@ RESULTS: dict[str, dict[str, Any]] = {
     "logs": {"run": RunEntry, "log": str},
     "branches": {"family": str, "branches": list[Branch]},
     "sample": {"answers": list[Said], "page": NotRequired[str]},
+    "dose": {"doses": list[Dosed]},
+    "dial": {"history": float, "newest": float, "answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
     "eval": {"asked": NotRequired[list[Asked]], "attached": NotRequired[Attached]},
     "data check": {

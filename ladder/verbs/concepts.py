@@ -263,19 +263,26 @@ def export(
     return chosen
 
 
-def dose_of(vectors: Vectors, concept: str, scale: float | None) -> float:
-    """What a vector is multiplied with: what was asked, else the dose of 1 nat that lies with it.
+def dose_of(
+    vectors: Vectors, concept: str, scale: float | None, layers: Sequence[int] | None
+) -> tuple[float, Sequence[int] | None]:
+    """What a vector is multiplied with, and behind which layers: what was asked, else the dose of 1 nat that lies with
+    it, which holds where it was measured.
 
     Raises:
-        UsageError: neither is there.
+        UsageError: there is no dose, or none behind these layers.
     """
-    if scale is None and concept not in vectors.facts.doses:
+    if scale is not None:
+        return scale, layers
+    chosen = layers or vectors.facts.dosed.get(concept, ())
+    dose = vectors.facts.dose(concept, chosen) if chosen else None
+    if dose is None:
         raise UsageError(
-            f"no dose of {concept} stands in {FACTS}",
+            f"no dose of {concept} stands in {FACTS}" + (f" behind layers {list(layers)}" if layers else ""),
             where="--scale",
-            remedy="name a factor for vectors of unit length, such as --scale 10, or measure a dose first",
+            remedy="name a factor for vectors of unit length, such as --scale 10, or measure it: ladder dose",
         )
-    return vectors.facts.doses[concept] if scale is None else scale
+    return dose, chosen
 
 
 @dataclass(frozen=True)

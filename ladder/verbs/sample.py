@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from ladder.concepts.steering import Steering
 from ladder.data import kept_controls, kept_day
 from ladder.data.prompts import asked_of
 from ladder.errors import ModelError, UsageError
@@ -45,6 +47,8 @@ def answer(
     seed: int,
     *,
     system: str | None = None,
+    steering: Steering | None = None,
+    loaded: PreTrainedModel | None = None,
     listen: Listen | None = None,
 ) -> list[str]:
     """Continue each prompt, or answer it as a user's turn. Greedy at temperature 0.
@@ -52,15 +56,21 @@ def answer(
     Args:
         who: answers, a model's folder or several together; the first one's tokenizer and template ask.
         system: what a system says before each user's turn; then it is a chat in any case.
+        steering: what pushes it while it reads and writes.
+        loaded: speaks in the place of the model in ``who``.
         listen: is told of each answer, by its ids, with the model that gave it.
 
     Raises:
+        UsageError: several together cannot be steered.
         ModelError: a chat was asked for and the model has no chat template.
         DataError: the chat template refuses a system's turn, or it says nothing.
     """
     chat = chat or system is not None
     spec = EnsembleSpec.of(who)
-    folder, model, tokenizer = spec.first, spec.load(), load_tokenizer(spec.first)
+    if steering is not None and len(spec.speaking) > 1:
+        remedy = "leave --with out, or --steer"
+        raise UsageError("several models together have no one residual stream", where="--steer", remedy=remedy)
+    folder, model, tokenizer = spec.first, loaded or spec.load(), load_tokenizer(spec.first)
     if chat and tokenizer.chat_template is None:
         where = "--chat" if system is None else "--system"
         raise ModelError("this generation has no chat template", where=where, remedy=f"leave {where} out")
@@ -75,7 +85,8 @@ def answer(
         asked = [question.encode_question(tokenizer, prompt, kept_controls(folder / "ladder")) for prompt in prompted]
     answers = []
     for ids in asked:
-        (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=max_new_tokens, **drawn)
+        with steering.on(model) if steering else nullcontext():
+            (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=max_new_tokens, **drawn)
         said = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         answers.append(close.of(said).strip())
         if listen is not None:

@@ -41,6 +41,7 @@ _ROUTES = {
     "teacher1": "bright_blue",
     "teacher2": "cyan",
     "dream": "magenta",
+    "written": "bright_magenta",
     "skip": "bright_black",
 }
 

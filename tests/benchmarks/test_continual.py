@@ -11,10 +11,31 @@ import pytest
 from benchmarks.continual import report, run
 from benchmarks.continual.climb import Cell, climb, voice_drift
 from benchmarks.continual.facts import SENTENCES, domains
-from benchmarks.continual.figures import Interval, curves, forgetting, mean_of_all, newest, older, promoted, transfer
+from benchmarks.continual.figures import (
+    Interval,
+    curves,
+    forgetting,
+    mean_of_all,
+    newest,
+    older,
+    oldest,
+    promoted,
+    steps_away,
+    transfer,
+)
 from benchmarks.continual.lessons import probes, rows, write_lesson
-from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, SIZES, document, genesis_document
-from benchmarks.continual.report import DOCUMENT, between, table
+from benchmarks.continual.methods import (
+    ABLATIONS,
+    FUSIONS,
+    MAIN,
+    METHODS,
+    ON_POLICY,
+    REHEARSALS,
+    SIZES,
+    document,
+    genesis_document,
+)
+from benchmarks.continual.report import DOCUMENT, _correlations, between, table
 from ladder.data.rows import Row
 from ladder.exam.contamination import find_contamination
 from ladder.exam.exam import Probe
@@ -105,8 +126,20 @@ def test_figures_by_hand() -> None:
     )
     # d0 was at 1.0 before anything was taught, d1 at 1.0 after it was.
     assert forgetting(FORGETS) == pytest.approx((0.6 + 0.2) / 2)
-    assert transfer(FORGETS) == pytest.approx(0.2) and promoted(FORGETS) == 2
+    assert transfer(FORGETS) == pytest.approx(0.2) and promoted(FORGETS) == 2 and oldest(FORGETS) == 0.4
     assert curves([FORGETS]) == {"d0": [0.9, 0.4], "d1": [1.0, 0.8], "d2": [0.6]}
+
+
+def test_how_far_a_generation_went_stands_beside_what_it_lost() -> None:
+    """The second one lost 0.5 of one domain and 0.2 of the other; a row of before that was measured says nothing."""
+    assert steps_away(FORGETS) == []
+    after, before = [{"d0": 0.9, "d1": 1.0}, {"d0": 0.4, "d1": 0.8, "d2": 0.6}], {"d0": 0.9, "d1": 1.0, "d2": 0.3}
+    measured = row(after, [{"d0": 1.0, "d1": 0.1}, before])
+    for place, one in enumerate(measured["generations"]):
+        one["kl"] = float(place)
+    assert steps_away(measured) == [(0.0, pytest.approx(0.1)), (1.0, pytest.approx(0.35))]
+    told = _correlations({"default": steps_away(measured), "far": [(2.0, 0.5)]})
+    assert told.splitlines()[-1] == "| all | 3 | 1.00 | 0.317 | 1.00 |"
 
 
 def test_an_interval_is_students() -> None:
@@ -127,7 +160,7 @@ def test_a_row_that_was_cut_off_counts_as_absent(tmp_path: Path) -> None:
 
 def test_methods_by_name_and_by_group() -> None:
     """One thing changed is not what people choose between."""
-    assert not set(MAIN) & set(ABLATIONS) and set(METHODS) == {*MAIN, *ABLATIONS, *FUSIONS}
+    assert not set(MAIN) & set(ABLATIONS) and set(METHODS) == {*MAIN, *ABLATIONS, *REHEARSALS, *FUSIONS, *ON_POLICY}
     assert run._parser().parse_args(["--methods", "ablations,default"]).methods == [*ABLATIONS, "default"]
     with pytest.raises(SystemExit):
         run._parser().parse_args(["--methods", "defautl"])
@@ -151,7 +184,7 @@ def test_the_table_stands_between_its_marks() -> None:
 
 def test_the_document_has_a_place_for_every_ladder_that_is_run() -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
-    for name in ("small-5", "small-5-ablations", "small-10", "medium-5"):
+    for name in ("small-5", "small-5-ablations", "small-10", "small-10-rehearsal", "medium-5", "kl"):
         assert between(document, name, "x\n") != document
 
 

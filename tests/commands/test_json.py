@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from ladder.verbs.compare import Reevaluation
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
+from ladder.verbs.steer import Dosed
 from ladder.verbs.submit import Sent
 from ladder.verbs.together import Cost
 from tests.answers import check_document, result_of
@@ -109,6 +111,8 @@ STANDINS: dict[str, Any] = {
     "ladder.verbs.evaluate.reask": [Asked("Luna-G000", 2, 0.5)],
     "ladder.verbs.evaluate.attach": Attached("Luna-G001", {"suite.cats.acc": SuiteMetric(0.5, 0.1, 3)}, True),
     "ladder.verbs.doctor.examine": [Check("python", True, "3.12")],
+    "ladder.verbs.steer.find_doses": ([Dosed("calm", 1.5, (1,), 1.01, 5, 8, None, None, ())], ["nobody was asked"]),
+    "ladder.verbs.dial.dial_of": (SimpleNamespace(at=lambda _gates: nullcontext()), ["the base is Luna-G000"]),
 }
 """What a verb would do for long, or with Ray, by what is done instead: it says this at once."""
 CALLS = {
@@ -127,6 +131,8 @@ CALLS = {
     "logs": ["logs Luna-G009"],
     "branches": ["branches Luna"],
     "sample": ["sample Luna@HEAD who --max-new-tokens 2"],
+    "dose": ["dose Luna@HEAD --vectors vectors"],
+    "dial": ["dial Luna@HEAD who --history 0.5 --newest 1.2 --max-new-tokens 2"],
     "counts": ["counts Luna@HEAD rows.jsonl", "counts Luna@HEAD rows.jsonl --prompt the --max-new-tokens 2"],
     "eval": ["eval Luna@HEAD", "eval Luna@HEAD --results found.json"],
     "data check": ["data check rows.jsonl", "data check rows.jsonl --tokenizer model"],

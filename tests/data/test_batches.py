@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True)
 def pool(source: str, size: int) -> list[Example]:
     """Examples whose first id says which source and which row they are."""
     first = 1000 * (1 + SOURCES.index(source))
-    dreamer = int(source == "dreams")
+    dreamer = int(source in ("dreams", "written"))
     return [Example((first + n, 5, 6), (True, True), gold=not dreamer, dreamer=dreamer) for n in range(size)]
 
 
@@ -69,6 +70,29 @@ def test_each_pass_over_a_pool_holds_each_row_once_in_an_order_of_its_own() -> N
         assert len(set(map(tuple, passes))) > 1
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_round_reads_its_own_pool_from_its_beginning(grouped: bool) -> None:
+    """The whole run, and a round alone, as it is known when it begins, give the same steps."""
+    own = pool("written", 60)
+    rounds = {0: own[:20], 7: own[20:40], 14: own[40:]}
+    told = {"shares": SHARES | {"written": 0.5}, "group_by_length": grouped}
+    whole = replace(build({"new": 7, "written": 60}, 9, **told), rounds=rounds)
+    assert whole.rows_by_source() == {"new": 5, "written": 4}
+    for start, some in rounds.items():
+        alone = build({"new": 7}, 9, **told).in_round(start, some)
+        for step in range(start, start + 7):
+            assert same(alone(step), whole(step))
+        firsts = [{row for row in rows(alone(start + n)) if row >= 4000} for n in range(7)]
+        # 20 rows last for five steps of four, and then come again.
+        assert set().union(*firsts[:5]) == {example.ids[0] for example in some} >= firsts[5]
+        assert [len(alone(start + n)[0].again & set(range(9))) for n in (0, 4, 5)] == again(alone, start)
+
+
+def again(batches: Batches, start: int) -> list[int]:
+    """Rows that were read before: of 7 new ones at 5 a step, and of 20 written ones at 4."""
+    return [max(0, min(5, 5 * (start + n + 1) - 7)) + (4 if n >= 5 else 0) for n in (0, 4, 5)]
+
+
 def test_a_pool_smaller_than_its_part_of_a_batch_repeats_evenly() -> None:
     assert sorted(Counter(rows(build({"new": 3}, batch_size=9)(0))).values()) == [3, 3, 3]
 
@@ -102,11 +126,11 @@ positive = st.floats(1e-6, 1e6)
 
 
 @EXAMPLES
-@given(st.integers(3, 60), st.sets(st.sampled_from(SOURCES), min_size=1), positive, positive, positive)
+@given(st.integers(4, 60), st.sets(st.sampled_from(SOURCES), min_size=1), positive, positive, positive, positive)
 def test_rows_sum_to_the_batch_each_source_has_one_and_none_is_far_from_its_share(
-    size: int, present: set[str], new: float, replay: float, dreams: float
+    size: int, present: set[str], new: float, replay: float, dreams: float, written: float
 ) -> None:
-    shares = {"new": new, "replay": replay, "dreams": dreams}
+    shares = {"new": new, "replay": replay, "dreams": dreams, "written": written}
     found = build(dict.fromkeys(sorted(present), 2), size, shares=shares).rows_by_source()
     assert found.keys() == present and sum(found.values()) == size and min(found.values()) >= 1
     total = sum(shares[source] for source in present)
@@ -197,7 +221,7 @@ def test_grouping_mixes_rows_of_similar_rank() -> None:
     """Over a window the median lengths of the sources rise and fall together."""
     batches = dataset(group_by_length=True)
     medians = [
-        [np.median(batches._lengths[source][batches._indices(source, rows, step)]) for step in range(32)]
+        [np.median(batches._lengths[source, 0][batches._indices(source, rows, step)]) for step in range(32)]
         for source, rows in batches.rows_by_source().items()
     ]
     assert np.corrcoef(medians)[0, 2] > 0.9 and np.corrcoef(medians)[0, 1] > 0.5

@@ -234,6 +234,13 @@ def test_a_dream_goes_to_its_dreamer(router: Any) -> None:
     assert names(awake)[3] == "GOLD"
 
 
+def test_a_dream_of_an_older_teacher_is_its_own() -> None:
+    dreamer_N = torch.tensor([4, 0, 3, 2], dtype=torch.int8)
+    routing = route(None, labels(0, 1, None, None), GOLD, dreamer_N, teachers=4)
+    assert names(routing) == ["OTHER", "GOLD", "OTHER", "TEACHER2"]
+    assert routing.weights_KN.T.tolist() == [[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+
+
 def test_by_sequence_every_token_of_a_row_takes_the_row_s_route() -> None:
     s = RoutingSettings("agreement", granularity="sequence")
     found = evidence(

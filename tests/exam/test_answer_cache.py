@@ -19,6 +19,7 @@ REPLY = Outputs(
     {Prompt("a?"): SURE, Prompt("a?", chat=True): UNSURE},
     {CHOICE: "b"},
     sampled=("s",),
+    masses={CHOICE: 0.875},
 )
 
 
@@ -28,7 +29,8 @@ def cache(folder: Path, **conditions: object) -> AnswerCache:
 
 def test_what_was_said_is_known(tmp_path: Path) -> None:
     cache(tmp_path).keep(REPLY)
-    assert cache(tmp_path).known(REPLY.digest, PAPER) == Outputs(REPLY.digest, REPLY.texts, REPLY.certainty, REPLY.read)
+    known = cache(tmp_path).known(REPLY.digest, PAPER)
+    assert known == Outputs(REPLY.digest, REPLY.texts, REPLY.certainty, REPLY.read, masses=REPLY.masses)
 
 
 def test_only_what_is_asked_is_returned(tmp_path: Path) -> None:
@@ -43,6 +45,7 @@ def test_what_is_learned_later_is_added(tmp_path: Path) -> None:
     kept.keep(Outputs(REPLY.digest, {Prompt("b?"): "no"}, {Prompt("b?"): SURE}))
     known = kept.known(REPLY.digest, PromptSet(prompts=(*PAPER.prompts, Prompt("b?")), probes=PAPER.probes))
     assert (known.texts, known.read) == ({**REPLY.texts, Prompt("b?"): "no"}, REPLY.read)
+    assert known.masses == REPLY.masses
     assert known.certainty == {**REPLY.certainty, Prompt("b?"): SURE}
 
 
@@ -54,6 +57,17 @@ def test_answers_from_before_certainty_was_kept_are_asked_again(tmp_path: Path) 
         del entry["certainty"]
     file.write_text(json.dumps(stored))
     assert cache(tmp_path).known(REPLY.digest, PAPER) == Outputs(REPLY.digest)
+
+
+def test_choices_from_before_masses_were_kept_are_asked_again(tmp_path: Path) -> None:
+    cache(tmp_path).keep(REPLY)
+    (file,) = tmp_path.iterdir()
+    stored = json.loads(file.read_text())
+    for entry in stored["read"]:
+        del entry["mass"]
+    file.write_text(json.dumps(stored))
+    known = cache(tmp_path).known(REPLY.digest, PAPER)
+    assert known.texts == REPLY.texts and not known.read
 
 
 def test_another_model_and_other_conditions_know_nothing(tmp_path: Path) -> None:

@@ -454,3 +454,31 @@ def test_a_failed_gate_leaves_no_figure_to_plot():
     metrics = decide(VOICED, spoilt(GOOD_CHILD, "recall", NAN), GOOD_PARENT, laws(BROKEN)).metrics()
     assert "gate.recall" not in metrics
     assert (metrics["gate.passed"], metrics["gate.law_violations"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gate", "parent", "child", "threshold", "passed"),
+    [
+        ({}, (0.9, 0.7), (0.76, 0.76), 0.76, True),
+        ({}, (0.9, 0.7), (0.75, 0.75), 0.76, False),
+        ({"minimum": 0.78}, (0.9, 0.7), (0.77, 0.77), 0.78, False),
+        ({"min_ratio": 0.0, "minimum": 0.5}, (1.0,), (0.5,), 0.5, True),
+        ({"minimum": 0.8}, None, (0.79,), 0.8, False),
+        ({"minimum": 0.8}, None, (0.8,), 0.8, True),
+        ({}, (0.9,), (NAN,), None, False),
+        ({}, (0.9, 0.9), (0.9,), None, False),
+        ({}, (), (), None, False),
+    ],
+)
+def test_coherence(gate, parent, child, threshold, passed):
+    gates = Gates.model_validate({"coherence": gate, "recall": {"evidence": "point"}})
+    before = None if parent is None else replace(figures(), masses=parent)
+    report = decide(gates, replace(figures(), masses=child), before, [])
+    (found,) = (one for one in report.results if one.name == "coherence")
+    assert found.passed is passed and ("coherence" in report.failed) is not passed
+    if threshold is not None:
+        assert found.threshold == pytest.approx(threshold)
+        assert report.metrics()["gate.coherence"] == pytest.approx(found.value)
+    assert GateReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    bare = decide(Gates(), figures(), figures(), [])
+    assert "coherence" not in bare.settings and "gate.coherence" not in bare.metrics()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ladder.concepts.shifts import shifts_of
 from ladder.errors import GateError
 from ladder.gates import GateReport, Measurements, decide
-from ladder.concepts.shifts import shifts_of
 from ladder.manifest.schema import Gates
 
 CONCEPTS = ("calm", "glad")

@@ -15,12 +15,21 @@ GENESIS = {REQUEST + "parent_gen": GONE, REQUEST + "grandparent_gen": GONE}
 PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
 FINE_TUNING = {REQUEST + "training_method": "supervised_fine_tuning"}
 OTHERS = "teachers.others"
+REHEARSAL = "stabilizers.rehearsal"
 GUEST = {"name": "elder", "kind": "guest", "path": "elder"}
 TAUGHT = {**GENESIS, REQUEST + "training_method": "distilled_pretraining"}
 COUNTS = {"name": "corpus", "kind": "counts", "files": ["data/more.jsonl"]}
 LOOKS_UP = {"retrieval": {"files": ["data/more.jsonl"]}}
 T1, PARAMS = "teachers.teacher1", "training_params."
 LAW, TONE, DREAMS = "laws.forbidden_text", "gates.tone.", "stabilizers.dreams"
+
+ON_POLICY = {PARAMS + "recipe": "on_policy_kd"}
+STEER = {"vectors": "data", "concepts": {"calm": 1}}
+STEERS = {
+    REQUEST + "training_method": "steering_distillation",
+    REQUEST + "grandparent_gen": GONE,
+    "steering": STEER,
+}
 
 # What is changed in a valid manifest, the field that the error names, and a piece of its text.
 VARIES = {"training_params.temperature": "variance"}
@@ -29,7 +38,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"training_params.alfa": 1.0}, "training_params.alfa", "did you mean 'alpha'?"),
     ({"training_params.batch-size": 4}, "training_params.batch-size", "did you mean 'batch_size'?"),
     ({"lr": 1e-4}, "lr", "write training_params.lr"),
-    ({"stabilizers.temperature": 1.0}, "stabilizers.temperature", "training_params.temperature or stabilizers.dreams."),
+    (
+        {"stabilizers.temperature": 1.0},
+        "stabilizers.temperature",
+        "training_params.written.temperature or stabilizers.dr",
+    ),
     ({DREAMS: {"cuont": 3}}, "stabilizers.dreams.cuont", "did you mean 'count'?"),
     ({"training_params.qqq": 1}, "training_params.qqq", "known here: recipe, alpha"),
     ({REQUEST + "child_gen": GONE}, REQUEST + "child_gen", "is missing (write it: Name of the generation"),
@@ -146,10 +159,32 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"teachers.teacher2": {"role": "primary"}}, "teachers.teacher2.role", "expected 'stabilizing_critic'"),
     ({"teachers.teacher2": {}, REQUEST + "grandparent_gen": GONE}, "teachers.teacher2", "write grandparent_gen"),
     ({**PRETRAINING, "teachers.teacher1": {"gen": 0}}, "teachers.teacher1", "write parent_gen"),
+    # rehearsal
+    ({**PRETRAINING, REHEARSAL: {"shares": "fading"}}, REHEARSAL, "found lessons to rehearse without a parent_gen"),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.replay_buffer": False},
+        REHEARSAL,
+        "no ancestor's rows are replayed",
+    ),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.dreams": False},
+        REHEARSAL + ".older_teachers",
+        "found teachers that would dream, but dreams are off",
+    ),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.dreams": {"prompts": "start"}},
+        REHEARSAL + ".older_teachers",
+        "dreams begin with 'start', which is no lesson's",
+    ),
+    (
+        {REHEARSAL: {"older_teachers": 1}, "stabilizers.dreams": {"teacher": "both"}},
+        REHEARSAL + ".older_teachers",
+        "but both shall dream of everything",
+    ),
     # further teachers
     ({OTHERS: [GUEST | {"kind": "gest"}]}, OTHERS + ".0.kind", "did you mean 'guest'?"),
     ({OTHERS: [GUEST | {"kind": "oracle"}]}, OTHERS + ".0.kind", "expected 'generation', 'guest', 'counts', 'retriev"),
-    ({OTHERS: [GUEST | {"kind": "steered"}]}, OTHERS + ".0.kind", "the name is reserved, and ladder cannot steer"),
+    ({OTHERS: [GUEST | {"kind": "steered"}]}, OTHERS + ".0.kind", "the name is reserved, and training_method s"),
     ({OTHERS: [{"kind": "guest", "path": "e"}]}, OTHERS + ".0.name", "is missing (write it: What reports call it"),
     ({OTHERS: [GUEST | {"weight": 2}]}, OTHERS + ".0.weight", "known here: name, kind, generation"),
     ({OTHERS: [GUEST | {"name": "Elder"}]}, OTHERS + ".0.name", "expected text of the form"),
@@ -212,6 +247,22 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({REQUEST + "grandparent_gen": GONE, DREAMS: {"teacher": "both"}}, DREAMS + ".teacher", "write teacher1"),
     ({DREAMS: {"min_new_tokens": 49}}, DREAMS + ".min_new_tokens", "at most max_new_tokens 48"),
     ({DREAMS: True, "training_params.shares": {"dreams": 0}}, "training_params.shares.dreams", "share above 0"),
+    # what the student writes
+    ({PARAMS + "written": {}}, PARAMS + "written", "by recipe surprise_kd the student writes nothing"),
+    ({**FINE_TUNING, PARAMS + "written": {}}, PARAMS + "written", "by supervised_fine_tuning the student"),
+    ({**ON_POLICY, PARAMS + "shares": {"written": 0}}, PARAMS + "shares.written", "or recipe: surprise_kd"),
+    ({**ON_POLICY, PARAMS + "steps": 3, PARAMS + "written": {"rounds": 4}}, PARAMS + "written.rounds", "at most 3"),
+    (
+        {**ON_POLICY, PARAMS + "written": {"demonstration": "{prompt}"}},
+        PARAMS + "written.demonstration",
+        "write recipe: self_distillation",
+    ),
+    (
+        {PARAMS + "recipe": "self_distillation", PARAMS + "written": {"demonstration": "{answer}"}},
+        PARAMS + "written.demonstration",
+        "found {answer}, expected any of {prompt}",
+    ),
+    ({**TAUGHT, OTHERS: [GUEST], **ON_POLICY}, PARAMS + "recipe", "without a parent_gen that scores"),
     (
         {"stabilizers.replay_buffer": True, "training_params.shares": {"replay": 0}},
         "training_params.shares.replay",
@@ -246,6 +297,27 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         "without a throttle measures nothing",
     ),
     ({PARAMS + "routing": "cascade", PARAMS + "fusion": "mean"}, PARAMS + "fusion", "nothing is blended"),
+    # steering
+    ({"steering": STEER}, "steering", "teacher_student_distillation steers nobody"),
+    ({**STEERS, "steering": GONE}, "steering", "is missing: steering_distillation steers by it"),
+    ({**STEERS, "steering": {"concepts": {"calm": 1}}}, "steering.vectors", "is missing: the folder of the direction"),
+    ({**STEERS, "steering": {"vectors": "data"}}, "steering.concepts", "is missing: what is pushed"),
+    ({**STEERS, "steering": STEER | {"vector": "v"}}, "steering.vector", "did you mean 'vectors'?"),
+    ({**STEERS, "steering": STEER | {"way": "prompt"}, T1: {"context": "a"}}, "steering.vectors", "steers nobody"),
+    ({**STEERS, "steering": {"way": "prompt"}}, T1 + ".context", "is missing: with way prompt"),
+    ({**STEERS, T1: {"context": "a"}}, T1 + ".context", "reads its own dreams alone"),
+    ({**STEERS, DREAMS: False}, DREAMS, "let it dream"),
+    ({**STEERS, DREAMS: {"teacher": "teacher2"}}, DREAMS + ".teacher", "teacher 2 the same unsteered"),
+    ({**STEERS, OTHERS: [GUEST]}, OTHERS, "asks the parent alone"),
+    ({**STEERS, PARAMS + "recipe": "on_policy_kd"}, PARAMS + "recipe", "here its steered parent does"),
+    (
+        {**STEERS, "stabilizers.rehearsal": {"older_teachers": 1}},
+        "stabilizers.rehearsal.older_teachers",
+        "the steered parent alone dreams",
+    ),
+    ({**STEERS, REQUEST + "grandparent_gen": "Luna-G009"}, REQUEST + "grandparent_gen", "is the unsteered parent"),
+    ({**STEERS, "steering": STEER | {"barrier": {"aggregate": "max"}}}, "steering.barrier.aggregate", "'rms'"),
+    ({"gates.coherence": {"min_ratio": 0.0}}, "gates.coherence", "against nothing"),
     # laws of request and training
     ({"laws.on_broken": "halt"}, "laws.on_broken", "write laws.training"),
     ({"laws.training": {"max_kl": 1, "window": 1200}}, "laws.training.window", "training_params.steps is 1200"),

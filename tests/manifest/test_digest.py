@@ -22,6 +22,9 @@ SAME = [
     {"training_params.recipe": "surprise_kd", "training_params.routing": "surprise"},
     {"stabilizers.dreams": {}},
     {"training_params.temperature": 2},
+    # The default once, before a recipe could mean another one.
+    {"training_params.direction": "forward"},
+    {"training_params.shares": {"written": 0.3}},
     {"gates": {"recall": {"max_drop": 0.05}}},
     {"teachers": {"teacher1": {}}},
     # The default once: what was decided with it, and stored with it written out, stays decided.
@@ -29,6 +32,12 @@ SAME = [
 ]
 OTHER = [
     {"training_params.lr": 1e-5},
+    {"training_params.direction": "reverse"},
+    {"training_params.recipe": "on_policy_kd"},
+    {"training_params": {"recipe": "on_policy_kd", "direction": "forward"}},
+    {"training_params": {"recipe": "on_policy_kd", "written": {"rounds": 5}}},
+    {"training_params": {"recipe": "on_policy_kd", "shares": {"written": 0.2}}},
+    {"training_params.recipe": "self_distillation"},
     {"stabilizers.dreams": False},
     {"seeds.init": 1},
     {"evolution_request.branch": True},

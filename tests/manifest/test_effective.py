@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ladder.manifest import load_manifest
-from ladder.manifest.effective import contexts, effective, others, teacher_field
+from ladder.manifest.effective import contexts, effective, others, round_starts, teacher_field
 from ladder.manifest.request import validated
 from ladder.manifest.schema import Architecture, Dreams, Manifest
 
@@ -14,6 +14,7 @@ GENESIS = {REQUEST + "parent_gen": "<take this key out>", REQUEST + "grandparent
 PRETRAINING = {**GENESIS, REQUEST + "training_method": "pretraining"}
 CONTINUAL = {REQUEST + "training_method": "continual_pretraining"}
 FROM_FOLDER = {**GENESIS, REQUEST + "training_method": "supervised_fine_tuning", "student.model": "models/base"}
+ON_POLICY = {"training_params.recipe": "on_policy_kd"}
 BLENDING = {"training_params.recipe": "logit_blending_kd"}
 
 DREAMS = Dreams(count=2400)
@@ -28,6 +29,9 @@ MEANT = [
     ({**BLENDING, "stabilizers.dreams": True}, "logit_blending_kd", "agreement", DREAMS, True),
     ({**BLENDING, "stabilizers.dreams": {"count": 9}}, "logit_blending_kd", "agreement", Dreams(count=9), True),
     ({"stabilizers.dreams": False}, "surprise_kd", "surprise", False, True),
+    (ON_POLICY, "on_policy_kd", "surprise", False, True),
+    ({**ON_POLICY, "stabilizers.dreams": True}, "on_policy_kd", "surprise", DREAMS, True),
+    ({"training_params.recipe": "self_distillation"}, "self_distillation", "surprise", False, True),
     ({"training_params.shares": {"dreams": 0}}, "surprise_kd", "surprise", False, True),
     ({"training_params.shares": {"replay": 0}}, "surprise_kd", "surprise", DREAMS, False),
     (CONTINUAL, None, None, DREAMS, True),
@@ -50,6 +54,24 @@ def test_the_effective_manifest_is_a_manifest_that_means_itself(write, change, c
     document = manifest.model_dump(mode="json")
     again = validated(document, "again")
     assert effective(again).model_dump() == again.model_dump() == manifest.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("params", "direction", "starts", "count"),
+    [
+        ({}, "forward", (), None),
+        ({"direction": "reverse"}, "reverse", (), None),
+        ({"recipe": "on_policy_kd"}, "reverse", (0, 300, 600, 900), 512),
+        ({"recipe": "on_policy_kd", "direction": "forward"}, "forward", (0, 300, 600, 900), 512),
+        ({"recipe": "self_distillation", "steps": 10, "batch_size": 12}, "reverse", (0, 2, 5, 7), 12),
+        ({"recipe": "self_distillation", "steps": 2, "written": {"count": 5, "rounds": 2}}, "reverse", (0, 1), 5),
+    ],
+)
+def test_a_student_that_writes(write, change, params, direction, starts, count):
+    """4 rows of 12 in at most 3 steps a round; 6 of 16 in 300 are more than are written."""
+    manifest = effective(load_manifest(write(change({"training_params": params}))))
+    assert manifest.training_params.direction == direction and round_starts(manifest) == starts
+    assert getattr(manifest.training_params.written, "count", None) == count
 
 
 def test_pretraining_without_an_architecture_gets_the_default_one(write, change):

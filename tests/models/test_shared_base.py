@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from ladder.errors import UsageError
 from ladder.manifest.schema import Lora
 from ladder.models.adapters import STUDENT, SharedBase, Stack, add_adapter, can_share, merged
-from ladder.models.digest import tensors_digest
+from ladder.models.dial import Dial, Gates
+from ladder.models.digest import folder_digest, tensors_digest
 from ladder.models.load import load_model
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
@@ -54,6 +56,39 @@ def test_each_generation_says_what_its_own_model_says(line: list[Path]) -> None:
         with model_of.speaking() as model:
             assert near(logits(model), logits(load_model(line[number]))), number
     assert not near(logits(load_model(line[1])), logits(load_model(line[2])))
+
+
+def test_gates_turn_the_history_and_the_newest_generation(line: list[Path]) -> None:
+    dial = Dial(stack(line, 2))
+    plain = {number: logits(load_model(line[number])) for number in (0, 1, 2)}
+    digest = folder_digest(line[0])
+    with dial.at(Gates(0.0, 0.0)) as model:
+        assert torch.equal(logits(model), plain[0])
+    with dial.at(Gates(1.0, 0.0)) as model:
+        assert near(logits(model), plain[1]) and not torch.equal(logits(model), plain[0])
+    with pytest.raises(RuntimeError), dial.at(Gates(3.0, -2.0)):
+        raise RuntimeError
+    with dial.at(Gates(1.0, 1.0)) as model:
+        assert near(logits(model), plain[2])
+    # Half of the history and 1.2 of the newest, by the weights themselves.
+    steps = [load_model(folder).state_dict() for folder in line]
+    mixed = {
+        name: base + 0.5 * (steps[1][name] - base) + 1.2 * (steps[2][name] - steps[1][name])
+        for name, base in steps[0].items()
+    }
+    expected = load_model(line[0])
+    expected.load_state_dict(mixed)
+    with dial.at(Gates(0.5, 1.2)) as model:
+        assert near(logits(model), logits(expected))
+    assert folder_digest(line[0]) == digest
+    with dial.at(Gates()) as model:  # What a closed gate holds back is not even multiplied.
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.data.fill_(float("nan"))
+    with dial.at(Gates(0.0, 0.0)) as model:
+        assert torch.equal(logits(model), plain[0])
+    with pytest.raises(UsageError, match="found nan"):
+        Gates(float("nan"), 1.0)
 
 
 def test_the_child_starts_as_its_parent_and_only_it_learns(line: list[Path]) -> None:

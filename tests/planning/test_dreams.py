@@ -63,3 +63,10 @@ def test_a_dream_prompt_that_the_exam_asks_is_told(tmp_path: Path) -> None:
     assert rehearsal_warnings(request, [other]) == []
     (warning,) = rehearsal_warnings(request, [other, same])
     assert warning.startswith("stabilizers.dreams.prompts: the exam asks 1 of dreams.jsonl")
+    writes = {"recipe": "on_policy_kd", "written": {"prompts": "dreams.jsonl"}}
+    taught = {**manifest["evolution_request"], "training_method": "teacher_student_distillation"}
+    manifest |= {"evolution_request": taught, "training_params": writes, "stabilizers": {}}
+    (tmp_path / "child.json").write_text(json.dumps(manifest))
+    request = read_request(tmp_path / "child.json")
+    (warning,) = rehearsal_warnings(request, [other, same])
+    assert warning.startswith("training_params.written.prompts: the exam asks 1 of dreams.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -57,6 +58,13 @@ def test_student_and_teacher_are_sums_of_their_parts() -> None:
     parts = training_state(TINY, 5000, 4, kept=8, ema=True) + 2 * 4000 + int(1.7 * activations(TINY, 7, 4))
     parts += loss_buffers(100, 16) + 4 * 10 * (5 + 100) + 4 * 1000
     assert student_bytes(TINY, 5000, 4, load, 16, kept=8, ema=True, wire="hidden", teachers=[TINY, TINY]) == parts
+    told = {"kept": 8.0, "ema": True, "wire": "hidden", "teachers": [TINY, TINY]}
+    # Between two steps it writes, and has no activations then: the larger of both counts.
+    writing, step = dreaming(TINY, 640, 4), int(1.7 * activations(TINY, 7, 4))
+    assert student_bytes(TINY, 5000, 4, load, 16, **told, written_tokens=640) == parts + writing - step > parts  # type: ignore[arg-type]
+    long = replace(load, tokens=7000)
+    alone = student_bytes(TINY, 5000, 4, long, 16, **told)  # type: ignore[arg-type]
+    assert student_bytes(TINY, 5000, 4, long, 16, **told, written_tokens=640) == alone  # type: ignore[arg-type]
     reading = int(1.7 * 7 * 4 * (40 + 120))
     assert teacher_bytes(TINY, 4, load, wire="hidden", dream_tokens=0, kept=9) == 20000 + reading + 9 + 4000
     sleeping = dreaming(TINY, 640, 4)

@@ -77,5 +77,9 @@ def test_a_run_is_more_than_its_steps() -> None:
     assert whole["dreams"] == pytest.approx(2 * writing_seconds(SHAPE, 64, 30, CALLS))
     child, parent = (exam_seconds(SHAPE, what, CALLS) for what in (asked, asked.answers_alone()))
     assert child > parent > 0 and whole["exam"] > child + parent
+    # Two rounds of a block and six texts, and a shorter block.
+    writes = around_seconds(replace(one, written=[(70, 20), (70, 20)]), CALLS)
+    assert list(writes)[2:4] == ["dreams", "writing"]
+    assert writes["writing"] == pytest.approx(4 * writing_seconds(SHAPE, 64, 20, CALLS))
     alone = around_seconds(replace(one, dreams={}, asked=None, parent=None), CALLS)
     assert list(alone) == ["start", "loading", "recording"]

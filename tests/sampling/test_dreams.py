@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from ladder.data.examples import text_ids
+from ladder.data.examples import OPENING_TOKENS, text_ids
 from ladder.data.rows import parse_row
 from ladder.errors import DataError, ModelError
 from ladder.models.load import load_model
 from ladder.sampling.dreams import (
     BLOCK,
     DATASET,
-    OPENING_TOKENS,
     Dream,
     Sampling,
     answer_turn,

@@ -160,11 +160,31 @@ def test_dreams_begin_where_there_is_room_for_them(parent: Path, tmp_path: Path,
     wanted = request.manifest.stabilizers.dreams
     assert isinstance(wanted, Dreams) and wanted.prompts == "auto"
     short, long = (parse_row(json.dumps({"prompt": text}), "a:1") for text in ("who?", "who is luna? " * 9))
-    kind, begins = beginnings(request, wanted, tokenizer, Dataset((), (long, short)))
+    kind, begins, _ = beginnings(request, wanted, tokenizer, Dataset((), (long, short)))
     assert kind == "replay" and len(begins) == 1 and len(begins[0]) <= 14
-    assert beginnings(request, wanted, tokenizer, Dataset((), (long,))) == ("start", [[1]])
+    assert beginnings(request, wanted, tokenizer, Dataset((), (long,))) == ("start", [[1]], ())
     with pytest.raises(DataError, match="no opening of replay dreams has at most 14 tokens"):
         beginnings(request, wanted.model_copy(update={"prompts": "replay"}), tokenizer, Dataset((), (long,)))
+
+
+def test_rows_of_a_lesson_are_taken_more_often_and_begin_its_dreamers_dreams(
+    parent: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    build(tmp_path, parent, 8, {"teacher1": {}}, max_length=16)
+    request = read_request(tmp_path / "manifest.json")
+    wanted = request.manifest.stabilizers.dreams
+    assert isinstance(wanted, Dreams)
+    texts = ["who?", "where to?", "who is luna? " * 9, "what?"]
+    rows = tuple(parse_row(json.dumps({"prompt": text}), "a:1") for text in texts)
+    dataset = Dataset((), rows, lessons=(0, 0, 1, 1)).rehearsed([1, 3])
+    assert [row.fields["prompt"] for row in dataset.replay] == [*texts[:2], *texts[2:3] * 3, *texts[3:] * 3]
+    assert dataset.lessons == (0, 0, 1, 1, 1, 1, 1, 1)
+    begins = beginnings(request, wanted, tokenizer, dataset, [1, 4])
+    # The long row leaves no room for a dream.
+    assert begins.dreamers == (1, 1, 4, 4, 4) and begins.ids[2] == begins.ids[4] != begins.ids[1]
+    assert beginnings(request, wanted, tokenizer, dataset, [1, 1]).dreamers == (), "all are the parent's"
+    other = wanted.model_copy(update={"prompts": "start"})
+    assert beginnings(request, other, tokenizer, dataset, [1, 4]) == ("start", [[1]], ())
 
 
 def family(tmp_path: Path, **data: Any) -> Request:

@@ -13,7 +13,7 @@ from ladder.errors import DataError
 from ladder.manifest import Request, read_request
 from ladder.models import load_tokenizer
 from ladder.sampling.dreams import BLOCK, Dream, DreamBatch
-from ladder.setup import write_dreams
+from ladder.setup import Beginnings, write_dreams
 
 
 def request(folder: Path, count: int, teacher: str = "both") -> Request:
@@ -32,8 +32,17 @@ def request(folder: Path, count: int, teacher: str = "both") -> Request:
     return read_request(folder / "manifest.json")
 
 
+EVERYWHERE = Beginnings("start", [[1]])
+
+
 def written(
-    folder: Path, parent: Path, count: int, at_once: int, usable: int, teacher: str = "both"
+    folder: Path,
+    parent: Path,
+    count: int,
+    at_once: int,
+    usable: int,
+    teacher: str = "both",
+    begins: Beginnings = EVERYWHERE,
 ) -> tuple[list[Dream], list[int]]:
     """The dreams, and how many blocks were asked for each time. Of each block so many are long enough."""
     asked: list[int] = []
@@ -47,9 +56,16 @@ def written(
         return Dream((1, *new), 1, block.teacher, "")
 
     path = folder / f"dreams-{at_once}.jsonl"
-    begins, tokenizer = ("start", [[1]]), load_tokenizer(parent)
     told: Any = write_dreams(
-        request(folder, count, teacher), path, (1, 2), ask, parent, tokenizer, begins, lambda _: None, at_once
+        request(folder, count, teacher),
+        path,
+        (1, 2),
+        ask,
+        parent,
+        load_tokenizer(parent),
+        begins,
+        lambda _: None,
+        at_once,
     )
     return told, asked
 
@@ -73,3 +89,14 @@ def test_nearly_all_too_short_is_told_after_as_many_blocks(tmp_path: Path, paren
     for at_once in (1, 3):
         with pytest.raises(DataError, match=f"0 usable dreams among {12 * 2 * BLOCK}, 150 wanted"):
             written(tmp_path, parent, 150, at_once, 0)
+
+
+def test_lessons_are_dreamt_by_their_dreamers_in_their_shares(tmp_path: Path, parent: Path) -> None:
+    """Of nine openings six are the parent's and three an older teacher's, which no method named."""
+    begins = Beginnings("replay", [[1, place] for place in range(9)], (1, 1, 1, 5, 1, 5, 1, 5, 1))
+    assert begins.by_dreamer([1]) == {1: [[1, n] for n in (0, 1, 2, 4, 6, 8)], 5: [[1, n] for n in (3, 5, 7)]}
+    dreams, _ = written(tmp_path, parent, 9 * BLOCK, 1, BLOCK, "teacher1", begins)
+    blocks = [dream.teacher for dream in dreams[::BLOCK]]
+    assert blocks == [1, 5, 1, 1, 5, 1, 1, 5, 1], "in turns, so that any number of them has about its share"
+    several, _ = written(tmp_path, parent, 9 * BLOCK, 3, BLOCK, "teacher1", begins)
+    assert several == dreams

@@ -44,7 +44,7 @@ def test_what_a_row_says_and_to_what() -> None:
 
 
 def test_rows_are_taken_evenly(tmp_path: Path) -> None:
-    asked = request(tmp_path, rows=10, layers=[1])
+    asked = request(tmp_path, rows=200, layers=[1])
     rows = read_dataset(asked, []).new
     sifting = sifting_of(asked, rows, ["the moon is up", "moon"])
     assert sifting and [one.text for one in sifting.rows] == [*(f"number {n}" for n in range(30)), " is up"]

@@ -24,7 +24,7 @@ from ladder.train.worth import Worth
 
 CPU = torch.device("cpu")
 V = 12
-SHARES = (0.5, 0.1, 0.4)
+SHARES = (0.5, 0.1, 0.4, 0.3)
 
 
 def logits(batch: Batch, seed: int, width: int = V) -> torch.Tensor:
@@ -221,11 +221,23 @@ def test_a_batch_in_which_nothing_is_trained(make_manifest: Callable[..., Any]) 
     assert found.item() == 0 and sums["trained"] == 0 and math.isfinite(sums["loss"])
 
 
+def test_what_the_student_wrote_is_told_apart_from_dreams() -> None:
+    """Both are taught by one teacher alone, each with the share of its source."""
+    batch = make((DREAM, 2), (DREAM, 3))
+    student, teacher = logits(batch, 0), logits(batch, 1)
+    loss = replace(gold_loss(), writes=True)
+    found, sums = total(loss, batch, student, teacher)
+    assert sums["route.dream"] == sums["route.written"] == 6
+    target, log_q = (teacher / 2).softmax(-1), (student / 2).log_softmax(-1)
+    kd = 4 * (target * (target.log() - log_q)).sum(-1)
+    assert found.item() == pytest.approx((0.4 * kd[:6].mean() + 0.3 * kd[6:].mean()).item() / 0.7, abs=1e-5)
+
+
 def test_of_a_manifest(make_manifest: Callable[..., Any], tokenizer: Any) -> None:
     masked = {"token_masking": True, "taboo_token_ids": [7]}
     manifest = make_manifest(alpha=0.3, shares={"new": 0.6, "replay": 0.3, "dreams": 0.1}, stabilizers=masked)
     loss = Loss.of(manifest, method_of(manifest), tokenizer)
-    assert loss.shares_S == (0.6, 0.3, 0.1) and loss.fused.real_size == len(tokenizer)
+    assert loss.shares_S == (0.6, 0.3, 0.1, 0.3) and not loss.writes and loss.fused.real_size == len(tokenizer)
     assert loss.fused.taboo_ids == (7,) and loss.fused.objective.alpha == 0.3
     assert loss.fused.settings.routing == "surprise"
 

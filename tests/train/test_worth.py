@@ -114,6 +114,11 @@ def test_sources_are_asked_with_all_options_and_have_names_of_their_own(
         named("chorus")
 
 
+def test_a_teacher_that_only_dreams_has_a_slot_and_no_receipt() -> None:
+    worth = Worth({1: ("p",)}, FusionSettings("precision"), RoutingSettings("agreement"), [1, 4])
+    assert worth.teachers == 4 and worth.names == [(1, "p")]
+
+
 def test_a_state_of_other_sources_says_how_to_go_on() -> None:
     now, before = (
         Worth({1: ("parent",), 2: names}, FusionSettings("precision"), RoutingSettings("agreement"))
@@ -121,6 +126,20 @@ def test_a_state_of_other_sources_says_how_to_go_on() -> None:
     )
     with pytest.raises(LadderError, match=r"harm of sources in the checkpoint.*install the versions.*child_gen"):
         now.load(before.to_dict())
+
+
+def test_a_state_from_before_students_wrote_is_gone_on_from() -> None:
+    """It knew fewer sources of rows, of which it measured what it says."""
+    made = [Worth({1: ("a",), 2: ("b",)}, FusionSettings("precision"), RoutingSettings("agreement")) for _ in range(2)]
+    now, before = made
+    errors = torch.rand(before.reliability.tensors()["errors"].shape, dtype=torch.float64)
+    errors[:, :, SOURCES.index("written")] = 0
+    before.reliability.load({"errors": errors})
+    stored = before.to_dict()
+    stored["errors"] = errors[:, :, :3].tolist()
+    now.load(stored)
+    assert torch.equal(now.reliability.tensors()["errors"], errors)
+    assert torch.equal(now.reliability.errors(), before.reliability.errors())
 
 
 def test_the_others_are_not_measured_against_who_may_pass() -> None:

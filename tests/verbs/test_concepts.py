@@ -82,7 +82,9 @@ def test_the_report_is_told_on_a_terminal_as_json_and_as_a_page(fitted: Path, tm
 def test_a_control_vector_is_what_gguf_reads(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     by_layer = {layer: torch.randn(2, 6, generator=generator) for layer in (0, 2, 5)}
-    Vectors(("calm", "glad"), by_layer, Facts("m", "c", doses={"glad": 3.0})).save(tmp_path / "v")
+    Vectors(("calm", "glad"), by_layer, Facts("m", "c", "mean", "mean", {"glad": 3.0}, {"glad": [2, 5]})).save(
+        tmp_path / "v"
+    )
     told = result_of(run("export", tmp_path / "v", "glad", "--out", tmp_path / "g.gguf", "--json"), "concepts export")
     assert (told["layers"], told["scale"]) == ([2, 5], 3.0)
     reader = gguf.GGUFReader(tmp_path / "g.gguf")
@@ -97,7 +99,10 @@ def test_a_control_vector_is_what_gguf_reads(tmp_path: Path) -> None:
         assert np.array_equal(tensor.data, expected.astype(np.float32))
     vectors = load_vectors(tmp_path / "v")
     with pytest.raises(UsageError, match="no dose of calm"):
-        concepts.dose_of(vectors, "calm", None)
+        concepts.dose_of(vectors, "calm", None, None)
+    with pytest.raises(UsageError, match=r"no dose of glad stands in vectors.json behind layers \[5\]"):
+        concepts.dose_of(vectors, "glad", None, [5])
+    assert concepts.dose_of(vectors, "glad", 2.0, [5]) == (2.0, [5])
     with pytest.raises(UsageError, match=r"found layers 0, expected some of \[2, 5\]"):
         concepts.export(vectors, "calm", [0], 1.0, "llama", tmp_path / "n.gguf")
 
