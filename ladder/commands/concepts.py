@@ -144,7 +144,7 @@ def export(
 
     vectors = load_vectors(folder)
     chosen = None if layers is None else work.layers_of(layers, 1 + max(vectors.by_layer))
-    factor, chosen = work.dose_of(vectors, concept, scale, chosen)
-    written = work.export(vectors, concept, chosen, factor, hint, out)
+    factor, behind = work.dose_of(vectors, concept, scale, chosen)
+    written = work.export(vectors, concept, behind, factor, hint, out)
     told = f"{concept} at layers {', '.join(map(str, written))}, times {factor:.4g}, in {out}"
     answer({"file": str(out), "concept": concept, "layers": written, "scale": factor}, told, as_json)

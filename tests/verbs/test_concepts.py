@@ -82,9 +82,8 @@ def test_the_report_is_told_on_a_terminal_as_json_and_as_a_page(fitted: Path, tm
 def test_a_control_vector_is_what_gguf_reads(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     by_layer = {layer: torch.randn(2, 6, generator=generator) for layer in (0, 2, 5)}
-    Vectors(("calm", "glad"), by_layer, Facts("m", "c", "mean", "mean", {"glad": 3.0}, {"glad": [2, 5]})).save(
-        tmp_path / "v"
-    )
+    facts = Facts("m", "c", "mean", "mean", {"glad": 3.0}, {"glad": [2, 5]})
+    Vectors(("calm", "glad"), by_layer, facts).save(tmp_path / "v")
     told = result_of(run("export", tmp_path / "v", "glad", "--out", tmp_path / "g.gguf", "--json"), "concepts export")
     assert (told["layers"], told["scale"]) == ([2, 5], 3.0)
     reader = gguf.GGUFReader(tmp_path / "g.gguf")
