@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class Concept:
     Args:
         n: its texts.
         share: variance of its texts along their first principal component, 0 to 1; None for fewer than two.
-        share_by_chance: the median of that for as many texts of any concept.
+        share_by_chance: 5th and 95th percentile of that for as many texts of any concept.
         cosines: of each text, less its setting's other texts, with the vector that is made without it, by its place.
         worst: the two places with the least of these.
         neuron: the largest |cosine| with what one neuron of the layer writes; None where the layer has no such part.
@@ -79,7 +79,7 @@ class Concept:
     name: str
     n: int
     share: float | None
-    share_by_chance: float | None
+    share_by_chance: tuple[float, float] | None
     cosines: Mapping[str, float]
     worst: Sequence[str]
     neuron: float | None
@@ -344,12 +344,13 @@ class _Shown:
             verdict="",
         )
 
-    def _shares(self, own: Sequence[int]) -> tuple[float | None, float | None]:
+    def _shares(self, own: Sequence[int]) -> tuple[float | None, tuple[float, float] | None]:
         if len(own) < 2:
             return None, None
         everybody = range(len(self.texts))
-        drawn = [first_share(self.residual_ND[self.draw.sample(everybody, len(own))]) for _ in range(DRAWS // 10)]
-        return first_share(self.residual_ND[list(own)]), median(drawn)
+        drawn = [first_share(self.residual_ND[self.draw.sample(everybody, len(own))]) for _ in range(DRAWS)]
+        low, high = torch.tensor(drawn).quantile(torch.tensor([0.05, 0.95])).tolist()
+        return first_share(self.residual_ND[list(own)]), (low, high)
 
     def _cosines(self, place: int, own: Sequence[int]) -> dict[str, float]:
         """Of each text, with the vector of the others: its own part in the vector would praise it."""
@@ -443,8 +444,10 @@ def centred_cosines(vectors_CD: Tensor) -> Tensor:
 
 def first_share(residual_ND: Tensor) -> float:
     """Share of the variance of N points along their first principal component; 1 where there is none at all."""
-    spread = torch.linalg.svdvals(residual_ND.double() - residual_ND.double().mean(0)).square()
-    return float(spread[0] / spread.sum()) if spread.sum() > 0 else 1.0
+    around_ND = residual_ND.double() - residual_ND.double().mean(0)
+    gram_NN = around_ND @ around_ND.T  # Far smaller than [D, D], and with the same eigenvalues that are not 0.
+    total = gram_NN.trace()
+    return float(torch.linalg.eigvalsh(gram_NN)[-1] / total) if total > 0 else 1.0
 
 
 def redundancies(vectors_CD: Tensor, penalty: float = RIDGE) -> list[tuple[float, dict[int, float]]]:
@@ -479,9 +482,10 @@ def _told(name: str, splits: Sequence[Split]) -> float | None:
 def _with_verdict(one: Concept, chance: float) -> Concept:
     if one.n < FEWEST:
         return one
-    said = ["clean"] if _beyond(one.share, CLEAN, one.share_by_chance) else []
+    low, high = one.share_by_chance or (0.0, 1.0)
+    said = ["clean"] if _beyond(one.share, CLEAN, high) else []
     said += ["not told"] if one.told is not None and one.told <= chance else []
-    if one.share is not None and one.share < min(FRAGMENTED, one.share_by_chance or FRAGMENTED):
+    if one.share is not None and one.share < min(FRAGMENTED, low):
         said.append("fragmented")
     said += ["one neuron"] if _beyond(one.neuron, ONE_NEURON, one.neuron_by_chance) else []
     said += ["redundant"] if _beyond(one.redundancy, REDUNDANT, one.redundancy_by_chance) else []
