@@ -185,6 +185,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     assert answers["lineage Luna"]["history"][0]["time"].endswith("+00:00")
     page = Path(answers["lineage Luna --html"]["page"])
     assert page.parts[-3:] == ("cache", "pages", "Luna.html") and answers["lineage Luna"]["page"] is None
+    assert "pages" in [part["name"] for part in answers["prune Luna --yes"]["caches"]] and not page.exists()
+    here("lineage", "Luna", "--html")
     assert "Luna HEAD is" in " ".join(re.sub("<[^>]*>", " ", page.read_text()).split())
     assert answers["show Luna-G003 --html --png out"]["pictures"] == ["out/gates.png", "out/training.png"]
     (family,) = answers["families"]["families"]
