@@ -195,7 +195,7 @@ def test_tables_and_plots_of_the_page_are_those_of_the_rows(tmp_path: Path) -> N
     assert report.main(["--document", str(page)]) == 0
     assert page.read_bytes() == DOCUMENT.read_bytes()
     plots = sorted(DOCUMENT.with_suffix("").glob("*.svg"))
-    assert len(plots) == 3
+    assert {"kl.svg", "small-10-rehearsal.svg", "small-5.svg"} < {plot.name for plot in plots}
     assert [plot.name for plot in plots if (tmp_path / "evidence" / plot.name).read_bytes() != plot.read_bytes()] == []
 
 
