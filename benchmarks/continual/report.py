@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if again := read(asked.once):
         text = between(text, "once", once_table(again))
     if away := {method: points for method, points in _away(everything).items() if points}:
-        text = between(text, "kl", _correlations(away))
+        text = between(text, "kl", correlations(away))
         scatter(away, plots / "kl.svg")
     asked.document.write_text(text, encoding="utf-8")
     return 0
@@ -85,7 +85,7 @@ def _away(everything: Mapping[tuple[str, int], Sequence[Row]]) -> dict[str, list
     return found
 
 
-def _correlations(away: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def correlations(away: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """A Markdown table: by method mean distance and loss of a generation, and over which of them the two rise together
     (Spearman's rank correlation)."""
     lines = [["method", "generations", "KL, nats a token", "lost a generation", "rank correlation"], ["---"] * 5]
@@ -125,7 +125,7 @@ def scatter(away: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> No
     panel.set_xlabel("KL of the child to its parent on the new rows, nats a token")
     panel.set_ylabel("mean accuracy lost on older domains")
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def between(text: str, name: str, body: str) -> str:
@@ -159,10 +159,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
     figure.supxlabel("generation")
     figure.supylabel("accuracy")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     # The same figures give the same file.
     with rc_context({"svg.hashsalt": "ladder"}):
         figure.savefig(path, metadata={"Date": None})
