@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladder.commands import data, look, notify, run, steer, store, why  # noqa: F401
+from ladder.commands import concepts, data, look, notify, run, steer, store, why  # noqa: F401
 from ladder.commands.answers import answer_errors
 from ladder.commands.app import app
 from ladder.commands.options import named_homes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,19 @@ calls = [Call()]
 """The last one is the call at hand; a process has more than one where a test asks in it."""
 
 
-def at_work(text: str) -> AbstractContextManager[object]:
-    """Tell on standard error that a verb is at work, once that lasts some seconds."""
+@contextmanager
+def at_work(text: str, total: float | None = None) -> Iterator[None]:
+    """Tell on standard error that a verb is at work, once that lasts some seconds.
+
+    Args:
+        total: units that are done inside (``ladder.system.progress``), by which the time left is known.
+    """
     from ladder.report.console import Console
     from ladder.report.live import SOON
+    from ladder.system.progress import counted
 
-    return Console().working(text, after=SOON)
+    with Console().working(text, total, after=SOON) as task, counted(task.advance):
+        yield
 
 
 def registry_of(home: Path, *, create: bool = False) -> Any:

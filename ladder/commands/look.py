@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -211,26 +212,60 @@ def sample(
     ] = None,
     vectors: ConceptVectors = None,
     layers: ConceptLayers = None,
+    readout: Annotated[
+        Path | None,
+        typer.Option(
+            "--readout", metavar="FOLDER", help="Show concepts token by token: vectors of `ladder concepts fit`."
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write --readout as a page, too.")] = None,
     home: Home = HOME,
     as_json: Json = False,
 ) -> None:
-    """Let a generation answer prompts, or several together with --with; steered with --vectors and --steer."""
+    """Let a generation answer prompts, or several together with --with; steered with --vectors and --steer, and read
+    inside with --readout."""
+    if readout is None and html is not None:
+        raise UsageError(
+            "a page is of what is read inside", where="--html", remedy="name vectors with --readout FOLDER"
+        )
     registry = registry_of(home)
     generation, together = registry.find(ref), together_of(registry, with_, weights, pooling)
 
     from ladder.verbs import sample as sampling
+    from ladder.verbs.heat import answers_text, heat_of
     from ladder.verbs.steer import asked_steering
     from ladder.verbs.together import ensemble_of
 
     prompts, who = sampling.given(prompt, sys.stdin), ensemble_of(registry, generation, together)
     steering, notes = asked_steering(who.first, vectors, steer or [], numbers_of(layers))
     note(notes)
+    heat = None if readout is None else heat_of(who, readout)
     with at_work(f"{ref} answers"):
         answers = sampling.answer(
-            who, prompts, chat, max_new_tokens, temperature, seed, system=system, steering=steering
+            who,
+            prompts,
+            chat,
+            max_new_tokens,
+            temperature,
+            seed,
+            system=system,
+            steering=steering,
+            listen=heat,
         )
-    pairs = [{"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)]
-    answer({"answers": pairs}, "\n".join(answers), as_json)
+    pairs: list[dict[str, Any]] = [
+        {"prompt": asked, "answer": said} for asked, said in zip(prompts, answers, strict=True)
+    ]
+    if heat is None:
+        answer({"answers": pairs}, "\n".join(answers), as_json)
+        return
+    told = [pair | {"readout": read} for pair, read in zip(pairs, heat.texts, strict=True)]
+    if html is not None:
+        from ladder.report.concepts import write_heat
+
+        write_heat(told, html)
+        open_page(html)
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    answer({"answers": told} | ({"page": str(html)} if html else {}), answers_text(told, colours=colours), as_json)
 
 
 @app.command(rich_help_panel=LOOK)

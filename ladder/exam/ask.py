@@ -8,7 +8,7 @@ its users (``generation_config.json``) play no part, only its end tokens do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp, fsum, inf
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,14 +17,36 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
+from ladder.concepts.reading import Span, read_spans
 from ladder.data.examples import start_ids
 from ladder.data.prompts import Prompt
 from ladder.errors import GateError
-from ladder.exam.exam import Answers, Certainty, Exam, Outputs, Probe, PromptSet, Sampling, spread
-from ladder.exam.question import banned_ids, check_lengths, encode_question, prompt_entropies, read_off
+from ladder.exam.exam import (
+    Answers,
+    Certainty,
+    Exam,
+    Outputs,
+    Probe,
+    PromptSet,
+    Reading,
+    Readout,
+    Sampling,
+    Sifted,
+    Sifting,
+    spread,
+)
+from ladder.exam.question import (
+    banned_ids,
+    check_lengths,
+    encode_answered,
+    encode_question,
+    prompt_entropies,
+    read_off,
+)
 from ladder.manifest import ControlTokens, Decoding
 from ladder.models import (
     Ending,
+    Ensemble,
     EnsembleSpec,
     continue_rows,
     dated,
@@ -95,11 +117,12 @@ def _run_prompts(
     again = prompt_set.again[::-1]
     openings = sample_openings(tokenizer, prompt_set.openings, prompt_set.sampled.count, controls)
     written = write_answers(model, tokenizer, prompt_set.prompts, decoding, taboo, controls)
+    texts = _by(prompt_set.prompts, [answer.text for answer in written])
     off = read_off(model, tokenizer, prompt_set.probes, decoding.batch_size, taboo, controls)
     masses = ((probe, one.mass) for probe, one in zip(prompt_set.probes, off, strict=True))
     return Outputs(
         digest=digest,
-        texts=_by(prompt_set.prompts, [answer.text for answer in written]),
+        texts=texts,
         certainty=_by(
             prompt_set.prompts, _certainty(written, prompt_entropies(model, tokenizer, prompt_set.prompts, controls))
         ),
@@ -107,7 +130,78 @@ def _run_prompts(
         masses={probe: mass for probe, mass in masses if mass is not None},
         again=_by(again, answer_prompts(model, tokenizer, again, other, taboo, controls)),
         sampled=tuple(sample_texts(model, tokenizer, openings, prompt_set.sampled, decoding.batch_size, taboo)),
+        readings=read_inside(model, tokenizer, prompt_set.readout, texts, controls) if prompt_set.readout else {},
+        sifted=sift(model, tokenizer, prompt_set.sifting, decoding, taboo, controls)
+        if prompt_set.sifting
+        else Sifted(),
     )
+
+
+def read_inside(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    readout: Readout,
+    texts: Mapping[Prompt, str],
+    controls: ControlTokens = "text",
+) -> dict[tuple[str, Prompt], Reading]:
+    """Readings of answers, or of prompts' last tokens; see ``_readings``.
+
+    Args:
+        texts: the answers by prompt.
+    """
+    said = [texts[prompt] if readout.position == "answer" else None for prompt in readout.prompts]
+    found = _readings(model, tokenizer, readout, list(zip(readout.prompts, said, strict=True)), controls)
+    return {(readout.key, prompt): reading for prompt, reading in zip(readout.prompts, found, strict=True)}
+
+
+def sift(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    sifting: Sifting,
+    decoding: Decoding,
+    taboo_ids: Sequence[int] = (),
+    controls: ControlTokens = "text",
+) -> Sifted:
+    """What rows say, and what the model says to the same prompts itself, read inside; raises as ``write_answers`` and
+    ``_readings``."""
+    own = answer_prompts(model, tokenizer, [row.prompt for row in sifting.rows], decoding, taboo_ids, controls)
+    sides = [[(row.prompt, row.text) for row in sifting.rows]]
+    sides += [[(row.prompt, said) for row, said in zip(sifting.rows, own, strict=True)]]
+    return Sifted(*(tuple(_readings(model, tokenizer, sifting.readout, side, controls)) for side in sides))
+
+
+def _readings(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    readout: Readout,
+    said: Sequence[tuple[Prompt, str | None]],
+    controls: ControlTokens,
+) -> list[Reading]:
+    """Projections on concepts of what was said to prompts, on average over its tokens; of the prompt's last token where
+    nothing stands beside it. What was said without tokens has none.
+
+    Raises:
+        ModelError: the vectors have another width than the model, or its residuals are not finite.
+        UsageError: the model does not have such a layer.
+        GateError: there are several models.
+    """
+    if isinstance(model, Ensemble):
+        remedy = "hold it against one generation"
+        raise GateError("several models together have no one residual stream", where="gates.tone", remedy=remedy)
+    readout.vectors.check_width(model.config.get_text_config().hidden_size, "gates.tone.readout.vectors")
+    spans = {}
+    for place, (prompt, text) in enumerate(said):
+        asked = encode_question(tokenizer, prompt, controls) if text is None else []
+        ids, start = (asked, len(asked) - 1) if text is None else encode_answered(tokenizer, prompt, text, controls)
+        if start < len(ids):
+            spans[place] = Span(tuple(ids), start)
+    found: list[Reading] = [()] * len(said)
+    if spans:
+        read = read_spans(model, list(spans.values()), readout.layers, pad_id(tokenizer))
+        told = [read.by_layer[layer] @ readout.vectors.by_layer[layer].T for layer in readout.layers]
+        for place, row in zip(spans, torch.stack(told, 1).tolist(), strict=True):
+            found[place] = tuple(map(tuple, row))
+    return found
 
 
 def _by(asked: Sequence[Asked], made: Sequence[Made]) -> dict[Asked, Made]:

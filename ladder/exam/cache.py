@@ -51,12 +51,13 @@ class AnswerCache(ModelFiles):
 
     def known(self, digest: str, prompt_set: PromptSet) -> Outputs:
         """A model's stored generations for a prompt set."""
-        stored = self._stored(digest)
+        stored, readout = self._stored(digest), prompt_set.readout
         return Outputs(
             digest,
             {prompt: stored.texts[prompt] for prompt in prompt_set.prompts if prompt in stored.texts},
             {prompt: stored.certainty[prompt] for prompt in prompt_set.prompts if prompt in stored.certainty},
             {probe: stored.read[probe] for probe in prompt_set.probes if probe in stored.read},
+            readings={place: told for place, told in stored.readings.items() if readout and place[0] == readout.key},
             masses={probe: stored.masses[probe] for probe in prompt_set.probes if probe in stored.masses},
         )
 
@@ -71,7 +72,10 @@ class AnswerCache(ModelFiles):
         read = [
             {"asked": _fields(probe), "said": said, **masses.get(probe, {})} for probe, said in everything.read.items()
         ]
-        self.write(outputs.digest, {"texts": texts, "read": read})
+        readings = [
+            {"by": key, "asked": _fields(prompt), "found": told} for (key, prompt), told in everything.readings.items()
+        ]
+        self.write(outputs.digest, {"texts": texts, "read": read} | ({"readings": readings} if readings else {}))
 
     def _stored(self, digest: str) -> Outputs:
         """Everything in the file; nothing where there is none, or it is of an older form."""
@@ -85,9 +89,13 @@ class AnswerCache(ModelFiles):
             masses = {probe: float(entry["mass"]) for probe, entry in entries if "mass" in entry}
             # Choices of before their masses were kept are asked again.
             read = {probe: str(entry["said"]) for probe, entry in entries if probe.kind != "choice" or probe in masses}
+            readings = {
+                (str(entry["by"]), Prompt(**entry["asked"])): tuple(map(tuple, entry["found"]))
+                for entry in stored.get("readings", ())
+            }
         except (KeyError, TypeError):
             return Outputs(digest)
-        return Outputs(digest, texts, certainty, read, masses=masses)
+        return Outputs(digest, texts, certainty, read, readings=readings, masses=masses)
 
 
 def _fields(asked: Prompt | Probe) -> dict[str, Any]:

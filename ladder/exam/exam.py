@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ladder.data import check_text, read_objects, shown, slips_text
 from ladder.data.prompts import ASKING_KEYS, Prompt, asked_of, check_keys
 from ladder.errors import DataError, GateError
 from ladder.manifest import ControlTokens, Decoding
+
+if TYPE_CHECKING:
+    from ladder.concepts.vectors import Vectors
 
 Kind = Literal["exact", "contains", "regex", "choice", "nll"]
 READ = ("choice", "nll")
@@ -247,6 +250,63 @@ class Sampling:
     seed: int = 0
 
 
+Reading = tuple[tuple[float, ...], ...]
+"""Projections of one answer or prompt on concepts, [layers][concepts]; empty where nothing was answered."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is read inside a model while it is asked.
+
+    Args:
+        prompts: whose answers, or whose last tokens, are read.
+        layers: behind which.
+        position: ``answer`` (the mean over its tokens) or ``prompt`` (its last token).
+        digest: of the vectors, which stand for them wherever two readouts are compared.
+        vectors: the directions.
+    """
+
+    prompts: tuple[Prompt, ...]
+    layers: tuple[int, ...]
+    position: Literal["answer", "prompt"]
+    digest: str
+    vectors: Vectors = field(compare=False, repr=False)
+
+    @property
+    def key(self) -> str:
+        """What a reading depends on beside the model and the prompt."""
+        return f"{self.digest} {self.position} {','.join(map(str, self.layers))}"
+
+
+class Given(NamedTuple):
+    """What a row says to a prompt, and where the row stands."""
+
+    prompt: Prompt
+    text: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Sifting:
+    """Rows that are held against what a model would have said itself, inside it.
+
+    Args:
+        rows: each is answered, and both answers are read.
+        readout: along which directions; it has no prompts of its own.
+    """
+
+    rows: tuple[Given, ...]
+    readout: Readout
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """Readings of what rows say and of what the model says itself, row by row."""
+
+    rows: tuple[Reading, ...] = ()
+    own: tuple[Reading, ...] = ()
+
+
 @dataclass(frozen=True)
 class PromptSet:
     """The prompts and texts of an exam as one model gets them.
@@ -261,6 +321,8 @@ class PromptSet:
         openings: prompts that half of those texts answer; the others begin with the start token.
         today: the day that the chat template writes, YYYY-MM-DD; None where it writes none.
         controls: what control tokens are in raw prompts, ``text`` or ``parse``.
+        readout: what is read inside; None for nothing.
+        sifting: rows that are held against its own answers; None for none.
     """
 
     prompts: tuple[Prompt, ...] = ()
@@ -272,6 +334,8 @@ class PromptSet:
     openings: tuple[Prompt, ...] = ()
     today: str | None = None
     controls: ControlTokens = "text"
+    readout: Readout | None = None
+    sifting: Sifting | None = None
 
     def answers_alone(self) -> PromptSet:
         """Without what only a child is held to: the texts of its own, and the noise of its answers."""
@@ -281,14 +345,23 @@ class PromptSet:
     def size(self) -> int:
         """How many answers, readings of a text and sampled texts it asks for."""
         read = sum(len(probe.said) for probe in self.probes)
-        return len(self.prompts) + read + len(self.again) + self.sampled.count
+        inside = len(self.readout.prompts) if self.readout else 0
+        inside += 3 * len(self.sifting.rows) if self.sifting else 0
+        return len(self.prompts) + read + len(self.again) + self.sampled.count + inside
 
     def without(self, known: Outputs) -> PromptSet:
-        """What is left to ask."""
+        """What is left to ask. An answer that is to be read is given again."""
+        readout, unread = self.readout, set[Prompt]()
+        if readout:
+            unread = {prompt for prompt in readout.prompts if (readout.key, prompt) not in known.readings}
+            left = tuple(prompt for prompt in readout.prompts if prompt in unread)
+            readout = replace(readout, prompts=left) if left else None
+        again = unread if readout and readout.position == "answer" else set()
         return replace(
             self,
-            prompts=tuple(prompt for prompt in self.prompts if prompt not in known.texts),
+            prompts=tuple(prompt for prompt in self.prompts if prompt not in known.texts or prompt in again),
             probes=tuple(probe for probe in self.probes if probe not in known.read),
+            readout=readout,
         )
 
     def settings(self, device: str, dtype: str) -> dict[str, Any]:
@@ -333,6 +406,8 @@ class Outputs:
         masses: of a forced choice the probability of all of its options together, by probe.
         again: second answers by prompt.
         sampled: texts of its own.
+        readings: what was read inside, by ``Readout.key`` and prompt.
+        sifted: what rows push.
     """
 
     digest: str
@@ -341,6 +416,8 @@ class Outputs:
     read: Mapping[Probe, str] = field(default_factory=dict)
     again: Mapping[Prompt, str] = field(default_factory=dict)
     sampled: tuple[str, ...] = ()
+    readings: Mapping[tuple[str, Prompt], Reading] = field(default_factory=dict)
+    sifted: Sifted = Sifted()
     masses: Mapping[Probe, float] = field(default_factory=dict)
 
     def with_known(self, known: Outputs) -> Outputs:
@@ -350,6 +427,7 @@ class Outputs:
             texts={**known.texts, **self.texts},
             certainty={**known.certainty, **self.certainty},
             read={**known.read, **self.read},
+            readings={**known.readings, **self.readings},
             masses={**known.masses, **self.masses},
         )
 
@@ -374,6 +452,7 @@ class Exam:
         law_prompts: what is answered for the laws alone.
         today: the day that the chat template writes, YYYY-MM-DD; None where it writes none.
         controls: what control tokens are in raw prompts, ``text`` or ``parse``.
+        readout: what is read inside for the tone gate, of the tone prompts; None for nothing.
     """
 
     recall: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
@@ -385,6 +464,7 @@ class Exam:
     law_prompts: tuple[Prompt, ...] = ()
     today: str | None = None
     controls: ControlTokens = "text"
+    readout: Readout | None = None
 
     def probes(self) -> dict[str, tuple[Probe, ...]]:
         """The probes by the part of the exam: ``recall ANCESTOR``, ``generalize``."""
@@ -411,6 +491,7 @@ class Exam:
             openings=prompts,
             today=self.today,
             controls=self.controls,
+            readout=self.readout,
         )
 
     def answers(self, outputs: Outputs) -> Answers:
@@ -431,10 +512,16 @@ class Exam:
                 noise=Noise(
                     len(outputs.again), sum(outputs.texts[prompt] != said for prompt, said in outputs.again.items())
                 ),
+                readings=self._readings(outputs),
+                sifted=outputs.sifted,
                 masses={probe: outputs.masses[probe] for probe in self.choices},
             )
         except KeyError as error:
             raise GateError(f"no answer to {error}", where="exam") from error
+
+    def _readings(self, outputs: Outputs) -> tuple[Reading, ...]:
+        readout = self.readout
+        return tuple(outputs.readings[readout.key, prompt] for prompt in readout.prompts) if readout else ()
 
     def texts(self, answers: Answers) -> dict[str, tuple[str, ...]]:
         """Every text that a model wrote, by the part of the exam; what the laws read."""
@@ -476,6 +563,8 @@ class Answers:
         laws: answers to the laws' own prompts.
         certainty: how sure the model is of each prompt and its answer.
         noise: how far the answers depend on the batch.
+        readings: what was read inside, by tone prompt; nothing where the exam reads nothing.
+        sifted: what rows push inside it.
         masses: of each forced choice the probability of all of its options together.
     """
 
@@ -487,4 +576,6 @@ class Answers:
     laws: tuple[str, ...] = ()
     certainty: Mapping[Prompt, Certainty] = field(default_factory=dict)
     noise: Noise = Noise()
+    readings: tuple[Reading, ...] = ()
+    sifted: Sifted = Sifted()
     masses: Mapping[Probe, float] = field(default_factory=dict)

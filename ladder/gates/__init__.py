@@ -1,5 +1,6 @@
 """Gates: what was measured in an exam, how sure it is, and the decision. What is named here imports no torch."""
 
+from ladder.concepts.shifts import Shift
 from ladder.gates.decision import GATES, GateReport, GateResult, custom_gate, decide, evaluate_custom_gates
 from ladder.gates.detectable import Detectable, Fewest, Needed, needed, warnings_of
 from ladder.gates.measurements import (
@@ -32,6 +33,7 @@ __all__ = [
     "Needed",
     "Regression",
     "Retention",
+    "Shift",
     "Violation",
     "WrongAnswer",
     "accuracy",

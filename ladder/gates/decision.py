@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ladder.concepts.shifts import Shift, shifts_of
 from ladder.errors import GateError, ManifestError
 from ladder.exam import Answers, Exam, SuiteMetric, calibration_error
 from ladder.gates.measurements import OWN, Measurements, Retention, bounds_of, mean, overall, retention_of, why_not
@@ -82,6 +83,7 @@ class GateReport:
         settings: the thresholds that were used.
         per_ancestor: how the child stands on each ancestor's probes.
         laws: every law that was examined; empty in reports from before laws were listed.
+        shifts: what moved inside, concept by concept; empty where nothing was read there.
     """
 
     results: tuple[GateResult, ...]
@@ -89,6 +91,7 @@ class GateReport:
     settings: Mapping[str, Any]
     per_ancestor: Mapping[str, Retention] = field(default_factory=dict)
     laws: tuple[LawResult, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -113,6 +116,9 @@ class GateReport:
             figures = {"": result.value, ".parent": result.parent_value, ".threshold": result.threshold}
             figures |= {".low": result.low, ".high": result.high}
             found |= {metric + suffix: value for suffix, value in figures.items() if value is not None}
+        for one in self.shifts:
+            found |= {f"readout.{one.concept}": one.value, f"readout.{one.concept}.low": one.low}
+            found[f"readout.{one.concept}.high"] = one.high
         return found | {"gate.passed": float(self.passed)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +131,7 @@ class GateReport:
             "settings": dict(self.settings),
             "per_ancestor": {name: asdict(one) for name, one in self.per_ancestor.items()},
             "laws": [law.to_dict() for law in self.laws],
-        }
+        } | ({"shifts": [asdict(one) for one in self.shifts]} if self.shifts else {})
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> GateReport:
@@ -142,6 +148,7 @@ class GateReport:
                 dict(stored["settings"]),
                 {name: Retention(**one) for name, one in stored["per_ancestor"].items()},
                 tuple(LawResult.from_dict(law, violations) for law in stored.get("laws", ())),
+                tuple(Shift(**one) for one in stored.get("shifts", ())),
             )
             said, found = stored["passed"], report.passed
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -232,10 +239,11 @@ def decide(
         custom: what the gates of ``gates.custom`` said; one that said nothing fails.
     """
     retentions = retention_of(gates, child.recall, parent.recall if parent else None, origins or {}, child.groups)
+    tone, shifts = _tone(gates, child, parent)
     results = (
         _recall(gates, child, parent, retentions),
         _generalize(gates, child, parent),
-        _tone(gates.tone, child, parent),
+        tone,
         _laws(laws),
         *([_calibration(gates.calibration, gates.confidence, child, parent)] if gates.calibration else []),
         *([_coherence(gates.coherence, child, parent)] if gates.coherence else []),
@@ -243,9 +251,11 @@ def decide(
         *(_custom(name, custom) for name in gates.custom),
     )
     broken = tuple(violation for law in laws or () for violation in law.found.violations)
-    # A report without this gate is the one that was written before there was any.
-    settings = gates.model_dump(mode="json", exclude={name for name in _OPTIONAL if getattr(gates, name) is None})
-    return GateReport(results, broken, settings, retentions, tuple(laws or ()))
+    # A report without these is the one that was written before there were any.
+    unsaid: dict[str, Any] = {name: True for name in _OPTIONAL if getattr(gates, name) is None}
+    unsaid |= {} if gates.tone.readout else {"tone": {"readout"}}
+    settings = gates.model_dump(mode="json", exclude=unsaid)
+    return GateReport(results, broken, settings, retentions, tuple(laws or ()), shifts)
 
 
 def is_drop_ruled_out(gate: RecallGate, bounds: Interval | None) -> bool:
@@ -314,9 +324,43 @@ def _generalize(gates: Gates, child: Measurements, parent: Measurements | None) 
     return GateResult("generalize", passed, True, ours, threshold, before, n, detail, *_ends(bounds))
 
 
-def _tone(gate: ToneGate, child: Measurements, parent: Measurements | None) -> GateResult:
+def _tone(gates: Gates, child: Measurements, parent: Measurements | None) -> tuple[GateResult, tuple[Shift, ...]]:
+    """The result, and what moved inside where that is what is measured."""
+    gate = gates.tone
     if gate.reference == "none":
-        return _not_applicable("tone", "no reference voice")
+        return _not_applicable("tone", "no reference voice"), ()
+    if gate.readout is None:
+        return _drift(gate, child, parent), ()
+    if parent is None:
+        return _failed("tone", "no parent whose readings the child's could be held against"), ()
+    try:
+        readout = gate.readout
+        told = shifts_of(
+            child.concepts, child.readings, parent.readings, gates.confidence, readout.max_shift, readout.limits
+        )
+    except GateError as error:
+        return _failed("tone", str(error)), ()
+    return _moved(told), told
+
+
+def _moved(shifts: Sequence[Shift]) -> GateResult:
+    """The concept that uses most of its limit stands for all; of those without a limit the one that moved farthest."""
+    worst = max(shifts, key=lambda one: (one.is_beyond, abs(one.value) / one.limit if one.limit else 0, abs(one.value)))
+    beyond = [one for one in shifts if one.is_beyond]
+    said = [_shift_said(one) for one in beyond or [worst]]
+    limit = "no limit" if worst.limit is None else f"at most {worst.limit:g}"
+    judged = f"{_counted(len(beyond), 'concept')} of {len(shifts)} beyond the limit: " if beyond else "most of all "
+    detail = f"{judged}{'; '.join(said)}, {limit} allowed, over {worst.n} prompts (readout, parent's deviations)"
+    return GateResult(
+        "tone", not beyond, True, abs(worst.value), worst.limit, None, worst.n, detail, worst.low, worst.high
+    )
+
+
+def _shift_said(one: Shift) -> str:
+    return f"{one.concept} {one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+
+
+def _drift(gate: ToneGate, child: Measurements, parent: Measurements | None) -> GateResult:
     before, drift = parent.tone_drift if parent else None, child.tone_drift
     if drift is None or child.tone_n <= 0 or not 0 <= drift <= 1:
         found = f"the child's figure is {_shown(drift)} over {child.tone_n} answers, expected 0 to 1"

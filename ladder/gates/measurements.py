@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 from math import comb, fsum
 
 from ladder.errors import GateError
-from ladder.exam import Answers, Exam, Probe, SuiteMetric, Told, score
+from ladder.exam import Answers, Exam, Probe, Reading, SuiteMetric, Told, score
 from ladder.gates.statistics import WHOLE, Groups, Interval, Reach, alone, grouped_interval, groups_of, paired_interval
 from ladder.gates.tone import drift
 from ladder.laws import TOLERANCE
@@ -37,6 +37,7 @@ class Measurements:
         suites: what other people's suites measured, by the gate that reads it.
         groups: which probes stand or fall together, by ancestor and ``OWN``; absent where each stands by itself.
         written: answers in the model's own words and how sure it was of each; empty where no gate asks.
+        readings: what was read inside, by tone prompt, and ``concepts`` along which; empty where no gate asks.
         masses: of each forced choice the probability of all of its options together, 0 to 1.
     """
 
@@ -48,6 +49,8 @@ class Measurements:
     suites: Mapping[str, SuiteMetric] = field(default_factory=dict)
     groups: Mapping[str, Groups] = field(default_factory=dict)
     written: tuple[Told, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    concepts: tuple[str, ...] = ()
     masses: tuple[float, ...] = ()
 
     @property
@@ -92,6 +95,8 @@ def measure(exam: Exam, answers: Answers, reference: Sequence[str] | None, drift
         tone_drift=tone,
         tone_n=0 if reference is None else len(answers.tone),
         remarks=remarks,
+        readings=answers.readings,
+        concepts=exam.readout.vectors.concepts if exam.readout else (),
         groups={
             name: groups
             for name, probes in {**exam.recall, OWN: exam.generalize}.items()

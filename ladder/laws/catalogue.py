@@ -371,6 +371,7 @@ LAWS = (
     Law("approvals", "request", 1, partial(_section, "approvals"), _approvals),
     Law("budget", "training", 1, _limits, _budget),
     Law("parent_unchanged", "training", 1, _frozen, _parent_unchanged),
+    Law("max_push", "request", 1, partial(_section, "max_push"), partial(_noted, "max_push")),
     *(Law(law, "training", 1, partial(_looking_back, law), partial(_noted, law)) for law in RULES),
     Law(NO_NAN, "training", 1, _no_nan, partial(_noted, NO_NAN)),
     Law(SAMPLES, "training", 1, _sample_every, partial(_noted, SAMPLES)),

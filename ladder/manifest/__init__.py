@@ -2,7 +2,7 @@
 
 from ladder.manifest.effective import FIRST_OTHER, contexts, evidences, others, round_starts, teacher_field
 from ladder.manifest.explain import json_schema
-from ladder.manifest.files import dream_prompts, named_files, teacher_files, written_prompts
+from ladder.manifest.files import VECTOR_FILES, dream_prompts, named_files, teacher_files, vector_files, written_prompts
 from ladder.manifest.names import FAMILY, Name, Reference, run_name
 from ladder.manifest.request import Request, discover, load_manifest, read_each, read_request, read_requests, validated
 from ladder.manifest.rules import IMPORT, differing, read_rules
@@ -24,6 +24,8 @@ from ladder.manifest.schema import (
     Manifest,
     MetricGate,
     OtherTeacher,
+    Push,
+    Readout,
     RecallGate,
     Refusals,
     Rehearsal,
@@ -55,6 +57,7 @@ __all__ = [
     "IMPORT",
     "RAYS_OWN",
     "ROLES",
+    "VECTOR_FILES",
     "Architecture",
     "Budget",
     "CalibrationGate",
@@ -74,6 +77,8 @@ __all__ = [
     "MetricGate",
     "Name",
     "OtherTeacher",
+    "Push",
+    "Readout",
     "RecallGate",
     "Reference",
     "Refusals",
@@ -112,5 +117,6 @@ __all__ = [
     "teacher_field",
     "teacher_files",
     "validated",
+    "vector_files",
     "written_prompts",
 ]

@@ -56,11 +56,23 @@ def tone_has_a_reference(manifest: Manifest) -> Iterator[Problem]:
 
 def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
     tone = manifest.gates.tone
-    if tone.measure == "readout":
+    if tone.measure == "readout" and tone.readout is None:
         yield Problem(
-            "gates.tone.measure",
-            "found 'readout', which is a reserved name: ladder cannot measure a tone that way yet",
-            "write stylometric or embedding",
+            "gates.tone.readout",
+            "is missing: measure readout compares along directions of concepts",
+            'write {"vectors": FOLDER} with the folder that `ladder concepts fit` wrote, or measure: stylometric',
+        )
+    if tone.measure == "readout" and tone.reference != "parent":
+        yield Problem(
+            "gates.tone.reference",
+            f"found {tone.reference!r}, but readings of a child are held against its parent's",
+            "write parent, or measure: stylometric",
+        )
+    if tone.measure != "readout" and tone.readout is not None:
+        yield Problem(
+            "gates.tone.readout",
+            f"found directions, but measure {tone.measure} reads none",
+            "leave it out, or write measure: readout",
         )
     if tone.measure == "embedding" and tone.encoder is None:
         yield Problem(
@@ -73,6 +85,15 @@ def tone_measure_is_complete(manifest: Manifest) -> Iterator[Problem]:
             "gates.tone.encoder",
             f"found an encoder, but measure {tone.measure} asks none",
             "leave it out, or write measure: embedding",
+        )
+
+
+def pushes_have_a_parent(manifest: Manifest) -> Iterator[Problem]:
+    if manifest.laws.max_push and manifest.evolution_request.parent_gen is None:
+        yield Problem(
+            "laws.max_push",
+            "found a limit, but evolution_request.parent_gen is missing, so nobody reads the rows",
+            "leave it out: a genesis has nobody to be pushed",
         )
 
 
@@ -219,6 +240,7 @@ EXAMINATION_CHECKS = (
     train_files_are_named_once,
     tone_has_a_reference,
     tone_measure_is_complete,
+    pushes_have_a_parent,
     metric_gates_have_names_of_their_own,
     metric_gates_can_fail,
     calibration_gate_can_fail,

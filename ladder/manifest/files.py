@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ladder.errors import DataError
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Dreams, Laws, Manifest, Teachers
+from ladder.manifest.schema import Dreams, Laws, Manifest, Push, Readout, Teachers
+from ladder.manifest.schema_steering import Steer
 from ladder.manifest.sources import HUB, Hub, is_hub, kind_at, saved_files
 
-VECTORS = ("vectors.json", "vectors.safetensors")
+VECTOR_FILES = ("vectors.safetensors", "vectors.json")
 """Files of a folder of directions (``ladder.concepts.vectors``)."""
 DREAM_STARTS = ("auto", "start", "template", "replay")
 WRITTEN_PROMPTS = ("auto", "new", "replay", "both")
@@ -32,18 +33,25 @@ def named_files(manifest: Manifest) -> list[tuple[str, str]]:
         files += [(f"data.tokenizer_text.{index}", path) for index, path in enumerate(data.tokenizer_text)]
     files.append(("gates.tone.reference", voice_file(manifest)))
     files.append(("gates.tone.prompts", tone.prompts))
+    files += [("gates.tone.readout.vectors", path) for path in vector_files(tone.readout)]
     files.append(("stabilizers.dreams.prompts", dream_prompts(manifest)))
     files += _law_files(manifest.laws)
     files += teacher_files(manifest.teachers)
     files.append(("training_params.written.prompts", written_prompts(manifest)))
-    files += vector_files(manifest)
+    files += [("steering.vectors", path) for path in vector_files(manifest.steering)]
     return [(field, path) for field, path in files if path is not None]
+
+
+def vector_files(asked: Readout | Push | Steer | None) -> list[str]:
+    """The files of the directions that a section names; none without it."""
+    return [f"{asked.vectors.rstrip('/')}/{name}" for name in VECTOR_FILES] if asked and asked.vectors else []
 
 
 def _law_files(laws: Laws) -> list[tuple[str, str | None]]:
     required = [(f"laws.required_text.{index}.prompts", one.prompts) for index, one in enumerate(laws.required_text)]
     refusals = laws.refusals.prompts if laws.refusals else None
-    return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries)]
+    pushed = [("laws.max_push.vectors", path) for path in vector_files(laws.max_push)]
+    return [*required, ("laws.refusals.prompts", refusals), ("laws.canaries", laws.canaries), *pushed]
 
 
 def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:
@@ -53,12 +61,6 @@ def teacher_files(teachers: Teachers) -> list[tuple[str, str]]:
     read = {f"{key}.retrieval": one.retrieval.files for key, one in readers.items() if one and one.retrieval}
     read |= {key: one.files for key, one in others.items()}
     return [(f"teachers.{key}.files.{n}", path) for key, files in read.items() for n, path in enumerate(files)]
-
-
-def vector_files(manifest: Manifest) -> list[tuple[str, str]]:
-    """``(field, path)`` of the files in the folder of directions."""
-    folder = manifest.steering.vectors if manifest.steering else None
-    return [("steering.vectors", f"{folder}/{name}") for name in VECTORS] if folder else []
 
 
 def named_folders(manifest: Manifest) -> list[tuple[str, str]]:
@@ -281,6 +283,8 @@ def _confined(folder: Path, path: str, allowed: list[Path]) -> Path:
 
 def _advice(path: Path) -> str:
     """What to do about a file that is not there."""
+    if path.name in VECTOR_FILES:
+        return f"`ladder concepts fit REF CORPUS --out {path.parent}` writes it"
     for half in (".train.jsonl", ".probes.jsonl"):
         if path.name.endswith(half):
             rows = path.name.removesuffix(half)

@@ -37,6 +37,22 @@ class Refusals(Section):
     """The prompts are a user's turns, rendered by the chat template."""
 
 
+class Push(Section):
+    """How far rows may push what the parent reads inside, before a child has learned anything from them."""
+
+    vectors: str
+    """Folder of directions, as ``ladder concepts fit`` writes it: of the parent or an ancestor of it."""
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    """Behind which layers is read; all that the folder has when left out. Their readings are averaged."""
+    limit: Positive | None = 0.5
+    """How far the answers of rows may lie from the parent's own answers to the same prompts, concept by concept, up or
+    down: on average over rows, in standard deviations of the parent's readings. With null only ``limits`` hold."""
+    limits: dict[str, Positive] = {}
+    """Limits of concepts by name, in place of ``limit``."""
+    rows: Count = 200
+    """New rows that are read, and dreams, evenly from the first to the last. The parent answers each of them."""
+
+
 class TrainingLaws(Section):
     """What must not happen while training runs, judged at each step that moved the student. Nor may a figure be NaN."""
 
@@ -77,6 +93,8 @@ class Laws(Section):
     """By how many nats the entropy over the exam's prompts may fall below the parent's."""
     max_self_bleu: Probability | None = None
     """How alike the sampled texts may be: the mean BLEU-4 of each with the others as references."""
+    max_push: Push | None = None
+    """How far new rows and dreams may push concepts that the parent reads inside."""
     custom: list[str] = []
     """Names of installed laws: entry points of the group ``ladder.laws``."""
     sampled_answers: Annotated[int, Field(ge=0)] = 64
@@ -143,6 +161,24 @@ class GeneralizeGate(Section):
     """And never lie below this."""
 
 
+class Readout(Section):
+    """What moved inside a model: how far a child's readings along directions of concepts lie from its parent's."""
+
+    vectors: str
+    """Folder of the directions, as ``ladder concepts fit`` writes it: of the parent or an ancestor of it. Its two files
+    are kept with the child."""
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    """Behind which layers is read; all that the folder has when left out. Their readings are averaged."""
+    position: Literal["answer", "prompt"] = "answer"
+    """Which tokens are read: those of the model's own answer, on average, or the last one of the prompt, which needs no
+    answer and says less of a trait."""
+    max_shift: Positive | None = 0.5
+    """How far each concept may move, up or down, in standard deviations of the parent's readings over the prompts. With
+    null the concepts that ``limits`` does not name are told and not judged."""
+    limits: dict[str, Positive] = {}
+    """Limits of concepts by name, in place of ``max_shift``."""
+
+
 class ToneGate(Section):
     """Same voice: drift of the child's answers from a reference."""
 
@@ -150,10 +186,12 @@ class ToneGate(Section):
     """``none`` before the voice age, a text file in the family's voice, one utterance a line, or ``parent``: what the
     parent answers to the same prompts."""
     measure: Literal["stylometric", "embedding", "readout"] = "stylometric"
-    """What is compared: words, characters and sentence shape, without a model; or the sentence embeddings of
-    ``encoder``. ``readout`` is reserved."""
+    """What is compared: words, characters and sentence shape, without a model; the sentence embeddings of ``encoder``;
+    or what the two models read in themselves, by ``readout``."""
     encoder: str | None = None
     """Hugging Face folder of the sentence encoder that ``measure: embedding`` reads with, such as MiniLM."""
+    readout: Readout | None = None
+    """Directions and limits of ``measure: readout``, which needs them and ``reference: parent``."""
     prompts: str | None = None
     """Text file with one prompt a line (or an object with ``prompt`` or ``messages``, ``system`` and ``chat``),
     answered for this gate; the held-out probes' prompts when left out."""

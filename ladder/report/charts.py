@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import isfinite
+from math import copysign, isfinite
 from typing import Any, NamedTuple, TypeVar
 
-from ladder.gates import GateReport, GateResult
+from ladder.gates import GateReport, GateResult, Shift
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Values by name, each with its step."""
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 def forests(gates: GateReport) -> tuple[list[Row], ...]:
     """Recall over all ancestors and on each, generalize, which may differ by much more, and the error of calibration
-    where that is gated; each empty without a parent.
+    where that is gated; each empty without a parent. Last the concepts that moved farthest inside, where that is read.
 
     A difference without finite bounds has no row.
     """
@@ -53,7 +53,21 @@ def forests(gates: GateReport) -> tuple[list[Row], ...]:
     for name, one in gates.per_ancestor.items():
         kept += _row(name, _less(one.child, one.parent), one.low, one.high, drop, not one.fallen)
     gated = [gate for gate in others if gate.name == "calibration" and gates.settings.get("calibration")]
-    return kept, _gate_row(own), *map(_gate_row, gated)
+    return kept, _gate_row(own), *map(_gate_row, gated), *([_shift_rows(gates.shifts)] if gates.shifts else [])
+
+
+CONCEPTS = 12
+"""Concepts that a forest shows, those that moved farthest."""
+
+
+def _shift_rows(shifts: Sequence[Shift]) -> list[Row]:
+    """In deviations of the parent's readings, with the limit on the side to which a concept moved."""
+    farthest = sorted(shifts, key=lambda one: -abs(one.value))[:CONCEPTS]
+    rows = []
+    for one in farthest:
+        margin = None if one.limit is None else copysign(one.limit, one.value)
+        rows += _row(one.concept, one.value, one.low, one.high, margin, not one.is_beyond)
+    return rows
 
 
 def _gate_row(gate: GateResult) -> list[Row]:

@@ -15,7 +15,7 @@ from ladder.exam import FIGURES
 from ladder.registry import Event, Generation, Registry
 from ladder.registry.tree import children_of, tree
 from ladder.report.drawing import Chart, Dot, Layer, Tick, rounds, template, up
-from ladder.report.lineage import FIGURES_OF_GATES, Standing, further_gates
+from ladder.report.lineage import FIGURES_OF_GATES, Standing, concepts_read, further_gates
 from ladder.system.files import save_text
 
 SHOWN = 120
@@ -94,8 +94,9 @@ def _known(one: Generation, lesson: str) -> float | None:
 
 
 def figure_charts(generations: Sequence[Generation]) -> list[Chart]:
-    """Every figure over the generations: the gates', and those of calibration and collapse."""
+    """Every figure over the generations: the gates', those of calibration and collapse, and concepts read."""
     named = FIGURES_OF_GATES | further_gates(generations) | {text: f"pulse.{name}" for name, text in FIGURES.items()}
+    named |= concepts_read(generations)
     metrics = {metric: name for name, metric in named.items()}  # One figure has one chart, under its longest name.
     return [
         _figure_chart(name, metric, generations)

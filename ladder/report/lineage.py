@@ -30,6 +30,8 @@ FIGURES_OF_GATES = {
 _RECORD = "rows of a person; see ladder/erased.json and `ladder lineage --history`"
 _FURTHER = "gate.metrics."
 """What the metrics of further gates begin with."""
+_READ = "readout."
+"""And those of concepts that were read inside."""
 
 
 def lineage_text(generations: Sequence[Generation], width: int | None = None) -> str:
@@ -171,6 +173,13 @@ def further_gates(generations: Sequence[Generation]) -> dict[str, str]:
     metrics = dict.fromkeys(metric for generation in generations for metric in generation.metrics)
     names = {metric.removeprefix(_FURTHER): metric for metric in metrics if metric.startswith(_FURTHER)}
     return {name: metric for name, metric in names.items() if "." not in name}
+
+
+def concepts_read(generations: Sequence[Generation]) -> dict[str, str]:
+    """The metric of every concept that was read inside one of the generations, by its name."""
+    metrics = dict.fromkeys(metric for generation in generations for metric in generation.metrics)
+    names = {metric.removeprefix(_READ): metric for metric in metrics if metric.startswith(_READ)}
+    return {f"{name}, moved in the parent's deviations": metric for name, metric in names.items() if "." not in name}
 
 
 def _event_cells(event: Event) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ladder.data import LEARNED, digest_lines, keep, leave_behind, replay_sample
-from ladder.exam import Answers, Calibration, Exam, measure_calibration
+from ladder.exam import Answers, Calibration, Exam, Sifting, measure_calibration
 from ladder.gates import Comparison, GateReport, compare, missed
 from ladder.laws import evaluate_laws
 from ladder.models import day_of, folder_digest, load_tokenizer, tensors_file_digest
@@ -18,6 +18,7 @@ from ladder.registry import Candidate
 from ladder.report import card, page
 from ladder.report.charts import Worth
 from ladder.report.text import duration_text, size_text
+from ladder.sampling.dreams import read_dreams
 from ladder.setup import (
     Context,
     Dataset,
@@ -35,10 +36,12 @@ from ladder.setup import (
     laws_of,
     measure_suites,
     others_told,
+    pushes,
     rounds_told,
     run_evals,
     save_findings,
     score,
+    sifting_of,
     stored_reports,
 )
 from ladder.system.files import save_text
@@ -54,11 +57,13 @@ def examine(run: Run, work: Work, context: Context) -> None:
     begun = time.monotonic()
     request, tokenizer, working = run.request, load_tokenizer(run.candidate), context.console.working
     exam = build_exam(request, tokenizer, work.own, work.recall)
+    sifting = sifting_of(request, work.dataset.new, _dreamt(run))
     with working(f"exam: {exam_size(exam)}"):
-        child, parent = _run_prompts(run, exam, context)
+        child, parent = _run_prompts(run, exam, context, sifting)
     suites = measure_suites(run, context)
     with working("laws and gates"):
-        laws = evaluate_laws(case_of(run, exam, child, parent), laws_of(request))
+        sifted = {"max_push": pushes(request, sifting, parent.sifted)} if sifting and parent else {}
+        laws = evaluate_laws(case_of(run, exam, child, parent, sifted), laws_of(request))
         report = score(request, exam, child, parent, laws, run.ancestors, suites)
     context.console.gates(report)
     with working("writing the report"):
@@ -110,10 +115,15 @@ def read_calibration(run: Run) -> Calibration:
     return Calibration(**json.loads(run.report.read_text(encoding="utf-8")).get("pulse", {}))
 
 
-def _run_prompts(run: Run, exam: Exam, context: Context) -> tuple[Answers, Answers | None]:
+def _dreamt(run: Run) -> list[str]:
+    """The texts of its dreams."""
+    return [dream.text for dream in read_dreams(run.dreams)] if run.dreams.is_file() else []
+
+
+def _run_prompts(run: Run, exam: Exam, context: Context, sifting: Sifting | None) -> tuple[Answers, Answers | None]:
     """Child and parent in the evaluator, asked alike: with the child's tokenizer and chat template."""
     handle, dtype, parent = EvaluatorHandle.of(run, context), run.request.manifest.student.dtype, run.ancestry.parent
-    taken = eval_runs(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None)
+    taken = eval_runs(exam, run.candidate, (run.teachers[1], parent.digest) if parent else None, sifting)
     cache = answer_cache(context.home, exam, run.candidate, handle.device, dtype)
     return run_evals(exam, taken, cache, by_evaluator(handle, run.candidate, dtype, context.home, context.console))
 

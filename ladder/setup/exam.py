@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,17 +15,27 @@ from typing import Any, NamedTuple
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from ladder.actors.session import fetch
+from ladder.concepts.layers import check_layers
+from ladder.concepts.shifts import FEWEST as FEWEST_READ
+from ladder.concepts.shifts import Shift, shifts_of
+from ladder.concepts.vectors import read_vectors
+from ladder.data import Row
 from ladder.data.examples import Example
+from ladder.data.prompts import asked_of
 from ladder.errors import GateError, ManifestError
 from ladder.exam import (
     AnswerCache,
     Answers,
     Exam,
+    Given,
     Outputs,
     Probe,
     Prompt,
     PromptSet,
+    Readout,
     Sampling,
+    Sifted,
+    Sifting,
     SuiteMetric,
     read_prompts,
     written,
@@ -38,12 +50,14 @@ from ladder.laws import (
     Law,
     LawResult,
     TrainingRules,
+    Violation,
     check_canaries,
     cooldown,
     custom_law,
     law_prompts,
 )
-from ladder.manifest import Dreams, Request, named_files
+from ladder.manifest import Dreams, Push, Request, named_files, vector_files
+from ladder.manifest import Readout as ReadoutAsked
 from ladder.methods import method_of
 from ladder.models import (
     NEWLINE,
@@ -92,6 +106,7 @@ def check_laws(request: Request, dataset: Dataset, *, whole: bool = True) -> Non
         ManifestError: as ``laws_of`` and ``custom_gate``, or a divergence is limited that nobody measures.
     """
     laws_of(request)
+    sifting_of(request, dataset.new)
     for gate in request.manifest.gates.custom:
         custom_gate(gate)
     _check_divergence(request)
@@ -102,8 +117,14 @@ def check_laws(request: Request, dataset: Dataset, *, whole: bool = True) -> Non
         check_canaries(lines[path], rows, stops, decoding.max_new_tokens, str(request.file(path)))
 
 
-def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Case:
-    """Everything that the laws of a run examine."""
+def case_of(
+    run: Run, exam: Exam, child: Answers, parent: Answers | None, sifted: Mapping[str, Findings] | None = None
+) -> Case:
+    """Everything that the laws of a run examine.
+
+    Args:
+        sifted: what was found of its rows.
+    """
     request, notes = run.request, run.notes()
     frozen = notes.get("frozen", {})
     before, after = ({f"teacher{n}": frozen.get(str(n), _UNKNOWN)[when] for n in hosted(run)} for when in (0, 1))
@@ -117,7 +138,7 @@ def case_of(run: Run, exam: Exam, child: Answers, parent: Answers | None) -> Cas
         after=after,
         memory_gib=_memory_gib(notes),
         disk_gib=notes["disk_bytes"] / 2**30 if "disk_bytes" in notes else None,
-        noted=training_rules(run, notes).findings() | _rested(run),
+        noted=training_rules(run, notes).findings() | _rested(run) | dict(sifted or {}),
     )
 
 
@@ -159,7 +180,8 @@ def _rested(run: Run) -> dict[str, Findings]:
 
 def _lines(request: Request) -> dict[str, tuple[str, ...]]:
     """What the laws' files hold, by their path as written."""
-    files = [(field, path) for field, path in named_files(request.manifest) if field.startswith("laws.")]
+    named = named_files(request.manifest)
+    files = [(field, path) for field, path in named if field.startswith("laws.") and not field.endswith(".vectors")]
     lines = {path: tuple(read_utterances(request.file(path))) for _, path in files}
     for field, path in files:
         if field != "laws.canaries":
@@ -211,6 +233,105 @@ def build_exam(
         law_prompts=prompts_of(request),
         today=day_of(tokenizer),
         controls=data_of(request).control_tokens if manifest.data else "text",
+        readout=readout_of(request, prompts),
+    )
+
+
+def readout_of(request: Request, prompts: Sequence[Prompt] = ()) -> Readout | None:
+    """What is read inside the models for the tone gate; None for nothing. Raises as ``_directions``."""
+    asked = request.manifest.gates.tone.readout
+    return replace(_directions(request, asked, "gates.tone.readout"), prompts=tuple(prompts)) if asked else None
+
+
+def _directions(request: Request, asked: ReadoutAsked | Push, where: str) -> Readout:
+    """The directions that a section of the manifest names.
+
+    Raises:
+        DataError: they cannot be read.
+        ManifestError: they are of other layers or concepts than the section names.
+    """
+    files = vector_files(asked)
+    tensors, facts = map(request.file, files)
+    vectors = read_vectors(tensors, facts, asked.vectors)
+    for key, named, known in (
+        ("layers", asked.layers or (), [*vectors.by_layer]),
+        ("limits", asked.limits, vectors.concepts),
+    ):
+        if strange := [one for one in named if one not in known]:
+            remedy = f"name some of {', '.join(map(str, known))}"
+            raise ManifestError(f"the vectors have no {strange[0]!r}", where=f"{where}.{key}", remedy=remedy)
+    digest = hashlib.sha256("".join(request.files[file] for file in files).encode()).hexdigest()
+    position = asked.position if isinstance(asked, ReadoutAsked) else "answer"
+    return Readout((), tuple(asked.layers or vectors.by_layer), position, digest, vectors)
+
+
+def sifting_of(request: Request, rows: Sequence[Row], dreams: Sequence[str] = ()) -> Sifting | None:
+    """The new rows and the dreams that ``laws.max_push`` holds, evenly from the first to the last; None without it.
+
+    Args:
+        dreams: their texts.
+
+    Raises:
+        ManifestError: there are too few rows; or as ``_directions``, as is DataError.
+    """
+    asked = request.manifest.laws.max_push
+    if asked is None:
+        return None
+    given = [one for one in map(given_of, rows) if one]
+    dreamt = [given_text(text, f"dream {number}") for number, text in enumerate(dreams, 1) if len(text.split()) > 1]
+    if len(given) < FEWEST_READ:
+        raise ManifestError(
+            f"found {len(given)} rows with an answer, what rows push is told of {FEWEST_READ} or more",
+            where="laws.max_push",
+            remedy="leave it out, or give more rows",
+        )
+    held = [one for some in (given, dreamt) for one in some[:: max(1, -(-len(some) // asked.rows))]]
+    return Sifting(tuple(held), _directions(request, asked, "laws.max_push"))
+
+
+def given_of(row: Row) -> Given | None:
+    """What a row says, and to what; a text is halved. None of a row that has no answer, or of one word."""
+    if row.form == "text":
+        return given_text(row.fields["text"], row.where) if len(row.fields["text"].split()) > 1 else None
+    if row.form == "completion":
+        return Given(Prompt(row.fields["prompt"]), row.fields["completion"], row.where)
+    if row.form == "messages" and (row.fields["messages"][-1].get("content") or "").strip():
+        *asked, last = row.fields["messages"]
+        fields = {"messages": asked}
+        return Given(Prompt(*asked_of(fields, row.where)), last["content"], row.where) if asked else None
+    return None
+
+
+def given_text(text: str, where: str) -> Given:
+    """A text as what is said to its own first half."""
+    words = re.findall(r"\s*\S+", text)
+    half = "".join(words[: len(words) // 2])
+    return Given(Prompt(half), text[len(half) :], where)
+
+
+def pushes(request: Request, sifting: Sifting, sifted: Sifted) -> Findings:
+    """What ``laws.max_push`` found: concepts that new rows, or dreams, push beyond the limit and beyond chance."""
+    asked, concepts = request.manifest.laws.max_push, sifting.readout.vectors.concepts
+    assert asked is not None
+    violations: list[Violation] = []
+    for kind in ("rows", "dreams"):
+        places = [n for n, row in enumerate(sifting.rows) if row.where.startswith("dream ") == (kind == "dreams")]
+        if len(places) < (FEWEST_READ if kind == "dreams" else 1):
+            continue
+        ours, own = ([side[place] for place in places] for side in (sifted.rows, sifted.own))
+        try:
+            told = shifts_of(concepts, ours, own, request.manifest.gates.confidence, asked.limit, asked.limits)
+        except GateError as error:  # What could not be read is not held.
+            violations.append(Violation("max_push", error.message, kind))
+        else:
+            violations += [Violation("max_push", _pushed(one), kind) for one in told if one.is_beyond]
+    return Findings(len(sifting.rows), tuple(violations))
+
+
+def _pushed(one: Shift) -> str:
+    return (
+        f"{one.concept} is pushed by {one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}) of the parent's deviations "
+        f"over {one.n}, allowed {one.limit:g}"
     )
 
 
@@ -224,6 +345,16 @@ def check_asked(exam: Exam, tokenizer: PreTrainedTokenizerFast) -> None:
         GateError: a chat prompt without a chat template.
     """
     check_encodable(tokenizer, exam.generalize, [*exam.tone_prompts, *exam.law_prompts], exam.controls)
+
+
+def readout_warnings(exam: Exam, digests: Collection[str]) -> list[str]:
+    """That directions were fitted on another model than the parent or an ancestor of it, whose digests are given."""
+    if exam.readout is None or not digests or exam.readout.vectors.facts.model in digests:
+        return []
+    return [
+        "gates.tone.readout.vectors: these directions were fitted on a model that is no ancestor of the child, and "
+        "what they read in another one is not known; fit them on the parent with `ladder concepts fit`"
+    ]
 
 
 def exam_size(exam: Exam) -> str:
@@ -262,11 +393,17 @@ def by_evaluator(handle: EvaluatorHandle, asker: Path, dtype: str, home: Path, c
     return ask
 
 
-def eval_runs(exam: Exam, child: Path, parent: tuple[Path | EnsembleSpec, str] | None) -> list[EvalRun]:
-    """The child's evaluation and, where there is one (folder and digest), that of the parent or who stands for it."""
+def eval_runs(
+    exam: Exam, child: Path, parent: tuple[Path | EnsembleSpec, str] | None, sifting: Sifting | None = None
+) -> list[EvalRun]:
+    """The child's evaluation and, where there is one (folder and digest), that of the parent or who stands for it.
+
+    Args:
+        sifting: rows that the parent is held against, too.
+    """
     prompt_set = exam.prompt_set()
     taken = [EvalRun(child, folder_digest(child), prompt_set)]
-    return taken if parent is None else [*taken, EvalRun(*parent, prompt_set.answers_alone())]
+    return taken if parent is None else [*taken, EvalRun(*parent, replace(prompt_set.answers_alone(), sifting=sifting))]
 
 
 def run_evals(exam: Exam, taken: Sequence[EvalRun], cache: AnswerCache, ask: Ask) -> tuple[Answers, Answers | None]:
@@ -327,7 +464,7 @@ def score(
         ManifestError: such a gate is not installed now.
     """
     gates = request.manifest.gates
-    voice, distance = _voice(request, parent), _drift(request)
+    voice, distance = (None, drift) if gates.tone.readout else (_voice(request, parent), _drift(request))
     told = [written(exam, one) if gates.calibration and one else () for one in (child, parent)]
     measured = replace(measure(exam, child, voice, distance), suites=suites[0], written=told[0])
     of_parent = None
@@ -345,8 +482,9 @@ def check_tone(request: Request) -> None:
     Raises:
         DataError: the reference holds nothing, or cannot be read.
         ModelError: the encoder cannot be loaded.
+        ManifestError: as ``readout_of``.
     """
-    if request.manifest.gates.tone.reference != "none":
+    if readout_of(request) is None and request.manifest.gates.tone.reference != "none":
         _voice(request, None)
         _drift(request)
 
@@ -424,11 +562,18 @@ def check_dreams(
 
 
 def check_questions(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast, prompt_set: PromptSet) -> None:
-    """See that every question with its answer fits into the positions of a model.
+    """See that every question with its answer fits into the positions of a model, and what is read inside into its
+    layers.
 
     Raises:
         GateError: one does not.
+        ModelError: the vectors have another width than the model's hidden states.
+        UsageError: it does not have a layer that is to be read.
     """
+    if readout := prompt_set.readout:
+        shape = config.get_text_config()
+        readout.vectors.check_width(shape.hidden_size, "gates.tone.readout.vectors")
+        check_layers(readout.layers, shape.num_hidden_layers, "gates.tone.readout.layers")
     asked = [len(encode_question(tokenizer, prompt, prompt_set.controls)) for prompt in prompt_set.prompts]
     check_room(config, max(asked, default=0), prompt_set.decoding.max_new_tokens)
     if prompt_set.sampled.count:

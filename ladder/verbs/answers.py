@@ -13,7 +13,8 @@ from typing import Any, Literal, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # Before Python 3.12 pydantic reads no other.
 
-from ladder.gates import Comparison, GateResult, Violation
+from ladder.concepts.quality import Clustering, Concept, Split
+from ladder.gates import Comparison, GateResult, Shift, Violation
 from ladder.planning.plan import Plan
 from ladder.registry import Event, Finding, backup, cache, erase
 from ladder.report.console import Outcome
@@ -129,6 +130,7 @@ class Said(TypedDict):
 
     prompt: str
     answer: str
+    readout: NotRequired[ReadText]
 
 
 class Step(TypedDict):
@@ -150,6 +152,48 @@ class Piece(TypedDict):
     answers: NotRequired[Comparison | None]
     ref: NotRequired[str | None]
     trained: NotRequired[bool]
+
+
+class QualityReport(TypedDict):
+    """How good vectors are. Cosines, shares and accuracies are 0 to 1 in size; keys of layers are texts."""
+
+    layer: int
+    depth: float
+    layers: list[int]
+    chance: float
+    baselines: int
+    splits: list[Split]
+    concepts: list[Concept]
+    cosines: list[list[float]]
+    clustering: list[Clustering]
+    skipped: list[str]
+    accuracy: float | None
+    words: float | None
+
+
+class PushedRow(TypedDict):
+    """A row, and by concept how far what it says lies from what the parent would have said, in its deviations."""
+
+    where: str
+    prompt: str
+    text: str
+    pushes: dict[str, float]
+
+
+class ReadToken(TypedDict):
+    """A token, and how each concept is read there, in deviations of the corpus."""
+
+    text: str
+    scores: list[float]
+
+
+class ReadText(TypedDict):
+    """Concepts token by token in an answer, with their means over it."""
+
+    concepts: list[str]
+    layers: list[int]
+    tokens: list[ReadToken]
+    means: list[float]
 
 
 _CONTENTS = {"contents": backup.Contents}
@@ -185,7 +229,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "runs": {"runs": list[RunEntry]},
     "logs": {"run": RunEntry, "log": str},
     "branches": {"family": str, "branches": list[Branch]},
-    "sample": {"answers": list[Said]},
+    "sample": {"answers": list[Said], "page": NotRequired[str]},
     "dose": {"doses": list[Dosed]},
     "dial": {"history": float, "newest": float, "answers": list[Said]},
     "counts": {"floors": NotRequired[list[Floor]], "answers": NotRequired[list[Said]]},
@@ -216,6 +260,17 @@ RESULTS: dict[str, dict[str, Any]] = {
         "decided": list[str],
         "files": list[str],
     },
+    "concepts init": {"folder": str, "files": list[str]},
+    "concepts fit": {"folder": str, "quality": QualityReport},
+    "concepts quality": {"quality": QualityReport, "page": str | None},
+    "concepts sift": {
+        "parent": str,
+        "rows": int,
+        "skipped": int,
+        "worst": list[PushedRow],
+        "shifts": list[Shift],
+    },
+    "concepts export": {"file": str, "concept": str, "layers": list[int], "scale": float},
     "doctor": {"checks": list[Check]},
     "import": {"generation": Recorded},
     "rollback": {"generation": Recorded},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ladder.concepts.steering import Steering
 from ladder.data import kept_controls, kept_day
@@ -17,6 +17,8 @@ from ladder.errors import ModelError, UsageError
 from ladder.exam import Prompt, question
 from ladder.models import EnsembleSpec, continue_rows, dated, end_ids, ending, load_tokenizer, pad_id
 
+Listen = Callable[[PreTrainedModel, PreTrainedTokenizerFast, Sequence[int], Sequence[int]], None]
+"""Hears of an answer: the model, its tokenizer, the ids that it was given and those that it wrote."""
 STANDARD_INPUT = "-"
 """A prompt that is read from standard input."""
 
@@ -47,6 +49,7 @@ def answer(
     system: str | None = None,
     steering: Steering | None = None,
     loaded: PreTrainedModel | None = None,
+    listen: Listen | None = None,
 ) -> list[str]:
     """Continue each prompt, or answer it as a user's turn. Greedy at temperature 0.
 
@@ -55,6 +58,7 @@ def answer(
         system: what a system says before each user's turn; then it is a chat in any case.
         steering: what pushes it while it reads and writes.
         loaded: speaks in the place of the model in ``who``.
+        listen: is told of each answer, by its ids, with the model that gave it.
 
     Raises:
         UsageError: several together cannot be steered.
@@ -85,4 +89,7 @@ def answer(
             (written,) = continue_rows(model, [ids], pad=pad, ends=ends, max_new_tokens=max_new_tokens, **drawn)
         said = tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         answers.append(close.of(said).strip())
+        if listen is not None:
+            over = next((place for place, id_ in enumerate(written) if id_ in ends), len(written))
+            listen(model, tokenizer, ids, written[:over])
     return answers

@@ -20,6 +20,9 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
     assert again.concepts == FOUND.concepts and again.facts == FOUND.facts
     assert all(torch.equal(again.by_layer[layer], FOUND.by_layer[layer]) for layer in FOUND.by_layer)
     assert torch.equal(again.of("bored")[5], torch.eye(2, 4)[0])
+    (tmp_path / "v" / "quality.json").write_text("{}")
+    FOUND.save(tmp_path / "v", {"more.txt": "more"})
+    assert {path.name for path in (tmp_path / "v").iterdir()} == {FACTS, TENSORS, "quality.json", "more.txt"}
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
