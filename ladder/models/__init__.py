@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         load_quantized,
         merged,
         plain,
+        rank_used,
         rehearse,
         tuner_of,
     )
@@ -152,6 +153,7 @@ __all__ = [
     "plain_ids",
     "prove",
     "quiet",
+    "rank_used",
     "read_template",
     "rehearse",
     "renew_folder",
@@ -172,7 +174,7 @@ __all__ = [
 ]
 
 _FILES = {
-    "adapters": "AdapterCost STUDENT add_adapter load_quantized merged plain rehearse tuner_of",
+    "adapters": "AdapterCost STUDENT add_adapter load_quantized merged plain rank_used rehearse tuner_of",
     "chat": "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids drops_systems ending ends_itself "
     "opens_otherwise",
     "digest": "folder_digest template_digest tensor_files tensors_digest tensors_file_digest tokenizer_digest",

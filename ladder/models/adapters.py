@@ -22,7 +22,7 @@ from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, get_peft_model, g
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.osf import Linear as OsfLinear
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -277,6 +277,29 @@ def _osf_cost(adapter: Adapter, m: int, n: int) -> AdapterCost:
 
 
 _COSTS = {"lora": _lora_cost, "dora": _dora_cost, "osf": _osf_cost}
+
+
+def rank_used(adapter: Path) -> tuple[float, int] | None:
+    """How many of its ranks a LoRA or DoRA in a peft folder uses, and how many it has; None where it is no such thing.
+
+    A product uses the exponential of the entropy of its singular values (Roy and Vetterli 2007), from 1 to the rank; an
+    adapter the mean over its matrices.
+    """
+    path = adapter / ADAPTER
+    with safe_open(path, framework="pt") as tensors:
+        names = [name for name in tensors.keys() if ".lora_A." in name]  # noqa: SIM118
+        pairs = ((tensors.get_tensor(one), tensors.get_tensor(one.replace(".lora_A.", ".lora_B."))) for one in names)
+        found = [(_entropy_rank(a_rn.float(), b_mr.float()), len(a_rn)) for a_rn, b_mr in pairs]
+    if not found:
+        return None
+    return sum(used for used, _ in found) / len(found), max(rank for _, rank in found)
+
+
+def _entropy_rank(a_rn: Tensor, b_mr: Tensor) -> float:
+    """Of the product B A, whose singular values are those of two triangles [r, r]."""
+    s_r = torch.linalg.svdvals(torch.linalg.qr(b_mr).R @ torch.linalg.qr(a_rn.T).R.T)
+    share_r = s_r / s_r.sum().clamp_min(torch.finfo(s_r.dtype).tiny)
+    return float(torch.special.entr(share_r).sum().exp())
 
 
 def rehearse(config: PretrainedConfig, adapter: Adapter) -> AdapterCost:

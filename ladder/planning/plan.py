@@ -29,6 +29,7 @@ from ladder.planning.machine import BUSY
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.rough import UNSURE
+from ladder.planning.space import Space
 from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
@@ -55,6 +56,7 @@ class Plan:
         exam: what its exam can tell apart; without its ancestors' probes where its parent is not there yet.
         others: name and kind of each teacher beside parent and grandparent, by number.
         lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
+        space: what is left in the model by its line's examinations; None where they say nothing, or it is trained.
     """
 
     child: str
@@ -76,6 +78,7 @@ class Plan:
     warnings: list[str]
     others: dict[int, str] = field(default_factory=dict)
     lesson: Lesson | None = None
+    space: Space | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -193,6 +196,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         warnings=[*work.warnings, *_forecast(request, price)],
         others={number: f"{one.name} ({one.kind})" for number, one in others(manifest).items()},
         lesson=work.lesson,
+        space=work.space,
     )
 
 
@@ -269,6 +273,7 @@ def plan_text(plan: Plan) -> str:
         **({"exam": exam} if exam else {}),
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
         **({"readings": _readings(plan.lesson)} if plan.lesson else {}),
+        **({"space": plan.space.sentence()} if plan.space else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
         **(_priced(plan.price) if plan.price else {"price": "known once its parent is"}),
