@@ -233,8 +233,9 @@ class Workbench:
         """One step, and its candidate says what the trained model says."""
         import torch
 
-        from ladder.models.adapters import SharedBase, Stack, plain
+        from ladder.models.adapters import plain
         from ladder.models.load import load_model
+        from ladder.models.shared_base import SharedBase, Stack
         from ladder.models.template import dated
         from ladder.planning.prepare import prepare
         from ladder.registry.lineage import resolve
