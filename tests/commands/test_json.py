@@ -116,6 +116,7 @@ STANDINS: dict[str, Any] = {
     "ladder.verbs.evaluate.attach": Attached("Luna-G001", {"suite.cats.acc": SuiteMetric(0.5, 0.1, 3)}, True),
     "ladder.verbs.doctor.examine": [Check("python", True, "3.12")],
     "ladder.verbs.steer.find_doses": ([Dosed("calm", 1.5, (1,), 1.01, 5, 8, None, None, ())], ["nobody was asked"]),
+    "ladder.verbs.concepts.export": [1],
     "ladder.verbs.concepts.given_in": ([], "Luna-G000", 4),
     "ladder.verbs.concepts.sift": Sieve([Pushed("1", "who?", "luna", {"calm": 0.5})], 1, [SHIFT]),
     "ladder.verbs.dial.dial_of": (SimpleNamespace(at=lambda _gates: nullcontext()), ["the base is Luna-G000"]),
