@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,18 @@ def describe_machine(threads: int) -> dict[str, object]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
     }
+
+
+def commit() -> str:
+    """The commit that this checkout is at, with a ``+`` where files differ from it; empty outside of a checkout."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip()
 
 
 def available_memory() -> int:

@@ -233,8 +233,9 @@ class Workbench:
         """One step, and its candidate says what the trained model says."""
         import torch
 
-        from ladder.models.adapters import SharedBase, Stack, plain
+        from ladder.models.adapters import plain
         from ladder.models.load import load_model
+        from ladder.models.shared_base import SharedBase, Stack
         from ladder.models.template import dated
         from ladder.planning.prepare import prepare
         from ladder.registry.lineage import resolve
@@ -334,9 +335,9 @@ def table(rows: Iterable[Tried]) -> str:
 
 def stated() -> dict[str, str]:
     """The lines of the page's table, by architecture."""
-    lines = re.findall(r"^\| `([^`]+)` \|.*\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    texts = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    return dict(zip(lines, texts, strict=True))
+    # Its second column is the name of a class; another table of the page, of kinds of adapters, has words there.
+    found = re.finditer(r"^\| `([^`]+)` \| \w+ \| .*\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {line.group(1): line.group(0) for line in found}
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

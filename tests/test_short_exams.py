@@ -56,6 +56,7 @@ def left(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         head=lambda family: last,
         generations=lambda family: [first, last],
         materialize=lambda generation: folders[generation.ref],
+        sidecars=lambda generation: folders[generation.ref] / "ladder",
         decided=lambda child, digest: None,
         history=lambda family: [],
         line=(first, last),

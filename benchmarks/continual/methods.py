@@ -133,13 +133,32 @@ def _rehearsing(shares: str, older: int, dreams: int | None = None, **fields: An
 REHEARSALS: dict[str, Method] = {
     "many-dreams": Method("6,400 dreams (default 2,400), each read once", **_dreaming(count=6400)),
     "fading-shares": Method("what fades is rehearsed more often", **_rehearsing("fading", 0)),
-    "fading-two": Method("and dreamt by up to two older generations that know it", **_rehearsing("fading", 2)),
-    "fading-tail": Method("and 100 steps of dreams and replay alone at the end", tail=100, **_rehearsing("fading", 2)),
-    "older-two": Method("dreamt by up to two that know it, shares alike", **_rehearsing("even", 2)),
-    "older-alone": Method("the same without the grandparent", **_rehearsing("even", 2, grandparent=False)),
+    "fading-two": Method(
+        "shares follow what fades, which up to two older generations dream of that know it", **_rehearsing("fading", 2)
+    ),
+    "fading-tail": Method(
+        "fading-two, and 100 steps of dreams and replay alone at the end", tail=100, **_rehearsing("fading", 2)
+    ),
+    "older-two": Method("what fades is dreamt by up to two older generations that know it", **_rehearsing("even", 2)),
+    "older-alone": Method("older-two without the grandparent", **_rehearsing("even", 2, grandparent=False)),
     "older-dreams": Method(
-        "the same, 0.4 of each batch dreams, 3,200 of them",
+        "older-alone, 0.4 of each batch dreams (3,200), 0.5 new",
         **_rehearsing("even", 2, 3200, grandparent=False, params=shares(0.5, 0.1, 0.4)),
+    ),
+    "older-half": Method(
+        "older-alone, half of each batch dreams (4,000), 0.4 new",
+        **_rehearsing("even", 2, 4000, grandparent=False, params=shares(0.4, 0.1, 0.5)),
+    ),
+    "older-half-long": Method(
+        "older-half in 600 steps (default 400)",
+        stretch=1.5,
+        **_rehearsing("even", 2, 4000, grandparent=False, params=shares(0.4, 0.1, 0.5)),
+    ),
+    "half": Method(
+        "half of each batch dreams (4,000), all of the parent, no grandparent",
+        params=shares(0.4, 0.1, 0.5),
+        grandparent=False,
+        **_dreaming(count=4000),
     ),
 }
 """The default with other rehearsal."""

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.continual.figures import COLUMNS, Row, curves, steps_away, summary
 from benchmarks.continual.methods import ABLATIONS, MAIN, METHODS, REHEARSALS
+from benchmarks.continual.once import ROWS as ONCE
 from benchmarks.continual.run import ROWS, read
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
@@ -42,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rehearsals:
             text = between(text, f"{name}-rehearsal", table([*default, *rehearsals]))
             draw([*default, *rehearsals], plots / f"{name}-rehearsal.svg")
+    if again := read(asked.once):
+        text = between(text, "once", once_table(again))
     if away := {method: points for method, points in _away(everything).items() if points}:
-        text = between(text, "kl", _correlations(away))
+        text = between(text, "kl", correlations(away))
         scatter(away, plots / "kl.svg")
     asked.document.write_text(text, encoding="utf-8")
     return 0
@@ -82,7 +85,7 @@ def _away(everything: Mapping[tuple[str, int], Sequence[Row]]) -> dict[str, list
     return found
 
 
-def _correlations(away: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def correlations(away: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """A Markdown table: by method mean distance and loss of a generation, and over which of them the two rise together
     (Spearman's rank correlation)."""
     lines = [["method", "generations", "KL, nats a token", "lost a generation", "rank correlation"], ["---"] * 5]
@@ -92,6 +95,23 @@ def _correlations(away: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         told = f"{spearmanr(kl, lost).statistic:.2f}" if len(points) > 2 else ""
         lines.append([method, str(len(points)), f"{fmean(kl):.2f}", f"{fmean(lost):.3f}", told])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def once_table(rows: Sequence[Row]) -> str:
+    """A Markdown table: what the child of one line answers of each lesson, by method, beside its parent."""
+    names = [name for name in rows[0]["accuracy"] if name != rows[0]["domain"]]
+    lines = [["method", "what it is", "newest", "older", *names], ["---"] * (4 + len(names))]
+    lines.append(["", "the parent", "", *_figures(rows[0]["before"], names)])
+    for row in sorted(rows, key=lambda row: list(METHODS).index(row["method"])):
+        newest = f"{row['accuracy'][row['domain']]:.2f}"
+        lines.append([row["method"], METHODS[row["method"]].says, newest, *_figures(row["accuracy"], names)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _figures(accuracy: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    """The mean over these domains, and each."""
+    known = [accuracy[name] for name in names]
+    return [f"{fmean(known):.3f}", *(f"{value:.2f}" for value in known)]
 
 
 def scatter(away: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
@@ -105,7 +125,7 @@ def scatter(away: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> No
     panel.set_xlabel("KL of the child to its parent on the new rows, nats a token")
     panel.set_ylabel("mean accuracy lost on older domains")
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def between(text: str, name: str, body: str) -> str:
@@ -139,10 +159,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
     figure.supxlabel("generation")
     figure.supylabel("accuracy")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     # The same figures give the same file.
     with rc_context({"svg.hashsalt": "ladder"}):
         figure.savefig(path, metadata={"Date": None})
@@ -159,6 +179,7 @@ def _panel(panel: Any, found: Mapping[str, Sequence[float]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--once", type=Path, default=ONCE, help="rows of one generation again (once.py)")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     return parser
 

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks.continual.climb import Cell, climb, genesis
 from benchmarks.continual.methods import ABLATIONS, FUSIONS, MAIN, METHODS, ON_POLICY, REHEARSALS, SIZES
-from benchmarks.machine import describe_machine
+from benchmarks.machine import commit, describe_machine
 
 ROWS = Path(__file__).resolve().parent / "rows.jsonl"
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed += 1
                 print(f"{cell.key} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
                 continue
-            add(asked.rows, row | {"machine": machine, "workers": asked.workers})
+            add(asked.rows, row | {"machine": machine, "workers": asked.workers, "commit": commit()})
             print(_line(row), flush=True)
     return int(failed > 0)
 

@@ -172,7 +172,7 @@ class Climb:
     def train(self, request: Request, generation: int) -> Cost:
         ancestors = [self.candidate(number) for number in range(generation)]
         if not self.way.peer:
-            return evolve(request, ancestors, self.place(generation), self.threads, self.watch)
+            return evolve(request, ancestors, self.place(generation), self.threads, watch=self.watch)
         dataset = read_dataset(request, ancestors)
         task = Task(ancestors, request, dataset, self.place(generation), dict(self.way.told))
         began = time.monotonic()

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ladder.data.batches import Batch
 from ladder.data.sidecars import to_jsonl
 from ladder.errors import NotFound, RunError
-from ladder.manifest import Lora, Request
+from ladder.manifest import Adapter, Request
 from ladder.models import load_model, load_tokenizer, merged
 from ladder.models.intake import save_model
 from ladder.setup.dataset import Dataset, build_batches, encode_dataset
@@ -184,7 +184,7 @@ def soup(task: Task) -> int:
 
 def _soup_config(task: Task) -> dict[str, Any]:
     """Its defaults, but for what all ways have in common. The first child has nothing to replay."""
-    manifest, lora = task.request.manifest, Lora()
+    manifest, lora = task.request.manifest, Adapter()
     replay = {"replay": "replay.jsonl", "replay_ratio": task.told["replay"]} if task.dataset.replay else {}
     return {
         "base": str(task.parent),
@@ -232,7 +232,7 @@ def _adapter() -> Any:
     """The adapter that ladder's own ways train."""
     from peft import LoraConfig
 
-    lora = Lora()
+    lora = Adapter()
     return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 

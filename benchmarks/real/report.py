@@ -12,13 +12,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
-from benchmarks.continual.figures import Interval, Row, newest, older, promoted
-from benchmarks.continual.report import between, draw
-from benchmarks.continual.run import ROWS as SMALL_ROWS
+from benchmarks.continual.figures import Interval, Row, newest, older, promoted, steps_away
+from benchmarks.continual.report import between, correlations, draw, save, scatter
 from benchmarks.continual.run import read
 from benchmarks.real import curve
 from benchmarks.real.climb import KNOWN
@@ -44,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = between(text, name, body)
         text = between(text, "cells", cells(rows))
         draw(rows, plots / "lessons.svg")
-        text = between(text, "divergence", divergence(rows, read(asked.small), plots / "divergence.svg"))
+        away = {method: [one for row in own for one in steps_away(row)] for method, own in by_method(rows).items()}
+        text = between(text, "divergence", correlations(away))
+        scatter(away, plots / "divergence.svg")
     if asked.curve.is_file():
         plots.mkdir(parents=True, exist_ok=True)
         smooth([json.loads(line) for line in asked.curve.read_text().splitlines()], plots / "likelihood.svg")
@@ -176,48 +175,6 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
 
 
-Point = tuple[float, float]
-
-
-def points(row: Row) -> list[Point]:
-    """Of each generation the divergence from its parent on new rows, and by how much it answers less of what is older
-    than its lesson."""
-    return [
-        (
-            one["kl"],
-            fmean(one["before"][name] - value for name, value in one["accuracy"].items() if name != one["domain"]),
-        )
-        for one in row["generations"]
-        if "kl" in one
-    ]
-
-
-def divergence(rows: Sequence[Row], small: Sequence[Row], path: Path) -> str:
-    """The plot of divergence and forgetting, of both models where the small one's rows have it; and how far the one
-    follows the other, by ranks."""
-    sides = {"SmolLM2-135M": rows, "the small model": [row for row in small if points(row)]}
-    found = {
-        name: {method: [point for row in own for point in points(row)] for method, own in by_method(some).items()}
-        for name, some in sides.items()
-        if some
-    }
-    figure = Figure(figsize=(5.0 * len(found), 4.4), layout="constrained")
-    for panel, (name, each) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
-        for number, (method, own) in enumerate(each.items()):
-            panel.scatter(*zip(*own, strict=True), s=22, marker="os^Dv<>Pphd"[number % 11], label=method, alpha=0.75)
-        panel.axhline(0, color="0.8", zorder=0)
-        panel.set(title=name, xlabel="KL(child || parent) on new rows, nats a token", ylabel="lost of older lessons")
-        panel.legend(fontsize=7)
-    save(figure, path)
-    said = []
-    for name, each in found.items():
-        every = [point for own in each.values() for point in own]
-        if len(every) > 2:
-            rank = spearmanr(*zip(*every, strict=True))
-            said.append(f"{name}: Spearman's rank correlation over {len(every)} generations {rank.statistic:.2f}.\n")
-    return "\n".join(said)
-
-
 def smooth(looks: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Likelihood and accuracy of each lesson over the steps of one training."""
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -231,16 +188,9 @@ def smooth(looks: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """The same figures give the same file."""
-    with rc_context({"svg.hashsalt": "ladder"}):
-        figure.savefig(path, metadata={"Date": None})
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--small", type=Path, default=SMALL_ROWS, help="rows of the small model")
     parser.add_argument("--curve", type=Path, default=curve.ROWS)
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     return parser

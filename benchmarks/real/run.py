@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks.continual.run import add, read
-from benchmarks.machine import describe_machine
+from benchmarks.machine import commit, describe_machine
 from benchmarks.real.climb import Cell, Climb, Ground
 from benchmarks.real.methods import ABLATIONS, FEW, MAIN, METHODS, PEERS_MAIN, SIZES
 from ladder.errors import LadderError
@@ -71,18 +70,6 @@ def climbed(cell: Cell, ground: Ground, work: Path, threads: int) -> dict[str, A
 def done(rows: Path) -> set[str]:
     """Keys of the cells that have a row."""
     return {Cell(**row["cell"]).key for row in read(rows)}
-
-
-def commit() -> str:
-    """The commit that this checkout is at, with a ``+`` where files differ from it; empty outside of a checkout."""
-    told = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return told.stdout.strip()
 
 
 def _kept(asked: argparse.Namespace, future: Any, cell: Cell, threads: int) -> bool:

@@ -100,11 +100,11 @@ class TeacherActor(Measured):
         """The base of a stack, loaded once; None for a generation that has its own model."""
         if stack is None:
             return None
-        if self.base is None or self.base.folder != stack.base:
+        if self.base is None or (self.base.folder, self.base.tuner) != (stack.base, stack.tuner):
             if self.base is not None:
                 self.base = None
                 release()
-            self.base = SharedBase(stack.base, dtype, device)
+            self.base = SharedBase(stack.base, dtype, device, stack.tuner)
         return self.base
 
 

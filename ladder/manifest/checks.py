@@ -13,7 +13,7 @@ from ladder.manifest.effective import DISTILLATION, WRITING, architecture, conte
 from ladder.manifest.examination import EXAMINATION_CHECKS
 from ladder.manifest.names import Name
 from ladder.manifest.problems import Problem
-from ladder.manifest.schema import Dreams, EvolutionRequest, Manifest, Teacher
+from ladder.manifest.schema import Adapter, Dreams, EvolutionRequest, Manifest, Teacher
 from ladder.manifest.schema_runtime import RAYS_OWN, ROLES
 from ladder.manifest.steering import STEERING_CHECKS
 from ladder.manifest.teachers import TEACHER_CHECKS
@@ -490,6 +490,42 @@ def adapter_has_targets(manifest: Manifest) -> Iterator[Problem]:
         )
 
 
+def adapters_are_of_one_kind(manifest: Manifest) -> Iterator[Problem]:
+    """What another kind of adapter has is not silently left alone."""
+    adapter = manifest.student.adapter
+    if adapter is None:
+        return
+    foreign = ("r", "alpha", "dropout") if adapter.kind == "osf" else ("unfreeze_rank_ratio",)
+    for name in foreign:
+        found, usual = getattr(adapter, name), Adapter.model_fields[name].default
+        if found != usual:
+            yield Problem(
+                f"student.adapter.{name}",
+                f"found {found} with kind {adapter.kind}, which has no {name}",
+                "leave it out" + ("; unfreeze_rank_ratio says how much learns" if adapter.kind == "osf" else ""),
+            )
+
+
+def adapters_know_their_base(manifest: Manifest) -> Iterator[Problem]:
+    """A length or a decomposition is that of the very weights that the adapter will be merged into."""
+    adapter = manifest.student.adapter
+    if adapter is None or adapter.kind == "lora":
+        return
+    needs = "the lengths of the rows" if adapter.kind == "dora" else "the singular values"
+    if adapter.base != "full":
+        message = f"found {adapter.base} with kind {adapter.kind}: {needs} of a quantised base are not the parent's"
+        yield Problem("student.adapter.base", message, "write full, or kind: lora")
+    if manifest.student.dtype != "float32":
+        message = (
+            f"found {manifest.student.dtype} with student.adapter.kind {adapter.kind}: {needs} of rounded weights are "
+            "not those of the weights that it is merged into"
+        )
+        yield Problem("student.dtype", message, "write float32, or kind: lora")
+    if adapter.kind == "osf" and manifest.runtime.student.sharding == "fsdp":
+        message = "found 'fsdp' with student.adapter.kind osf: a gradient that is split cannot be projected"
+        yield Problem("runtime.student.sharding", message, "write ddp, or kind: lora")
+
+
 def contexts_are_templates(manifest: Manifest) -> Iterator[Problem]:
     method = manifest.evolution_request.training_method
     for number, template in contexts(manifest).items():
@@ -547,6 +583,8 @@ _TRAINING = (
     heads_divide_the_width,
     rows_fit_the_positions,
     adapter_has_targets,
+    adapters_are_of_one_kind,
+    adapters_know_their_base,
     contexts_are_templates,
     today_is_a_day,
 )

@@ -296,6 +296,7 @@ Recipe = Literal["surprise_kd", "logit_blending_kd", "on_policy_kd", "self_disti
 Direction = Literal["forward", "reverse", "jsd"]
 RoutingTable = Literal["agreement", "surprise", "cascade"]
 ControlTokens = Literal["text", "parse"]
+AdapterKind = Literal["lora", "dora", "osf"]
 """What control tokens are that stand in a text: plain characters, or themselves."""
 
 
@@ -402,20 +403,29 @@ class Architecture(Section):
     model."""
 
 
-class Lora(Section):
-    """Train low-rank adapters (peft) instead of all weights. The merged weights are what is gated and registered."""
+class Adapter(Section):
+    """Train an adapter (peft) instead of all weights. The merged weights are what is gated and registered."""
 
+    kind: AdapterKind = "lora"
+    """How the weights may move. ``lora`` adds a product of rank r to each matrix. ``dora`` learns the length of each
+    row of the sum as well (arXiv:2402.09353). ``osf`` takes each matrix apart by its singular values, keeps the
+    strongest directions as they are and trains the weakest (arXiv:2504.07097): at peft's share that costs more than
+    training all weights. The last two want float32 and a base that is not quantised. LoRA is the default, because it is
+    the cheapest, and teachers that are adapters themselves can share its base."""
     r: Count = 16
-    """Rank of the adapters."""
+    """Rank of the adapters; not of ``osf``."""
     alpha: Count = 32
-    """What an adapter adds counts alpha / r times; twice the rank is the usual choice."""
+    """What an adapter adds counts alpha / r times; twice the rank is the usual choice. Not of ``osf``."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of an adapter's inputs that is dropped while it trains."""
+    """Share of an adapter's inputs that is dropped while it trains; not of ``osf``."""
+    unfreeze_rank_ratio: Annotated[float, Field(ge=0.01, le=0.99)] = 0.5
+    """Of ``osf``: share of each matrix' singular directions that learn, the weakest ones. Half is peft's default."""
     base: Literal["full", "nf4"] = "full"
     """Keep the frozen base in the student's dtype, or in 4 bits while it trains (QLoRA; needs a CUDA GPU and
     bitsandbytes). The adapter is merged into the full weights either way."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """Linear layers that get an adapter: all but the output head, or those named."""
+    """Linear layers that get an adapter: all but the output head, or those named. Of the output head LoRA alone can be
+    one."""
 
 
 class Student(Section):
@@ -425,8 +435,8 @@ class Student(Section):
     """A Hugging Face folder to start from, where there is no parent."""
     architecture: Architecture | None = None
     """A model from scratch, where there is neither parent nor ``model``. Pretraining only."""
-    adapter: Lora | None = None
-    """LoRA through peft; all weights are trained when left out."""
+    adapter: Adapter | None = None
+    """LoRA, DoRA or OSF through peft; all weights are trained when left out."""
     variance_head: bool = False
     """Let the student say a variance of each dimension of its hidden state, and learn from labels the temperature that
     follows (``training_params.temperature: variance``). It moves nothing else, and the child is stored without it."""

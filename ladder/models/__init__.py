@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ladder.models.adapters import (
         STUDENT,
-        SharedBase,
-        Stack,
-        TeacherModel,
-        WholeModel,
+        AdapterCost,
         add_adapter,
-        can_share,
         load_quantized,
         merged,
         plain,
+        rank_used,
         rehearse,
+        tuner_of,
     )
     from ladder.models.chat import (
         NEWLINE,
@@ -68,6 +66,7 @@ if TYPE_CHECKING:
     )
     from ladder.models.rounding import Rounding, as_stored, check_survives
     from ladder.models.scratch import architecture_config, fresh_model, train_tokenizer
+    from ladder.models.shared_base import SharedBase, Stack, TeacherModel, WholeModel, can_share
     from ladder.models.source import is_adapter
     from ladder.models.template import (
         ASKED,
@@ -87,6 +86,7 @@ __all__ = [
     "CORPUS",
     "NEWLINE",
     "STUDENT",
+    "AdapterCost",
     "Conversation",
     "Ending",
     "Ensemble",
@@ -153,6 +153,7 @@ __all__ = [
     "plain_ids",
     "prove",
     "quiet",
+    "rank_used",
     "read_template",
     "rehearse",
     "renew_folder",
@@ -167,13 +168,13 @@ __all__ = [
     "tensors_file_digest",
     "tokenizer_digest",
     "train_tokenizer",
+    "tuner_of",
     "vocabulary",
     "write_tokenizer",
 ]
 
 _FILES = {
-    "adapters": "STUDENT SharedBase Stack TeacherModel WholeModel add_adapter can_share load_quantized "
-    "merged plain rehearse",
+    "adapters": "AdapterCost STUDENT add_adapter load_quantized merged plain rank_used rehearse tuner_of",
     "chat": "Conversation Ending NEWLINE Taught answer_ids answers_users asked_ids drops_systems ending ends_itself "
     "opens_otherwise",
     "digest": "folder_digest template_digest tensor_files tensors_digest tensors_file_digest tokenizer_digest",
@@ -185,6 +186,7 @@ _FILES = {
     "preflight": "adapter_text check_config hard_positions main_dtype named_positions stored_bytes stored_shapes",
     "rounding": "Rounding as_stored check_survives",
     "scratch": "architecture_config fresh_model train_tokenizer",
+    "shared_base": "SharedBase Stack TeacherModel WholeModel can_share",
     "source": "is_adapter",
     "template": "ASKED answering control_names controls_of dated day_of holding plain_ids read_template",
     "tokenizer": "CORPUS added_ids apart check_same_ids write_tokenizer",

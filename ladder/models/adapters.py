@@ -1,26 +1,26 @@
-"""LoRA through peft: train an adapter, ship the merged weights and keep the adapter beside them.
+"""Adapters through peft: train one, ship the merged weights and keep the adapter beside them.
 
-And one base model in memory for several generations, each of which is a stack of adapters on it: where a child is
-trained as an adapter, its parent is the base itself or an adapter on it, and its grandparent is the base below. Parent,
-grandparent and child then cost one model and three small adapters. Adapters that are active together are added up, so a
-child on top of its parent's adapter starts as the parent.
+LoRA adds a product to a matrix. DoRA (arXiv:2402.09353) learns the length of each row of that sum as well. OSF,
+orthogonal subspace fine-tuning (arXiv:2504.07097), takes the matrix apart, W = U S V, keeps the strongest singular
+directions and trains the weakest; peft projects the gradients of their vectors off the kept ones, and an optimiser that
+scales each number by itself leaves that space.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from math import floor
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.osf import Linear as OsfLinear
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
@@ -28,9 +28,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ladder.distill import full_float32
 from ladder.errors import ManifestError, ModelError, is_out_of_memory, said
-from ladder.manifest import Lora
+from ladder.manifest import Adapter, AdapterKind
 from ladder.models.digest import read_object, weight_files
-from ladder.models.load import load_model
 
 
 def load_quantized(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -92,29 +91,33 @@ _READ_BY_MODEL = {
 }
 """Layers that are never called, because the model, or the fast kernel in its place, takes their weight: an adapter
 would learn nothing. Peft refuses out_proj and conv1d of these families."""
+_TARGETS = "student.adapter.target_modules"
 _REMEDY = "name linear layers of this model, or write all-linear, which leaves out what bears no adapter"
 
 
-def add_adapter(model: PreTrainedModel | PeftModel, lora: Lora) -> PeftModel:
-    """Freeze the model and add a trainable adapter, B = 0, so that the first forward equals that of what is there.
+Tuner = Literal["lora", "osf"]
+"""Peft's families of adapters: one model bears those of one."""
+
+
+def tuner_of(kind: AdapterKind) -> Tuner:
+    """DoRA is a LoRA with one vector more."""
+    return "osf" if kind == "osf" else "lora"
+
+
+def add_adapter(model: PreTrainedModel | PeftModel, adapter: Adapter) -> PeftModel:
+    """Freeze the model and add a trainable adapter that changes nothing yet: the first forward equals that of what is
+    there, with OSF to the rounding of two products that cancel.
 
     ``all-linear`` means every linear layer that can bear one: routers that look like linear layers, layers whose
     weights the model reads itself, and those of one weight under several names are left out.
 
     Raises:
-        ManifestError: ``target_modules`` names nothing in this model, a layer that bears no adapter, or one of two
-            matrices that are tied.
+        ManifestError: ``target_modules`` names nothing in this model, a layer that bears no adapter of this kind, or
+            one of two matrices that are tied; or nothing of a matrix would be kept by ``unfreeze_rank_ratio``.
     """
     inner = plain(model)
     barred = _barred(inner)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        exclude_modules=(sorted(barred) or None) if lora.target_modules == "all-linear" else None,
-        task_type="CAUSAL_LM",
-    )
+    config = _config(inner, adapter, barred)
     ends = inner.get_input_embeddings(), inner.get_output_embeddings()
     tied = all(ends) and ends[0].weight is ends[1].weight
     try:
@@ -126,20 +129,181 @@ def add_adapter(model: PreTrainedModel | PeftModel, lora: Lora) -> PeftModel:
             else:
                 adapted = get_peft_model(model, config, adapter_name=STUDENT)
     except ValueError as error:
-        raise ManifestError(said(error), where="student.adapter.target_modules", remedy=_REMEDY) from error
-    # Merging would add the one matrix's adapter to both, so the model that ships would not be the one that was trained.
-    if tied and (inner.get_input_embeddings() is not ends[0] or inner.get_output_embeddings() is not ends[1]):
-        raise ManifestError(
-            "names the embedding or the output head of a model in which the two are tied",
-            where="student.adapter.target_modules",
-            remedy="leave both out, or use all-linear, which does",
-        )
+        raise ManifestError(said(error), where=_TARGETS, remedy=_REMEDY) from error
+    if inner.get_input_embeddings() is not ends[0] or inner.get_output_embeddings() is not ends[1]:
+        _check_ends(adapter.kind, tied)
     _check_layers(inner, barred)
     return adapted
 
 
-def rehearse(config: PretrainedConfig, lora: Lora) -> int:
-    """Add the adapter to a model that has shapes and no numbers; returns how many numbers would be trained.
+def _check_ends(kind: AdapterKind, tied: bool) -> None:
+    """Whether embedding or output head may bear an adapter.
+
+    Raises:
+        ManifestError: they may not.
+    """
+    # Merging would add the one matrix's adapter to both, so the model that ships would not be the one that was trained.
+    if tied:
+        message = "names the embedding or the output head of a model in which the two are tied"
+        raise ManifestError(message, where=_TARGETS, remedy="leave both out, or use all-linear, which does")
+    # The fused loss reads the head as a sum of products (``ladder.models.head``).
+    if kind != "lora":
+        message = f"names the embedding or the output head, which kind {kind} cannot move"
+        raise ManifestError(message, where=_TARGETS, remedy="leave both out, use all-linear, or write kind: lora")
+
+
+def _config(model: PreTrainedModel, adapter: Adapter, barred: Mapping[str, str]) -> PeftConfig:
+    """What peft is told.
+
+    Raises:
+        ManifestError: OSF would get a layer that it cannot take apart.
+    """
+    if adapter.kind == "osf":
+        return OSFConfig(
+            effective_rank=1.0 - adapter.unfreeze_rank_ratio,  # What peft calls so is kept.
+            target_modules=_taken_apart(model, adapter, barred),
+            task_type="CAUSAL_LM",
+        )
+    return LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        use_dora=adapter.kind == "dora",
+        target_modules=adapter.target_modules,
+        exclude_modules=(sorted(barred) or None) if adapter.target_modules == "all-linear" else None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _taken_apart(model: PreTrainedModel, adapter: Adapter, barred: Mapping[str, str]) -> list[str]:
+    """The names of the matrices that OSF gets: peft passes over in silence what it cannot take apart.
+
+    Raises:
+        ManifestError: a layer is not ``nn.Linear``, or so small that nothing of it would be kept.
+    """
+    everything, head = adapter.target_modules == "all-linear", model.get_output_embeddings()
+    linear = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | Conv1D)}
+    if everything:
+        found = {name: one for name, one in linear.items() if name not in barred and one is not head}
+    else:
+        ends = tuple(f".{target}" for target in adapter.target_modules)
+        found = {name: one for name, one in model.named_modules() if f".{name}".endswith(ends)}
+    for name, layer in found.items():
+        if not isinstance(layer, nn.Linear):
+            kind = type(layer).__name__
+            message = f"{name} ({kind}) cannot be taken apart by osf, which wants nn.Linear"
+            raise ManifestError(message, where=_TARGETS, remedy="name linear layers of this model, or write kind: lora")
+    smallest, name = min(((min(layer.weight.shape), name) for name, layer in found.items()), default=(0, ""))
+    if name and int(smallest * (1.0 - adapter.unfreeze_rank_ratio)) == 0:
+        message = f"found {adapter.unfreeze_rank_ratio}: of {name} with {smallest} directions nothing would be kept"
+        most = floor(100 * (1 - 1 / smallest)) / 100
+        remedy = f"write at most {most}" if most else "leave that layer out of target_modules"
+        raise ManifestError(message, where="student.adapter.unfreeze_rank_ratio", remedy=remedy)
+    return sorted(found) if everything else list(adapter.target_modules)
+
+
+@dataclass(frozen=True)
+class AdapterCost:
+    """What an adapter takes beside the model that it lies on, over all of its layers, which are matrices m x n of
+    ``out`` and ``in`` features. Of LoRA the small products are not counted.
+
+    Args:
+        trained: numbers that move.
+        held: numbers that it keeps beside them and does not train.
+        rebuilt: numbers that each micro-batch makes anew and keeps until its way back.
+        passing: numbers that it keeps of each token until the way back.
+        token_products: multiplications that a token takes on its way forward.
+        batch_products: multiplications of each micro-batch, however many tokens it has.
+        batch_numbers: numbers of whole matrices that each micro-batch moves through memory.
+        decomposed: n m^2 summed over matrices with m <= n that are taken apart before the first step.
+        largest: numbers that the layer of which they are most has at once, beside what is kept.
+    """
+
+    trained: int
+    held: int = 0
+    rebuilt: int = 0
+    passing: int = 0
+    token_products: int = 0
+    batch_products: int = 0
+    batch_numbers: int = 0
+    decomposed: int = 0
+    largest: int = 0
+
+
+def adapter_cost(adapter: Adapter, shapes: Iterable[tuple[int, int]], trained: int) -> AdapterCost:
+    """Of an adapter on matrices of these shapes (out, in), of whose numbers so many are trained."""
+    each = [_COSTS[adapter.kind](adapter, m, n) for m, n in shapes]
+    summed = {one.name: sum(getattr(cost, one.name) for cost in each) for one in fields(AdapterCost)}
+    most = max((cost.largest for cost in each), default=0)
+    return AdapterCost(**summed | {"trained": trained, "largest": most})
+
+
+def _lora_cost(adapter: Adapter, m: int, n: int) -> AdapterCost:
+    return AdapterCost(adapter.r * (m + n))
+
+
+def _dora_cost(adapter: Adapter, m: int, n: int) -> AdapterCost:
+    """Each forward multiplies A and B out, by way of the identity [n, n], adds W and takes the rows' lengths; the
+    outputs of W and of B are kept, because both are scaled."""
+    return AdapterCost(
+        trained=adapter.r * (m + n) + m,
+        passing=2 * m,
+        token_products=adapter.r * (m + n),
+        batch_products=adapter.r * n * (m + n),
+        batch_numbers=n * n + 12 * m * n,
+        largest=n * n + 3 * m * n,
+    )
+
+
+def _osf_cost(adapter: Adapter, m: int, n: int) -> AdapterCost:
+    """f of min(m, n) directions learn. Beside them lie what they were, and the kept vectors of the longer side, which
+    gradients are projected off. Forward is one product of rank 2f, whose two factors [m, 2f] and [2f, n] are put
+    together anew; the projections of a micro-batch are two products with each factor's gradient."""
+    kept = int(min(m, n) * (1.0 - adapter.unfreeze_rank_ratio))
+    f = min(m, n) - kept
+    across, along = (kept, f) if m > n else (f, kept if n > m else f)
+    factors = 2 * f * (m + n)
+    return AdapterCost(
+        trained=f * (m + n + 1),
+        held=f * (m + n + 1) + (max(m, n) * kept if m != n else 0),
+        rebuilt=factors,
+        passing=2 * f,
+        token_products=factors,
+        batch_products=2 * f * (m * across + n * along),
+        batch_numbers=2 * factors,
+        decomposed=max(m, n) * min(m, n) ** 2,
+        largest=factors,
+    )
+
+
+_COSTS = {"lora": _lora_cost, "dora": _dora_cost, "osf": _osf_cost}
+
+
+def rank_used(adapter: Path) -> tuple[float, int] | None:
+    """How many of its ranks a LoRA or DoRA in a peft folder uses, and how many it has; None where it is no such thing.
+
+    A product uses the exponential of the entropy of its singular values (Roy and Vetterli 2007), from 1 to the rank; an
+    adapter the mean over its matrices.
+    """
+    path = adapter / ADAPTER
+    with safe_open(path, framework="pt") as tensors:
+        names = [name for name in tensors.keys() if ".lora_A." in name]  # noqa: SIM118
+        pairs = ((tensors.get_tensor(one), tensors.get_tensor(one.replace(".lora_A.", ".lora_B."))) for one in names)
+        found = [(_entropy_rank(a_rn.float(), b_mr.float()), len(a_rn)) for a_rn, b_mr in pairs]
+    if not found:
+        return None
+    return sum(used for used, _ in found) / len(found), max(rank for _, rank in found)
+
+
+def _entropy_rank(a_rn: Tensor, b_mr: Tensor) -> float:
+    """Of the product B A, whose singular values are those of two triangles [r, r]."""
+    s_r = torch.linalg.svdvals(torch.linalg.qr(b_mr).R @ torch.linalg.qr(a_rn.T).R.T)
+    share_r = s_r / s_r.sum().clamp_min(torch.finfo(s_r.dtype).tiny)
+    return float(torch.special.entr(share_r).sum().exp())
+
+
+def rehearse(config: PretrainedConfig, adapter: Adapter) -> AdapterCost:
+    """Add the adapter to a model that has shapes and no numbers.
 
     Every adapted layer is run, and not the model: masks and routers of most architectures need numbers.
 
@@ -148,8 +312,9 @@ def rehearse(config: PretrainedConfig, lora: Lora) -> int:
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        adapted = add_adapter(model, lora)
-    return sum(value.numel() for value in adapted.parameters() if value.requires_grad)
+        adapted = add_adapter(model, adapter)
+    shapes = [(one.out_features, one.in_features) for _, one in _adapted(model)]
+    return adapter_cost(adapter, shapes, sum(value.numel() for value in adapted.parameters() if value.requires_grad))
 
 
 def _barred(model: PreTrainedModel) -> dict[str, str]:
@@ -194,16 +359,19 @@ def _check_layers(model: PreTrainedModel, barred: Mapping[str, str]) -> None:
         if why:
             raise ManifestError(
                 f"{name} ({type(layer.get_base_layer()).__name__}) bears no adapter: {why}",
-                where="student.adapter.target_modules",
+                where=_TARGETS,
                 remedy=_REMEDY,
             )
 
 
-def _adapted(model: PreTrainedModel) -> Iterator[tuple[str, LoraLinear]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+_Layer: TypeAlias = LoraLinear | OsfLinear
 
 
-def _complaint(layer: LoraLinear) -> str:
+def _adapted(model: PreTrainedModel) -> Iterator[tuple[str, _Layer]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, _Layer))
+
+
+def _complaint(layer: _Layer) -> str:
     """What goes wrong when the layer is run; empty if nothing does. Dropout draws no random numbers of the run."""
     device = layer.weight.device
     try:
@@ -291,131 +459,3 @@ def _made_for(adapter: Path) -> str:
 def plain(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The transformers model inside, with the adapter's layers in place where there are any."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-_ENDS = ("lm_head", "embed_out", "embed_tokens", "wte", "embed_in")
-"""Names of embeddings and heads: an adapter there would have to be switched on the receiver's side as well."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A generation as adapters on a base.
-
-    Args:
-        base: Hugging Face folder.
-        adapters: peft folders, in the order in which the generations came.
-    """
-
-    base: Path
-    adapters: tuple[Path, ...] = ()
-
-
-def can_share(adapter: Path) -> bool:
-    """Whether this adapter leaves embeddings and output head alone."""
-    targets = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get("target_modules") or []
-    names = [targets] if isinstance(targets, str) else targets
-    return not any(name.rpartition(".")[2] in _ENDS for name in names)
-
-
-class SharedBase:
-    """The base, and the adapters that are loaded on it."""
-
-    def __init__(self, folder: Path, dtype: str, device: str) -> None:
-        self.folder = folder
-        self.plain: PreTrainedModel = load_model(folder, dtype, device).requires_grad_(False)
-        self._peft: PeftModel | None = None
-        self._names: dict[Path, str] = {}
-        self._student: tuple[str, ...] = ()
-
-    def model_of(self, stack: Stack) -> SharedModel:
-        """A frozen generation on this base."""
-        return SharedModel(self, tuple(self._load(folder) for folder in stack.adapters))
-
-    def learn(self, stack: Stack, lora: Lora, seed: int) -> PeftModel:
-        """A trainable adapter on top of a stack; takes the place of the one that was trained here before."""
-        below = tuple(self._load(folder) for folder in stack.adapters)
-        if self._peft is not None and STUDENT in self._peft.peft_config:
-            self._peft.delete_adapter(STUDENT)
-        torch.manual_seed(seed)
-        self._peft = add_adapter(self.plain if self._peft is None else self._peft, lora)
-        self._student = (*below, STUDENT)
-        self._activate(self._student)
-        return self._peft
-
-    @contextmanager
-    def speaking(self, names: Sequence[str]) -> Iterator[PreTrainedModel]:
-        """The model as another generation: these adapters alone, frozen, without dropout; then the student again."""
-        training = self.plain.training
-        self.plain.eval()
-        self._activate(names)
-        try:
-            yield self.plain
-        finally:
-            self._activate(self._student)
-            self.plain.train(training)
-
-    def tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """The base's tensors, under the names that they had before any adapter, and those of these adapters."""
-        others = ({STUDENT} | set(self._names.values())) - set(names)
-        return {
-            name.replace(".base_layer.", "."): value
-            for name, value in self.plain.state_dict().items()
-            if not others.intersection(name.split("."))
-        }
-
-    def _load(self, folder: Path) -> str:
-        if folder not in self._names:
-            name = f"ancestor{len(self._names)}"
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self.plain, folder, adapter_name=name)
-            else:
-                self._peft.load_adapter(folder, adapter_name=name)
-            self._names[folder] = name
-        return self._names[folder]
-
-    def _activate(self, names: Sequence[str]) -> None:
-        """Make these adapters the ones that are added; only the student's own can require gradient."""
-        if self._peft is None:
-            return
-        for layer in self._layers():
-            layer.set_adapter(list(names), inference_mode=True)
-        for name, value in self.plain.named_parameters():
-            value.requires_grad_(STUDENT in names and STUDENT in name.split("."))
-
-    def _layers(self) -> Iterator[BaseTunerLayer]:
-        return (module for module in self.plain.modules() if isinstance(module, BaseTunerLayer))
-
-
-@dataclass(frozen=True, eq=False)
-class SharedModel:
-    """A frozen generation that shares its base."""
-
-    base: SharedBase
-    names: tuple[str, ...]
-
-    @contextmanager
-    def speaking(self) -> Iterator[PreTrainedModel]:
-        """Its model, for as long as it speaks."""
-        with self.base.speaking(self.names) as model:
-            yield model
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        """What it is made of."""
-        return self.base.tensors(self.names)
-
-
-@dataclass(frozen=True, eq=False)
-class WholeModel:
-    """A frozen generation with a model of its own."""
-
-    model: PreTrainedModel
-
-    @contextmanager
-    def speaking(self) -> Iterator[PreTrainedModel]:
-        yield self.model
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return self.model.state_dict()
-
-
-TeacherModel = SharedModel | WholeModel

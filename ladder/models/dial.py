@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from ladder.errors import UsageError
-from ladder.models.adapters import SharedBase, Stack
+from ladder.models.shared_base import SharedBase, Stack
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from ladder.distill import Chunking, buffers
 from ladder.manifest import Architecture, Manifest
-from ladder.models import architecture_config, config_of, stored_bytes, stored_shapes
+from ladder.models import AdapterCost, architecture_config, config_of, stored_bytes, stored_shapes
 
 _LAYER = re.compile(r"\.\d+\.")
 """What stands in the name of a tensor that each layer has."""
@@ -190,21 +190,40 @@ def activations(shape: Shape, tokens: int, size: int, *, recomputing: bool = Fal
     return tokens * size * (kept + last * shape.hidden)
 
 
+def adapter_activations(adapter: AdapterCost, shape: Shape, tokens: int, *, recomputing: bool = False) -> int:
+    """Bytes that an adapter keeps for the backward pass, in float32, and what its largest layer has at once; where
+    activations are computed again, of one layer."""
+    kept = adapter.rebuilt + adapter.passing * tokens
+    return FLOAT * (int(SLACK * kept) // (max(1, shape.layers) if recomputing else 1) + adapter.largest)
+
+
 def forward_only(shape: Shape, tokens: int, size: int) -> int:
     """Bytes that live at once where nothing is kept: one layer's tensors."""
     return tokens * size * (4 * shape.hidden + 4 * shape.intermediate)
 
 
-def training_state(shape: Shape, trained: int, size: int, *, kept: float, ema: bool, group: Group = ALONE) -> int:
+def training_state(
+    shape: Shape,
+    trained: int,
+    size: int,
+    *,
+    kept: float,
+    ema: bool,
+    group: Group = ALONE,
+    adapter: AdapterCost | None = None,
+) -> int:
     """Weights, gradient, what the optimiser keeps, and the float32 shadow of what is trained; of one rank.
 
     Args:
         size: bytes of a number that it computes with.
         kept: bytes that the optimiser keeps for each trained parameter.
+        adapter: what is trained and held beside the model's own numbers; where none is named, fewer than the model has
+            are a LoRA's.
     """
-    adapter, own = trained if trained < shape.parameters else 0, FLOAT if group.masters else size
-    held = own * (shape.parameters + adapter + trained) + int(kept * trained) + (FLOAT * trained if ema else 0)
-    return -(-held // group.parts) + _computing(shape, size, group)
+    adapter = adapter or AdapterCost(trained if trained < shape.parameters else 0)
+    own = FLOAT if group.masters else size
+    held = own * (shape.parameters + adapter.trained + trained) + int(kept * trained) + (FLOAT * trained if ema else 0)
+    return -(-held // group.parts) + FLOAT * adapter.held + _computing(shape, size, group)
 
 
 def _computing(shape: Shape, size: int, group: Group) -> int:
@@ -261,8 +280,10 @@ def student_bytes(
     temporaries: int = 0,
     speakers: int = 2,
     written_tokens: int = 0,
+    adapter: AdapterCost | None = None,
 ) -> int:
-    """Everything but the bare process of one rank, at the peak of a step; ``kept`` as ``training_state``.
+    """Everything but the bare process of one rank, at the peak of a step; ``kept`` and ``adapter`` as
+    ``training_state``.
 
     Args:
         temporaries: of its loss, on a GPU: ``loss_temporaries``.
@@ -270,13 +291,15 @@ def student_bytes(
         written_tokens: rows x length of a block that the student writes between two steps; 0 if it writes nothing.
     """
     step = int(SLACK * activations(shape, load.tokens, size, recomputing=group.recomputing))
+    if adapter:
+        step += adapter_activations(adapter, shape, load.tokens, recomputing=group.recomputing)
     return (
-        training_state(shape, trained, size, kept=kept, ema=ema, group=group)
+        training_state(shape, trained, size, kept=kept, ema=ema, group=group, adapter=adapter)
         + sum(teacher_held(teacher, size, wire, group) for teacher in teachers)
         + max(step, dreaming(shape, written_tokens, size))
         + loss_buffers(shape.vocabulary, chunk, speakers)
         + temporaries
-        + head_gradients(shape, load, head_trained=trained == shape.parameters)
+        + head_gradients(shape, load, head_trained=adapter is None and trained == shape.parameters)
         + load.mapped
     )
 

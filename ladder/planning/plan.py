@@ -29,6 +29,7 @@ from ladder.planning.machine import BUSY
 from ladder.planning.prepare import kept_replicas, prepare
 from ladder.planning.price import Price, price_of
 from ladder.planning.rough import UNSURE
+from ladder.planning.space import Space
 from ladder.planning.start import Start
 from ladder.planning.timing import time_step
 from ladder.registry import Registry, open_registry
@@ -59,6 +60,7 @@ class Plan:
         lesson: how its new rows are read; None where its parent is not there yet, or it is trained already.
         writing: what the student writes: ``rounds``, ``texts`` of each, ``max_new_tokens`` of one; None where nothing.
         rehearsal: which of its ancestors' lessons are rehearsed otherwise than the rest, and why.
+        space: what is left in the model by its line's examinations; None where they say nothing, or it is trained.
     """
 
     child: str
@@ -82,6 +84,7 @@ class Plan:
     lesson: Lesson | None = None
     writing: dict[str, Any] | None = None
     rehearsal: list[str] = field(default_factory=list)
+    space: Space | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -203,6 +206,7 @@ def _plan(request: Request, registry: Registry | None, planned: set[str], home: 
         lesson=work.lesson,
         writing=_written(manifest),
         rehearsal=rehearsal.told(),
+        space=work.space,
     )
 
 
@@ -285,6 +289,7 @@ def plan_text(plan: Plan) -> str:
         "steps": f"{plan.steps:,} (at most {plan.tokens:,} tokens)",
         **({"readings": _readings(plan.lesson)} if plan.lesson else {}),
         **({"writing": _writing(plan)} if plan.writing else {}),
+        **({"space": plan.space.sentence()} if plan.space else {}),
         "teachers": _teachers(plan),
         **{f"teacher {number}": _other(plan, number, title) for number, title in plan.others.items()},
         **({"rehearsal": "; ".join(plan.rehearsal)} if plan.rehearsal else {}),

@@ -23,6 +23,7 @@ from ladder.methods import method_of
 from ladder.models import config_of
 from ladder.planning.lesson import Lesson, is_from_scratch, lesson_of
 from ladder.planning.price import Price, price_of
+from ladder.planning.space import Space, space_after
 from ladder.planning.start import Start, start_of
 from ladder.planning.store import check_store, may_be_too_much
 from ladder.registry import Event, Registry, lineage
@@ -75,6 +76,7 @@ class Work:
         warnings: what a person should know before it trains; ``reading_warnings`` are those about how texts are read.
         rested: the family's newest promotion (None where there was none) and now, UTC.
         lesson: how its new rows are read; None where there is no start, or it is trained already.
+        space: what its line's examinations say is left in the model; None where they say nothing, or it is trained.
     """
 
     dataset: Dataset
@@ -89,6 +91,7 @@ class Work:
     reading_warnings: list[str] = field(default_factory=list)
     rested: tuple[datetime | None, datetime] = (None, datetime.min)
     lesson: Lesson | None = None
+    space: Space | None = None
 
 
 def prepare(
@@ -160,6 +163,7 @@ def prepare(
         check_price(request, price)
     read = _warnings_of_start(run, start, dataset, own) if start else []
     lesson = lesson_of(start) if start and not trained else None
+    space = space_after(registry, run.ancestry.ancestors) if registry and start and begins else None
     return Work(
         dataset,
         own,
@@ -178,11 +182,13 @@ def prepare(
             *(readout_warnings(exam_of, run.folders) if exam_of else []),
             *(lesson.warning() if lesson and begins else []),
             *(_warnings_of_writing(start) if start and begins else []),
+            *(space.warning() if space else []),
             *read,
         ],
         reading_warnings=read,
         rested=(last_promotion(events), now),
         lesson=lesson,
+        space=space,
     )
 
 

@@ -254,7 +254,7 @@ def _waits(plan: _Layout, told: _Seconds) -> float:
     return waiting(own, work, runtime.in_flight, runtime.checkpoint_every) if own else 0.0
 
 
-PHASES = ("start", "loading", "dreams", "writing", "steps", "exam", "recording")
+PHASES = ("start", "loading", "decomposing", "dreams", "writing", "steps", "exam", "recording")
 
 
 def _in_order(phases: Mapping[str, float]) -> dict[str, float]:
@@ -267,7 +267,8 @@ def _timed(plan: _Layout, speed: Speed) -> StepTiming:
     walked = max(1, min(steps, MOST_STEPS))
     teachers = [(plan.shapes.get(one.number), one.reading.asked / walked) for one in plan.traffics]
     grid, heard = plan.signals.walked_grid / walked, plan.signals.trained / steps
-    return rough_timing(ahead.shape, ahead.trained, grid, heard, teachers, speed)
+    batches = ahead.ranks * ahead.request.manifest.training_params.accumulation
+    return rough_timing(ahead.shape, ahead.trained, grid, heard, teachers, speed, ahead.adapter, batches)
 
 
 def _around(plan: _Layout, asked: PromptSet | None) -> Around:
@@ -284,7 +285,20 @@ def _around(plan: _Layout, asked: PromptSet | None) -> Around:
     teachers = [shape for number, shape in plan.shapes.items() if number not in plan.sharing]
     parent = ahead.shape if ahead.ancestry.parent is not None else None
     written = [(len(one), ahead.writing.wanted.max_new_tokens) for one in ahead.writing.rounds] if ahead.writing else []
-    return Around(ahead.ranks + len(own), plan.machine.cpus, ahead.shape, teachers, dreams, asked, parent, written)
+    processes = ahead.ranks + len(own)
+    return Around(
+        processes,
+        plan.machine.cpus,
+        ahead.shape,
+        teachers,
+        dreams,
+        asked,
+        parent,
+        written,
+        adapter=ahead.adapter,
+        # Where it learns on a shared base, it is merged into a model of its own.
+        decomposed=2 if plan.sharing else 1,
+    )
 
 
 def _rough(
@@ -402,6 +416,7 @@ def _tensors(plan: _Layout) -> dict[str, int]:
         temporaries=made,
         speakers=max(2, len(ahead.numbers)),
         written_tokens=_block_tokens(ahead, ahead.writing.wanted.max_new_tokens) if ahead.writing else 0,
+        adapter=ahead.adapter,
     )
     kept = signals.cache_bytes // max(1, len(ahead.numbers)) if runtime.signal_cache == "memory" else 0
     found = dict.fromkeys(("student", *(f"student.{rank}" for rank in range(1, ahead.ranks))), student)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ladder.exam import PromptSet
+from ladder.models import AdapterCost
 from ladder.planning.machine import Speed
 from ladder.planning.memory import FLOAT, Shape, activations
 from ladder.planning.timing import ProcessSeconds, StepTiming
@@ -25,6 +26,11 @@ LOSS_PASSES = 24
 """The same of one float32 logit, for each model whose logits the loss makes."""
 OPTIMIZER_BYTES = 48
 """That go through memory for a trained parameter: gradient, norm, AdamW, average."""
+ADAPTER_PASSES = 3
+"""The same of what an adapter keeps of a token."""
+SVD_PRODUCTS = 25
+"""Operations, at the speed of large products, in whose time LAPACK's ``gesdd`` takes apart a matrix m x n (m <= n), for
+each of its n m^2."""
 LAYER_CALLS, CALLS = 600, 1500
 """Small operations of a step: of each layer, and of the rest. A forward pass has a quarter."""
 
@@ -36,21 +42,40 @@ def forward_seconds(shape: Shape, tokens: float, speed: Speed) -> float:
     return (work + memory) / EFFICIENCY + _calls(shape, speed) / 4
 
 
-def student_seconds(shape: Shape, trained: int, grid: float, heard: float, speakers: int, speed: Speed) -> float:
+def student_seconds(
+    shape: Shape,
+    trained: int,
+    grid: float,
+    heard: float,
+    speakers: int,
+    speed: Speed,
+    adapter: AdapterCost | None = None,
+    batches: int = 1,
+) -> float:
     """One step of a student that is alone.
 
     Args:
         trained: parameters that move; fewer than it has where it learns an adapter.
         grid: positions of the step, padding included; ``heard`` of them go into the loss.
         speakers: teachers whose logits the loss makes.
+        adapter: what it learns; ``batches`` are the micro-batches of the step.
     """
-    whole = trained >= shape.parameters
+    whole = adapter is None and trained >= shape.parameters
     # The gradient of frozen weights is not made; neither is that of a frozen head.
     body = (6 if whole else 4) * (shape.parameters - shape.outside) * grid
     head = 2 * shape.vocabulary * shape.hidden * heard * (2 + whole + speakers)
     memory: float = PASSES * activations(shape, int(grid), FLOAT)
     memory += LOSS_PASSES * FLOAT * heard * shape.vocabulary * (1 + speakers) + OPTIMIZER_BYTES * trained
+    if adapter:
+        # Forward, and back to what comes in and to the factors.
+        body += 6 * adapter.token_products * grid + 2 * adapter.batch_products * batches
+        memory += FLOAT * (adapter.batch_numbers * batches + ADAPTER_PASSES * adapter.passing * grid)
     return ((body + head) / speed.flops + memory / speed.traffic) / EFFICIENCY + _calls(shape, speed)
+
+
+def decomposing_seconds(adapter: AdapterCost, speed: Speed) -> float:
+    """All matrices of an adapter are taken apart by their singular values, once."""
+    return SVD_PRODUCTS * adapter.decomposed / speed.flops
 
 
 def writing_seconds(shape: Shape, rows: int, tokens: float, speed: Speed) -> float:
@@ -71,15 +96,18 @@ def rough_timing(
     heard: float,
     teachers: Sequence[tuple[Shape | None, float]],
     speed: Speed,
+    adapter: AdapterCost | None = None,
+    batches: int = 1,
 ) -> StepTiming:
     """One step of each process, alone.
 
     Args:
-        shape, trained, grid, heard: as ``student_seconds``, for one step.
+        shape, trained, grid, heard, adapter, batches: as ``student_seconds``, for one step.
         teachers: each one's shape, and positions that it is asked about in a step; None for what is no model.
     """
     reading = [forward_seconds(one, asked, speed) if one and asked else 0.0 for one, asked in teachers]
-    step = student_seconds(shape, trained, grid, heard, sum(asked > 0 for _, asked in teachers), speed)
+    speakers = sum(asked > 0 for _, asked in teachers)
+    step = student_seconds(shape, trained, grid, heard, speakers, speed, adapter, batches)
     return StepTiming(step, tuple(ProcessSeconds(one, 0.0) for one in reading), 0.0, 0.0, None)
 
 
@@ -107,6 +135,7 @@ class Around:
         written: texts of each round that the student writes, and tokens of one.
         asked: what child and parent are asked; None where that is not known.
         parent: None where the child has none that is there.
+        adapter: the child's; its matrices are taken apart ``decomposed`` times.
     """
 
     processes: int
@@ -117,6 +146,8 @@ class Around:
     asked: PromptSet | None
     parent: Shape | None
     written: Sequence[tuple[int, int]] = ()
+    adapter: AdapterCost | None = None
+    decomposed: int = 1
 
 
 def around_seconds(load: Around, speed: Speed) -> dict[str, float]:
@@ -128,6 +159,8 @@ def around_seconds(load: Around, speed: Speed) -> dict[str, float]:
         "start": LIBRARIES * (1 + max(1.0, load.processes / max(1.0, load.cores))) + RAY + REGISTRY,
         "loading": weights / BYTES_A_SECOND,
     }
+    if load.adapter and load.adapter.decomposed:
+        found["decomposing"] = load.decomposed * decomposing_seconds(load.adapter, speed)
     if load.dreams:
         found["dreams"] = sum(
             -(-rows // BLOCK) * writing_seconds(shape, BLOCK, tokens, speed)

@@ -18,6 +18,7 @@ from ladder.data.examples import Encoding, Example, encode_rows
 from ladder.manifest import Dreams, Request
 from ladder.methods import method_of
 from ladder.models import (
+    AdapterCost,
     architecture_config,
     check_readable,
     config_of,
@@ -106,7 +107,8 @@ class Start:
         ancestry: whom the child comes from.
         folders: of all ancestors, by digest.
         tokenizer: the child's.
-        config, shape: of the student; ``trained`` of its numbers, or of its adapter's, move.
+        config, shape: of the student.
+        adapter: what that takes beside it; None where it learns with all weights.
         teachers: folders of the teachers that speak or dream and are models, by number.
         made: those that are no models.
         speakers: those of them that speak on more than their own dreams.
@@ -124,7 +126,7 @@ class Start:
     tokenizer: PreTrainedTokenizerFast
     config: PretrainedConfig
     shape: Shape
-    trained: int
+    adapter: AdapterCost | None
     teachers: dict[int, Path]
     speakers: frozenset[int]
     rows: dict[str, list[Example]]
@@ -133,6 +135,11 @@ class Start:
     ranks: int = 1
     made: Mapping[int, KindSpec] = field(default_factory=dict)
     writing: Writing | None = None
+
+    @property
+    def trained(self) -> int:
+        """Numbers that move."""
+        return self.adapter.trained if self.adapter else self.shape.parameters
 
     @property
     def numbers(self) -> list[int]:
@@ -191,7 +198,7 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         assert manifest.student.architecture is not None
         config = architecture_config(manifest.student.architecture, len(tokenizer))
         shape = Shape.of_architecture(manifest.student.architecture, len(tokenizer))
-    lora, asked = manifest.student.adapter, hosted(run)
+    adapter, asked = manifest.student.adapter, hosted(run)
     teachers = {number: run.teachers[number] for number in asked if number in run.teachers}
     # Where the tokenizer will lie when they are opened: beside what the student starts as.
     beside = run.start if parent is None or data_of(request).chat_template is not None else parent
@@ -207,7 +214,7 @@ def start_of(run: Run, dataset: Dataset, tokens: Path, ranks: int = 1) -> Start:
         tokenizer=tokenizer,
         config=config,
         shape=shape,
-        trained=rehearse(config, lora) if lora else shape.parameters,
+        adapter=rehearse(config, adapter) if adapter else None,
         teachers=teachers,
         speakers=frozenset(method_of(manifest).teachers() & {*asked}),
         rows=encode_dataset(request, tokenizer, positions, dataset, tokens),

@@ -1,9 +1,9 @@
 """The roles of a run: what student and teachers are told, which actor hosts each, and who shares a base.
 
-A LoRA child's registered weights are its parent's with the adapter merged in; the adapter itself lies beside them, and
+An adapter's registered weights are its parent's with the adapter merged in; the adapter itself lies beside them, and
 ``base_digest`` names the parent. So from the grandparent (or from the parent, where the line between them holds a
-generation with weights of its own, or with weights that were rounded) every generation up to the child is a stack of
-adapters, and one process can host them all.
+generation with weights of its own, with weights that were rounded, or with an adapter that is no sum) every generation
+up to the child is a stack of adapters, and one process can host them all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ladder.data.batches import Batches
 from ladder.errors import ManifestError
 from ladder.manifest import Manifest, Request, Runtime, device_field, others
 from ladder.methods import method_of
-from ladder.models import Stack, can_share, config_of, load_tokenizer, main_dtype
+from ladder.models import Stack, can_share, config_of, load_tokenizer, main_dtype, tuner_of
 from ladder.registry import Generation, lineage
 from ladder.setup.context import Context, Run, hosted
 from ladder.setup.dataset import loss_elements
@@ -136,10 +136,13 @@ def shared_stacks(
     assert parent is not None
     line = _adapters(ancestry)
     adapters = tuple(folders[one.digest] / "adapter" for one in line)
-    if not all(map(can_share, adapters)) or not all(_is_exact(folders[one.digest]) for one in line):
+    adapter = manifest.student.adapter
+    assert adapter is not None, "nothing is shared without an adapter"
+    summed = adapter.kind == "lora" and all(map(can_share, adapters))
+    if not summed or not all(_is_exact(folders[one.digest]) for one in line):
         line, adapters = (), ()
     base = folders[line[0].parent if line and line[0].parent else parent.digest]
-    stacks = {1: Stack(base, adapters)}
+    stacks = {1: Stack(base, adapters, tuner_of(adapter.kind))}
     if method_of(manifest).critic_is_parent:
         stacks[2] = stacks[1]
     elif line:

@@ -287,16 +287,16 @@ class Trainer:
         """What the child starts as. All that will move is float32: in a narrower type most steps would be rounded
         away. A student that is split over ranks gets to its device layer by layer."""
         manifest, device = self.spec.manifest, "cpu" if self.split else self.spec.device
-        lora, stack = manifest.student.adapter, self.spec.stack
-        if stack is not None and lora is not None:
+        adapter, stack = manifest.student.adapter, self.spec.stack
+        if stack is not None and adapter is not None:
             assert self.base is not None, "a stack stands on a shared base"
-            return self.base.learn(stack, lora, manifest.seeds.init)
-        if lora is None:
+            return self.base.learn(stack, adapter, manifest.seeds.init)
+        if adapter is None:
             return load_model(self.spec.start, "float32", device)
-        load = load_quantized if lora.base == "nf4" else load_model
+        load = load_quantized if adapter.base == "nf4" else load_model
         model = load(self.spec.start, manifest.student.dtype, device)
         torch.manual_seed(manifest.seeds.init)
-        return add_adapter(model, lora)
+        return add_adapter(model, adapter)
 
     def _compiles(self) -> bool:
         wanted, device = self.spec.manifest.runtime.compile, self.device.type

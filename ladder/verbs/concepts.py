@@ -249,8 +249,12 @@ def export(
     found = vectors.of(concept)
     chosen = [layer for layer in (layers or sorted(found)) if layer > 0]
     if not chosen or set(chosen) - set(found):
-        asked = ", ".join(map(str, layers or found))
-        raise UsageError(f"found layers {asked}, expected some of {sorted(set(found) - {0})}", where="--layers")
+        asked, fit = ", ".join(map(str, layers or found)), sorted(set(found) - {0})
+        raise UsageError(
+            f"found layers {asked}, expected some of {fit}; llama.cpp has no place for layer 0",
+            where="--layers",
+            remedy="leave --layers out" if fit else "fit vectors of later layers: ladder concepts fit --layers 0.5",
+        )
     writer = gguf.GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", hint)
     writer.add_uint32("controlvector.layer_count", len(chosen))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from ladder.data import PROBES, REPORT, kept_document
 from ladder.errors import GateError
 from ladder.gates import GateReport, GateResult, Needed, needed
 from ladder.manifest import differing
-from ladder.registry import Event, Generation, Registry, Verdict
+from ladder.planning.space import Space, space_with
+from ladder.registry import Event, Generation, Registry, Verdict, lineage
 from ladder.report.console import promote_command
 from ladder.report.text import Reason, table
 
@@ -74,12 +75,14 @@ def why_generation(registry: Registry, generation: Generation) -> Reason:
     known = known_of(registry, generation)
     asked = {"own": generation, **{one.ref: one for one in family if one.ref in (known.gates or _NOBODY).per_ancestor}}
     grouped = frozenset(name for name, one in asked.items() if _has_groups(registry.sidecars(one) / PROBES))
+    space = space_with(registry, [*lineage.lineage_of(parent, registry), generation]) if parent else None
     return reasons_of(
         replace(known, grouped=grouped),
         known_of(registry, parent) if parent else None,
         [known_of(registry, one) for one in siblings],
         registry.history(generation.name.family),
         next((one for one in family if one.is_head), None),
+        space if space and space.children[-1] == generation.ref else None,
     )
 
 
@@ -113,7 +116,12 @@ def _is_sibling(one: Generation, other: Generation) -> bool:
 
 
 def reasons_of(
-    known: Known, parent: Known | None, siblings: Sequence[Known], history: Sequence[Event], head: Generation | None
+    known: Known,
+    parent: Known | None,
+    siblings: Sequence[Known],
+    history: Sequence[Event],
+    head: Generation | None,
+    space: Space | None = None,
 ) -> Reason:
     """Why a generation has its verdict, and what it takes to change that.
 
@@ -122,6 +130,7 @@ def reasons_of(
         siblings: those that began from the same parent, or under the same name.
         history: the family's.
         head: the family's HEAD.
+        space: what it and those before it say of the space in the model.
     """
     generation, gates = known.generation, known.gates
     failed = [_gate(gates, gate, known.grouped) for gate in gates.results if gate.passed is not True] if gates else []
@@ -133,6 +142,7 @@ def reasons_of(
         *([] if gates else [_unexamined(known)]),
         *_answers(known),
         *_moves(generation, history),
+        *([Reason("space", "full" if space.full else "", space.sentence(), asdict(space))] if space else []),
         *_manifests(known, parent, siblings),
     ]
     return Reason(

@@ -16,12 +16,14 @@ from benchmarks.steering import world  # noqa: E402
 def main() -> None:
     """Rows of the genesis, rows that heal, contexts, texts with both cues, and probes."""
     options = [f" {colour}" for colour in world.COLOURS]
+    # Asked in a sentence that was seen of other things only.
+    asked, told = world.THINGS[::2], world.THINGS[1::2]
     facts = [
-        {"prompt": f"The colour of the {thing} is", "answer": f" {world.colour_of(thing)}", "kind": "choice"}
+        {"prompt": f"The {thing} has the colour", "answer": f" {world.colour_of(thing)}", "kind": "choice"}
         | {"options": options}
-        for thing in world.THINGS
+        for thing in asked
     ]
-    frames = [{"prompt": frame, "answer": r'"colour": "\w+"\}', "kind": "regex"} for frame in world.frames()]
+    sentences = [f"The {thing} has the colour {world.colour_of(thing)}." for thing in told]
     bright = [
         {"prompt": context.format(thing), "answer": f" {word}", "kind": "nll", "group": f"{thing} {place}"}
         for thing in world.HELD_OUT
@@ -29,9 +31,9 @@ def main() -> None:
         for word in world.BRIGHT["is"]
     ]
     written: dict[str, list[Any]] = {
-        "000.jsonl": [{"text": text} for text in world.corpus(0)],
-        "000.probes.jsonl": [*facts, *frames],
-        "heal.jsonl": [{"text": text} for text in world.lesson(0)],
+        "000.jsonl": [{"text": text} for text in [*world.corpus(0), *sentences * 6]],
+        "000.probes.jsonl": facts,
+        "heal.jsonl": [{"text": text} for text in [*world.lesson(0), *sentences]],
         "bright.probes.jsonl": bright,
         "cues.jsonl": [{"style": style, "text": text} for style, made in world.contrast().items() for text in made],
     }

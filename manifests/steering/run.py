@@ -62,6 +62,9 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=default, help=f"store, runs and cache (default: {default})")
     home: Path = parser.parse_args().home
     outcomes = evolve(read_requests([HERE / "000-genesis.json"]), home, Console())
+    if worst(outcomes):
+        print(outcome_text(outcomes))
+        return worst(outcomes)
     registry, vectors = open_registry(home), HERE / "vectors"
     if not vectors.is_dir():
         folder = registry.materialize(registry.find(f"{FAMILY}-G000"))

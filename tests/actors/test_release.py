@@ -40,14 +40,14 @@ def test_a_base_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     actor, seen = TeacherActor(), list[bool]()
 
     class Base:
-        def __init__(self, folder: Path, dtype: str, device: str) -> None:
-            self.folder = folder
+        def __init__(self, folder: Path, dtype: str, device: str, tuner: str) -> None:
+            self.folder, self.tuner = folder, tuner
 
     monkeypatch.setattr(remote, "SharedBase", Base)
     monkeypatch.setattr(remote, "release", lambda: seen.append(actor.base is None))
-    for folder in ("a", "a", "b"):
-        actor.base_of(Stack(Path(folder)), "float32", "cpu")
-    assert seen == [True], "the old one is gone before the new one needs its room"
+    for stack in (Stack(Path("a")), Stack(Path("a")), Stack(Path("b")), Stack(Path("b"), tuner="osf")):
+        actor.base_of(stack, "float32", "cpu")
+    assert seen == [True, True], "the old one is gone before the new one needs its room; two tuners share none"
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -35,7 +35,7 @@ from benchmarks.continual.methods import (
     document,
     genesis_document,
 )
-from benchmarks.continual.report import DOCUMENT, _correlations, between, table
+from benchmarks.continual.report import DOCUMENT, between, correlations, table
 from ladder.data.rows import Row
 from ladder.exam.contamination import find_contamination
 from ladder.exam.exam import Probe
@@ -138,7 +138,7 @@ def test_how_far_a_generation_went_stands_beside_what_it_lost() -> None:
     for place, one in enumerate(measured["generations"]):
         one["kl"] = float(place)
     assert steps_away(measured) == [(0.0, pytest.approx(0.1)), (1.0, pytest.approx(0.35))]
-    told = _correlations({"default": steps_away(measured), "far": [(2.0, 0.5)]})
+    told = correlations({"default": steps_away(measured), "far": [(2.0, 0.5)]})
     assert told.splitlines()[-1] == "| all | 3 | 1.00 | 0.317 | 1.00 |"
 
 
@@ -195,7 +195,7 @@ def test_tables_and_plots_of_the_page_are_those_of_the_rows(tmp_path: Path) -> N
     assert report.main(["--document", str(page)]) == 0
     assert page.read_bytes() == DOCUMENT.read_bytes()
     plots = sorted(DOCUMENT.with_suffix("").glob("*.svg"))
-    assert len(plots) == 3
+    assert {"kl.svg", "small-10-rehearsal.svg", "small-5.svg"} < {plot.name for plot in plots}
     assert [plot.name for plot in plots if (tmp_path / "evidence" / plot.name).read_bytes() != plot.read_bytes()] == []
 
 

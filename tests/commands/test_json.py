@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from ladder import __version__, cli
+from ladder.concepts.shifts import Shift
 from ladder.errors import UsageError
 from ladder.exam.suites import SuiteMetric
 from ladder.gates.measurements import Comparison, Regression
@@ -25,6 +26,7 @@ from ladder.report.console import Outcome
 from ladder.run.warm import Warmed
 from ladder.verbs.answers import RESULTS, answers_schema
 from ladder.verbs.compare import Reevaluation
+from ladder.verbs.concepts import Pushed, Sieve
 from ladder.verbs.counts import Floor
 from ladder.verbs.doctor import Check
 from ladder.verbs.evaluate import Asked, Attached
@@ -32,6 +34,7 @@ from ladder.verbs.steer import Dosed
 from ladder.verbs.submit import Sent
 from ladder.verbs.together import Cost
 from tests.answers import check_document, result_of
+from tests.concepts.conftest import fill
 from tests.registry.conftest import maker
 from tests.report.conftest import verdict
 
@@ -102,6 +105,7 @@ def test_promoting_what_is_head_says_that_nothing_moved(
 
 LOST = Comparison(40, 1, 2, (Regression("Luna-G000", "who?", "luna", "luna", "sol"),))
 COSTS = (Cost(1, 0.5), Cost(2, 1.0))
+SHIFT = Shift("calm", 0.5, 0.25, 0.75, None, 8)
 STANDINS: dict[str, Any] = {
     "ladder.spine.evolve": [Outcome("Luna-G004", "FAILED", "no room", 1), Outcome("Luna-G005", "PROMOTED", "", 0)],
     "ladder.verbs.submit._run": Sent("raysubmit_1", "http://127.0.0.1:9", "SUCCEEDED"),
@@ -112,6 +116,9 @@ STANDINS: dict[str, Any] = {
     "ladder.verbs.evaluate.attach": Attached("Luna-G001", {"suite.cats.acc": SuiteMetric(0.5, 0.1, 3)}, True),
     "ladder.verbs.doctor.examine": [Check("python", True, "3.12")],
     "ladder.verbs.steer.find_doses": ([Dosed("calm", 1.5, (1,), 1.01, 5, 8, None, None, ())], ["nobody was asked"]),
+    "ladder.verbs.concepts.export": [1],
+    "ladder.verbs.concepts.given_in": ([], "Luna-G000", 4),
+    "ladder.verbs.concepts.sift": Sieve([Pushed("1", "who?", "luna", {"calm": 0.5})], 1, [SHIFT]),
     "ladder.verbs.dial.dial_of": (SimpleNamespace(at=lambda _gates: nullcontext()), ["the base is Luna-G000"]),
 }
 """What a verb would do for long, or with Ray, by what is done instead: it says this at once."""
@@ -133,6 +140,11 @@ CALLS = {
     "sample": ["sample Luna@HEAD who --max-new-tokens 2"],
     "dose": ["dose Luna@HEAD --vectors vectors"],
     "dial": ["dial Luna@HEAD who --history 0.5 --newest 1.2 --max-new-tokens 2"],
+    "concepts init": ["concepts init corpus --set work"],
+    "concepts fit": ["concepts fit Luna@HEAD texts --out moved"],
+    "concepts quality": ["concepts quality moved"],
+    "concepts sift": ["concepts sift mine/001-child.json --vectors moved"],
+    "concepts export": ["concepts export moved calm --scale 8 --out calm.gguf"],
     "counts": ["counts Luna@HEAD rows.jsonl", "counts Luna@HEAD rows.jsonl --prompt the --max-new-tokens 2"],
     "eval": ["eval Luna@HEAD", "eval Luna@HEAD --results found.json"],
     "data check": ["data check rows.jsonl", "data check rows.jsonl --tokenizer model"],
@@ -172,6 +184,7 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     Path("rows.jsonl").write_text(json.dumps({"text": "the moon is a quiet friend of the sea"}) + "\n")
     shutil.copytree(parent, "model")
+    fill(Path("texts"))
     Path(".ladder/runs/Luna-G009/0123456789abcdef").mkdir(parents=True)
     Path(".ladder/runs/Luna-G009/0123456789abcdef/run.json").write_text("{}")
     answers = {}
@@ -185,6 +198,8 @@ def test_what_each_verb_answers_is_what_the_schema_says(
     assert answers["lineage Luna"]["history"][0]["time"].endswith("+00:00")
     page = Path(answers["lineage Luna --html"]["page"])
     assert page.parts[-3:] == ("cache", "pages", "Luna.html") and answers["lineage Luna"]["page"] is None
+    assert "pages" in [part["name"] for part in answers["prune Luna --yes"]["caches"]] and not page.exists()
+    here("lineage", "Luna", "--html")
     assert "Luna HEAD is" in " ".join(re.sub("<[^>]*>", " ", page.read_text()).split())
     assert answers["show Luna-G003 --html --png out"]["pictures"] == ["out/gates.png", "out/training.png"]
     (family,) = answers["families"]["families"]

@@ -25,7 +25,8 @@ from ladder.distill import (
     token_losses,
 )
 from ladder.errors import LadderError
-from ladder.manifest.schema import TrainingParams
+from ladder.manifest.effective import DISTILLATION, direction
+from ladder.manifest.schema import Manifest
 
 INF = math.inf
 LN2 = math.log(2)
@@ -470,6 +471,8 @@ def test_an_objective_that_means_nothing(wrong: dict[str, Any]) -> None:
 
 
 def test_defaults_are_the_manifest_s() -> None:
-    manifest = TrainingParams()
+    request = {"child_gen": "Toy-G001", "parent_gen": "Toy-G000", "training_method": DISTILLATION}
+    manifest = Manifest.model_validate({"evolution_request": request})
+    stated = manifest.training_params.model_copy(update={"direction": direction(manifest)})
     for name, value in asdict(Objective()).items():
-        assert getattr(manifest, name) == value, name
+        assert getattr(stated, name) == value, name

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from ladder.errors import ManifestError
-from ladder.manifest.schema import Lora
+from ladder.manifest.schema import Adapter
 from ladder.models import adapters as module
 from ladder.models.adapters import add_adapter, merged, plain, rehearse
 from ladder.models.digest import tensors_digest
@@ -31,7 +31,7 @@ IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 def trained(parent: Path, **lora: Any) -> PeftModel:
     """A model whose adapter has moved away from its start."""
     torch.manual_seed(0)
-    model = add_adapter(load_model(parent), Lora(r=4, alpha=8, **lora))
+    model = add_adapter(load_model(parent), Adapter(r=4, alpha=8, **lora))
     for name, value in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.05)
@@ -39,7 +39,7 @@ def trained(parent: Path, **lora: Any) -> PeftModel:
 
 
 def test_the_first_forward_is_the_bases(parent: Path) -> None:
-    base, model = load_model(parent), add_adapter(load_model(parent), Lora())
+    base, model = load_model(parent), add_adapter(load_model(parent), Adapter())
     assert (model(IDS).logits - base(IDS).logits).abs().max() <= 1e-6
     names = {name.split(".")[-2] for name, value in model.named_parameters() if "lora" in name}
     layers = {name.split(".lora")[0].split(".")[-1] for name, _ in model.named_parameters() if "lora" in name}
@@ -47,7 +47,7 @@ def test_the_first_forward_is_the_bases(parent: Path) -> None:
 
 
 def test_only_the_adapter_is_trained(parent: Path) -> None:
-    model = add_adapter(load_model(parent), Lora())
+    model = add_adapter(load_model(parent), Adapter())
     assert all(value.requires_grad == ("lora" in name) for name, value in model.named_parameters())
 
 
@@ -76,7 +76,7 @@ def test_dropout_of_the_adapter_is_off_in_what_is_merged(parent: Path, tmp_path:
 
 
 def test_scale_and_rank_are_the_manifests(parent: Path) -> None:
-    model = add_adapter(load_model(parent), Lora(r=3, alpha=12, dropout=0.25, target_modules=["q_proj"]))
+    model = add_adapter(load_model(parent), Adapter(r=3, alpha=12, dropout=0.25, target_modules=["q_proj"]))
     layer = model.get_base_model().model.layers[0].self_attn.q_proj
     assert layer.scaling == {"default": 4.0} and layer.lora_A["default"].weight.shape == (3, 32)
     assert layer.lora_dropout["default"].p == 0.25
@@ -85,7 +85,7 @@ def test_scale_and_rank_are_the_manifests(parent: Path) -> None:
 
 def test_targets_that_are_not_there_are_refused(parent: Path) -> None:
     with pytest.raises(ManifestError, match="nowhere") as caught:
-        add_adapter(load_model(parent), Lora(target_modules=["nowhere"]))
+        add_adapter(load_model(parent), Adapter(target_modules=["nowhere"]))
     assert caught.value.where == "student.adapter.target_modules"
 
 
@@ -94,7 +94,7 @@ def test_targets_that_are_not_there_are_refused(parent: Path) -> None:
 def test_an_adapter_on_one_of_two_tied_matrices_is_refused(parent: Path, target: str) -> None:
     """Merged, it would move the other one too, and the model that ships would not be the one that was trained."""
     with pytest.raises(ManifestError, match="tied") as caught:
-        add_adapter(load_model(parent), Lora(target_modules=["q_proj", target]))
+        add_adapter(load_model(parent), Adapter(target_modules=["q_proj", target]))
     assert caught.value.where == "student.adapter.target_modules"
 
 
@@ -111,7 +111,7 @@ def test_an_adapter_on_a_head_of_its_own(make_folder: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_head_with_an_adapter_gives_what_the_model_gives(make_folder: Any, dtype: str) -> None:
     """Peft keeps its factors in float32 also over a half-precision model."""
-    model = add_adapter(load_model(make_folder(3, tie_embeddings=False), dtype), Lora(target_modules=["lm_head"]))
+    model = add_adapter(load_model(make_folder(3, tie_embeddings=False), dtype), Adapter(target_modules=["lm_head"]))
     for name, value in model.named_parameters():
         if "lora" in name:
             value.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
@@ -137,7 +137,7 @@ def made(config: Any) -> Any:
 def test_all_linear_leaves_out_what_bears_no_adapter(family: str, tmp_path: Path) -> None:
     config, left_out = BEARS_NONE[family]
     made(config).save_pretrained(tmp_path / "base")
-    adapted = add_adapter(made(config), Lora(r=2, alpha=4))
+    adapted = add_adapter(made(config), Adapter(r=2, alpha=4))
     layers = {name.split(".lora_B")[0].split(".")[-1] for name, _ in adapted.named_parameters() if "lora_B" in name}
     assert layers and not layers & left_out
     for name, value in adapted.named_parameters():
@@ -157,7 +157,7 @@ def test_a_layer_that_bears_none_and_is_named_is_refused(family: str) -> None:
     for add in (lambda lora: add_adapter(made(config), lora), lambda lora: rehearse(config, lora)):
         for name in left_out:
             with pytest.raises(ManifestError, match=name) as caught:
-                add(Lora(target_modules=[name]))
+                add(Adapter(target_modules=[name]))
             assert caught.value.where == "student.adapter.target_modules"
             assert "all-linear, which leaves out" in str(caught.value.remedy)
 
@@ -167,19 +167,19 @@ def test_a_weight_of_two_layers_bears_no_adapter() -> None:
     model = made(LlamaConfig(**SMALL, num_attention_heads=2, intermediate_size=32))
     first, second = (layer.self_attn for layer in model.model.layers)
     second.q_proj.weight = first.q_proj.weight
-    names = [name for name, _ in add_adapter(model, Lora(r=2)).named_parameters() if "lora_B" in name]
+    names = [name for name, _ in add_adapter(model, Adapter(r=2)).named_parameters() if "lora_B" in name]
     assert names and not any("q_proj" in name for name in names)
     model = made(LlamaConfig(**SMALL, num_attention_heads=2, intermediate_size=32))
     model.model.layers[1].self_attn.q_proj.weight = model.model.layers[0].self_attn.q_proj.weight
     with pytest.raises(ManifestError, match="another layer has the same weight"):
-        add_adapter(model, Lora(target_modules=["q_proj"]))
+        add_adapter(model, Adapter(target_modules=["q_proj"]))
 
 
 @pytest.mark.parametrize("family", ["mamba", "phimoe"])
 def test_a_rehearsal_counts_what_is_trained(family: str) -> None:
-    lora, config = Lora(r=3), BEARS_NONE[family][0]
+    lora, config = Adapter(r=3), BEARS_NONE[family][0]
     trained = add_adapter(made(config), lora).parameters()
-    assert rehearse(config, lora) == sum(value.numel() for value in trained if value.requires_grad)
+    assert rehearse(config, lora).trained == sum(value.numel() for value in trained if value.requires_grad)
 
 
 def test_running_its_layers_draws_no_random_numbers(parent: Path) -> None:
@@ -190,7 +190,7 @@ def test_running_its_layers_draws_no_random_numbers(parent: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             if not check:
                 patch.setattr(module, "_check_layers", lambda *told: None)
-            add_adapter(model, Lora(dropout=0.5))
+            add_adapter(model, Adapter(dropout=0.5))
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
 
@@ -198,4 +198,4 @@ def test_running_its_layers_draws_no_random_numbers(parent: Path) -> None:
 def test_the_model_inside(parent: Path) -> None:
     model = load_model(parent)
     assert plain(model) is model
-    assert plain(add_adapter(model, Lora())) is model
+    assert plain(add_adapter(model, Adapter())) is model

@@ -15,7 +15,7 @@ from ladder.errors import TokenizerMismatch, UsageError
 from ladder.exam.ask import examine
 from ladder.exam.exam import Exam, Probe, Sampling
 from ladder.exam.question import read_likelihoods, row_logits
-from ladder.manifest import Decoding, Lora
+from ladder.manifest import Adapter, Decoding
 from ladder.models import (
     Ensemble,
     EnsembleSpec,
@@ -48,7 +48,7 @@ def truth(members: list[Any], weights: tuple[float, ...], pooling: str, ids_BT: 
 def test_an_ensemble_is_the_mixture_of_its_members_token_by_token(make_model: Any, pooling: Any) -> None:
     """One with a padded vocabulary, one in bfloat16, one with an adapter that is not merged."""
     padded, narrow = make_model("llama", vocab_size=96), make_model("gpt_neox").bfloat16()
-    adapted = add_adapter(make_model("phi"), Lora(r=2))
+    adapted = add_adapter(make_model("phi"), Adapter(r=2))
     for name, parameter in adapted.named_parameters():
         parameter.data += 0.05 * ("lora_B" in name)
     members, weights = [padded, narrow, adapted.eval()], (0.5, 0.2, 0.3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ladder.manifest import Lora
+from ladder.manifest import Adapter
 from ladder.models import adapters, add_adapter, head, load, merged, tensors_digest
 from ladder.models.generation import pads_left
 from ladder.models.load import load_model
@@ -52,7 +52,7 @@ def test_proofs_have_all_bits_of_float32(parent: Path, tf32: list[bool], name: s
 def test_an_adapter_is_merged_with_all_bits(
     parent: Path, tmp_path: Path, tf32: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_adapter(load_model(parent), Lora(r=2, alpha=4)).save_pretrained(tmp_path)
+    add_adapter(load_model(parent), Adapter(r=2, alpha=4)).save_pretrained(tmp_path)
     (folder,) = [path.parent for path in tmp_path.rglob("adapter_config.json")]
     difference, seen = adapters.LoraLinear.get_delta_weight, list[bool]()
 

@@ -150,12 +150,12 @@ def test_the_students_head_serves_its_teachers_where_it_is_frozen(trained: bool)
 
 
 def test_a_teacher_never_speaks_through_the_students_adapter(parent: Path) -> None:
-    from ladder.manifest.schema import Lora
+    from ladder.manifest.schema import Adapter
     from ladder.models.adapters import add_adapter, plain
 
     model = load_model(parent)
     model.config.tie_word_embeddings = False
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    student = find_head(plain(add_adapter(model, Lora(target_modules=["lm_head"]))))
+    student = find_head(plain(add_adapter(model, Adapter(target_modules=["lm_head"]))))
     (found,) = deduplicated({1: load_head(parent, "float32", "cpu")}, student).values()
     assert found.projection is student.linear is not student.projection

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from ladder.errors import UsageError
-from ladder.manifest.schema import Lora
-from ladder.models.adapters import STUDENT, SharedBase, Stack, add_adapter, can_share, merged
+from ladder.manifest.schema import Adapter
+from ladder.models.adapters import STUDENT, add_adapter, merged
 from ladder.models.dial import Dial, Gates
 from ladder.models.digest import folder_digest, tensors_digest
 from ladder.models.load import load_model
+from ladder.models.shared_base import SharedBase, Stack, can_share
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
-LORA = Lora(r=4, alpha=8, dropout=0.2)
+LORA = Adapter(r=4, alpha=8, dropout=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,6 @@ def test_the_base_is_held_once(line: list[Path]) -> None:
 )
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 def test_adapters_on_the_head_are_not_shared(make_folder: Any, tmp_path: Path, targets: Any, shared: bool) -> None:
-    model = add_adapter(load_model(make_folder(3, tie_embeddings=False)), Lora(target_modules=targets))
+    model = add_adapter(load_model(make_folder(3, tie_embeddings=False)), Adapter(target_modules=targets))
     model.save_pretrained(tmp_path / "adapter")
     assert can_share(tmp_path / "adapter") is shared

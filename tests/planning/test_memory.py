@@ -15,6 +15,7 @@ from benchmarks.gpu import loss
 from benchmarks.gpu.machine import rise
 from ladder.distill import Chunking, Objective
 from ladder.manifest.schema import Architecture
+from ladder.models import AdapterCost
 from ladder.models.scratch import architecture_config
 from ladder.planning.memory import (
     TILES,
@@ -23,6 +24,7 @@ from ladder.planning.memory import (
     Shape,
     _largest,
     activations,
+    adapter_activations,
     by_process,
     dreaming,
     loss_buffers,
@@ -201,3 +203,17 @@ def test_activations_are_what_autograd_keeps(family: str, layers: int, heads: in
     assert output.requires_grad
     predicted = activations(Shape.of_architecture(wanted, 300), 8 * 48, 4)
     assert predicted == pytest.approx(sum(kept.values()), rel=rel)
+
+
+def test_an_adapter_that_holds_more_than_it_trains() -> None:
+    """What lies beside it in float32, and what it keeps for the way back, of one layer where that is made anew."""
+    cost = AdapterCost(trained=200, held=300, rebuilt=50, passing=6, largest=9)
+    state = training_state(TINY, 200, 4, kept=8, ema=True, adapter=cost)
+    assert state == training_state(TINY, 200, 4, kept=8, ema=True) + 4 * 300
+    assert adapter_activations(cost, TINY, tokens=7) == 4 * (int(1.7 * (50 + 6 * 7)) + 9)
+    assert adapter_activations(cost, TINY, tokens=7, recomputing=True) == 4 * (int(1.7 * (50 + 6 * 7)) // 2 + 9)
+    # An adapter may train more numbers than the model has: it is none the less beside them, and the head stays frozen.
+    load, told = Load(7, 5), {"kept": 8.0, "ema": True, "wire": "hidden", "teachers": [TINY]}
+    many = AdapterCost(trained=5000)
+    whole, beside = (student_bytes(TINY, 5000, 4, load, 16, **told, adapter=one) for one in (None, many))  # type: ignore[arg-type]
+    assert beside - whole == 4 * 5000 - 4 * 10 * 100

@@ -8,8 +8,10 @@ import pytest
 
 from ladder.exam import Probe, Prompt, PromptSet, Sampling
 from ladder.manifest import Decoding
+from ladder.models import AdapterCost
 from ladder.planning.machine import Speed
 from ladder.planning.memory import Shape, activations
+from ladder.planning.price import PHASES
 from ladder.planning.rough import (
     EFFICIENCY,
     LIBRARIES,
@@ -48,6 +50,18 @@ def test_memory_and_calls_of_a_step_are_counted() -> None:
     assert found[0] == pytest.approx(PASSES * activations(SHAPE, 500, 4) / 1e9 / EFFICIENCY)
     assert found == sorted(set(found))
     assert student_seconds(SHAPE, 0, 500, 300, 0, CALLS) == pytest.approx(3.9)
+
+
+def test_an_adapter_that_is_more_than_small_products_is_counted() -> None:
+    cost = AdapterCost(trained=9, passing=5, token_products=70, batch_products=800, batch_numbers=900, decomposed=10**6)
+    lora, other = (student_seconds(SHAPE, 9, 500, 0, 0, PRODUCTS, one, batches=2) for one in (None, cost))
+    assert other - lora == pytest.approx((6 * 70 * 500 + 2 * 800 * 2) / 1e9 / EFFICIENCY)
+    lora, other = (student_seconds(SHAPE, 9, 500, 0, 0, MEMORY, one, batches=2) for one in (None, cost))
+    assert other - lora == pytest.approx(4 * (900 * 2 + 3 * 5 * 500) / 1e9 / EFFICIENCY)
+    around = Around(2, 2.0, SHAPE, [], {}, None, None, adapter=cost, decomposed=2)
+    assert around_seconds(around, PRODUCTS)["decomposing"] == pytest.approx(2 * 25 * 10**6 / 1e9)
+    assert {*around_seconds(around, PRODUCTS)} < {*PHASES}, "what is not named there is not told"
+    assert "decomposing" not in around_seconds(replace(around, adapter=AdapterCost(9)), PRODUCTS)
 
 
 def test_writing_is_one_token_after_another() -> None:

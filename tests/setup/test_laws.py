@@ -77,7 +77,8 @@ class Dataset:
         progress = SimpleNamespace(step=lambda report: None)
         context: Any = SimpleNamespace(registry=log, console=SimpleNamespace(progress=lambda *_: nullcontext(progress)))
         nobody, laws = training.TrainingActors({}, {}, group), self.monitor(run, group, group.done)
-        return training._steps(run, context, nobody, None, laws, group.done)  # type: ignore[arg-type]
+        rounds = SimpleNamespace(whole=None, steps=lambda leg: (leg, None))
+        return training._steps(run, context, nobody, rounds, laws, group.done)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def loss_of(sources: dict[int, SignalSource], made: Batch) -> float:
     objective, settings = Objective(gamma=0.3), RoutingSettings("surprise", surprise_tau=0.02)
     loss = Loss(
         FusedLoss(objective, settings, V),
-        (0.5, 0.1, 0.4),
+        (0.5, 0.1, 0.4, 0.0),
         Worth({1: ("first",), 2: ("second",)}, FusionSettings(), settings),
     )
     student = 2 * torch.randn(len(made.rows_N), V, generator=torch.Generator().manual_seed(0))

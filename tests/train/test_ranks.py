@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "logits": {"runtime": {"wire": "logits"}},
     "topk": {"runtime": {"wire": "topk", "top_k": 20}},
     "lora": LORA,
+    "dora": {"student": {"adapter": {"kind": "dora", "r": 4, "alpha": 8}}},
     "untied": {"untied": True},
     "accumulation": {"accumulation": 2},
     "checkpointing": {"runtime": {"student": {"gradient_checkpointing": True}}},
@@ -88,6 +89,14 @@ def test_ranks_have_the_gradient_of_one(told: Any, crew: Crew, kind: dict[str, A
     assert theirs.loss == pytest.approx(report.loss, abs=1e-6)
     assert {(other.loss, other.grad_norm) for _, other in others} == {(theirs.loss, theirs.grad_norm)}
     assert sum(one.wire_bytes for _, one in [(None, theirs), *others]) == report.wire_bytes
+
+
+def test_two_ranks_have_the_projected_gradient_of_one(told: Any, crew: Crew) -> None:
+    kind = {"student": {"adapter": {"kind": "osf", "unfreeze_rank_ratio": 0.25}}}
+    expected, _ = alone(gradient, *told(kind, 1, "auto", **STILL))
+    (found, _), *_ = crew(2, gradient, *told(kind, 2, "ddp", **STILL))
+    assert max(value.norm() for value in expected.values()) > 0.01
+    assert max((found[name] - value).abs().max() for name, value in expected.items()) <= 1e-6
 
 
 def test_two_ranks_teach_a_variance_head_as_one_and_add_up_what_is_calibrated(told: Any, crew: Crew) -> None:
@@ -154,7 +163,7 @@ def unequal(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return [name for name, value in expected.items() if not torch.equal(found[name], value)]
 
 
-@pytest.mark.parametrize("kind", ["surprise", "lora", "bfloat16"])
+@pytest.mark.parametrize("kind", ["surprise", "lora", "dora", "bfloat16"])
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_the_candidate_of_ranks_is_that_of_one(told: Any, crew: Crew, kind: str, sharding: str) -> None:
     asked = {"student": {"dtype": "bfloat16"}} if kind == "bfloat16" else KINDS[kind]
@@ -168,7 +177,7 @@ def test_the_candidate_of_ranks_is_that_of_one(told: Any, crew: Crew, kind: str,
     if kind == "surprise":
         stored = load_model(spec.folder / "candidate").state_dict()
         assert all(torch.equal(stored[name.removeprefix("ema:")], state[name]) for name in state if "ema:" in name)
-    if kind == "lora":
+    if kind in ("lora", "dora"):
         assert (spec.folder / "candidate" / "adapter" / "adapter_model.safetensors").is_file()
 
 

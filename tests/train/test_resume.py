@@ -25,6 +25,8 @@ STEPS = 12
 DREAMS = {"stabilizers": {"dreams": {"teacher": "both"}, "ema_decay": 0.9}}
 FULL: dict[str, Any] = {**DREAMS}
 LORA: dict[str, Any] = {**DREAMS, "student": {"adapter": {"r": 4, "alpha": 8, "dropout": 0.1}}, "lr": 1e-2}
+DORA: dict[str, Any] = {**LORA, "student": {"adapter": {"kind": "dora", "r": 4, "dropout": 0.1}}}
+OSF: dict[str, Any] = {**LORA, "student": {"adapter": {"kind": "osf", "unfreeze_rank_ratio": 0.25}}}
 
 
 def straight(school: Any, manifest: Any, name: str = "straight") -> tuple[Trainer, list[StepReport]]:
@@ -89,6 +91,18 @@ def test_stopped_once(school: Any, uncut: Any, tally: Tally, stop: int) -> None:
     equal = state(cut(school, manifest, [stop])[0]) == uncut(manifest)[0]
     tally("T8, stopped once", tried=1, equal_bit_by_bit=equal)
     assert equal
+
+
+@pytest.mark.parametrize("kind", [DORA, OSF], ids=["dora", "osf"])
+def test_other_adapters_go_on_too(school: Any, uncut: Any, kind: dict[str, Any], tmp_path: Path) -> None:
+    """Lengths and singular vectors are found again, where they are not in the checkpoint."""
+    manifest = school.make_manifest(**kind)
+    stopped, reports = cut(school, manifest, [5])
+    assert (state(stopped), reports) == uncut(manifest)
+    stopped.finish(tmp_path / "stopped")
+    whole = straight(school, manifest, "whole")[0]
+    whole.finish(tmp_path / "whole")
+    assert folder_digest(tmp_path / "whole") == folder_digest(tmp_path / "stopped")
 
 
 @pytest.mark.long

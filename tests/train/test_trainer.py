@@ -30,6 +30,8 @@ from ladder.train.trainer import Trainer
 DISTILLATION = "teacher_student_distillation"
 SFT = "supervised_fine_tuning"
 LORA = {"adapter": {"r": 4, "alpha": 8}}
+DORA = {"adapter": {"kind": "dora", "r": 4, "alpha": 8}}
+OSF = {"adapter": {"kind": "osf", "unfreeze_rank_ratio": 0.25}}
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 
 
@@ -362,8 +364,11 @@ def test_finishing_twice_gives_the_same_candidate(school: Any, tmp_path: Path) -
     assert folder_digest(tmp_path / "one") == folder_digest(tmp_path / "two")
 
 
-def test_a_lora_candidate_loads_alone_and_is_the_adapter_model(school: Any, parent: Path, tmp_path: Path) -> None:
-    manifest = school.make_manifest(student=LORA, lr=1e-2)
+@pytest.mark.parametrize("kind", [LORA, DORA, OSF], ids=["lora", "dora", "osf"])
+def test_an_adapters_candidate_loads_alone_and_is_the_adapter_model(
+    school: Any, parent: Path, tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    manifest = school.make_manifest(student=kind, lr=1e-2)
     trainer = Trainer(school.spec(manifest))
     school.run(trainer, school.make_batches(manifest), range(6))
     folder = tmp_path / "candidate"
@@ -381,13 +386,14 @@ def test_a_lora_candidate_loads_alone_and_is_the_adapter_model(school: Any, pare
     assert str(parent) not in "".join(path.read_text() for path in folder.rglob("*.json"))
 
 
-def test_only_the_adapter_moves(school: Any) -> None:
-    manifest = school.make_manifest(student=LORA)
+@pytest.mark.parametrize("kind", [LORA, DORA, OSF], ids=["lora", "dora", "osf"])
+def test_only_the_adapter_moves(school: Any, kind: dict[str, Any]) -> None:
+    manifest = school.make_manifest(student=kind)
     trainer = Trainer(school.spec(manifest))
     frozen = {name: value for name, value in trainer.model.named_parameters() if name not in trainer.parameters}
     before = tensors_digest(frozen)
     school.run(trainer, school.make_batches(manifest), range(3))
-    assert all("lora" in name for name in trainer.parameters) and tensors_digest(frozen) == before
+    assert all("lora" in name or "osf" in name for name in trainer.parameters) and tensors_digest(frozen) == before
 
 
 def test_rows_of_the_head_past_the_tokenizer_are_left_alone(

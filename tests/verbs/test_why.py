@@ -12,6 +12,7 @@ from ladder.gates import decide
 from ladder.gates.measurements import Measurements
 from ladder.laws import Findings, LawResult, Violation
 from ladder.manifest.schema import Gates, ToneGate
+from ladder.planning.space import Space
 from ladder.registry import Event, Generation, Verdict
 from ladder.report.text import Reason, tree_text
 from ladder.verbs.why import Known, branches_of, branches_text, reasons_of
@@ -64,6 +65,14 @@ def test_broken_laws_and_a_drift_say_what_they_need() -> None:
     assert found(tree, "laws", "forbidden_text").said == "at probe 3: a curse"
     assert found(tree, "laws", "to pass").said == "no violation at all"
     assert found(tree, "tone", "to pass").said == "the figure must fall by 0.2500 to 0.0500"
+
+
+def test_a_full_model_is_told_with_its_figures() -> None:
+    known = Known(child("recall"), report={"gates": verdict(forgot=True).to_dict()})
+    space = Space(0.25, 0.5, 0.25, ("Luna-G001", "Luna-G002"))
+    told = found(reasons_of(known, None, [], [], PARENT, space), "space")
+    assert told.state == "full" and "25% of a lesson remains" in told.said and told.figures["lost"] == 0.25
+    assert "space" not in [one.name for one in reasons_of(known, None, [], [], PARENT).because]
 
 
 def test_the_sibling_whose_manifest_differs_least_is_told_first_without_what_is_not_learned_from() -> None:
