@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     )
     from ladder.models.rounding import Rounding, as_stored, check_survives
     from ladder.models.scratch import architecture_config, fresh_model, train_tokenizer
-    from ladder.models.shared_base import SharedBase, Stack, TeacherModel, WholeModel, can_share
+    from ladder.models.shared_base import SharedBase, Stack, TeacherModel, WholeModel, can_share, is_sum
     from ladder.models.source import is_adapter
     from ladder.models.template import (
         ASKED,
@@ -138,6 +138,7 @@ __all__ = [
     "holding",
     "holds",
     "is_adapter",
+    "is_sum",
     "load_encoder",
     "load_gguf_tokenizer",
     "load_head",
@@ -186,7 +187,7 @@ _FILES = {
     "preflight": "adapter_text check_config hard_positions main_dtype named_positions stored_bytes stored_shapes",
     "rounding": "Rounding as_stored check_survives",
     "scratch": "architecture_config fresh_model train_tokenizer",
-    "shared_base": "SharedBase Stack TeacherModel WholeModel can_share",
+    "shared_base": "SharedBase Stack TeacherModel WholeModel can_share is_sum",
     "source": "is_adapter",
     "template": "ASKED answering control_names controls_of dated day_of holding plain_ids read_template",
     "tokenizer": "CORPUS added_ids apart check_same_ids write_tokenizer",

@@ -44,13 +44,17 @@ class Stack:
     tuner: Tuner = "lora"
 
 
+def is_sum(adapter: Path) -> bool:
+    """Whether this adapter is added to what lies below it, as LoRA is, and DoRA and OSF are not."""
+    config = read_object(adapter / "adapter_config.json")
+    return config.get("peft_type", "LORA") == "LORA" and not config.get("use_dora")
+
+
 def can_share(adapter: Path) -> bool:
     """Whether this adapter is a sum with what lies below it, and leaves embeddings and output head alone."""
-    config = read_object(adapter / "adapter_config.json")
-    targets = config.get("target_modules") or []
+    targets = read_object(adapter / "adapter_config.json").get("target_modules") or []
     names = [targets] if isinstance(targets, str) else targets
-    summed = config.get("peft_type", "LORA") == "LORA" and not config.get("use_dora")
-    return summed and not any(name.rpartition(".")[2] in _ENDS for name in names)
+    return is_sum(adapter) and not any(name.rpartition(".")[2] in _ENDS for name in names)
 
 
 class SharedBase:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladder.errors import ModelError
-from ladder.models import Stack, main_dtype
+from ladder.models import Stack, is_sum, main_dtype
 from ladder.models.dial import Dial
 from ladder.registry import Generation, Registry, lineage
 
@@ -12,10 +12,10 @@ def dial_of(registry: Registry, generation: Generation) -> tuple[Dial, list[str]
     """A generation as adapters on the oldest model of its line that they lie on, and what a person should know.
 
     The line ends where a generation trained all weights, and where one's weights were rounded: what came after was
-    learned on top of what was rounded.
+    learned on top of what was rounded. So it does where an adapter is no sum with its base, as a LoRA is.
 
     Raises:
-        ModelError: it is no adapter on another generation.
+        ModelError: it is no adapter on another generation, or one of another kind than LoRA.
     """
     line = [*lineage.lineage_of(generation, registry)]
     if generation.base_digest is None or generation.base_digest != generation.parent or len(line) < 2:
@@ -25,6 +25,9 @@ def dial_of(registry: Registry, generation: Generation) -> tuple[Dial, list[str]
             where=generation.ref,
             remedy=remedy,
         )
+    if not is_sum(registry.materialize(generation) / "adapter"):
+        message = f"{generation.ref} is no LoRA, and of other kinds nothing can be added more or less often"
+        raise ModelError(message, where=generation.ref, remedy="train it with student.adapter.kind: lora")
     adapters = [line.pop()]
     while len(line) > 1 and _lies_on_parent(registry, line[-1]):
         adapters.insert(0, line.pop())
@@ -34,7 +37,8 @@ def dial_of(registry: Registry, generation: Generation) -> tuple[Dial, list[str]
 
 
 def _lies_on_parent(registry: Registry, generation: Generation) -> bool:
-    """Whether it is its parent with an adapter and nothing was rounded."""
+    """Whether it is its parent and a sum with an adapter, and nothing was rounded."""
     if generation.base_digest is None or generation.base_digest != generation.parent:
         return False
-    return str(main_dtype(registry.materialize(generation))) == "torch.float32"
+    folder = registry.materialize(generation)
+    return str(main_dtype(folder)) == "torch.float32" and is_sum(folder / "adapter")

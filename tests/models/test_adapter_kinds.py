@@ -17,7 +17,7 @@ from ladder.manifest import Adapter
 from ladder.models.adapters import adapter_cost, add_adapter, merged, plain, rehearse
 from ladder.models.digest import tensors_digest
 from ladder.models.load import load_model
-from ladder.models.shared_base import STUDENT, SharedBase, Stack, can_share
+from ladder.models.shared_base import STUDENT, SharedBase, Stack, can_share, is_sum
 
 IDS = torch.tensor([[1, 70, 71, 72, 73, 2]])
 KINDS = {
@@ -208,6 +208,6 @@ def test_a_child_shares_the_base_of_its_parent_alone(parent: Path, tmp_path: Pat
         assert torch.equal(model(IDS).logits, load_model(parent)(IDS).logits)
     assert tensors_digest(teacher.tensors()) == digest == tensors_digest(load_model(parent).state_dict())
     student.save_pretrained(tmp_path, selected_adapters=[STUDENT], save_embedding_layers=False)
-    assert can_share(tmp_path) is (adapter.kind == "lora")
+    assert can_share(tmp_path) is is_sum(tmp_path) is (adapter.kind == "lora")
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert stored and all(("lora_" in name) or ("osf_svd_params" in name) for name in stored)
